@@ -1,0 +1,31 @@
+"""What differs between the supported Airflow versions, and nothing else."""
+
+from __future__ import annotations
+
+try:
+    from airflow.providers.common.compat.sdk import (
+        AirflowException,
+        AirflowFailException,
+        AirflowOptionalProviderFeatureException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+        conf,
+    )
+except ImportError:  # an older common-compat provider, as on Amazon MWAA 2.11.0 and 3.0.6
+    from airflow.configuration import conf
+    from airflow.exceptions import (  # type: ignore[no-redef]
+        AirflowException,
+        AirflowFailException,
+        AirflowOptionalProviderFeatureException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+    )
+
+__all__ = [
+    "AirflowException",
+    "AirflowFailException",
+    "AirflowOptionalProviderFeatureException",
+    "AirflowSensorTimeout",
+    "AirflowSkipException",
+    "conf",
+]
