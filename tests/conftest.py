@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import botocore.session
+import pytest
+
+HAS_BATCHES = "StartRunBatch" in (
+    botocore.session.Session().get_service_model("omics").operation_names
+)
+HAS_AIOBOTOCORE = importlib.util.find_spec("aiobotocore") is not None
+
+needs_batches = pytest.mark.skipif(not HAS_BATCHES, reason="the installed botocore has no HealthOmics batches")
+needs_aiobotocore = pytest.mark.skipif(not HAS_AIOBOTOCORE, reason="aiobotocore is not installed")
+
+
+class RecordedTaskInstance:
+    """What operators and sensors use of Airflow's task instance; keeps what is pushed."""
+
+    def __init__(self) -> None:
+        self.dag_id = "cohort"
+        self.run_id = "manual__2026-11-20"
+        self.task_id = "start_batch"
+        self.map_index = -1
+        self.try_number = 1
+        self.start_date = datetime.now(UTC)
+        self.first_reschedule_date: datetime | None = None
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = json.loads(json.dumps(value, allow_nan=False))
+
+    def get_first_reschedule_date(self, context: Any) -> datetime | None:
+        return self.first_reschedule_date
+
+
+@pytest.fixture(autouse=True)
+def _no_aws_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def new_task_context() -> Callable[[], dict[str, Any]]:
+    """Make the context of one more try of a task."""
+
+    def make() -> dict[str, Any]:
+        ti = RecordedTaskInstance()
+        return {"ti": ti, "task_instance": ti, "run_id": ti.run_id}
+
+    return make
+
+
+@pytest.fixture
+def task_context(new_task_context: Callable[[], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Context of one task; ``task_context["ti"].xcoms`` holds what it pushed."""
+    yield new_task_context()
