@@ -1,0 +1,68 @@
+"""What Airflow discovers through the ``apache_airflow_provider`` entry point; imports nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_INTEGRATION = "AWS HealthOmics"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Describe the provider in the form of Airflow's ``provider_info.schema.json``."""
+    return {
+        "package-name": "airflow-provider-omics-cache",
+        "name": "AWS HealthOmics run caches and batches",
+        "description": "Run caches and batch runs of AWS HealthOmics, with a local HealthOmics for tests.",
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://docs.aws.amazon.com/omics/latest/dev/",
+                "tags": ["aws"],
+            }
+        ],
+        "hooks": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["airflow_provider_omics_cache.hooks.omics"],
+            }
+        ],
+        "operators": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [
+                    "airflow_provider_omics_cache.operators.run_cache",
+                    "airflow_provider_omics_cache.operators.run_batch",
+                ],
+            }
+        ],
+        "sensors": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["airflow_provider_omics_cache.sensors.run_batch"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": ["airflow_provider_omics_cache.triggers.run_batch"],
+            }
+        ],
+        "config": {
+            "omics_cache": {
+                "description": "Settings of the AWS HealthOmics provider.",
+                "options": {
+                    "token_namespace": {
+                        "description": (
+                            "Part of every request token and batch name. Give each Airflow environment that "
+                            "shares an AWS account and Region its own, so that DAGs of the same name in two "
+                            "environments do not take each other's batches for their own.\n"
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "production",
+                        "default": "",
+                    }
+                },
+            }
+        },
+    }
