@@ -1,0 +1,98 @@
+"""Request tokens, names and digests that are the same for every try of the same work: pure functions.
+
+What these functions give for the same arguments never changes between releases: a batch or a run cache that
+was started by an older release is found again by a newer one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+BATCH_NAME_LENGTH = 64
+_SUFFIX_LENGTH = 16
+
+
+def canonical_json(value: Any) -> str:
+    """Write a value as JSON with sorted keys, no spaces and only ASCII characters.
+
+    :param value: what to write.
+    :raises TypeError: the value is not JSON-serialisable.
+    :raises ValueError: the value holds NaN, Infinity or itself.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """Give the SHA-256 of the value's canonical JSON, as 64 hexadecimal digits.
+
+    :param value: what to hash.
+    """
+    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
+
+
+def run_cache_token(
+    *, name: str, location: str, owner: str | None, region: str | None, generation: int
+) -> str:
+    """Give the request token of a run cache, derived from what makes the cache itself.
+
+    :param name: name of the run cache.
+    :param location: its S3 location; a trailing slash makes no difference.
+    :param owner: account id of the bucket's owner, None for the caller's own.
+    :param region: AWS Region.
+    :param generation: 0 for the first cache of its kind, then counted up when a token is spent.
+    """
+    parts = ["run-cache", name, location.rstrip("/"), owner, region, generation]
+    return f"run-cache-{digest(parts)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchIdentity:
+    """What a batch belongs to: one mapped task of one DAG run, whichever try it is.
+
+    :param token_namespace: tells apart Airflow deployments that share an AWS account.
+    :param dag_id: id of the DAG.
+    :param run_id: id of the DAG run.
+    :param task_id: id of the task.
+    :param map_index: index of the mapped task, -1 for a task that is not mapped.
+    :param rerun_key: another key makes another batch.
+    """
+
+    token_namespace: str
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    rerun_key: str | None
+
+    def _parts(self) -> list[str | int | None]:
+        return [self.token_namespace, self.dag_id, self.run_id, self.task_id, self.map_index, self.rerun_key]
+
+    def batch_name(self, prefix: str) -> str:
+        """Give the name of the batch: the prefix, shortened as needed, and a hash of the identity.
+
+        :param prefix: the user's part of the name.
+        """
+        suffix = digest(["batch-name", *self._parts()])[:_SUFFIX_LENGTH]
+        return f"{prefix[: BATCH_NAME_LENGTH - len(suffix) - 1]}-{suffix}"
+
+    def batch_token(self, *, request_digest: str, generation: int) -> str:
+        """Give the request token of the batch.
+
+        :param request_digest: digest of the request.
+        :param generation: 0 for the task's first batch, then counted up when a new batch replaces an old one.
+        """
+        return f"run-batch-{digest(['run-batch', *self._parts(), request_digest, generation])}"
+
+
+def request_digest(*, default_run_setting: dict[str, Any], settings_digest: str) -> str:
+    """Give the digest of what decides the runs of a batch.
+
+    The batch's own name and tags are not part of it: to change them is no reason to pay for the runs again.
+
+    :param default_run_setting: the default run setting as it is sent.
+    :param settings_digest: digest of the per-run settings, in their order.
+    """
+    return digest({"defaultRunSetting": default_run_setting, "batchRunSettings": settings_digest})
