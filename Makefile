@@ -1,0 +1,65 @@
+# GNU make and pip are all it takes. Environments stay in the checkout (.venv*), results in build/.
+SHELL := bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(shell test -x .venv/bin/python && echo .venv/bin/python || echo python3)
+PYTHON311 ?= $(shell command -v python3.11 || echo python3)
+UV ?= uv
+PYTEST_ARGS ?=
+
+# Airflow writes its configuration where AIRFLOW_HOME says: keep it in the checkout.
+export AIRFLOW_HOME := $(CURDIR)/build/airflow
+export AIRFLOW__CORE__LOAD_EXAMPLES := False
+
+.PHONY: help
+help: ## Say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: venv venv-minimum venv-awscli
+venv: ## Make .venv: the newest Airflow and this package, editable (PYTHON=python3.12 chooses the Python)
+	@.ci/venv .venv requirements/airflow-3.3.txt "$(PYTHON)" "3.11 3.12 3.13" --package
+
+venv-minimum:
+	@.ci/venv .venv-minimum requirements/minimum.txt "$(PYTHON311)" "3.11" --package
+
+venv-awscli:
+	@.ci/venv .venv-awscli requirements/awscli.txt "$(PYTHON)" "3.11 3.12 3.13"
+
+.PHONY: demo
+demo: venv ## Run the quickstart DAG on a real Airflow against the local HealthOmics
+	@.ci/demo
+
+.PHONY: test test-minimum test-all
+test: venv venv-awscli ## Run all tests on the newest Airflow (PYTEST_ARGS="-k sensor" chooses)
+	TEST_ENVIRONMENT=airflow-3.3 AWS_CLI=.venv-awscli/bin/aws \
+		.venv/bin/python -m pytest --junit-xml=build/test-airflow-3.3.xml $(PYTEST_ARGS)
+
+test-minimum: venv-minimum ## Run the tests on the oldest supported versions (needs Python 3.11)
+	TEST_ENVIRONMENT=minimum AIRFLOW_HOME=$(CURDIR)/build/airflow-minimum \
+		.venv-minimum/bin/python -m pytest -m "not system" --junit-xml=build/test-minimum.xml $(PYTEST_ARGS)
+
+test-all: test test-minimum ## Run the tests on every supported line
+
+.PHONY: lint
+lint: venv ## Check style (ruff) and types (mypy --strict)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+.PHONY: docs
+docs: venv ## Build the documentation into build/docs; a warning is an error
+	.venv/bin/sphinx-build -W --keep-going -q -b html -d build/doctrees docs build/docs
+
+.PHONY: locks
+locks: ## Compile requirements/ anew (needs uv)
+	$(UV) pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade -q \
+		pyproject.toml --extra batch --extra deferrable --extra local \
+		--group test --group lint --group docs \
+		-c <(echo apache-airflow==3.3.2) -o requirements/airflow-3.3.txt
+	$(UV) pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade -q \
+		<(echo awscli==1.46.2) -o requirements/awscli.txt
+
+.PHONY: clean
+clean: ## Remove environments and everything built
+	rm -rf .venv .venv-minimum .venv-awscli build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
