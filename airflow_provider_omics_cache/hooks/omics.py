@@ -1,0 +1,606 @@
+"""The hook: the only module that talks to AWS HealthOmics."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import boto3
+import botocore
+from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
+from botocore import xform_name
+from botocore.config import Config
+from botocore.configprovider import ConfiguredEndpointProvider
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    ParamValidationError,
+)
+
+from airflow_provider_omics_cache.exceptions import (
+    OmicsApiError,
+    OmicsParameterError,
+    OmicsRequestError,
+    OmicsVersionError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from botocore.model import ServiceModel
+    from botocore.session import Session
+
+Answer = dict[str, Any]
+
+_BATCH_OPERATIONS = frozenset(
+    {
+        "StartRunBatch",
+        "GetBatch",
+        "ListBatch",
+        "ListRunsInBatch",
+        "CancelRunBatch",
+        "DeleteRunBatch",
+        "DeleteBatch",
+    }
+)
+_REQUEST_ERROR_CODES = frozenset({"ValidationException", "ParamValidationError"})
+_LONGEST_SHOWN_VALUE = 200
+
+
+def check_id(parameter: str, value: Any) -> str:
+    """Return the id of a HealthOmics resource as a string.
+
+    :param parameter: name of the parameter, for the error.
+    :param value: the id: 1 to 18 digits, as a string or an integer.
+    :raises OmicsParameterError: the value is no id.
+    """
+    text = str(value)
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise OmicsParameterError(parameter, "has to be an id of 1 to 18 digits", value)
+    return text
+
+
+def api_error(
+    error: Exception, operation: str, region: str | None = None, endpoint_url: str | None = None
+) -> OmicsApiError:
+    """Translate a failed AWS call into the package's error; raise the result ``from error``.
+
+    :param error: botocore's error.
+    :param operation: name of the API operation.
+    :param region: AWS Region of the client.
+    :param endpoint_url: endpoint of the client; named when no answer came.
+    """
+    code, text, http_status, request_id = type(error).__name__, str(error), None, None
+    if isinstance(error, ClientError):
+        operation = error.operation_name
+        answer, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+        code, text = answer.get("Code", code), answer.get("Message", "")
+        http_status, request_id = metadata.get("HTTPStatusCode"), metadata.get("RequestId")
+    elif isinstance(error, ParamValidationError):
+        text = _without_payloads(text)
+    elif isinstance(error, HTTPClientError):
+        text = f"{text} (endpoint {endpoint_url}, Region {region})"
+    message = f"{operation} failed: {code}: {text}"
+    if request_id:
+        message += f" (request id {request_id})"
+    error_class = OmicsRequestError if code in _REQUEST_ERROR_CODES else OmicsApiError
+    return error_class(
+        message, code=code, http_status=http_status, operation=operation, request_id=request_id, reason=text
+    )
+
+
+def _without_payloads(report: str) -> str:
+    """Take long, structured and confidential values out of botocore's report on a request."""
+
+    def shown(found: re.Match[str]) -> str:
+        name, value, rest = found["name"], found["value"], found["rest"]
+        if name.endswith("sessionPolicy") or len(value) > _LONGEST_SHOWN_VALUE or value[:1] in "[{(":
+            value = "(not shown)"
+        return f"{name}, value: {value}{rest}"
+
+    return re.sub(r"(?P<name>\S+), value: (?P<value>.*?)(?P<rest>, type: <class)", shown, report, flags=re.S)
+
+
+class OmicsCacheHook(AwsBaseHook):
+    """Talk to AWS HealthOmics: run caches, batches, their runs and tags.
+
+    One method per API operation, named as the operation, with the operation's members in snake_case. Only
+    what is given is sent. Answers are botocore's dictionaries without ``ResponseMetadata``; lists are lazy
+    iterators over all pages.
+
+    A configured endpoint (the connection's ``endpoint_url`` or ``service_config``, ``AWS_ENDPOINT_URL``,
+    the AWS config file) is called as it is: the SDK's host prefix (``workflows-``, ``tags-``) is left away
+    unless ``inject_host_prefix`` is set by the user.
+
+    Additional arguments (such as ``aws_conn_id``, ``region_name``, ``verify`` and ``config``) are passed
+    down to :class:`~airflow.providers.amazon.aws.hooks.base_aws.AwsBaseHook`; ``config`` is merged over the
+    connection's ``config_kwargs``.
+
+    .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_Operations_Amazon_Omics.html
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["client_type"] = "omics"
+        super().__init__(*args, **kwargs)
+
+    # How clients are made
+
+    @cached_property
+    def conn_config(self) -> AwsConnectionWrapper:
+        """The Airflow connection; its ``config_kwargs`` merged with the hook's ``config``."""
+        wrapper = super().conn_config
+        config_kwargs = wrapper.extra_config.get("config_kwargs")
+        if self._config and config_kwargs:
+            connection = AwsConnectionWrapper.from_connection_metadata(extra={"config_kwargs": config_kwargs})
+            wrapper.botocore_config = _merge_config(connection.botocore_config, self._config)
+        return wrapper
+
+    def get_session(self, region_name: str | None = None, deferrable: bool = False) -> Any:
+        """Make the session with which clients are created, with our defaults under the user's settings."""
+        session = super().get_session(region_name=region_name, deferrable=deferrable)
+        core = session._session if isinstance(session, boto3.session.Session) else session
+        if "AWS_RETRY_MODE" not in os.environ and "retry_mode" not in core.get_scoped_config():
+            core.set_config_variable("retry_mode", "standard")
+        if self._has_foreign_endpoint(core):
+            default = Config(inject_host_prefix=False)
+            core.set_default_client_config(default.merge(core.get_default_client_config() or Config()))
+        return session
+
+    def _has_foreign_endpoint(self, session: Session) -> bool:
+        if session.get_config_variable("disable_host_prefix_injection") is not None:
+            return False
+        config: Any = self.config
+        ignored = config.ignore_configured_endpoint_urls
+        if ignored is None:
+            ignored = session.get_config_variable("ignore_configured_endpoint_urls")
+        endpoint_url: str | None = self.conn_config.get_service_endpoint_url("omics")
+        if endpoint_url is None and not ignored:
+            endpoint_url = ConfiguredEndpointProvider(
+                full_config=session.full_config,
+                scoped_config=session.get_scoped_config(),
+                client_name="omics",
+            ).provide()
+        return bool(endpoint_url) and not _is_sdk_host(urlsplit(str(endpoint_url)).hostname or "", session)
+
+    # Calls
+
+    @property
+    def _model(self) -> ServiceModel:
+        client: Any = self.conn
+        model: ServiceModel = client.meta.service_model
+        return model
+
+    def _call(self, operation: str, **members: Any) -> Answer:
+        given = {name: value for name, value in members.items() if value is not None}
+        region = endpoint_url = None
+        try:
+            client: Any = self.conn
+            region, endpoint_url = client.meta.region_name, client.meta.endpoint_url
+            self._check_model(operation, given)
+            answer: Answer = getattr(client, xform_name(operation))(**given)
+        except ParamValidationError as error:
+            shown = ParamValidationError(report=_without_payloads(error.kwargs["report"]))
+            raise api_error(shown, operation, region) from shown
+        except (BotoCoreError, ClientError) as error:
+            raise api_error(error, operation, region, endpoint_url) from error
+        answer.pop("ResponseMetadata", None)
+        return answer
+
+    def _items(self, operation: str, key: str, token: str | None, **members: Any) -> Iterator[Answer]:
+        while True:
+            page = self._call(operation, startingToken=token, **members)
+            yield from page.get(key) or ()
+            previous, token = token, page.get("nextToken")
+            if not token:
+                return
+            if token == previous:
+                raise OmicsApiError(f"{operation} gave the same nextToken twice", operation=operation)
+
+    def _check_model(self, operation: str, members: Mapping[str, Any]) -> None:
+        model = self._model
+        if operation not in model.operation_names:
+            if operation in _BATCH_OPERATIONS:
+                self.check_batches()
+            raise OmicsVersionError(
+                f"botocore {botocore.__version__} does not know {operation} of HealthOmics; upgrade boto3"
+            )
+        shape: Any = model.operation_model(operation).input_shape
+        unknown = sorted(set(members) - set(shape.members))
+        if unknown:
+            raise OmicsVersionError(
+                f"botocore {botocore.__version__} does not know {', '.join(unknown)} of {operation}; upgrade boto3"
+            )
+
+    def check_batches(self) -> None:
+        """Check that the installed botocore knows the batch operations.
+
+        :raises OmicsVersionError: it does not; the message names the versions to upgrade to.
+        """
+        if "StartRunBatch" not in self._model.operation_names:
+            raise OmicsVersionError(
+                "HealthOmics batches need boto3>=1.42.74, and aiobotocore>=3.4.0 where tasks are deferred, "
+                f"but botocore {botocore.__version__} is installed: install airflow-provider-omics-cache[batch]"
+            )
+
+    def describe_shape(self, name: str) -> dict[str, Any]:
+        """Describe a shape of the installed botocore's HealthOmics model as plain data.
+
+        ``type`` is botocore's type name. A structure has ``members`` (by name) and ``required`` (names), a
+        list has ``member``, a map ``key`` and ``value``; ``min`` and ``max`` are there where the model
+        limits the length, the number of entries or the value. A JSON document has ``type`` "document".
+
+        :param name: name of the shape, such as ``DefaultRunSetting`` or ``InlineSetting``.
+        :raises OmicsVersionError: the installed botocore does not know the shape.
+        """
+        model = self._model
+        if name not in model.shape_names:
+            self.check_batches()
+            raise OmicsVersionError(
+                f"botocore {botocore.__version__} does not know {name} of HealthOmics; upgrade boto3"
+            )
+        return _describe(model.shape_for(name))
+
+    # Run caches
+
+    def create_run_cache(
+        self,
+        *,
+        cache_s3_location: str,
+        name: str | None = None,
+        cache_behavior: str | None = None,
+        cache_bucket_owner_id: str | None = None,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+    ) -> Answer:
+        """Create a run cache.
+
+        :param cache_s3_location: S3 URI under which the service makes the cache's folder.
+        :param name: name of the cache; not unique.
+        :param cache_behavior: ``CACHE_ON_FAILURE`` (the service's default) or ``CACHE_ALWAYS``.
+        :param cache_bucket_owner_id: account that has to own the bucket; the service takes the caller's.
+        :param description: description of the cache.
+        :param tags: tags of the cache.
+        :param request_id: idempotency token; botocore makes a new one for each call that has none.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_CreateRunCache.html
+        """
+        return self._call(
+            "CreateRunCache",
+            cacheS3Location=cache_s3_location,
+            name=name,
+            cacheBehavior=cache_behavior,
+            cacheBucketOwnerId=cache_bucket_owner_id,
+            description=description,
+            tags=tags,
+            requestId=request_id,
+        )
+
+    def get_run_cache(self, *, run_cache_id: str) -> Answer:
+        """Get a run cache.
+
+        :param run_cache_id: id of the cache.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_GetRunCache.html
+        """
+        return self._call("GetRunCache", id=check_id("run_cache_id", run_cache_id))
+
+    def list_run_caches(self, *, max_results: int | None = None, starting_token: str | None = None) -> Iterator[Answer]:
+        """List the run caches of the account and Region.
+
+        :param max_results: caches per page, 1 to 100.
+        :param starting_token: the ``nextToken`` of a page, to go on behind it.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_ListRunCaches.html
+        """
+        return self._items("ListRunCaches", "items", starting_token, maxResults=max_results)
+
+    def update_run_cache(
+        self,
+        *,
+        run_cache_id: str,
+        name: str | None = None,
+        cache_behavior: str | None = None,
+        description: str | None = None,
+    ) -> Answer:
+        """Change a run cache; what is not given stays as it is.
+
+        :param run_cache_id: id of the cache.
+        :param name: new name.
+        :param cache_behavior: ``CACHE_ON_FAILURE`` or ``CACHE_ALWAYS``.
+        :param description: new description.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_UpdateRunCache.html
+        """
+        return self._call(
+            "UpdateRunCache",
+            id=check_id("run_cache_id", run_cache_id),
+            name=name,
+            cacheBehavior=cache_behavior,
+            description=description,
+        )
+
+    def delete_run_cache(self, *, run_cache_id: str) -> Answer:
+        """Delete a run cache. Its data stays in S3 and cannot be linked to a cache again.
+
+        :param run_cache_id: id of the cache.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_DeleteRunCache.html
+        """
+        return self._call("DeleteRunCache", id=check_id("run_cache_id", run_cache_id))
+
+    # Batches
+
+    def start_run_batch(
+        self,
+        *,
+        default_run_setting: Mapping[str, Any],
+        batch_run_settings: Mapping[str, Any],
+        batch_name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+    ) -> Answer:
+        """Start a batch of runs.
+
+        :param default_run_setting: what all runs have in common, as ``DefaultRunSetting`` of the API.
+        :param batch_run_settings: ``{"inlineSettings": [...]}`` or ``{"s3UriSettings": "s3://..."}``.
+        :param batch_name: name of the batch; not unique.
+        :param tags: tags of the batch; runs do not inherit them.
+        :param request_id: idempotency token; botocore makes a new one for each call that has none.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_StartRunBatch.html
+        """
+        return self._call(
+            "StartRunBatch",
+            defaultRunSetting=default_run_setting,
+            batchRunSettings=batch_run_settings,
+            batchName=batch_name,
+            tags=tags,
+            requestId=request_id,
+        )
+
+    def get_batch(self, *, batch_id: str) -> Answer:
+        """Get a batch: its status, counts and times.
+
+        :param batch_id: id of the batch.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_GetBatch.html
+        """
+        return self._call("GetBatch", batchId=check_id("batch_id", batch_id))
+
+    def list_batch(
+        self,
+        *,
+        status: str | None = None,
+        name: str | None = None,
+        run_group_id: str | None = None,
+        max_items: int | None = None,
+        starting_token: str | None = None,
+    ) -> Iterator[Answer]:
+        """List batches; at most one of the filters can be given.
+
+        :param status: only batches in this status.
+        :param name: only batches of this name.
+        :param run_group_id: only batches of this run group.
+        :param max_items: batches per page, 1 to 100.
+        :param starting_token: the ``nextToken`` of a page, to go on behind it.
+        :raises OmicsParameterError: more than one filter.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_ListBatch.html
+        """
+        _check_one_filter("list_batch", status=status, name=name, run_group_id=run_group_id)
+        return self._items(
+            "ListBatch",
+            "items",
+            starting_token,
+            status=status,
+            name=name,
+            runGroupId=run_group_id if run_group_id is None else check_id("run_group_id", run_group_id),
+            maxItems=max_items,
+        )
+
+    def list_runs_in_batch(
+        self,
+        *,
+        batch_id: str,
+        submission_status: str | None = None,
+        run_setting_id: str | None = None,
+        run_id: str | None = None,
+        max_items: int | None = None,
+        starting_token: str | None = None,
+    ) -> Iterator[Answer]:
+        """List the submissions of a batch; at most one of the filters can be given.
+
+        :param batch_id: id of the batch.
+        :param submission_status: only submissions in this status.
+        :param run_setting_id: only the submission of this run setting.
+        :param run_id: only the submission that became this run.
+        :param max_items: submissions per page, 1 to 100.
+        :param starting_token: the ``nextToken`` of a page, to go on behind it.
+        :raises OmicsParameterError: more than one filter.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_ListRunsInBatch.html
+        """
+        _check_one_filter(
+            "list_runs_in_batch",
+            submission_status=submission_status,
+            run_setting_id=run_setting_id,
+            run_id=run_id,
+        )
+        return self._items(
+            "ListRunsInBatch",
+            "runs",
+            starting_token,
+            batchId=check_id("batch_id", batch_id),
+            submissionStatus=submission_status,
+            runSettingId=run_setting_id,
+            runId=run_id if run_id is None else check_id("run_id", run_id),
+            maxItems=max_items,
+        )
+
+    def cancel_run_batch(self, *, batch_id: str) -> Answer:
+        """Cancel a batch that is PENDING, SUBMITTING or INPROGRESS, and its runs.
+
+        :param batch_id: id of the batch.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_CancelRunBatch.html
+        """
+        return self._call("CancelRunBatch", batchId=check_id("batch_id", batch_id))
+
+    def delete_run_batch(self, *, batch_id: str) -> Answer:
+        """Delete the runs of a batch that is PROCESSED or CANCELLED; the batch stays.
+
+        :param batch_id: id of the batch.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_DeleteRunBatch.html
+        """
+        return self._call("DeleteRunBatch", batchId=check_id("batch_id", batch_id))
+
+    def delete_batch(self, *, batch_id: str) -> Answer:
+        """Delete a batch's metadata, and with it the link from run settings to runs; the runs stay.
+
+        :param batch_id: id of the batch.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_DeleteBatch.html
+        """
+        return self._call("DeleteBatch", batchId=check_id("batch_id", batch_id))
+
+    # Runs
+
+    def get_run(self, *, run_id: str, export: Sequence[str] | None = None) -> Answer:
+        """Get a run.
+
+        :param run_id: id of the run.
+        :param export: what else to put into the answer, such as ``["DEFINITION"]``.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_GetRun.html
+        """
+        return self._call("GetRun", id=check_id("run_id", run_id), export=export)
+
+    def list_runs(
+        self,
+        *,
+        name: str | None = None,
+        run_group_id: str | None = None,
+        batch_id: str | None = None,
+        status: str | None = None,
+        max_results: int | None = None,
+        starting_token: str | None = None,
+    ) -> Iterator[Answer]:
+        """List runs.
+
+        :param name: only runs of this name.
+        :param run_group_id: only runs of this run group.
+        :param batch_id: only runs of this batch.
+        :param status: only runs in this status.
+        :param max_results: runs per page, 1 to 100.
+        :param starting_token: the ``nextToken`` of a page, to go on behind it.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_ListRuns.html
+        """
+        return self._items(
+            "ListRuns",
+            "items",
+            starting_token,
+            name=name,
+            runGroupId=run_group_id if run_group_id is None else check_id("run_group_id", run_group_id),
+            batchId=batch_id if batch_id is None else check_id("batch_id", batch_id),
+            status=status,
+            maxResults=max_results,
+        )
+
+    def cancel_run(self, *, run_id: str) -> Answer:
+        """Cancel a run.
+
+        :param run_id: id of the run.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_CancelRun.html
+        """
+        return self._call("CancelRun", id=check_id("run_id", run_id))
+
+    def delete_run(self, *, run_id: str) -> Answer:
+        """Delete a run's metadata; its outputs and logs stay.
+
+        :param run_id: id of the run.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_DeleteRun.html
+        """
+        return self._call("DeleteRun", id=check_id("run_id", run_id))
+
+    # Tags
+
+    def tag_resource(self, *, resource_arn: str, tags: Mapping[str, str]) -> Answer:
+        """Set tags of a resource; its other tags stay.
+
+        :param resource_arn: ARN of the resource.
+        :param tags: tags to set.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_TagResource.html
+        """
+        return self._call("TagResource", resourceArn=resource_arn, tags=tags)
+
+    def untag_resource(self, *, resource_arn: str, tag_keys: Sequence[str]) -> Answer:
+        """Remove tags from a resource.
+
+        :param resource_arn: ARN of the resource.
+        :param tag_keys: keys of the tags to remove.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_UntagResource.html
+        """
+        return self._call("UntagResource", resourceArn=resource_arn, tagKeys=tag_keys)
+
+    def list_tags_for_resource(self, *, resource_arn: str) -> Answer:
+        """List the tags of a resource.
+
+        :param resource_arn: ARN of the resource.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_ListTagsForResource.html
+        """
+        return self._call("ListTagsForResource", resourceArn=resource_arn)
+
+
+def _check_one_filter(method: str, **filters: Any) -> None:
+    given = {name: value for name, value in filters.items() if value is not None}
+    if len(given) > 1:
+        raise OmicsParameterError(method, f"takes at most one of {', '.join(filters)}", given)
+
+
+def _is_sdk_host(host: str, session: Session) -> bool:
+    """Whether the SDK itself builds this host, in front of which it puts the host prefix."""
+    partitions = session.get_component("data_loader").load_data("partitions")["partitions"]
+    suffixes = {partition["outputs"][name] for partition in partitions for name in ("dnsSuffix", "dualStackDnsSuffix")}
+    found = re.fullmatch(r"omics(-fips)?\.[a-z0-9-]+\.(?P<suffix>.+)", host)
+    return found is not None and found["suffix"] in suffixes
+
+
+def _merge_config(base: Any, over: Any) -> Any:
+    """Merge client configurations, their retry settings included."""
+    merged = base.merge(over)
+    if not (base.retries and over.retries):
+        return merged
+    retries: Any = dict(base.retries)
+    if {"max_attempts", "total_max_attempts"} & set(over.retries):
+        retries.pop("max_attempts", None)
+        retries.pop("total_max_attempts", None)
+    retries.update(over.retries)
+    return merged.merge(Config(retries=retries))
+
+
+def _describe(shape: Any) -> dict[str, Any]:
+    described: dict[str, Any] = {"type": shape.type_name}
+    described.update({limit: shape.metadata[limit] for limit in ("min", "max") if limit in shape.metadata})
+    if getattr(shape, "is_document_type", False):
+        described["type"] = "document"
+    elif shape.type_name == "structure":
+        described["members"] = {name: _describe(member) for name, member in shape.members.items()}
+        described["required"] = list(shape.required_members)
+    elif shape.type_name == "list":
+        described["member"] = _describe(shape.member)
+    elif shape.type_name == "map":
+        described["key"], described["value"] = _describe(shape.key), _describe(shape.value)
+    return described
