@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+SWEEP = """
+import importlib, json, pkgutil, sys, warnings
+
+import airflow.providers.amazon.aws.hooks.base_aws
+import airflow.providers.amazon.aws.operators.base_aws
+import airflow.providers.amazon.aws.sensors.base_aws
+import airflow.providers.amazon.aws.triggers.base
+
+before = set(sys.modules)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import airflow_provider_omics_cache as package
+
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not module.name.startswith(package.__name__ + ".local"):
+            importlib.import_module(module.name)
+print(json.dumps({
+    "warnings": [str(w.message) for w in caught if "airflow_provider_omics_cache" in w.filename],
+    "imported": sorted(set(sys.modules) - before),
+}))
+"""
+
+PURE_SWEEP = """
+import importlib, json, sys
+
+for name in ("states", "idempotency", "run_settings", "submission", "waiting"):
+    importlib.import_module("airflow_provider_omics_cache." + name)
+print(json.dumps([name for name in ("airflow", "boto3", "botocore") if name in sys.modules]))
+"""
+
+
+def run(script: str) -> object:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_everything_imports_without_warnings_and_without_optional_packages() -> None:
+    result = run(SWEEP)
+    assert isinstance(result, dict)
+    assert result["warnings"] == []
+    imported = set(result["imported"])
+    assert "airflow_provider_omics_cache.hooks.omics" in imported
+    assert imported.isdisjoint({"moto", "aiobotocore", "werkzeug", "airflow_provider_omics_cache.local"})
+
+
+def test_pure_modules_import_neither_airflow_nor_boto() -> None:
+    assert run(PURE_SWEEP) == []
