@@ -9,17 +9,19 @@ try:
         AirflowOptionalProviderFeatureException,
         AirflowSensorTimeout,
         AirflowSkipException,
+        PokeReturnValue,
         conf,
     )
 except ImportError:  # an older common-compat provider, as on Amazon MWAA 2.11.0 and 3.0.6
     from airflow.configuration import conf
-    from airflow.exceptions import (  # type: ignore[no-redef]
+    from airflow.exceptions import (  # type: ignore[attr-defined,no-redef]
         AirflowException,
         AirflowFailException,
         AirflowOptionalProviderFeatureException,
         AirflowSensorTimeout,
         AirflowSkipException,
     )
+    from airflow.sensors.base import PokeReturnValue  # type: ignore[no-redef]
 
 __all__ = [
     "AirflowException",
@@ -27,5 +29,6 @@ __all__ = [
     "AirflowOptionalProviderFeatureException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
+    "PokeReturnValue",
     "conf",
 ]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import random
 import re
+import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -28,6 +31,7 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsRequestError,
     OmicsVersionError,
 )
+from airflow_provider_omics_cache.waiting import is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -50,6 +54,10 @@ _BATCH_OPERATIONS = frozenset(
 )
 _REQUEST_ERROR_CODES = frozenset({"ValidationException", "ParamValidationError"})
 _LONGEST_SHOWN_VALUE = 200
+
+#: Seconds between two attempts at a call whose answer is worth waiting for.
+_FIRST_DELAY = 1.0
+_LONGEST_DELAY = 30.0
 
 
 def check_id(parameter: str, value: Any) -> str:
@@ -191,9 +199,25 @@ class OmicsCacheHook(AwsBaseHook):
         answer.pop("ResponseMetadata", None)
         return answer
 
-    def _items(self, operation: str, key: str, token: str | None, **members: Any) -> Iterator[Answer]:
+    def _call_patiently(self, operation: str, max_silence: float, **members: Any) -> Answer:
+        """Call until an answer comes, through throttles, faults and lost connections, for ``max_silence`` seconds."""
+        give_up = time.monotonic() + max_silence
+        delay = _FIRST_DELAY
         while True:
-            page = self._call(operation, startingToken=token, **members)
+            try:
+                return self._call(operation, **members)
+            except OmicsApiError as error:
+                if not is_passing(error) or time.monotonic() + delay > give_up:
+                    raise
+                self.log.log(logging.INFO if delay == _FIRST_DELAY else logging.DEBUG, "Calling again: %s", error)
+                time.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(2 * delay, _LONGEST_DELAY)
+
+    def _items(
+        self, operation: str, key: str, token: str | None, *, max_silence: float = 0, **members: Any
+    ) -> Iterator[Answer]:
+        while True:
+            page = self._call_patiently(operation, max_silence, startingToken=token, **members)
             yield from page.get(key) or ()
             previous, token = token, page.get("nextToken")
             if not token:
@@ -442,6 +466,17 @@ class OmicsCacheHook(AwsBaseHook):
             runId=run_id if run_id is None else check_id("run_id", run_id),
             maxItems=max_items,
         )
+
+    def list_submissions(self, *, batch_id: str, max_silence: float = 3600) -> Iterator[Answer]:
+        """List all runs of a batch, going on at the page it was at after a throttle or a lost connection.
+
+        :param batch_id: id of the batch.
+        :param max_silence: for how many seconds one page may stay without an answer.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_ListRunsInBatch.html
+        """
+        batch_id = check_id("batch_id", batch_id)
+        return self._items("ListRunsInBatch", "runs", None, max_silence=max_silence, batchId=batch_id, maxItems=100)
 
     def cancel_run_batch(self, *, batch_id: str) -> Answer:
         """Cancel a batch that is PENDING, SUBMITTING or INPROGRESS, and its runs.

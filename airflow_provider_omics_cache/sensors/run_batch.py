@@ -1,0 +1,478 @@
+"""Sensors that wait for HealthOmics batches."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import tempfile
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import timedelta
+from fractions import Fraction
+from typing import IO, TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+from airflow.providers.amazon.aws.sensors.base_aws import AwsBaseSensor
+from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import BotoCoreError, ClientError
+
+from airflow_provider_omics_cache import allowance, submission, waiting
+from airflow_provider_omics_cache._compat import (
+    AirflowFailException,
+    AirflowOptionalProviderFeatureException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    PokeReturnValue,
+    conf,
+)
+from airflow_provider_omics_cache.exceptions import (
+    BatchCancelledError,
+    BatchDeletedError,
+    BatchError,
+    BatchFailedError,
+    BatchNotFoundError,
+    BatchSilenceError,
+    IncompleteListingError,
+    OmicsApiError,
+    OmicsParameterError,
+    TooManyFailedSubmissionsError,
+    TriggerEventError,
+)
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error, check_id
+from airflow_provider_omics_cache.states import BatchStatus
+from airflow_provider_omics_cache.submission import Submissions
+from airflow_provider_omics_cache.triggers.run_batch import BatchSubmissionTrigger, BatchTrigger
+from airflow_provider_omics_cache.waiting import Batch, BatchWait, Event, EventStatus, Verdict
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+#: The trigger ends the wait at its deadline; Airflow's own timeout stands behind it.
+DEFER_TIMEOUT_MARGIN = 300
+
+#: A dict with more entries than this belongs in S3.
+LARGE_MAPPING = 10_000
+
+_S3_OBJECT = re.compile(r"s3://[^/]+/.+")
+
+
+class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
+    """Base of the sensors that wait for a batch: rounds, modes, deadlines and flags.
+
+    In each mode a round ends in the same :class:`~airflow_provider_omics_cache.waiting.Event`, which
+    :meth:`conclude` turns into a result or an error.
+    """
+
+    aws_hook_class = OmicsCacheHook
+    trigger_class: ClassVar[type[BatchTrigger]]
+
+    def __init__(
+        self,
+        *,
+        batch_id: str,
+        max_silence: float = 3600,
+        poke_interval: float = 60,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, **kwargs)
+        self.batch_id = batch_id
+        self.max_silence = max_silence
+        self.deferrable = deferrable
+        self._wait: BatchWait | None = None
+
+    def check_parameters(self) -> None:
+        """Refuse bad parameters before the first call.
+
+        :raises OmicsParameterError: naming the parameter, the rule and the value.
+        """
+        self.batch_id = check_id("batch_id", self.batch_id)
+
+    @abstractmethod
+    def conclude(self, batch: Batch, context: Context) -> PokeReturnValue | None:
+        """Turn the end of the wait into the task's result.
+
+        :return: the result, or None when the service has to catch up first.
+        """
+
+    def poke(self, context: Context) -> PokeReturnValue | bool:
+        """Ask once, and conclude when there is nothing left to wait for."""
+        event = self._round(context)
+        while event is None and self.reschedule and self._started_wait(context).is_disturbed:
+            # Rounds without an answer are counted in a row, and a rescheduled task would forget them.
+            time.sleep(self.poke_interval)
+            event = self._started_wait(context).overdue(time.time()) or self._round(context)
+        return (event is not None and self._conclude(event, context)) or False
+
+    def execute(self, context: Context) -> Any:
+        """Wait in this process, by rescheduling, or in the triggerer."""
+        if not self.deferrable:
+            return super().execute(context)
+        with self._failure_flags():
+            result = None
+            try:
+                event = self._round(context)
+                result = self._conclude(event, context) if event else None
+            except Exception as error:
+                if not self.silent_fail or _is_final(error):
+                    raise
+                self.log.error("The first round failed: %s", error)
+            if result:
+                return result.xcom_value
+            self._defer(self._deadline(context))
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        """Conclude with the trigger's event; defer again when the service has to catch up."""
+        with self._failure_flags():
+            self.check_parameters()
+            try:
+                parsed = Event.from_json(event)
+            except ValueError as error:
+                raise TriggerEventError(str(error)) from error
+            deadline = parsed.deadline or self._deadline(context)
+            result = None
+            try:
+                result = self._conclude(parsed, context)
+            except Exception as error:
+                if not self.silent_fail or _is_final(error):
+                    raise
+                self.log.error("A round failed: %s", error)
+            if result:
+                return result.xcom_value
+            if time.time() >= deadline:
+                raise AirflowSensorTimeout(f"batch {self.batch_id}: the deadline has passed and runs are missing")
+            self._defer(deadline)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after deferral, with ``soft_fail`` and ``never_fail`` as in the other modes.
+
+        Airflow skips on every error here when ``soft_fail`` is set; when it pokes it skips on final errors only.
+        """
+        with self._failure_flags():
+            try:
+                return super().resume_execution(next_method, next_kwargs, context)
+            except AirflowSkipException as skip:
+                if self.soft_fail and isinstance(skip.__cause__, Exception) and not _is_final(skip.__cause__):
+                    raise skip.__cause__ from skip.__cause__.__cause__
+                raise
+
+    @contextmanager
+    def _failure_flags(self) -> Iterator[None]:
+        try:
+            yield
+        except AirflowSkipException:
+            raise
+        except Exception as error:
+            if self.never_fail or (self.soft_fail and _is_final(error)):
+                raise AirflowSkipException(f"Skipping instead of failing: {error}") from error
+            raise
+
+    def _defer(self, deadline: float) -> None:
+        if importlib.util.find_spec("aiobotocore") is None:
+            raise AirflowOptionalProviderFeatureException(
+                "deferrable=True needs aiobotocore: install airflow-provider-omics-cache[batch]"
+            )
+        remaining = max(0.0, deadline - time.time())
+        self.defer(
+            trigger=self.trigger_class(
+                batch_id=self.batch_id,
+                poke_interval=self.poke_interval,
+                deadline=deadline,
+                max_silence=self.max_silence,
+                aws_conn_id=self.aws_conn_id,
+                region_name=self.region_name,
+                verify=self.verify,
+                botocore_config=self.botocore_config,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=remaining + DEFER_TIMEOUT_MARGIN),
+        )
+
+    def _started(self, context: Context) -> float:
+        """When the wait began, in epoch seconds; a rescheduled task began at its first poke."""
+        ti = context["ti"]
+        started = (ti.get_first_reschedule_date(context) if self.reschedule else None) or ti.start_date
+        return started.timestamp() if started else time.time()
+
+    def _deadline(self, context: Context) -> float:
+        seconds = self.timeout
+        if self.execution_timeout:
+            seconds = min(seconds, self.execution_timeout.total_seconds())
+        return self._started(context) + seconds
+
+    def _started_wait(self, context: Context) -> BatchWait:
+        if self._wait is None:
+            self.check_parameters()
+            self._wait = BatchWait(
+                batch_id=self.batch_id,
+                decide=self.trigger_class.decide,
+                progress=self.trigger_class.progress,
+                max_silence=self.max_silence,
+                deadline=self._deadline(context),
+                now=time.time(),
+                first_round=not self.reschedule or context["ti"].get_first_reschedule_date(context) is None,
+            )
+        return self._wait
+
+    def _round(self, context: Context) -> Event | None:
+        wait = self._started_wait(context)
+        try:
+            answer = self.hook.get_batch(batch_id=wait.batch_id)
+        except OmicsApiError as error:
+            event = wait.failed(error, time.time())
+            if event:
+                raise self._error(event) from error.__cause__
+        else:
+            event = wait.answered(answer, time.time())
+        for level, line in wait.take_lines():
+            self.log.log(level, "%s", line)
+        return event
+
+    def _conclude(self, event: Event, context: Context) -> PokeReturnValue | None:
+        if event.status == EventStatus.TIMEOUT:
+            raise AirflowSensorTimeout(event.message)
+        if event.status == EventStatus.ERROR:
+            raise self._error(event)
+        batch = Batch.from_json(event.batch or {}, failure_reason=event.message)
+        return self.conclude(batch, context)
+
+    def _error(self, event: Event) -> Exception:
+        if event.code == waiting.NOT_FOUND:
+            account = None
+            with suppress(Exception):
+                account = self.hook.account_id
+            return BatchNotFoundError(
+                f"batch {self.batch_id} is not found in account {account or 'unknown'}, "
+                f"Region {self.hook.conn_region_name}, connection {self.aws_conn_id!r}: {event.message}",
+                batch_id=self.batch_id,
+            )
+        if event.code == waiting.SILENCE:
+            return BatchSilenceError(event.message, batch_id=self.batch_id)
+        return OmicsApiError(event.message, code=event.code, operation="GetBatch", batch_id=self.batch_id)
+
+
+class BatchSubmissionSensor(BatchSensor):
+    """Wait until every run of a batch has been submitted, and hand on its ``runSettingId → runId`` mapping.
+
+    Submission is not completion: the runs go on when this sensor has succeeded. The sensor never cancels anything.
+    It asks GetBatch once a round and lists the runs (ListRunsInBatch) only when nothing is left to submit.
+
+    .. seealso::
+        https://docs.aws.amazon.com/omics/latest/api/API_GetBatch.html,
+        https://docs.aws.amazon.com/omics/latest/api/API_ListRunsInBatch.html
+
+    Before it succeeds, and before it fails because of the batch, it pushes these XComs:
+
+    * ``return_value``: the mapping ``{runSettingId: runId}``, or the URI when ``mapping_s3_uri`` is set;
+    * ``failed_submissions``: at most 1,000 of ``{run_setting_id, run_id, run_uuid, status, reason, message}``;
+    * ``failed_submission_count``: how many there are;
+    * ``changed_after_submission``: likewise, runs that were submitted and then cancelled or deleted;
+    * ``batch``: ``{id, arn, uuid, status, total_runs, submitted, failed}``.
+
+    :param batch_id: the batch, as StartRunBatchOperator returns it. (templated)
+    :param expected_runs: how many runs the batch has. Default: what the service says. (templated)
+    :param max_failed_submissions: how many runs may fail to be submitted: a number, or a share of all such as
+        ``"5%"``. Default 0.
+    :param consistency_timeout: seconds after submission during which an incomplete listing is waited for. Default 300.
+    :param max_silence: seconds without an answer (throttled, faults, lost connections) after which the task fails.
+        Default 3600.
+    :param mapping_s3_uri: write the full listing to this object, one JSON document a line, and return its URI instead
+        of the mapping. (templated)
+    :param s3_conn_id: connection for that object. Default: ``aws_conn_id``. (templated)
+    :param s3_extra_args: options of the upload, for example ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
+        (templated)
+    :param poke_interval: seconds between two rounds. Default 60.
+    :param deferrable: wait in the triggerer; needs aiobotocore. Default: ``[operators] default_deferrable``.
+    :return: the mapping, or the URI.
+    :raises BatchFailedError: when the batch failed as a whole; so do BatchCancelledError, BatchDeletedError and
+        BatchNotFoundError for what they name. None of these is retried.
+    :raises TooManyFailedSubmissionsError: when more than ``max_failed_submissions`` failed; not retried.
+    :raises IncompleteListingError: when the service has not listed all runs after ``consistency_timeout``.
+    :raises BatchSilenceError: when no answer came for ``max_silence``.
+    :raises OmicsApiError: when AWS refuses a call.
+    """
+
+    template_fields: Sequence[str] = aws_template_fields(
+        "batch_id", "expected_runs", "mapping_s3_uri", "s3_conn_id", "s3_extra_args"
+    )
+    trigger_class = BatchSubmissionTrigger
+
+    def __init__(
+        self,
+        *,
+        batch_id: str,
+        expected_runs: int | str | None = None,
+        max_failed_submissions: int | str = 0,
+        consistency_timeout: float = 300,
+        mapping_s3_uri: str | None = None,
+        s3_conn_id: str | None = None,
+        s3_extra_args: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(batch_id=batch_id, **kwargs)
+        self.expected_runs = expected_runs
+        self.max_failed_submissions = max_failed_submissions
+        self.consistency_timeout = consistency_timeout
+        self.mapping_s3_uri = mapping_s3_uri
+        self.s3_conn_id = s3_conn_id
+        self.s3_extra_args = s3_extra_args
+
+    def check_parameters(self) -> None:
+        """Refuse bad parameters before the first call."""
+        super().check_parameters()
+        self._expected_runs()
+        self._allowance()
+        if self.mapping_s3_uri is not None and not _S3_OBJECT.fullmatch(str(self.mapping_s3_uri)):
+            raise OmicsParameterError("mapping_s3_uri", "must be s3://bucket/key", self.mapping_s3_uri)
+
+    def conclude(self, batch: Batch, context: Context) -> PokeReturnValue | None:
+        """List the runs, push the XComs, and give the verdict."""
+        is_over = submission.decide(batch) == Verdict.FAILED
+        with tempfile.TemporaryFile() if self.mapping_s3_uri else nullcontext() as file:
+            try:
+                submissions = self._list(batch_is_over=is_over, file=file)
+            except OmicsApiError as error:
+                if not is_over or waiting.is_passing(error):
+                    raise
+                raise self._failure(batch, submitted=0, note=f"; listing its runs failed: {error}") from error
+            if not is_over:
+                expected = submission.expected_number(self._expected_runs(), batch)
+                missing = submissions.missing(expected)
+                if missing and self._is_consistent_by_now(batch, context):
+                    submissions = self._list(batch_is_over=is_over, file=file)
+                    missing = submissions.missing(expected)
+                    if missing:
+                        raise IncompleteListingError(
+                            f"batch {batch.id}: {missing}, {self.consistency_timeout:,.0f} s after submission",
+                            batch_id=batch.id,
+                            status=batch.status,
+                        )
+                if missing:
+                    self.log.info("batch %s: %s; waiting for the service to catch up", batch.id, missing)
+                    return None
+            mapping = self._push(batch, submissions, file, context)
+        if is_over:
+            raise self._failure(batch, submitted=len(submissions.run_ids))
+        self._check_failed_submissions(batch, submissions)
+        self.log.info(
+            "batch %s: %s runs are submitted, %s failed to be; %s",
+            batch.id,
+            f"{len(submissions.run_ids):,}",
+            f"{submissions.failed_count:,}",
+            "all have ended" if batch.status == BatchStatus.PROCESSED else "the runs are still running",
+        )
+        return PokeReturnValue(is_done=True, xcom_value=mapping)
+
+    def _list(self, *, batch_is_over: bool, file: IO[bytes] | None) -> Submissions:
+        submissions = Submissions(batch_is_over=batch_is_over)
+        if file:
+            file.seek(0)
+            file.truncate()
+        for row in self.hook.list_submissions(batch_id=self.batch_id, max_silence=self.max_silence):
+            submissions.add(row)
+            if file:
+                record = {**Submissions.record(row), "run_arn": row.get("runArn")}
+                file.write(json.dumps(record).encode() + b"\n")
+        return submissions
+
+    def _is_consistent_by_now(self, batch: Batch, context: Context) -> bool:
+        submitted = batch.submitted_time.timestamp() if batch.submitted_time else self._started(context)
+        return time.time() >= submitted + self.consistency_timeout
+
+    def _push(
+        self, batch: Batch, submissions: Submissions, file: IO[bytes] | None, context: Context
+    ) -> dict[str, str] | str:
+        ti = context["ti"]
+        ti.xcom_push(key="failed_submissions", value=submissions.failed)
+        ti.xcom_push(key="failed_submission_count", value=submissions.failed_count)
+        ti.xcom_push(key="changed_after_submission", value=submissions.changed)
+        ti.xcom_push(
+            key="batch",
+            value={
+                "id": batch.id,
+                "arn": batch.arn,
+                "uuid": batch.uuid,
+                "status": batch.status,
+                "total_runs": batch.total_runs if batch.total_runs is not None else submissions.rows,
+                "submitted": len(submissions.run_ids),
+                "failed": submissions.failed_count,
+            },
+        )
+        mapping: dict[str, str] | str = submissions.run_ids
+        if file and self.mapping_s3_uri:
+            self._upload(file, self.mapping_s3_uri)
+            mapping = self.mapping_s3_uri
+        elif len(mapping) > LARGE_MAPPING:
+            self.log.warning(
+                "the mapping has %s entries; set mapping_s3_uri, or use an object storage XCom backend",
+                f"{len(mapping):,}",
+            )
+        if self.do_xcom_push:
+            ti.xcom_push(key="return_value", value=mapping)
+        return mapping
+
+    def _upload(self, file: IO[bytes], uri: str) -> None:
+        file.seek(0)
+        bucket, key = S3Hook.parse_s3_url(uri)
+        s3 = S3Hook(
+            aws_conn_id=self.s3_conn_id or self.aws_conn_id,
+            region_name=self.region_name,
+            verify=self.verify,
+            extra_args=self.s3_extra_args,
+        )
+        try:
+            s3.load_file_obj(file, key, bucket, replace=True)
+        except (BotoCoreError, Boto3Error, ClientError) as error:
+            raise api_error(error, "PutObject", self.region_name) from error
+        self.log.info("the listing of batch %s is in %s", self.batch_id, uri)
+
+    def _check_failed_submissions(self, batch: Batch, submissions: Submissions) -> None:
+        if submissions.failed_count <= allowance.allowed(self._allowance(), submissions.rows):
+            return
+        raise TooManyFailedSubmissionsError(
+            f"batch {batch.id}: {submissions.failed_count:,} of {submissions.rows:,} runs were not submitted, "
+            f"max_failed_submissions is {self.max_failed_submissions}: {submissions.failure_summary()}",
+            batch_id=batch.id,
+            status=batch.status,
+        )
+
+    def _failure(self, batch: Batch, *, submitted: int, note: str = "") -> BatchError:
+        submitted = max(submitted, batch.submitted or 0)
+        if batch.status == BatchStatus.FAILED:
+            error: type[BatchError] = BatchFailedError
+            text = f"failed: {batch.failure_reason or 'no reason given'}; at least {submitted:,} runs were started"
+        elif batch.status == BatchStatus.CANCELLED:
+            error = BatchCancelledError
+            text = f"was cancelled after {submitted:,} runs were submitted; a new rerun_key starts a new batch"
+        else:
+            error = BatchDeletedError
+            text = f"is {batch.status}: its runs were deleted; {submitted:,} had been submitted"
+        return error(
+            f"batch {batch.id} {text}{note}",
+            batch_id=batch.id,
+            status=batch.status,
+            reason=batch.failure_reason,
+        )
+
+    def _expected_runs(self) -> int | None:
+        if self.expected_runs in (None, "", "None"):
+            return None
+        expected = str(self.expected_runs)
+        if not expected.isdecimal() or int(expected) < 1:
+            raise OmicsParameterError("expected_runs", "must be a whole number of runs from 1", self.expected_runs)
+        return int(expected)
+
+    def _allowance(self) -> int | Fraction:
+        try:
+            return allowance.parse(self.max_failed_submissions)
+        except ValueError as error:
+            raise OmicsParameterError("max_failed_submissions", str(error), self.max_failed_submissions) from None
+
+
+def _is_final(error: BaseException) -> bool:
+    """Tell whether Airflow's sensors take the error for the sensor's verdict, not for a fault to retry."""
+    return isinstance(error, (AirflowFailException, AirflowSensorTimeout))

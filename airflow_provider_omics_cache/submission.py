@@ -1,0 +1,152 @@
+"""The decision "has every run of the batch been submitted?", as pure functions.
+
+It follows `GetBatch <https://docs.aws.amazon.com/omics/latest/api/API_GetBatch.html>`__ and
+`ListRunsInBatch <https://docs.aws.amazon.com/omics/latest/api/API_ListRunsInBatch.html>`__. No member of their
+answers is promised: an absent count is unknown, never zero.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_omics_cache.states import (
+    CHANGED_AFTER_SUBMISSION_STATES,
+    DELETED_BATCH_STATES,
+    TERMINAL_SUBMISSION_STATES,
+    BatchStatus,
+)
+from airflow_provider_omics_cache.waiting import Batch, Verdict
+
+#: How many runs an XCom or a summary names at most.
+MAX_LISTED_RUNS = 1_000
+MAX_NAMED_RUNS = 5
+
+_WAIT = {BatchStatus.CREATING, BatchStatus.PENDING, BatchStatus.SUBMITTING, BatchStatus.STOPPING}
+_FAILED = {BatchStatus.FAILED, BatchStatus.CANCELLED, *DELETED_BATCH_STATES}
+
+
+def decide(batch: Batch) -> Verdict:
+    """Decide what GetBatch's answer means for a wait on submission.
+
+    Status comes before counts, since counts lag behind.
+    """
+    if batch.status in _WAIT:
+        return Verdict.WAIT
+    if batch.status in _FAILED:
+        return Verdict.FAILED
+    if batch.status == BatchStatus.PROCESSED or batch.pending == 0:
+        return Verdict.DONE
+    return Verdict.WAIT
+
+
+def progress(batch: Batch) -> str:
+    """Say how far the submission is, as far as the counts are known."""
+    if batch.submitted is None and batch.failed is None:
+        return f"batch {batch.id} is {batch.status or 'without a status'}"
+    total = batch.total_runs if batch.total_runs is not None else batch.counted_runs
+    text = f"batch {batch.id} is {batch.status}: submitted {batch.submitted or 0:,}"
+    if total is not None:
+        text += f" of {total:,}"
+    return f"{text}, {batch.failed or 0:,} failed"
+
+
+class Submissions:
+    """The rows of one listing of a batch, taken in one by one.
+
+    :param batch_is_over: nothing more will be submitted, so that a run without a run id failed to be submitted.
+    """
+
+    def __init__(self, *, batch_is_over: bool = False) -> None:
+        self._batch_is_over = batch_is_over
+        self.rows = 0
+        self.run_ids: dict[str, str] = {}
+        self.failed: list[dict[str, Any]] = []
+        self.failed_count = 0
+        self.changed: list[dict[str, Any]] = []
+        self._not_submitted: set[str] = set()
+        self._repeated = 0
+        self._unfinished = 0
+        self._reasons: Counter[str] = Counter()
+        self._reason_ids: dict[str, list[str]] = {}
+
+    @staticmethod
+    def record(row: Mapping[str, Any]) -> dict[str, Any]:
+        """Name the members of one row as XComs and files do."""
+        return {
+            "run_setting_id": row.get("runSettingId"),
+            "run_id": row.get("runId") or None,
+            "run_uuid": row.get("runInternalUuid") or None,
+            "status": row.get("submissionStatus"),
+            "reason": row.get("submissionFailureReason"),
+            "message": row.get("submissionFailureMessage"),
+        }
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take in one entry of ListRunsInBatch."""
+        self.rows += 1
+        run_setting_id = row.get("runSettingId")
+        run_id = row.get("runId")
+        status = row.get("submissionStatus")
+        if not run_setting_id:
+            self._unfinished += 1
+            return
+        if run_setting_id in self.run_ids or run_setting_id in self._not_submitted:
+            self._repeated += 1
+        if run_id:
+            self.run_ids[run_setting_id] = run_id
+            if status in CHANGED_AFTER_SUBMISSION_STATES and len(self.changed) < MAX_LISTED_RUNS:
+                self.changed.append(self.record(row))
+            if not status:
+                self._unfinished += 1
+            return
+        self._not_submitted.add(run_setting_id)
+        has_failed = status in TERMINAL_SUBMISSION_STATES and status != "SUCCESS"
+        if has_failed or self._batch_is_over:
+            self._add_failed(run_setting_id, row)
+        else:
+            self._unfinished += 1
+
+    def _add_failed(self, run_setting_id: str, row: Mapping[str, Any]) -> None:
+        self.failed_count += 1
+        if len(self.failed) < MAX_LISTED_RUNS:
+            self.failed.append(self.record(row))
+        reason = row.get("submissionFailureReason") or row.get("submissionStatus") or "never submitted"
+        self._reasons[reason] += 1
+        named = self._reason_ids.setdefault(reason, [])
+        if len(named) < MAX_NAMED_RUNS:
+            named.append(run_setting_id)
+
+    def missing(self, expected: int | None) -> str | None:
+        """Say what the listing lacks, or None when every run of the batch is in it with its outcome.
+
+        :param expected: how many runs the batch has; None when nothing tells.
+        """
+        if not self.rows:
+            return "no run is listed"
+        if self._unfinished:
+            return f"{self._unfinished:,} of {self.rows:,} listed runs have no submission outcome"
+        if self._repeated:
+            return f"{self._repeated:,} of {self.rows:,} listed runs repeat a runSettingId"
+        if expected is None:
+            return f"{self.rows:,} runs are listed and nothing tells how many the batch has"
+        if self.rows != expected:
+            return f"{self.rows:,} runs are listed and {expected:,} are expected"
+        return None
+
+    def failure_summary(self) -> str:
+        """Sum up the failed submissions by reason, with the first few ids of each."""
+        reasons = []
+        for reason, count in self._reasons.most_common():
+            named = self._reason_ids[reason]
+            more = ", ..." if count > len(named) else ""
+            reasons.append(f"{reason}: {count:,} ({', '.join(named)}{more})")
+        return "; ".join(reasons)
+
+
+def expected_number(expected_runs: int | None, batch: Batch) -> int | None:
+    """Tell how many runs the batch has: what the author said, else totalRuns, else the sum of the counts."""
+    if expected_runs is not None:
+        return expected_runs
+    return batch.total_runs if batch.total_runs is not None else batch.counted_runs

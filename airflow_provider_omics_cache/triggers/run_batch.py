@@ -1,0 +1,146 @@
+"""Triggers that wait for HealthOmics batches."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_omics_cache import submission
+from airflow_provider_omics_cache.exceptions import OmicsApiError
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error
+from airflow_provider_omics_cache.waiting import Batch, BatchWait, Event, EventStatus, Verdict
+
+#: Airflow may lose a task whose trigger fires within seconds of its deferral, before the worker has reported.
+EARLIEST_EVENT = 10.0
+
+#: Share by which each interval varies, so that tasks that were deferred together do not ask together.
+JITTER = 0.1
+
+
+class BatchTrigger(BaseTrigger):
+    """Asks GetBatch until the wait is over, then fires one event.
+
+    The event is a :class:`~airflow_provider_omics_cache.waiting.Event` as a dict. A trigger never cancels a batch.
+    Keyword arguments that this version does not know are ignored, so that a trigger row survives an upgrade.
+
+    :param batch_id: the batch.
+    :param poke_interval: seconds between two rounds. Default 60.
+    :param deadline: when the wait ends at the latest, in epoch seconds. Default: never.
+    :param max_silence: how many seconds may pass without an answer. Default 3600.
+    :param aws_conn_id: the Airflow connection.
+    :param region_name: AWS Region.
+    :param verify: whether or how to verify certificates.
+    :param botocore_config: options of botocore's client.
+    """
+
+    @staticmethod
+    @abstractmethod
+    def decide(batch: Batch) -> Verdict:
+        """Decide what GetBatch's answer means for the wait."""
+
+    @staticmethod
+    @abstractmethod
+    def progress(batch: Batch) -> str:
+        """Say how far the batch is, for the log."""
+
+    def __init__(
+        self,
+        *,
+        batch_id: str,
+        poke_interval: float = 60,
+        deadline: float | None = None,
+        max_silence: float = 3600,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.batch_id = batch_id
+        self.poke_interval = poke_interval
+        self.deadline = deadline
+        self.max_silence = max_silence
+        self.aws_conn_id = aws_conn_id
+        self.region_name = region_name
+        self.verify = verify
+        self.botocore_config = botocore_config
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Give the class path and the keyword arguments that make this trigger again."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "batch_id": self.batch_id,
+            "poke_interval": self.poke_interval,
+            "deadline": self.deadline,
+            "max_silence": self.max_silence,
+            "aws_conn_id": self.aws_conn_id,
+            "region_name": self.region_name,
+            "verify": self.verify,
+            "botocore_config": self.botocore_config,
+        }
+
+    def _hook(self) -> OmicsCacheHook:
+        return OmicsCacheHook(
+            aws_conn_id=self.aws_conn_id,
+            region_name=self.region_name,
+            verify=self.verify,
+            config=self.botocore_config,
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield one event when the wait is over."""
+        wait = BatchWait(
+            batch_id=self.batch_id,
+            decide=self.decide,
+            progress=self.progress,
+            max_silence=self.max_silence,
+            deadline=self.deadline,
+            now=time.time(),
+        )
+        # The task asked just before it deferred.
+        await asyncio.sleep(max(EARLIEST_EVENT, self._interval()))
+        try:
+            event = await self._wait(wait)
+        except Exception as error:
+            self.log.exception("Waiting for batch %s failed", self.batch_id)
+            failure = api_error(error, "GetBatch", self.region_name)
+            event = Event(status=EventStatus.ERROR, message=str(failure), code=failure.code, deadline=self.deadline)
+        yield TriggerEvent(event.to_json())
+
+    async def _wait(self, wait: BatchWait) -> Event:
+        async with await self._hook().get_async_conn() as client:  # type: ignore[no-untyped-call]
+            while True:
+                event = await self._round(client, wait)
+                for level, line in wait.take_lines():
+                    self.log.log(level, "%s", line)
+                event = event or wait.overdue(time.time())
+                if event:
+                    return event
+                await asyncio.sleep(self._interval())
+
+    async def _round(self, client: Any, wait: BatchWait) -> Event | None:
+        try:
+            answer = await client.get_batch(batchId=self.batch_id)
+        except Exception as error:
+            failure: OmicsApiError = api_error(error, "GetBatch", client.meta.region_name)
+            return wait.failed(failure, time.time())
+        return wait.answered(answer, time.time())
+
+    def _interval(self) -> float:
+        interval = self.poke_interval * random.uniform(1 - JITTER, 1 + JITTER)
+        if self.deadline is not None:
+            interval = min(interval, max(0.0, self.deadline - time.time()))
+        return interval
+
+
+class BatchSubmissionTrigger(BatchTrigger):
+    """Waits until every run of a batch has been submitted; see :class:`BatchTrigger`."""
+
+    decide = staticmethod(submission.decide)
+    progress = staticmethod(submission.progress)
