@@ -3,16 +3,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import botocore.session
 import pytest
 
-HAS_BATCHES = "StartRunBatch" in (
-    botocore.session.Session().get_service_model("omics").operation_names
-)
+HAS_BATCHES = "StartRunBatch" in (botocore.session.Session().get_service_model("omics").operation_names)
 HAS_AIOBOTOCORE = importlib.util.find_spec("aiobotocore") is not None
 
 needs_batches = pytest.mark.skipif(not HAS_BATCHES, reason="the installed botocore has no HealthOmics batches")
@@ -59,6 +57,6 @@ def new_task_context() -> Callable[[], dict[str, Any]]:
 
 
 @pytest.fixture
-def task_context(new_task_context: Callable[[], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def task_context(new_task_context: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Context of one task; ``task_context["ti"].xcoms`` holds what it pushed."""
-    yield new_task_context()
+    return new_task_context()

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_omics_cache import submission
+from airflow_provider_omics_cache.states import BatchStatus, SubmissionStatus
+from airflow_provider_omics_cache.submission import Submissions
+from airflow_provider_omics_cache.waiting import Batch, Verdict
+
+OVER = {
+    BatchStatus.FAILED,
+    BatchStatus.CANCELLED,
+    BatchStatus.RUNS_DELETING,
+    BatchStatus.RUNS_DELETE_FAILED,
+    BatchStatus.RUNS_DELETED,
+}
+counts = st.none() | st.integers(0, 100_000)
+batches = st.builds(
+    Batch,
+    id=st.just("1"),
+    status=st.sampled_from([*BatchStatus, "REHYDRATING", None]),
+    total_runs=counts,
+    submitted=counts,
+    failed=counts,
+    pending=counts,
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "pending", "verdict"),
+    [
+        ("CREATING", None, Verdict.WAIT),
+        ("PENDING", None, Verdict.WAIT),
+        ("PENDING", 0, Verdict.WAIT),
+        ("STOPPING", 0, Verdict.WAIT),
+        ("SUBMITTING", 5, Verdict.WAIT),
+        ("SUBMITTING", 0, Verdict.WAIT),
+        ("INPROGRESS", 5, Verdict.WAIT),
+        ("INPROGRESS", None, Verdict.WAIT),
+        ("INPROGRESS", 0, Verdict.DONE),
+        ("REHYDRATING", 5, Verdict.WAIT),
+        ("REHYDRATING", None, Verdict.WAIT),
+        ("REHYDRATING", 0, Verdict.DONE),
+        (None, 0, Verdict.DONE),
+        ("PROCESSED", 5, Verdict.DONE),
+        ("PROCESSED", None, Verdict.DONE),
+        ("CANCELLED", 5, Verdict.FAILED),
+        ("FAILED", None, Verdict.FAILED),
+        ("RUNS_DELETING", 0, Verdict.FAILED),
+        ("RUNS_DELETE_FAILED", 0, Verdict.FAILED),
+        ("RUNS_DELETED", 0, Verdict.FAILED),
+    ],
+)
+def test_decide(status: str | None, pending: int | None, verdict: Verdict) -> None:
+    assert submission.decide(Batch(id="1", status=status, pending=pending)) == verdict
+
+
+@given(batches)
+def test_no_batch_that_has_ended_is_waited_for(batch: Batch) -> None:
+    verdict = submission.decide(batch)
+    assert (verdict == Verdict.FAILED) == (batch.status in OVER)
+    if batch.status == BatchStatus.PROCESSED:
+        assert verdict == Verdict.DONE
+
+
+@given(batches)
+def test_no_batch_with_runs_left_to_submit_is_taken_for_done(batch: Batch) -> None:
+    if batch.status != BatchStatus.PROCESSED and batch.pending != 0:
+        assert submission.decide(batch) != Verdict.DONE
+
+
+def test_progress_says_only_what_is_known() -> None:
+    assert submission.progress(Batch(id="7", status="CREATING")) == "batch 7 is CREATING"
+    known = Batch(id="7", status="SUBMITTING", total_runs=10_000, submitted=4_200, failed=12)
+    assert submission.progress(known) == "batch 7 is SUBMITTING: submitted 4,200 of 10,000, 12 failed"
+    assert submission.progress(Batch(id="7", status="SUBMITTING", submitted=3)).endswith("submitted 3, 0 failed")
+
+
+def row(n: int, status: str | None = "SUCCESS", run_id: str | None = "", **members: Any) -> dict[str, Any]:
+    entry: dict[str, Any] = {"runSettingId": f"sample-{n}", **members}
+    if status:
+        entry["submissionStatus"] = status
+    run_id = str(1000 + n) if run_id == "" and status != "FAILED" else run_id
+    if run_id:
+        entry["runId"] = run_id
+    return entry
+
+
+def listed(*rows: dict[str, Any], batch_is_over: bool = False) -> Submissions:
+    submissions = Submissions(batch_is_over=batch_is_over)
+    for entry in rows:
+        submissions.add(entry)
+    return submissions
+
+
+def test_a_complete_listing() -> None:
+    submissions = listed(row(1), row(2), row(3, "FAILED", submissionFailureReason="ValidationException"))
+    assert submissions.missing(3) is None
+    assert submissions.run_ids == {"sample-1": "1001", "sample-2": "1002"}
+    assert submissions.failed_count == 1
+    assert submissions.failed[0] == {
+        "run_setting_id": "sample-3",
+        "run_id": None,
+        "run_uuid": None,
+        "status": "FAILED",
+        "reason": "ValidationException",
+        "message": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected", "says"),
+    [
+        ([], 0, "no run is listed"),
+        ([row(1)], 2, "1 runs are listed and 2 are expected"),
+        ([row(1), row(2)], 1, "2 runs are listed and 1 are expected"),
+        ([row(1), row(2)], None, "nothing tells how many"),
+        ([row(1), row(2, None, None)], 2, "1 of 2 listed runs have no submission outcome"),
+        ([row(1), row(2, None)], 2, "1 of 2 listed runs have no submission outcome"),
+        ([row(1), row(2, "SUCCESS", None)], 2, "no submission outcome"),
+        ([row(1), row(2, "REJECTED", None)], 2, "no submission outcome"),
+        ([row(1), {"runId": "9", "submissionStatus": "SUCCESS"}], 2, "no submission outcome"),
+        ([row(1), row(1)], 2, "repeat a runSettingId"),
+        ([row(1, "FAILED"), row(1)], 2, "repeat a runSettingId"),
+    ],
+)
+def test_an_incomplete_listing_says_what_it_lacks(rows: list[dict[str, Any]], expected: int | None, says: str) -> None:
+    assert says in str(listed(*rows).missing(expected))
+
+
+def test_a_run_with_a_run_id_was_submitted_whatever_happened_to_it_later() -> None:
+    submissions = listed(
+        row(1, "CANCEL_SUCCESS"), row(2, "DELETE_FAILED"), row(3, "FAILED", "1003"), row(4, "REJECTED")
+    )
+    assert submissions.missing(4) is None
+    assert list(submissions.run_ids) == ["sample-1", "sample-2", "sample-3", "sample-4"]
+    assert [run["run_setting_id"] for run in submissions.changed] == ["sample-1", "sample-2"]
+    assert submissions.failed_count == 0
+
+
+def test_a_run_cancelled_before_its_submission_is_a_failed_submission() -> None:
+    submissions = listed(row(1), row(2, "CANCEL_SUCCESS", None))
+    assert submissions.missing(2) is None
+    assert submissions.failed_count == 1
+
+
+def test_in_a_batch_that_is_over_a_run_without_run_id_has_failed() -> None:
+    submissions = listed(row(1), row(2, None, None), batch_is_over=True)
+    assert submissions.failed_count == 1
+    assert submissions.failure_summary() == "never submitted: 1 (sample-2)"
+
+
+def test_the_summary_groups_by_reason_and_names_a_few() -> None:
+    rows = [row(n, "FAILED", submissionFailureReason="ValidationException") for n in range(7)]
+    rows.append(row(8, "FAILED", submissionFailureReason="AccessDeniedException"))
+    summary = listed(*rows).failure_summary()
+    assert summary == (
+        "ValidationException: 7 (sample-0, sample-1, sample-2, sample-3, sample-4, ...); "
+        "AccessDeniedException: 1 (sample-8)"
+    )
+
+
+def test_at_most_a_thousand_failures_are_kept_and_all_are_counted() -> None:
+    submissions = listed(
+        *(row(n, "FAILED") for n in range(1_500)), *(row(n, "CANCEL_FAILED") for n in range(2_000, 3_500))
+    )
+    assert (len(submissions.failed), submissions.failed_count) == (1_000, 1_500)
+    assert len(submissions.changed) == 1_000
+    assert len(submissions.run_ids) == 1_500
+
+
+@pytest.mark.parametrize(
+    ("expected_runs", "batch", "expected"),
+    [
+        (5, Batch(id="1", total_runs=6, submitted=1, failed=1, pending=1), 5),
+        (None, Batch(id="1", total_runs=6, submitted=1, failed=1, pending=1), 6),
+        (None, Batch(id="1", submitted=1, failed=2, pending=3), 6),
+        (None, Batch(id="1", submitted=1, failed=2), None),
+        (None, Batch(id="1"), None),
+    ],
+)
+def test_expected_number(expected_runs: int | None, batch: Batch, expected: int | None) -> None:
+    assert submission.expected_number(expected_runs, batch) == expected
+
+
+@given(
+    total=st.integers(1, 30),
+    data=st.data(),
+)
+def test_a_listing_that_lost_repeated_or_blanked_a_row_is_never_complete(total: int, data: st.DataObject) -> None:
+    statuses = data.draw(st.lists(st.sampled_from(SubmissionStatus), min_size=total, max_size=total))
+    rows = [row(n, status) for n, status in enumerate(statuses)]
+    assert listed(*data.draw(st.permutations(rows))).missing(total) is None
+
+    damage = data.draw(st.sampled_from(["lost", "repeated", "blanked"]))
+    victim = data.draw(st.integers(0, total - 1))
+    if damage == "lost":
+        del rows[victim]
+    elif damage == "repeated":
+        rows.append(dict(rows[victim]))
+    else:
+        rows[victim] = {"runSettingId": rows[victim]["runSettingId"]}
+    assert listed(*data.draw(st.permutations(rows))).missing(total) is not None
+    if damage == "repeated":
+        assert listed(*rows).missing(total + 1) is not None

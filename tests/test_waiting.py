@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_omics_cache import submission, waiting
+from airflow_provider_omics_cache.waiting import Batch, BatchWait, Event, is_passing
+
+
+@dataclass
+class Failure:
+    code: str
+    http_status: int | None = None
+
+    def __str__(self) -> str:
+        return f"GetBatch failed: {self.code}"
+
+
+GONE = Failure("ResourceNotFoundException", 404)
+THROTTLE = Failure("ThrottlingException", 429)
+UNREACHABLE = Failure("EndpointConnectionError")
+DENIED = Failure("AccessDeniedException", 403)
+SUBMITTING = {"status": "SUBMITTING", "totalRuns": 10, "submissionSummary": {"successfulStartSubmissionCount": 4}}
+PROCESSED = {"status": "PROCESSED", "totalRuns": 10}
+
+
+def new_wait(**changes: Any) -> BatchWait:
+    arguments: dict[str, Any] = {
+        "batch_id": "42",
+        "decide": submission.decide,
+        "progress": submission.progress,
+        "max_silence": 100,
+        "deadline": 5_000.0,
+        "now": 1_000.0,
+        **changes,
+    }
+    return BatchWait(**arguments)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        THROTTLE,
+        Failure("InternalServerException", 500),
+        Failure("ServiceUnavailable", 503),
+        Failure("RequestTimeoutException", 408),
+        Failure("ReadTimeoutError"),
+        Failure("ConnectionClosedError"),
+        Failure("ConnectTimeoutError"),
+        UNREACHABLE,
+    ],
+    ids=str,
+)
+def test_passing_failures_are_rounds_without_news(failure: Failure) -> None:
+    assert is_passing(failure)
+    wait = new_wait()
+    assert wait.failed(failure, 1_001) is None
+    assert wait.is_disturbed
+    assert wait.answered(SUBMITTING, 1_002) is None
+    assert not wait.is_disturbed
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        DENIED,
+        Failure("ExpiredTokenException", 403),
+        Failure("ValidationException", 400),
+        Failure("ConflictException", 409),
+        Failure("ServiceQuotaExceededException", 402),
+        Failure("NoCredentialsError"),
+        Failure("PartialCredentialsError"),
+    ],
+    ids=str,
+)
+def test_other_failures_end_the_wait_with_their_code(failure: Failure) -> None:
+    event = new_wait().failed(failure, 1_001)
+    assert event is not None
+    assert (event.status, event.code) == ("error", failure.code)
+    assert failure.code in event.message
+
+
+def test_silence_ends_the_wait_after_max_silence_and_not_before() -> None:
+    wait = new_wait()
+    assert wait.failed(THROTTLE, 1_099) is None
+    event = wait.failed(THROTTLE, 1_100)
+    assert event is not None
+    assert (event.status, event.code) == ("error", waiting.SILENCE)
+    assert "100 s" in event.message
+    assert "ThrottlingException" in event.message
+
+
+def test_an_answer_breaks_the_silence() -> None:
+    wait = new_wait()
+    assert wait.failed(THROTTLE, 1_090) is None
+    assert wait.answered(SUBMITTING, 1_095) is None
+    assert wait.failed(THROTTLE, 1_190) is None
+
+
+def test_silence_is_logged_once() -> None:
+    wait = new_wait()
+    for now in (1_001, 1_002, 1_003):
+        wait.failed(THROTTLE, now)
+    assert len(wait.take_lines()) == 1
+    assert wait.take_lines() == []
+
+
+def test_three_rounds_running_without_the_batch_end_the_wait() -> None:
+    wait = new_wait()
+    assert wait.failed(GONE, 1_001) is None
+    assert wait.failed(GONE, 1_002) is None
+    event = wait.failed(GONE, 1_003)
+    assert event is not None
+    assert (event.status, event.code) == ("error", waiting.NOT_FOUND)
+
+
+def test_rounds_without_the_batch_are_counted_in_a_row() -> None:
+    wait = new_wait()
+    wait.failed(GONE, 1_001)
+    wait.failed(GONE, 1_002)
+    wait.answered(SUBMITTING, 1_003)
+    assert wait.failed(GONE, 1_004) is None
+    assert wait.failed(GONE, 1_005) is None
+
+
+def test_an_endpoint_out_of_reach_fails_in_the_very_first_round_only() -> None:
+    event = new_wait(first_round=True).failed(UNREACHABLE, 1_001)
+    assert event is not None
+    assert event.code == "EndpointConnectionError"
+    wait = new_wait(first_round=True)
+    assert wait.failed(THROTTLE, 1_001) is None
+    assert wait.failed(UNREACHABLE, 1_002) is None
+
+
+def test_the_deadline_ends_the_wait_and_says_what_was_known() -> None:
+    wait = new_wait()
+    wait.answered(SUBMITTING, 1_001)
+    assert wait.overdue(4_999.9) is None
+    event = wait.overdue(5_000)
+    assert event is not None
+    assert event.status == "timeout"
+    assert "submitted 4 of 10" in event.message
+    assert event.deadline == 5_000
+
+
+def test_without_deadline_nothing_is_overdue() -> None:
+    assert new_wait(deadline=None).overdue(9e9) is None
+
+
+def test_progress_is_logged_when_it_changes() -> None:
+    wait = new_wait()
+    for now in (1_001, 1_002, 1_003):
+        wait.answered(SUBMITTING, now)
+    assert wait.take_lines() == [(logging.INFO, "batch 42 is SUBMITTING: submitted 4 of 10, 0 failed")]
+
+
+def test_an_unknown_status_is_warned_of_once() -> None:
+    wait = new_wait()
+    for pending in (5, 4, 3):
+        assert (
+            wait.answered(
+                {"status": "REHYDRATING", "submissionSummary": {"pendingStartSubmissionCount": pending}}, 1_001
+            )
+            is None
+        )
+    warnings = [line for level, line in wait.take_lines() if level == logging.WARNING]
+    assert len(warnings) == 1
+    assert "REHYDRATING" in warnings[0]
+
+
+def test_the_event_of_a_failed_batch_carries_the_reason() -> None:
+    event = new_wait().answered({"status": "FAILED", "failureReason": "Invalid JSON format"}, 1_001)
+    assert event is not None
+    assert (event.status, event.message) == ("failed", "Invalid JSON format")
+    assert event.batch is not None
+    assert event.batch["status"] == "FAILED"
+
+
+def test_submitted_time_falls_back_to_processed_time() -> None:
+    processed = datetime(2026, 11, 20, tzinfo=UTC)
+    assert Batch.from_answer("1", {"processedTime": processed}).submitted_time == processed
+    earlier = datetime(2026, 11, 19, tzinfo=UTC)
+    assert Batch.from_answer("1", {"processedTime": processed, "submittedTime": earlier}).submitted_time == earlier
+
+
+counts = st.none() | st.integers(0, 100_000)
+batches = st.builds(
+    Batch,
+    id=st.from_regex(r"[0-9]{1,18}", fullmatch=True),
+    arn=st.none() | st.text(),
+    uuid=st.none() | st.text(),
+    status=st.none() | st.text(),
+    total_runs=counts,
+    submitted=counts,
+    failed=counts,
+    pending=counts,
+    submitted_time=st.none() | st.datetimes(timezones=st.just(UTC)),
+)
+
+
+@given(batches)
+def test_a_batch_survives_its_journey_in_an_event(batch: Batch) -> None:
+    event = Event(status="done", batch=batch.to_json())
+    arrived = Event.from_json(json.loads(json.dumps(event.to_json())))
+    assert arrived == event
+    assert Batch.from_json(arrived.batch or {}) == batch
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "done",
+        [],
+        {},
+        {"status": "success"},
+        {"status": "done"},
+        {"status": "done", "batch": None},
+        {"status": "failed", "batch": {}},
+        {"status": "done", "batch": {"id": 5}},
+    ],
+)
+def test_an_event_that_is_not_ours_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="event"):
+        Event.from_json(value)
+
+
+def test_an_event_of_another_version_is_read() -> None:
+    event = Event.from_json({"status": "done", "batch": {"id": "5", "colour": "red"}, "later": 1})
+    assert event.batch == {"id": "5", "colour": "red"}
+    assert event.deadline is None
+
+
+answers = st.fixed_dictionaries(
+    {},
+    optional={
+        "status": st.sampled_from(
+            ["CREATING", "PENDING", "SUBMITTING", "INPROGRESS", "STOPPING", "PROCESSED", "FAILED", "CANCELLED", "NEW"]
+        ),
+        "totalRuns": st.integers(0, 10),
+        "submissionSummary": st.fixed_dictionaries(
+            {},
+            optional={
+                "pendingStartSubmissionCount": st.integers(0, 10),
+                "failedStartSubmissionCount": st.integers(0, 10),
+            },
+        ),
+    },
+)
+
+
+@given(st.lists(answers | st.sampled_from([GONE, THROTTLE, DENIED, UNREACHABLE]), max_size=20))
+def test_no_order_of_answers_and_failures_is_misread(rounds: list[dict[str, Any] | Failure]) -> None:
+    wait = new_wait()
+    for number, got in enumerate(rounds):
+        now = 1_001.0 + number
+        event = wait.failed(got, now) if isinstance(got, Failure) else wait.answered(got, now)
+        if isinstance(got, dict):
+            verdict = submission.decide(Batch.from_answer("42", got))
+            assert (event.status if event else "wait") == verdict
+        elif got is DENIED:
+            assert event is not None
+        elif event is not None:
+            assert rounds[number - 2 : number + 1] == [GONE] * 3
+        if event:
+            json.dumps(event.to_json(), allow_nan=False)
+            return
