@@ -1,0 +1,121 @@
+"""Operators for HealthOmics run caches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
+from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
+
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, check_if_exists
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class CreateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
+    """Create a HealthOmics run cache, once: an existing cache of the same name and location is used.
+
+    However often the task is retried, cleared or run side by side with others that ask for the same cache,
+    one cache is left. Caches are the same when name, location and bucket owner are; other differences are
+    dealt with as ``if_exists`` says.
+
+    .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflow-cache-create.html
+
+    :param name: name of the cache, 1 to 128 characters. (templated)
+    :param cache_s3_location: S3 URI for the cache's data, in the Region of the workflows. The service puts
+        the cache into a folder of its own below it. (templated)
+    :param cache_behavior: ``CACHE_ON_FAILURE`` (the service's default) or ``CACHE_ALWAYS``. (templated)
+    :param cache_bucket_owner_id: id of the AWS account that has to own the bucket. Default: the account of
+        the connection. (templated)
+    :param description: description of the cache, 1 to 256 characters. (templated)
+    :param tags: tags of the cache. Other tags of an existing cache are left alone. (templated)
+    :param request_id: idempotency token for the creation. Default: derived from name, location, owner and
+        Region. (templated)
+    :param if_exists: what to do when the cache exists with another behaviour, description or tags:
+        ``reuse`` (default) uses it and warns, ``update`` changes it, ``fail`` fails. ``fail`` also refuses to
+        make a second cache of the same name at another location.
+    :param check_bucket: look first whether the bucket exists and has the right Region and owner, with
+        S3's HeadBucket. Default: False.
+    :param aws_conn_id: Airflow connection for AWS; None or empty for boto3's own ways. (templated)
+    :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
+    :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
+    :param botocore_config: settings of the botocore client, merged over the connection's.
+
+    :return: id of the cache. XCom key ``run_cache`` holds id, arn, name, status, cache_behavior,
+        cache_s3_uri, creation_time, tags and ``created``: whether this try created it.
+    :raises OmicsParameterError: a parameter breaks a rule.
+    :raises RunCacheError: the cache is not, and cannot be made, what is asked for.
+    :raises OmicsApiError: a call to AWS failed.
+    """
+
+    aws_hook_class = OmicsCacheHook
+    template_fields: Sequence[str] = aws_template_fields(
+        "name",
+        "cache_s3_location",
+        "cache_behavior",
+        "cache_bucket_owner_id",
+        "description",
+        "tags",
+        "request_id",
+    )
+    template_fields_renderers = {"tags": "json"}  # noqa: RUF012
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        cache_s3_location: str,
+        cache_behavior: str | None = None,
+        cache_bucket_owner_id: str | None = None,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        if_exists: str = "reuse",
+        check_bucket: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_if_exists(if_exists)
+        self.name = name
+        self.cache_s3_location = cache_s3_location
+        self.cache_behavior = cache_behavior
+        self.cache_bucket_owner_id = cache_bucket_owner_id
+        self.description = description
+        self.tags = tags
+        self.request_id = request_id
+        self.if_exists = if_exists
+        self.check_bucket = check_bucket
+
+    def execute(self, context: Any) -> str:
+        """Get or create the cache and push what is known of it."""
+        if self.check_bucket:
+            self.hook.check_bucket(
+                cache_s3_location=self.cache_s3_location, cache_bucket_owner_id=self.cache_bucket_owner_id
+            )
+        run_cache, created = self.hook.ensure_run_cache(
+            name=self.name,
+            cache_s3_location=self.cache_s3_location,
+            cache_behavior=self.cache_behavior,
+            cache_bucket_owner_id=self.cache_bucket_owner_id,
+            description=self.description,
+            tags=self.tags,
+            request_id=self.request_id,
+            if_exists=self.if_exists,
+        )
+        creation_time = run_cache.get("creationTime")
+        context["ti"].xcom_push(
+            key="run_cache",
+            value={
+                "id": run_cache["id"],
+                "arn": run_cache.get("arn"),
+                "name": run_cache.get("name"),
+                "status": run_cache.get("status"),
+                "cache_behavior": run_cache.get("cacheBehavior"),
+                "cache_s3_uri": run_cache.get("cacheS3Uri"),
+                "creation_time": creation_time and creation_time.isoformat(),
+                "tags": run_cache.get("tags") or {},
+                "created": created,
+            },
+        )
+        return str(run_cache["id"])
