@@ -33,9 +33,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
 
 
-def run_cache_token(
-    *, name: str, location: str, owner: str | None, region: str | None, generation: int
-) -> str:
+def run_cache_token(*, name: str, location: str, owner: str | None, region: str | None, generation: int) -> str:
     """Give the request token of a run cache, derived from what makes the cache itself.
 
     :param name: name of the run cache.

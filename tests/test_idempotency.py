@@ -130,9 +130,7 @@ def test_batch_names_fit_the_service_and_keep_the_hash(prefix: str) -> None:
 def test_each_part_of_the_identity_makes_another_batch(change: dict[str, Any]) -> None:
     other = replace(IDENTITY, **change)
     assert other.batch_name("start_batch") != IDENTITY.batch_name("start_batch")
-    assert other.batch_token(request_digest="0", generation=0) != IDENTITY.batch_token(
-        request_digest="0", generation=0
-    )
+    assert other.batch_token(request_digest="0", generation=0) != IDENTITY.batch_token(request_digest="0", generation=0)
 
 
 def test_parts_that_run_into_each_other_do_not_collide() -> None:
