@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import TYPE_CHECKING
+
 try:
     from airflow.providers.common.compat.sdk import (
         AirflowException,
@@ -23,6 +26,9 @@ except ImportError:  # an older common-compat provider, as on Amazon MWAA 2.11.0
     )
     from airflow.sensors.base import PokeReturnValue  # type: ignore[no-redef]
 
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
 __all__ = [
     "AirflowException",
     "AirflowFailException",
@@ -31,4 +37,17 @@ __all__ = [
     "AirflowSkipException",
     "PokeReturnValue",
     "conf",
+    "first_reschedule_date",
 ]
+
+
+def first_reschedule_date(context: Context) -> datetime | None:
+    """Tell when a rescheduled task was first started, or None when it was never rescheduled."""
+    ti = context["ti"]
+    if hasattr(ti, "get_first_reschedule_date"):
+        return ti.get_first_reschedule_date(context)
+    from airflow.sensors.base import _orig_start_date  # Airflow 2
+
+    first_try = (ti.max_tries or 0) - (ti.task.retries or 0) + 1
+    started: datetime | None = _orig_start_date(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, first_try)
+    return started

@@ -28,6 +28,7 @@ from airflow_provider_omics_cache._compat import (
     AirflowSkipException,
     PokeReturnValue,
     conf,
+    first_reschedule_date,
 )
 from airflow_provider_omics_cache.exceptions import (
     BatchCancelledError,
@@ -194,8 +195,7 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
 
     def _started(self, context: Context) -> float:
         """When the wait began, in epoch seconds; a rescheduled task began at its first poke."""
-        ti = context["ti"]
-        started = (ti.get_first_reschedule_date(context) if self.reschedule else None) or ti.start_date
+        started = (first_reschedule_date(context) if self.reschedule else None) or context["ti"].start_date
         return started.timestamp() if started else time.time()
 
     def _deadline(self, context: Context) -> float:
@@ -214,7 +214,7 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
                 max_silence=self.max_silence,
                 deadline=self._deadline(context),
                 now=time.time(),
-                first_round=not self.reschedule or context["ti"].get_first_reschedule_date(context) is None,
+                first_round=not self.reschedule or first_reschedule_date(context) is None,
             )
         return self._wait
 
