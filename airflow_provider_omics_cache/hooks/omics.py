@@ -24,6 +24,7 @@ from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,  # noqa: A004
     HTTPClientError,
     ParamValidationError,
 )
@@ -139,7 +140,7 @@ def api_error(
         http_status, request_id = metadata.get("HTTPStatusCode"), metadata.get("RequestId")
     elif isinstance(error, ParamValidationError):
         text = _without_payloads(text)
-    elif isinstance(error, HTTPClientError):
+    elif isinstance(error, ConnectionError | HTTPClientError):
         text = f"{text} (endpoint {endpoint_url}, Region {region})"
     message = f"{operation} failed: {code}: {text}"
     if request_id:

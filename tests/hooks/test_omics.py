@@ -1,0 +1,368 @@
+"""The hook's methods, one per operation, and how failed calls are told."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import botocore
+import botocore.loaders
+import botocore.session
+import pytest
+from botocore import xform_name
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.stub import Stubber
+
+from airflow_provider_omics_cache.exceptions import (
+    OmicsApiError,
+    OmicsParameterError,
+    OmicsRequestError,
+    OmicsVersionError,
+)
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error, check_id
+from tests.conftest import HAS_BATCHES, needs_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RUN_CACHE_OPERATIONS = ["CreateRunCache", "GetRunCache", "ListRunCaches", "UpdateRunCache", "DeleteRunCache"]
+BATCH_OPERATIONS = [
+    "StartRunBatch",
+    "GetBatch",
+    "ListBatch",
+    "ListRunsInBatch",
+    "CancelRunBatch",
+    "DeleteRunBatch",
+    "DeleteBatch",
+]
+RUN_OPERATIONS = ["GetRun", "ListRuns", "CancelRun", "DeleteRun"]
+TAG_OPERATIONS = ["TagResource", "UntagResource", "ListTagsForResource"]
+PARAMETER_OF_ID = {"RunCache": "run_cache_id", "Run": "run_id"}
+ITEMS = {"ListRunCaches": "items", "ListBatch": "items", "ListRuns": "items", "ListRunsInBatch": "runs"}
+REQUIRED_ANSWERS: dict[str, Any] = {"ListTagsForResource": {"tags": {}}}
+FILTERS = {
+    "ListBatch": {"status", "name", "runGroupId"},
+    "ListRunsInBatch": {"submissionStatus", "runSettingId", "runId"},
+}
+
+MODEL = botocore.session.Session().get_service_model("omics")
+OPERATIONS = [
+    name
+    for name in RUN_CACHE_OPERATIONS + BATCH_OPERATIONS + RUN_OPERATIONS + TAG_OPERATIONS
+    if name in MODEL.operation_names
+]
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> OmicsCacheHook:
+    connection = {
+        "conn_type": "aws",
+        "login": "AKIDTESTING",
+        "password": "top-secret",
+        "extra": {"region_name": "us-east-1"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
+    return OmicsCacheHook()
+
+
+@pytest.fixture
+def stubber(hook: OmicsCacheHook) -> Iterator[Stubber]:
+    with Stubber(hook.conn) as stubber:
+        yield stubber
+        stubber.assert_no_pending_responses()
+
+
+def sample(shape: Any) -> Any:
+    """Make a value that fits a shape."""
+    if shape.type_name == "structure":
+        if shape.is_document_type:
+            return {"key": "value"}
+        members = shape.members.items()
+        if shape.is_tagged_union:
+            members = list(members)[:1]
+        return {name: sample(member) for name, member in members}
+    if shape.type_name == "list":
+        return [sample(shape.member)]
+    if shape.type_name == "map":
+        return {sample(shape.key): sample(shape.value)}
+    if shape.type_name in {"integer", "long"}:
+        return 1
+    if shape.type_name == "timestamp":
+        return 0
+    if shape.enum:
+        return shape.enum[0]
+    if shape.name == "S3UriForBucketOrObject":
+        return "s3://bucket/folder"
+    return "1" * max(shape.metadata.get("min", 1), 1)
+
+
+def parameter_of(operation: str, member: str) -> str:
+    if member == "id":
+        return next(name for end, name in PARAMETER_OF_ID.items() if operation.endswith(end))
+    return str(xform_name(member))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_each_operation_has_a_method_for_all_its_members(operation: str) -> None:
+    method = getattr(OmicsCacheHook, xform_name(operation))
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    shape = MODEL.operation_model(operation).input_shape
+    assert {parameter.name for parameter in parameters} == {parameter_of(operation, member) for member in shape.members}
+    assert {parameter.kind for parameter in parameters} == {inspect.Parameter.KEYWORD_ONLY}
+    required = {parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty}
+    assert required == {parameter_of(operation, name) for name in shape.required_members} - {"request_id"}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_each_method_sends_what_is_given(hook: OmicsCacheHook, stubber: Stubber, operation: str) -> None:
+    shape = MODEL.operation_model(operation).input_shape
+    members = sample(shape)
+    filters = FILTERS.get(operation, set())
+    for chosen in sorted(filters) or [None]:
+        sent = {name: value for name, value in members.items() if name not in filters - {chosen}}
+        given = {parameter_of(operation, name): value for name, value in sent.items()}
+        answer = REQUIRED_ANSWERS.get(operation, {})
+        stubber.add_response(xform_name(operation), answer, sent)
+        answered = getattr(hook, xform_name(operation))(**given)
+        if operation in ITEMS:
+            assert list(answered) == []
+        else:
+            assert answered == answer
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_each_method_sends_nothing_else(hook: OmicsCacheHook, stubber: Stubber, operation: str) -> None:
+    shape = MODEL.operation_model(operation).input_shape
+    members = {name: sample(shape.members[name]) for name in shape.required_members}
+    stubber.add_response(xform_name(operation), REQUIRED_ANSWERS.get(operation, {}), members)
+    answer = getattr(hook, xform_name(operation))(
+        **{parameter_of(operation, name): value for name, value in members.items()}
+    )
+    if operation in ITEMS:
+        list(answer)
+
+
+def test_answers_are_botocores_without_metadata(hook: OmicsCacheHook, stubber: Stubber) -> None:
+    stubber.add_response("get_run_cache", {"id": "1", "status": "ACTIVE", "ResponseMetadata": {"HTTPStatusCode": 200}})
+    assert hook.get_run_cache(run_cache_id="1") == {"id": "1", "status": "ACTIVE"}
+
+
+@pytest.mark.parametrize("operation", [name for name in ITEMS if name in OPERATIONS])
+def test_lists_are_lazy_over_all_pages(hook: OmicsCacheHook, stubber: Stubber, operation: str) -> None:
+    key, method = ITEMS[operation], xform_name(operation)
+    id_name = "runSettingId" if operation == "ListRunsInBatch" else "id"
+    given = {"batch_id": "5"} if operation == "ListRunsInBatch" else {}
+    sent = {"batchId": "5"} if given else {}
+    stubber.add_response(method, {key: [{id_name: "1"}, {id_name: "2"}], "nextToken": "a"}, sent)
+    items = getattr(hook, method)(**given)
+    assert next(items) == {id_name: "1"}
+    stubber.assert_no_pending_responses()
+    stubber.add_response(method, {key: [], "nextToken": "b"}, {**sent, "startingToken": "a"})
+    stubber.add_response(method, {key: [{id_name: "3"}]}, {**sent, "startingToken": "b"})
+    assert list(items) == [{id_name: "2"}, {id_name: "3"}]
+
+
+def test_a_list_that_does_not_move_on_is_an_error(hook: OmicsCacheHook, stubber: Stubber) -> None:
+    stubber.add_response("list_run_caches", {"items": [], "nextToken": "a"})
+    stubber.add_response("list_run_caches", {"items": [], "nextToken": "a"})
+    with pytest.raises(OmicsApiError, match="ListRunCaches gave the same nextToken twice"):
+        list(hook.list_run_caches())
+
+
+@needs_batches
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("list_batch", {"name": "x", "status": "FAILED"}),
+        ("list_batch", {"name": "x", "run_group_id": "1"}),
+        ("list_runs_in_batch", {"batch_id": "1", "run_id": "1", "run_setting_id": "x"}),
+        ("list_runs_in_batch", {"batch_id": "1", "submission_status": "FAILED", "run_setting_id": "x"}),
+    ],
+)
+def test_two_filters_are_refused_before_the_call(
+    hook: OmicsCacheHook, stubber: Stubber, method: str, given: dict[str, Any]
+) -> None:
+    with pytest.raises(OmicsParameterError, match=f"{method} takes at most one of"):
+        getattr(hook, method)(**given)
+
+
+@pytest.mark.parametrize("value", [None, "", "None", "abc", "1" * 19, "1.0", 1.5, True, "12\n"])
+def test_what_is_no_id_is_refused_by_name(hook: OmicsCacheHook, stubber: Stubber, value: Any) -> None:
+    with pytest.raises(OmicsParameterError, match="run_cache_id has to be an id of 1 to 18 digits") as caught:
+        hook.get_run_cache(run_cache_id=value)
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "text"), [("7", "7"), (7, "7"), ("9" * 18, "9" * 18)])
+def test_ids_become_strings(value: Any, text: str) -> None:
+    assert check_id("batch_id", value) == text
+
+
+def test_a_service_error_is_told_with_code_and_request_id(hook: OmicsCacheHook, stubber: Stubber) -> None:
+    stubber.add_client_error(
+        "get_run_cache",
+        "ResourceNotFoundException",
+        "no such cache",
+        404,
+        response_meta={"RequestId": "request-7"},
+    )
+    with pytest.raises(OmicsApiError) as caught:
+        hook.get_run_cache(run_cache_id="1")
+    error = caught.value
+    assert (error.code, error.http_status, error.operation, error.request_id, error.reason) == (
+        "ResourceNotFoundException",
+        404,
+        "GetRunCache",
+        "request-7",
+        "no such cache",
+    )
+    assert str(error) == ("GetRunCache failed: ResourceNotFoundException: no such cache (request id request-7)")
+    assert isinstance(error.__cause__, ClientError)
+    assert not isinstance(error, OmicsRequestError)
+    assert pickle.loads(pickle.dumps(error)).code == error.code
+
+
+def test_a_refused_request_is_not_retried(hook: OmicsCacheHook, stubber: Stubber) -> None:
+    stubber.add_client_error("update_run_cache", "ValidationException", "too long", 400)
+    with pytest.raises(OmicsRequestError, match="UpdateRunCache failed: ValidationException: too long"):
+        hook.update_run_cache(run_cache_id="1", description="x")
+
+
+def test_what_botocore_refuses_names_parameter_and_value(hook: OmicsCacheHook) -> None:
+    with pytest.raises(OmicsRequestError) as caught:
+        hook.create_run_cache(cache_s3_location="s3://bucket", name=7)  # type: ignore[arg-type]
+    assert caught.value.code == "ParamValidationError"
+    assert "parameter name, value: 7, type: <class 'int'>" in str(caught.value)
+
+
+@needs_batches
+@pytest.mark.parametrize("policy", [{"Statement": "s3cret"}, ["s3cret"], b"s3cret"])
+def test_no_payload_gets_into_an_error(hook: OmicsCacheHook, policy: Any) -> None:
+    with pytest.raises(OmicsRequestError) as caught:
+        hook.start_run_batch(
+            default_run_setting={"workflowId": "1", "roleArn": {"s3cret": "x" * 1000}, "sessionPolicy": policy},
+            batch_run_settings={"inlineSettings": [{"runSettingId": "a", "name": ["s3cret"]}]},
+        )
+    for error in (caught.value, caught.value.__cause__):
+        assert "roleArn" in str(error)
+        assert "s3cret" not in str(error)
+        assert len(str(error)) < 2000
+
+
+def test_a_connection_error_names_endpoint_and_region() -> None:
+    error = api_error(
+        EndpointConnectionError(endpoint_url="http://localhost:1/runCache"),
+        "ListRunCaches",
+        "us-east-1",
+        "http://localhost:1",
+    )
+    assert error.code == "EndpointConnectionError"
+    assert "endpoint http://localhost:1, Region us-east-1" in str(error)
+
+
+def test_a_client_that_cannot_be_made_is_an_api_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    with pytest.raises(OmicsApiError, match="GetRunCache failed: NoRegionError"):
+        OmicsCacheHook(aws_conn_id=None).get_run_cache(run_cache_id="1")
+    with pytest.raises(OmicsApiError, match="GetRunCache failed: NoCredentialsError") as caught:
+        OmicsCacheHook(aws_conn_id=None, region_name="us-east-1").get_run_cache(run_cache_id="1")
+    assert isinstance(caught.value.__cause__, NoCredentialsError)
+
+
+def test_credentials_are_in_no_error(hook: OmicsCacheHook, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(request: Any, **_: Any) -> None:
+        raise EndpointConnectionError(endpoint_url=request.url)
+
+    hook.conn.meta.events.register("before-send.omics", refuse)
+    with pytest.raises(OmicsApiError) as caught:
+        hook.get_run_cache(run_cache_id="1")
+    for text in (str(caught.value), repr(caught.value.__dict__), caplog.text):
+        assert "top-secret" not in text
+        assert "AKIDTESTING" not in text
+
+
+# The installed botocore's model
+
+
+@pytest.fixture
+def old_botocore(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Put the service model of a botocore without batches before the installed one."""
+    model = botocore.loaders.Loader().load_service_model("omics", "service-2", "2022-11-28")
+    for operation in BATCH_OPERATIONS:
+        model["operations"].pop(operation, None)
+    model["shapes"]["ListRunsRequest"]["members"].pop("batchId", None)
+    for name in ("DefaultRunSetting", "InlineSetting"):
+        model["shapes"].pop(name, None)
+    folder = tmp_path / "models" / "omics" / "2022-11-28"
+    folder.mkdir(parents=True)
+    (folder / "service-2.json").write_text(json.dumps(model))
+    monkeypatch.setenv("AWS_DATA_PATH", str(tmp_path / "models"))
+
+
+@pytest.mark.usefixtures("old_botocore")
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda hook: hook.start_run_batch(default_run_setting={}, batch_run_settings={}),
+        lambda hook: hook.get_batch(batch_id="1"),
+        lambda hook: list(hook.list_batch()),
+        lambda hook: list(hook.list_runs_in_batch(batch_id="1")),
+        lambda hook: hook.cancel_run_batch(batch_id="1"),
+        lambda hook: hook.delete_run_batch(batch_id="1"),
+        lambda hook: hook.delete_batch(batch_id="1"),
+        lambda hook: hook.describe_shape("InlineSetting"),
+        lambda hook: hook.check_batches(),
+    ],
+)
+def test_an_old_botocore_is_told_at_the_first_batch_call(hook: OmicsCacheHook, call: Any) -> None:
+    with pytest.raises(OmicsVersionError) as caught:
+        call(hook)
+    text = str(caught.value)
+    for part in (
+        "boto3>=1.42.74",
+        "aiobotocore>=3.4.0",
+        f"botocore {botocore.__version__}",
+        "airflow-provider-omics-cache[batch]",
+    ):
+        assert part in text
+    assert "\n" not in text
+
+
+@pytest.mark.usefixtures("old_botocore")
+def test_run_caches_work_with_an_old_botocore(hook: OmicsCacheHook) -> None:
+    with Stubber(hook.conn) as stubber:
+        stubber.add_response("get_run_cache", {"id": "1", "status": "ACTIVE"}, {"id": "1"})
+        assert hook.get_run_cache(run_cache_id="1")["status"] == "ACTIVE"
+
+
+@pytest.mark.usefixtures("old_botocore")
+def test_a_member_that_an_old_botocore_lacks_is_named(hook: OmicsCacheHook) -> None:
+    with pytest.raises(OmicsVersionError, match="does not know batchId of ListRuns; upgrade boto3"):
+        list(hook.list_runs(batch_id="1"))
+
+
+@needs_batches
+def test_a_current_botocore_passes_the_check(hook: OmicsCacheHook) -> None:
+    hook.check_batches()
+
+
+@needs_batches
+def test_shapes_are_described_as_plain_data(hook: OmicsCacheHook) -> None:
+    described = hook.describe_shape("InlineSetting")
+    assert json.loads(json.dumps(described)) == described
+    assert described["required"] == ["runSettingId"]
+    assert described["members"]["runSettingId"] == {"type": "string", "min": 1, "max": 128}
+    assert described["members"]["priority"] == {"type": "integer", "min": 0, "max": 100000}
+    assert described["members"]["parameters"] == {"type": "document"}
+    assert described["members"]["runTags"]["key"] == {"type": "string", "min": 1, "max": 128}
+    assert {"workflowId", "roleArn"} <= set(hook.describe_shape("DefaultRunSetting")["members"])
+
+
+def test_an_unknown_shape_names_the_upgrade(hook: OmicsCacheHook) -> None:
+    message = "does not know NewSetting of HealthOmics; upgrade boto3" if HAS_BATCHES else "boto3>=1.42.74"
+    with pytest.raises(OmicsVersionError, match=message):
+        hook.describe_shape("NewSetting")
