@@ -17,6 +17,7 @@ from airflow_provider_omics_cache.states import (
 DIGEST_TAG = "omics-cache-request-digest"
 #: Batch tag with the generation that the request token was made of.
 GENERATION_TAG = "omics-cache-generation"
+OWN_TAGS = frozenset({DIGEST_TAG, GENERATION_TAG})
 
 
 class StartDecision(StrEnum):

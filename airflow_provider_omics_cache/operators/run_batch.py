@@ -1,0 +1,379 @@
+"""Operators for HealthOmics batches."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from tempfile import SpooledTemporaryFile
+from typing import IO, TYPE_CHECKING, Any
+
+import botocore
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
+from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+
+from airflow_provider_omics_cache._compat import conf
+from airflow_provider_omics_cache.batch_start import OWN_TAGS
+from airflow_provider_omics_cache.exceptions import OmicsError, OmicsParameterError
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error, check_id
+from airflow_provider_omics_cache.idempotency import BatchIdentity, digest, request_digest
+from airflow_provider_omics_cache.run_settings import (
+    MAX_FILE_BYTES,
+    MAX_INLINE_SETTINGS,
+    BrokenRules,
+    check_member,
+    check_run_settings,
+)
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+_S3_PREFIX = re.compile(r"s3://(?P<bucket>[^/]+)(?:/(?P<key>.*))?", re.DOTALL)
+_IDS = ("workflowId", "cacheId", "runGroupId")
+_SPOOLED_BYTES = 1024**2
+#: Seconds to wait, one after the other, while another try uploads the same settings.
+_UPLOAD_CONFLICT_DELAYS = (1, 2, 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """The run settings as they will be sent.
+
+    :param digest: stands for their content.
+    :param prepare: puts them where the service can read them, and gives StartRunBatch's ``batchRunSettings``.
+    :param count: number of settings, None if unknown.
+    :param s3_uri: where in S3 they are, None if they go inline.
+    """
+
+    digest: str
+    prepare: Callable[[], Mapping[str, Any]]
+    count: int | None = None
+    s3_uri: str | None = None
+
+
+class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
+    """Start a batch of HealthOmics runs, once: a retry finds the batch that an earlier try has started.
+
+    One batch belongs to one task of one DAG run (and to one ``map_index``), however often the task is retried or
+    cleared, and whatever became of the connection after the service had started the batch. The batch that is there
+
+    - is taken if it is active or processed and was started with the same settings;
+    - is replaced if it failed before any run was started, or if it is processed and the settings have changed;
+    - makes the task fail, without a retry, if it is active with other settings, failed after runs were started,
+      was cancelled, or its runs were deleted. The error tells the ways out.
+
+    A changed ``batch_name`` makes another batch: keep it the same for all tries.
+
+    Up to 100 run settings are sent inline. More are checked and uploaded as one JSON array below
+    ``settings_s3_prefix``, under a name that is the SHA-256 of the content; what is there already is never
+    overwritten. Nothing is deleted: let a lifecycle rule of the bucket do that.
+
+    .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
+
+    :param default_run_setting: what all runs have in common, with the members of AWS's ``DefaultRunSetting``
+        (camelCase); ``workflowId`` and ``roleArn`` are required. (templated)
+    :param run_settings: what each run has of its own: a list of dicts with the members of AWS's ``InlineSetting``,
+        at most 100,000, each with a unique ``runSettingId``; or the ``s3://`` URI of a JSON array of them, which is
+        passed on unread and must not change until the batch is submitted. (templated)
+    :param batch_name: beginning of the batch's name, which ends in a hash of what the batch belongs to; at most
+        47 characters of it are used. Default: the task id. (templated)
+    :param tags: tags of the batch; its runs do not inherit them. (templated)
+    :param run_tags: tags of every run, merged over ``runTags`` of ``default_run_setting``. (templated)
+    :param settings_s3_prefix: ``s3://`` URI below which more than 100 settings are uploaded. The batch's role has to
+        be able to read there. (templated)
+    :param s3_conn_id: Airflow connection for the upload. Default: ``aws_conn_id``. (templated)
+    :param s3_extra_args: more arguments of PutObject, such as ``ServerSideEncryption``, ``SSEKMSKeyId`` or ``ACL``.
+        (templated)
+    :param request_id: idempotency token, at most 128 characters. Default: derived from what the batch belongs to and
+        from the settings. (templated)
+    :param rerun_key: any string; another one makes another batch in the same DAG run. (templated)
+    :param aws_conn_id: Airflow connection for AWS; None or empty for boto3's own ways. (templated)
+    :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
+    :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
+    :param botocore_config: settings of the botocore client, merged over the connection's.
+
+    :return: id of the batch. XCom key ``batch`` holds id, arn, uuid, status, name, expected_runs (None for settings
+        that the task has not read), request_id, settings_s3_uri (None for inline settings) and ``reattached``:
+        whether an earlier try had started the batch.
+    :raises OmicsParameterError: a parameter breaks a rule; nothing was started or uploaded.
+    :raises OmicsVersionError: the installed botocore does not know batches.
+    :raises BatchError: the batch that is there can neither be taken nor replaced.
+    :raises OmicsApiError: a call to AWS failed.
+    """
+
+    aws_hook_class = OmicsCacheHook
+    template_fields: Sequence[str] = aws_template_fields(
+        "default_run_setting",
+        "run_settings",
+        "batch_name",
+        "tags",
+        "run_tags",
+        "settings_s3_prefix",
+        "s3_conn_id",
+        "s3_extra_args",
+        "request_id",
+        "rerun_key",
+    )
+    template_fields_renderers = {  # noqa: RUF012
+        "default_run_setting": "json",
+        "run_settings": "json",
+        "tags": "json",
+        "run_tags": "json",
+        "s3_extra_args": "json",
+    }
+
+    _sleep: Callable[[float], None] = staticmethod(time.sleep)
+
+    def __init__(
+        self,
+        *,
+        default_run_setting: dict[str, Any],
+        run_settings: list[dict[str, Any]] | str,
+        batch_name: str | None = None,
+        tags: dict[str, str] | None = None,
+        run_tags: dict[str, str] | None = None,
+        settings_s3_prefix: str | None = None,
+        s3_conn_id: str | None = None,
+        s3_extra_args: dict[str, Any] | None = None,
+        request_id: str | None = None,
+        rerun_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.default_run_setting = default_run_setting
+        self.run_settings = run_settings
+        self.batch_name = batch_name
+        self.tags = tags
+        self.run_tags = run_tags
+        self.settings_s3_prefix = settings_s3_prefix
+        self.s3_conn_id = s3_conn_id
+        self.s3_extra_args = s3_extra_args
+        self.request_id = request_id
+        self.rerun_key = rerun_key
+
+    def execute(self, context: Context) -> str:
+        """Start or find the batch and push what is known of it."""
+        ti = context["ti"]
+        members = self.hook.describe_shape("StartRunBatchRequest")["members"]
+        default_run_setting = self._checked_default_run_setting(members["defaultRunSetting"])
+        tags = self._checked_tags("tags", self.tags, members["tags"])
+        if self.request_id:
+            _raise_broken(check_member("request_id", self.request_id, shape=members["requestId"]))
+        identity = BatchIdentity(
+            token_namespace=conf.get("omics_cache", "token_namespace", fallback="") or "",
+            dag_id=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=-1 if ti.map_index is None else ti.map_index,
+            rerun_key=str(self.rerun_key) if self.rerun_key else None,
+        )
+        with SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as file:
+            settings = self._checked_settings(default_run_setting, members["batchRunSettings"]["members"], file)
+            started = self.hook.start_batch_once(
+                identity=identity,
+                batch_name=str(self.batch_name or ti.task_id),
+                request_digest=request_digest(default_run_setting=default_run_setting, settings_digest=settings.digest),
+                default_run_setting=default_run_setting,
+                batch_run_settings=settings.prepare,
+                tags=tags,
+                request_id=self.request_id or None,
+            )
+        batch = started.batch
+        ti.xcom_push(
+            key="batch",
+            value={
+                "id": batch["id"],
+                "arn": batch.get("arn"),
+                "uuid": batch.get("uuid"),
+                "status": batch.get("status"),
+                "name": batch.get("name"),
+                "expected_runs": settings.count,
+                "request_id": started.request_id,
+                "settings_s3_uri": settings.s3_uri,
+                "reattached": started.reattached,
+            },
+        )
+        return str(batch["id"])
+
+    def _checked_default_run_setting(self, shape: Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(self.default_run_setting, dict):
+            raise OmicsParameterError(
+                "default_run_setting", "has to be a dict", type(self.default_run_setting).__name__
+            )
+        setting = dict(self.default_run_setting)
+        for name in _IDS:
+            if name in setting:
+                setting[name] = check_id(f"default_run_setting.{name}", setting[name])
+        run_tags = self._checked_tags("run_tags", self.run_tags, shape["members"]["runTags"])
+        _raise_broken(
+            check_member("default_run_setting", setting, shape=shape, unknown_rule=_unknown_rule("DefaultRunSetting"))
+        )
+        if run_tags:
+            setting["runTags"] = {**setting.get("runTags", {}), **run_tags}
+        return setting
+
+    def _checked_tags(self, parameter: str, tags: Any, shape: Mapping[str, Any]) -> dict[str, str]:
+        if tags is None:
+            return {}
+        _raise_broken(check_member(parameter, tags, shape=shape))
+        if parameter == "tags" and OWN_TAGS & tags.keys():
+            raise OmicsParameterError("tags", f"cannot hold {', '.join(sorted(OWN_TAGS))}", sorted(tags))
+        return dict(tags)
+
+    def _checked_settings(
+        self, default_run_setting: dict[str, Any], members: Mapping[str, Any], file: IO[bytes]
+    ) -> _Settings:
+        """Check everything about the settings, without writing anything but the temporary file."""
+        prefix = self.settings_s3_prefix or None
+        if prefix is not None and (not isinstance(prefix, str) or not _S3_PREFIX.fullmatch(prefix)):
+            raise OmicsParameterError("settings_s3_prefix", "has to be an s3:// URI with a bucket", prefix)
+        if isinstance(self.run_settings, str) and self.run_settings.startswith("s3://"):
+            return self._settings_of_uri(self.run_settings)
+        found = check_run_settings(
+            self.run_settings,
+            shape=members["inlineSettings"]["member"],
+            default_run_setting=default_run_setting,
+            file=file,
+            unknown_rule=_unknown_rule("InlineSetting"),
+        )
+        _raise_broken(found.broken)
+        if found.count <= MAX_INLINE_SETTINGS:
+            file.seek(0)
+            inline = json.loads(file.read())
+            return _Settings(digest=found.sha256, count=found.count, prepare=lambda: {"inlineSettings": inline})
+        if prefix is None:
+            raise OmicsParameterError(
+                "settings_s3_prefix",
+                f"has to be set to an s3:// URI for more than {MAX_INLINE_SETTINGS} settings; run_settings holds "
+                f"{found.count:,}",
+                self.settings_s3_prefix,
+            )
+        if found.size > MAX_FILE_BYTES:
+            raise OmicsParameterError(
+                "run_settings", f"can have at most {MAX_FILE_BYTES:,} bytes as JSON", f"{found.size:,} bytes"
+            )
+        s3_uri = f"{prefix.rstrip('/')}/{found.sha256}.json"
+        longest = members["s3UriSettings"].get("max")
+        if longest and len(s3_uri) > longest:
+            raise OmicsParameterError(
+                "settings_s3_prefix", f"can have at most {longest - len(s3_uri) + len(prefix)} characters", prefix
+            )
+        self._check_s3_extra_args()
+
+        def upload() -> Mapping[str, Any]:
+            self._upload(file, s3_uri, found.size)
+            return {"s3UriSettings": s3_uri}
+
+        return _Settings(digest=found.sha256, count=found.count, s3_uri=s3_uri, prepare=upload)
+
+    def _settings_of_uri(self, uri: str) -> _Settings:
+        bucket, key = _bucket_and_key(uri)
+        if not key:
+            raise OmicsParameterError("run_settings", "has to be the s3:// URI of an object", uri)
+        self._check_s3_extra_args()
+        etag = None
+        try:
+            etag = self._s3.head_object(Bucket=bucket, Key=key, **self._extra_args_of("HeadObject"))["ETag"]
+        except ClientError as error:
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if status == 404:
+                raise OmicsParameterError("run_settings", "has to be an object that exists in S3", uri) from error
+            if status != 403:
+                raise api_error(error, "HeadObject") from error
+            self.log.info("%s cannot be read by this task; its content is not compared between tries", uri)
+        except BotoCoreError as error:
+            raise api_error(error, "HeadObject") from error
+        return _Settings(digest=digest([uri, etag]), s3_uri=uri, prepare=lambda: {"s3UriSettings": uri})
+
+    def _upload(self, file: IO[bytes], s3_uri: str, size: int) -> None:
+        """Upload the settings unless they are there; the name is their SHA-256."""
+        bucket, key = _bucket_and_key(s3_uri)
+        extra_args = {"ContentType": "application/json", **(self.s3_extra_args or {})}
+        for delay in (*_UPLOAD_CONFLICT_DELAYS, None):
+            file.seek(0)
+            try:
+                self._s3.put_object(**extra_args, Bucket=bucket, Key=key, Body=file, IfNoneMatch="*")
+            except ParamValidationError as error:
+                raise OmicsParameterError(
+                    "s3_extra_args", "has to hold arguments of PutObject, of the right types", sorted(extra_args)
+                ) from error
+            except ClientError as error:
+                code = error.response.get("Error", {}).get("Code")
+                if code == "NoSuchBucket":
+                    raise OmicsParameterError(
+                        "settings_s3_prefix", "has to name a bucket that exists", self.settings_s3_prefix
+                    ) from error
+                if code == "PreconditionFailed":
+                    self._check_uploaded(s3_uri, size)
+                    self.log.info("The run settings are in %s already", s3_uri)
+                    return
+                if code != "ConditionalRequestConflict" or delay is None:
+                    raise api_error(error, "PutObject") from error
+                self._sleep(delay)
+            except BotoCoreError as error:
+                raise api_error(error, "PutObject") from error
+            else:
+                self.log.info("Uploaded the run settings to %s (%s bytes)", s3_uri, f"{size:,}")
+                return
+
+    def _check_uploaded(self, s3_uri: str, size: int) -> None:
+        bucket, key = _bucket_and_key(s3_uri)
+        try:
+            found = self._s3.head_object(Bucket=bucket, Key=key, **self._extra_args_of("HeadObject"))["ContentLength"]
+        except (BotoCoreError, ClientError):  # a role that may write need not be one that may read
+            return
+        if found != size:
+            raise OmicsError(
+                f"{s3_uri} has {found:,} bytes where these run settings have {size:,}: somebody replaced the file; "
+                "delete it and try again"
+            )
+
+    def _check_s3_extra_args(self) -> None:
+        if self.s3_extra_args is None:
+            return
+        if not isinstance(self.s3_extra_args, dict):
+            raise OmicsParameterError("s3_extra_args", "has to be a dict", type(self.s3_extra_args).__name__)
+        own = {"Bucket", "Key", "Body", "IfNoneMatch"}
+        unknown = self.s3_extra_args.keys() - (self._members_of("PutObject") - own)
+        if unknown:
+            raise OmicsParameterError(
+                "s3_extra_args",
+                f"can hold only arguments of PutObject, without {', '.join(sorted(own))}",
+                sorted(unknown),
+            )
+
+    def _extra_args_of(self, operation: str) -> dict[str, Any]:
+        members = self._members_of(operation)
+        return {name: value for name, value in (self.s3_extra_args or {}).items() if name in members}
+
+    def _members_of(self, operation: str) -> set[str]:
+        return set(self._s3.meta.service_model.operation_model(operation).input_shape.members)
+
+    @cached_property
+    def _s3(self) -> Any:
+        """S3's client, of the other connection if there is one."""
+        if self.s3_conn_id:
+            return S3Hook(aws_conn_id=self.s3_conn_id).conn
+        return S3Hook(**self._hook_parameters).conn
+
+
+def _bucket_and_key(uri: str) -> tuple[str, str]:
+    found = _S3_PREFIX.fullmatch(uri)
+    return (found["bucket"], found["key"] or "") if found else ("", "")
+
+
+def _unknown_rule(shape: str) -> str:
+    return (
+        f"can hold only members of {shape} that botocore {botocore.__version__} knows: correct the name, or upgrade "
+        "boto3 (and aiobotocore with it)"
+    )
+
+
+def _raise_broken(broken: BrokenRules) -> None:
+    if broken:
+        raise OmicsParameterError(*broken.summary())

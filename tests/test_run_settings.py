@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_omics_cache.idempotency import canonical_json
+from airflow_provider_omics_cache.run_settings import (
+    MAX_PARAMETERS_BYTES,
+    RunSettings,
+    check_member,
+    check_run_settings,
+)
+
+TAGS = {"type": "map", "key": {"type": "string", "min": 1, "max": 128}, "value": {"type": "string", "max": 256}}
+SHAPE = {
+    "type": "structure",
+    "required": ["runSettingId"],
+    "members": {
+        "runSettingId": {"type": "string", "min": 1, "max": 128},
+        "name": {"type": "string", "min": 1, "max": 128},
+        "outputUri": {"type": "string", "min": 1, "max": 750},
+        "priority": {"type": "integer", "min": 0, "max": 100000},
+        "parameters": {"type": "document"},
+        "runTags": TAGS,
+        "engineSettings": {"type": "document"},
+    },
+}
+DEFAULT_SHAPE = {
+    "type": "structure",
+    "required": ["workflowId", "roleArn"],
+    "members": {
+        "workflowId": {"type": "string", "min": 1, "max": 18},
+        "roleArn": {"type": "string", "min": 1, "max": 128},
+        "parameters": {"type": "document"},
+        "runTags": TAGS,
+        "sessionPolicy": {"type": "string", "min": 1, "max": 2048},
+    },
+}
+DEFAULT = {"outputUri": "s3://bucket/out/"}
+UNKNOWN = "is not known"
+DEFAULT_MEMBERS = {"workflowId": "1234567", "roleArn": "arn:aws:iam::123456789012:role/omics"}
+
+
+def check(settings: Any, default: dict[str, Any] = DEFAULT, file: io.BytesIO | None = None) -> RunSettings:
+    return check_run_settings(
+        settings, shape=SHAPE, default_run_setting=default, file=file or io.BytesIO(), unknown_rule=UNKNOWN
+    )
+
+
+def setting(number: int, **members: Any) -> dict[str, Any]:
+    return {"runSettingId": f"sample-{number}", "parameters": {"sample": number}, **members}
+
+
+def refused(settings: Any, default: dict[str, Any] = DEFAULT) -> tuple[str, str, Any]:
+    found = check(settings, default)
+    assert found.broken, "nothing is said to be wrong"
+    return found.broken.summary()
+
+
+class TestGood:
+    def test_the_file_is_the_json_array_in_the_given_order(self) -> None:
+        settings = [
+            setting(2, priority=0, runTags={"cohort": ""}),
+            setting(1, name="é", engineSettings=[{"profile": None}]),
+        ]
+        file = io.BytesIO()
+        found = check(settings, file=file)
+        content = file.getvalue()
+        assert not found.broken
+        assert json.loads(content) == settings
+        assert (found.count, found.size) == (2, len(content))
+        assert found.sha256 == hashlib.sha256(content).hexdigest()
+        assert content.decode("ascii") == canonical_json(settings)
+
+    def test_golden(self) -> None:
+        found = check([{"runSettingId": "é", "parameters": {"b": [1.5, True], "a": None}}])
+        assert found.sha256 == "a8ec57ed384e541b1d7455e952265c3812551ca8cc8f4a3a9f87e0316fcb69b6"
+
+    @pytest.mark.parametrize("count", [1, 100, 101, 250, 9_999])
+    def test_any_count_is_one_array(self, count: int) -> None:
+        settings = [setting(number, name="x" * 100) for number in range(count)]
+        file = io.BytesIO()
+        assert check(settings, file=file).count == count
+        assert json.loads(file.getvalue()) == settings
+
+    def test_a_lazy_sequence_is_read_once(self) -> None:
+        class Lazy(Sequence[dict[str, Any]]):
+            reads = 0
+
+            def __len__(self) -> int:
+                return 3
+
+            def __getitem__(self, index: Any) -> Any:
+                raise AssertionError("settings are read in one pass")
+
+            def __iter__(self) -> Iterator[dict[str, Any]]:
+                Lazy.reads += 1
+                return iter([setting(number) for number in range(3)])
+
+        assert check(Lazy()).count == 3
+        assert Lazy.reads == 1
+
+    def test_an_output_uri_in_either_place_is_enough(self) -> None:
+        assert not check([setting(1, outputUri="s3://bucket/1/")], default={}).broken
+        assert not check([setting(1)], default=DEFAULT).broken
+
+    def test_memory_stays_flat_with_100_000_settings(self) -> None:
+        class Discard(io.BytesIO):
+            def write(self, data: Any) -> int:
+                return len(data)
+
+        settings = [setting(number, name=f"run {number}" * 5) for number in range(100_000)]
+        tracemalloc.start()
+        try:
+            found = check(settings, file=Discard())
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert found.count == 100_000
+        assert not found.broken
+        assert peak < 16 * 1024**2
+
+
+class TestBad:
+    @pytest.mark.parametrize(
+        "settings",
+        [None, 5, {"runSettingId": "a"}, '[{"runSettingId": "a"}]', "bucket/settings.json", b"s3://a/b", iter([])],
+    )
+    def test_neither_list_nor_uri(self, settings: Any) -> None:
+        parameter, rule, _ = refused(settings)
+        assert (parameter, rule) == ("run_settings", "has to be a list of dicts or an s3:// URI")
+
+    def test_an_empty_list(self) -> None:
+        assert refused([]) == ("run_settings", "has to hold at least one setting", [])
+
+    def test_more_than_the_service_takes(self) -> None:
+        assert refused([setting(1)] * 100_001) == (
+            "run_settings",
+            "can hold at most 100,000 settings",
+            "100,001 settings",
+        )
+
+    def test_duplicates_name_the_first_20_and_count_all(self) -> None:
+        settings = [setting(number) for number in range(100)] + [setting(number) for number in range(50)]
+        parameter, rule, value = refused(settings)
+        assert (parameter, value) == ("run_settings[100].runSettingId", "sample-0")
+        assert rule.startswith("has to be unique (50 settings break this rule; the first 20: [100] 'sample-0', ")
+        assert "[119] 'sample-19'" in rule
+        assert "[120]" not in rule
+
+    def test_different_rules_are_told_together(self) -> None:
+        settings = [setting(0), setting(1, priority=-1), setting(2, cacheId="123"), setting(0), {"name": "x"}]
+        parameter, rule, value = refused(settings)
+        assert (parameter, value) == ("run_settings[1].priority", -1)
+        assert rule.split("; also ") == [
+            "has to be at least 0",
+            "is not known (got 'cacheId' at [2])",
+            "runSettingId has to be unique (got 'sample-0' at [3])",
+            "runSettingId is required (got None at [4])",
+        ]
+
+    @pytest.mark.parametrize(
+        ("members", "parameter", "rule", "value"),
+        [
+            ({"runSettingId": 7}, "runSettingId", "has to be a string", 7),
+            ({"runSettingId": ["a"]}, "runSettingId", "has to be a string", "list"),
+            ({"runSettingId": ""}, "runSettingId", "has to have at least 1 characters", ""),
+            ({"name": None}, "name", "has to be a string", None),
+            ({"name": "x" * 129}, "name", "can have at most 128 characters", "x" * 129),
+            ({"priority": True}, "priority", "has to be an integer", True),
+            ({"priority": 1.0}, "priority", "has to be an integer", 1.0),
+            ({"priority": 100_001}, "priority", "can be at most 100,000", 100_001),
+            ({"parameters": "sample"}, "parameters", "has to be a dict", "str"),
+            ({"runTags": {"": "x"}}, "runTags", "has a key that has to have at least 1 characters", ""),
+            ({"runTags": {"x": 1}}, "runTags", "has a value that has to be a string", 1),
+            ({"runTags": ["x"]}, "runTags", "has to be a dict", "list"),
+            ({"parameters": {"a": float("nan")}}, "parameters", "has to be JSON", "Out of range float"),
+            ({"parameters": {"a": float("inf")}}, "parameters", "has to be JSON", "Out of range float"),
+            ({"parameters": {"at": datetime.now(UTC)}}, "parameters", "has to be JSON", "datetime"),
+            ({"engineSettings": {1, 2}}, "engineSettings", "has to be JSON", "set"),
+        ],
+    )
+    def test_members(self, members: dict[str, Any], parameter: str, rule: str, value: Any) -> None:
+        found_parameter, found_rule, found_value = refused([setting(0), setting(1, **members)])
+        assert (found_parameter, found_rule) == (f"run_settings[1].{parameter}", rule)
+        if rule == "has to be JSON":
+            assert value in found_value
+        else:
+            assert found_value == value
+
+    def test_a_setting_that_contains_itself(self) -> None:
+        parameters: dict[str, Any] = {}
+        parameters["again"] = parameters
+        parameter, rule, _ = refused([setting(0, parameters=parameters)])
+        assert (parameter, rule) == ("run_settings[0].parameters", "has to be JSON")
+
+    def test_a_setting_that_is_no_dict(self) -> None:
+        assert refused([setting(0), "sample-1"]) == ("run_settings[1]", "has to be a dict", "str")
+
+    def test_no_output_uri(self) -> None:
+        parameter, rule, _ = refused([setting(0)], default={})
+        assert parameter == "run_settings[0].outputUri"
+        assert rule == "has to be given here or in default_run_setting"
+
+    def test_parameters_are_measured_merged_and_the_runs_own_win(self) -> None:
+        half = "x" * (MAX_PARAMETERS_BYTES // 2)
+        default = {**DEFAULT, "parameters": {"one": half}}
+        assert not check([setting(0, parameters={"one": half + half[:-20]})], default).broken
+        parameter, rule, value = refused([setting(0), setting(1, parameters={"two": half})], default)
+        assert parameter == "run_settings[1].parameters"
+        assert rule == "can have at most 256,000 bytes, merged with the default parameters"
+        assert value == "256,019 bytes"
+
+    def test_parameters_are_measured_as_utf_8(self) -> None:
+        assert not check([setting(0, parameters={"a": "é" * 127_990})]).broken
+        assert check([setting(0, parameters={"a": "é" * 128_000})]).broken
+
+    def test_100_000_offenders_are_told_briefly(self) -> None:
+        _, rule, _ = refused([setting(number, sample="secret-payload") for number in range(100_000)])
+        assert rule.startswith("is not known (100,000 settings break this rule; the first 20: [0] 'sample', ")
+        assert "secret" not in rule
+        assert len(rule) < 1_000
+
+
+class TestMember:
+    def test_good(self) -> None:
+        value = {**DEFAULT_MEMBERS, "parameters": {"a": [1]}, "runTags": {"a": "b"}, "sessionPolicy": "{}"}
+        assert not check_member("default_run_setting", value, shape=DEFAULT_SHAPE)
+
+    def test_an_unknown_member_is_named_and_its_value_is_not(self) -> None:
+        value = {**DEFAULT_MEMBERS, "sesionPolicy": "secret"}
+        broken = check_member("default_run_setting", value, shape=DEFAULT_SHAPE, unknown_rule=UNKNOWN)
+        assert broken.summary() == ("default_run_setting", UNKNOWN, "sesionPolicy")
+
+    @pytest.mark.parametrize("policy", ["secret" * 1_000, ["secret"], 5])
+    def test_a_session_policy_is_never_shown(self, policy: Any) -> None:
+        broken = check_member("default_run_setting", {**DEFAULT_MEMBERS, "sessionPolicy": policy}, shape=DEFAULT_SHAPE)
+        parameter, rule, value = broken.summary()
+        assert parameter == "default_run_setting.sessionPolicy"
+        assert "secret" not in f"{rule} {value}"
+
+    def test_required_members_and_json(self) -> None:
+        broken = check_member("default_run_setting", {"parameters": {"a": 1}}, shape=DEFAULT_SHAPE)
+        parameter, rule, _ = broken.summary()
+        assert parameter == "default_run_setting.roleArn"
+        assert rule == "is required; also workflowId is required (got None)"
+        value = {**DEFAULT_MEMBERS, "parameters": {"a": float("nan")}}
+        parameter, rule, _ = check_member("default_run_setting", value, shape=DEFAULT_SHAPE).summary()
+        assert (parameter, rule) == ("default_run_setting.parameters", "has to be JSON")
+
+
+ids = st.text(min_size=1, max_size=5)
+parameters = st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.text(max_size=5), max_size=4)
+
+
+@given(st.lists(ids, min_size=1, max_size=30))
+def test_a_list_is_refused_if_and_only_if_an_id_repeats(run_setting_ids: list[str]) -> None:
+    found = check([{"runSettingId": run_setting_id} for run_setting_id in run_setting_ids])
+    assert bool(found.broken) == (len(set(run_setting_ids)) < len(run_setting_ids))
+
+
+@given(st.lists(st.tuples(ids, parameters), min_size=1, max_size=5, unique_by=lambda pair: pair[0]))
+def test_the_digest_ignores_the_order_of_keys_and_nothing_else(pairs: list[tuple[str, dict[str, Any]]]) -> None:
+    settings = [{"runSettingId": run_setting_id, "parameters": values} for run_setting_id, values in pairs]
+    reordered = [
+        {"parameters": dict(reversed(values.items())), "runSettingId": run_setting_id}
+        for run_setting_id, values in pairs
+    ]
+    sha256 = check(settings).sha256
+    assert check(reordered).sha256 == sha256
+    assert check([*settings, {"runSettingId": "one more"}]).sha256 != sha256
+    if len(settings) > 1:
+        assert check(settings[::-1]).sha256 != sha256
+
+
+@given(st.lists(parameters, min_size=1, max_size=5))
+def test_what_is_written_is_what_was_given(values: list[dict[str, Any]]) -> None:
+    settings = [setting(number, parameters=value) for number, value in enumerate(values)]
+    file = io.BytesIO()
+    assert not check(settings, file=file).broken
+    assert json.loads(file.getvalue()) == settings
