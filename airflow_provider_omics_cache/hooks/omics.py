@@ -123,7 +123,11 @@ def check_id(parameter: str, value: Any) -> str:
 
 
 def api_error(
-    error: Exception, operation: str, region: str | None = None, endpoint_url: str | None = None
+    error: Exception,
+    operation: str,
+    region: str | None = None,
+    endpoint_url: str | None = None,
+    members: Mapping[str, Any] | None = None,
 ) -> OmicsApiError:
     """Translate a failed AWS call into the package's error; raise the result ``from error``.
 
@@ -131,6 +135,7 @@ def api_error(
     :param operation: name of the API operation.
     :param region: AWS Region of the client.
     :param endpoint_url: endpoint of the client; named when no answer came.
+    :param members: what was sent; a refusal is told with the values it is about.
     """
     code, text, http_status, request_id = type(error).__name__, str(error), None, None
     if isinstance(error, ClientError):
@@ -138,6 +143,8 @@ def api_error(
         answer, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
         code, text = answer.get("Code", code), answer.get("Message", "")
         http_status, request_id = metadata.get("HTTPStatusCode"), metadata.get("RequestId")
+        if code == "ValidationException":
+            text += _values_of(text, members or {})
     elif isinstance(error, ParamValidationError):
         text = _without_payloads(text)
     elif isinstance(error, ConnectionError | HTTPClientError):
@@ -149,6 +156,16 @@ def api_error(
     return error_class(
         message, code=code, http_status=http_status, operation=operation, request_id=request_id, reason=text
     )
+
+
+def _values_of(text: str, members: Mapping[str, Any]) -> str:
+    """Show the values of the members that a refusal names, or of all if it names none."""
+    plain = {name: value for name, value in members.items() if isinstance(value, str | int) and name != "requestId"}
+    named = {name: value for name, value in plain.items() if name in text} or plain
+    shown = [
+        f"{name} was {str(value)[:_LONGEST_SHOWN_VALUE]!r}" for name, value in named.items() if str(value) not in text
+    ]
+    return f" ({', '.join(shown)})" if shown else ""
 
 
 def _without_payloads(report: str) -> str:
@@ -246,7 +263,7 @@ class OmicsCacheHook(AwsBaseHook):
             shown = ParamValidationError(report=_without_payloads(error.kwargs["report"]))
             raise api_error(shown, operation, region) from shown
         except (BotoCoreError, ClientError) as error:
-            raise api_error(error, operation, region, endpoint_url) from error
+            raise api_error(error, operation, region, endpoint_url, given) from error
         answer.pop("ResponseMetadata", None)
         return answer
 

@@ -231,6 +231,21 @@ def test_a_refused_request_is_not_retried(hook: OmicsCacheHook, stubber: Stubber
         hook.update_run_cache(run_cache_id="1", description="x")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("cacheS3Location: no such bucket", "cacheS3Location: no such bucket (cacheS3Location was 's3://bucket/x')"),
+        ("no such bucket", "no such bucket (cacheS3Location was 's3://bucket/x', name was 'cohort')"),
+        ("Value 'cohort' at 'name' is bad", "Value 'cohort' at 'name' is bad"),
+    ],
+)
+def test_a_refusal_names_the_value(hook: OmicsCacheHook, stubber: Stubber, text: str, told: str) -> None:
+    stubber.add_client_error("create_run_cache", "ValidationException", text, 400)
+    with pytest.raises(OmicsRequestError) as caught:
+        hook.create_run_cache(cache_s3_location="s3://bucket/x", name="cohort", tags={"a": "b"}, request_id="token")
+    assert caught.value.reason == told
+
+
 def test_what_botocore_refuses_names_parameter_and_value(hook: OmicsCacheHook) -> None:
     with pytest.raises(OmicsRequestError) as caught:
         hook.create_run_cache(cache_s3_location="s3://bucket", name=7)  # type: ignore[arg-type]
