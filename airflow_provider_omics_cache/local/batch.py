@@ -1,0 +1,473 @@
+"""The life of a batch and its runs, computed from the time that has passed.
+
+Nothing runs in the background: :meth:`Batch.advance` catches up with the clock whenever somebody looks. Submission
+times follow from the rate, and a run's state from the age of its submission, so that counting 100,000 runs takes a
+few bisections.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from bisect import bisect_left, insort
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from airflow_provider_omics_cache.local.errors import ServiceError
+from airflow_provider_omics_cache.local.faults import Faults
+from airflow_provider_omics_cache.local.run_overrides import RunOverrides
+from airflow_provider_omics_cache.local.settings import Settings
+from airflow_provider_omics_cache.states import BatchStatus, RunStatus, SubmissionStatus
+
+# A run's submission outcome is kept as one byte: its place in this list.
+_OUTCOMES: list[SubmissionStatus | None] = [None, *SubmissionStatus]
+_CODES = {outcome: code for code, outcome in enumerate(_OUTCOMES)}
+_SUCCESS = _CODES[SubmissionStatus.SUCCESS]
+_FAILED = _CODES[SubmissionStatus.FAILED]
+_CANCEL_SUCCESS = _CODES[SubmissionStatus.CANCEL_SUCCESS]
+_CANCEL_FAILED = _CODES[SubmissionStatus.CANCEL_FAILED]
+_DELETE_SUCCESS = _CODES[SubmissionStatus.DELETE_SUCCESS]
+_DELETE_FAILED = _CODES[SubmissionStatus.DELETE_FAILED]
+
+# Times are sums of floats: what is due within a microsecond is due.
+_TOLERANCE = 1e-6
+
+FINISHED_RUN_STATES = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
+
+
+class Submitter(Protocol):
+    """What a batch asks of the service when it submits its runs."""
+
+    faults: Faults
+
+    def load_settings(self, batch: Batch) -> list[dict[str, Any]]:
+        """Return the checked run settings; raise a ServiceError whose text is the batch's failureReason."""
+
+    def failure_of_all(self, batch: Batch) -> tuple[str, str] | None:
+        """Return reason and message when no run of the batch can be submitted."""
+
+    def failure_of_run(self, batch: Batch, index: int) -> tuple[str, str] | None:
+        """Return reason and message when this run cannot be submitted."""
+
+    def new_run_number(self) -> int:
+        """Return the id of a new run."""
+
+
+class Batch:
+    """A batch.
+
+    :param number: its id.
+    :param uuid: its uuid.
+    :param request: the parameters of StartRunBatch.
+    :param etag: ETag of the settings file, when there is one.
+    :param created_at: time of StartRunBatch.
+    :param settings: the service's settings; the batch keeps a copy.
+    """
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        uuid: str,
+        request: dict[str, Any],
+        etag: str | None,
+        created_at: float,
+        settings: Settings,
+    ) -> None:
+        self.number = number
+        self.uuid = uuid
+        self.name: str | None = request.get("batchName")
+        self.tags: dict[str, str] = dict(request.get("tags", {}))
+        self.default: dict[str, Any] = request["defaultRunSetting"]
+        source = request["batchRunSettings"]
+        self.inline_settings: list[dict[str, Any]] | None = source.get("inlineSettings")
+        self.settings_uri: str | None = source.get("s3UriSettings")
+        self.settings_etag = etag
+        self.settings = settings.copy()
+        self.created_at = created_at
+        self.pending_at = created_at + settings.creating_seconds
+        self.submitting_at = self.pending_at + settings.pending_seconds
+        self.runs: RunOverrides | None = None
+        self.failed_at: float | None = None
+        self.failure_reason: str | None = None
+        self.cancelled_at: float | None = None
+        self.deleted_at: float | None = None
+        self.submitted = 0
+        self.run_numbers = array("Q")
+        self.run_indexes: dict[int, int] = {}
+        self.submission_failures: dict[int, tuple[str, str]] = {}
+        self.run_failures: dict[int, str] = {}
+        self.run_tags: dict[int, dict[str, str]] = {}
+        self._outcomes = bytearray()
+        self._outcome_counts = [0] * len(_OUTCOMES)
+        self._started = array("I")  # every run that was started
+        self._living = array("I")  # those of them that nobody has cancelled or deleted
+        self._failing: list[int] = []  # those of the living that end FAILED
+        self._cancelled_runs: dict[int, float] = {}  # and when each has stopped
+        self._cancelled_ends: list[float] = []  # the same times, sorted
+        self._cancelled_by_batch = 0
+        self._uncancelled_by_batch = 0
+        self._deleted_runs: set[int] = set()
+        self._known_faults: dict[str, int | None] = {}
+        self._advanced_to = created_at
+        self._reported = 0
+
+    # Catching up with the clock
+
+    def advance(self, now: float, submitter: Submitter) -> None:
+        """Let happen what was due until ``now``."""
+        if self.failed_at is None and self.cancelled_at is None:
+            self._submit_until(now, submitter)
+        self._mark_failing(submitter.faults)
+        self._advanced_to = now
+
+    def _submit_until(self, now: float, submitter: Submitter) -> None:
+        faults = submitter.faults
+        for after, due_at in (("CREATING", self.pending_at), ("PENDING", self.submitting_at)):
+            if not _reached(now, due_at):
+                return
+            if self.runs is None and (fault := faults.batch_failure(self.name, after)) is not None:
+                faults.strike_batch(fault)
+                self._fail(due_at, fault.reason)
+                return
+        if self.runs is None:
+            try:
+                self.runs = RunOverrides(submitter.load_settings(self))
+            except ServiceError as error:
+                self._fail(self.submitting_at, error.message)
+                return
+            self.inline_settings = None
+            self._outcomes = bytearray(len(self.runs))
+            self.run_numbers = array("Q", bytes(8 * len(self.runs)))
+        due = self._due(now)
+        if self.submitted == len(self.runs):
+            return
+        fault = faults.batch_failure(self.name, "SUBMITTING")
+        failure_of_all = submitter.failure_of_all(self)
+        while True:
+            if fault is not None and len(self._started) >= fault.started_runs:
+                faults.strike_batch(fault)
+                failed_at = self.submission_time(self.submitted - 1) if self.submitted else self.submitting_at
+                self._fail(failed_at, fault.reason)
+                return
+            if self.submitted >= due:
+                return
+            self._submit(self.submitted, submitter, failure_of_all)
+            self.submitted += 1
+
+    def _submit(self, index: int, submitter: Submitter, failure_of_all: tuple[str, str] | None) -> None:
+        assert self.runs is not None
+        failure = (
+            submitter.faults.submission_failure(self.runs.ids[index])
+            or failure_of_all
+            or submitter.failure_of_run(self, index)
+        )
+        if failure is not None:
+            self.submission_failures[index] = failure
+            self._set_outcome(index, _FAILED)
+            return
+        number = submitter.new_run_number()
+        self.run_numbers[index] = number
+        self.run_indexes[number] = index
+        self._started.append(index)
+        self._living.append(index)
+        self._set_outcome(index, _SUCCESS)
+
+    def _fail(self, failed_at: float, reason: str) -> None:
+        self.failed_at = failed_at
+        self.failure_reason = reason
+
+    def _mark_failing(self, faults: Faults) -> None:
+        reasons = faults.run_failures()
+        if not reasons or self.runs is None:
+            return
+        for run_setting_id, reason in reasons.items():
+            if run_setting_id not in self._known_faults:
+                self._known_faults[run_setting_id] = self.runs.index_of(run_setting_id)
+            index = self._known_faults[run_setting_id]
+            if index is None or index in self.run_failures or not self._is_living(index):
+                continue
+            if self.end_time(index) > self._advanced_to:
+                self.run_failures[index] = reason
+                insort(self._failing, index)
+
+    # Times
+
+    def _due(self, at: float) -> int:
+        """How many runs were to be submitted until then."""
+        total = 0 if self.runs is None else len(self.runs)
+        passed = at - self.submitting_at + _TOLERANCE
+        if passed < 0:
+            return 0
+        if self.settings.submission_rate == float("inf"):
+            return total
+        return min(total, int(passed * self.settings.submission_rate))
+
+    def submission_time(self, index: int) -> float:
+        """When this run was submitted."""
+        return self.submitting_at + (index + 1) / self.settings.submission_rate
+
+    def start_time(self, index: int) -> float:
+        """When this run went to RUNNING."""
+        settings = self.settings
+        return self.submission_time(index) + settings.run_pending_seconds + settings.run_starting_seconds
+
+    def end_time(self, index: int) -> float:
+        """When this run ended or will end."""
+        if index in self._cancelled_runs:
+            return self._cancelled_runs[index]
+        return self.submission_time(index) + self._ages()[-1]
+
+    def _ages(self) -> tuple[float, float, float, float]:
+        """Age of a run when it becomes STARTING, RUNNING, STOPPING and finished."""
+        settings = self.settings
+        starting = settings.run_pending_seconds
+        running = starting + settings.run_starting_seconds
+        stopping = running + settings.run_running_seconds
+        return starting, running, stopping, stopping + settings.run_stopping_seconds
+
+    @property
+    def submitted_at(self) -> float | None:
+        """When every submission had been attempted."""
+        if self.runs is None or self.submitted < len(self.runs):
+            return None
+        return self.submission_time(len(self.runs) - 1)
+
+    @property
+    def processed_at(self) -> float | None:
+        """When every run had ended or will have ended, as far as is known now."""
+        submitted_at = self.submitted_at
+        if submitted_at is None or self.cancelled_at is not None or self.failed_at is not None:
+            return None
+        if not self._started:
+            return submitted_at + self.settings.seconds_in_progress_without_runs
+        return max(submitted_at, self._last_end())
+
+    def _last_end(self) -> float:
+        """When the last run that nobody has deleted ends."""
+        ends = [self.end_time(index) for index in self._living[-1:]] + self._cancelled_ends[-1:]
+        return max(ends, default=0.0)
+
+    # States
+
+    def status(self, now: float) -> BatchStatus:
+        """State of the batch."""
+        if self.failed_at is not None:
+            return BatchStatus.FAILED
+        if self.deleted_at is not None:
+            if not _reached(now, self.deleted_at + self.settings.delete_seconds):
+                return BatchStatus.RUNS_DELETING
+            failed = self._outcome_counts[_DELETE_FAILED]
+            return BatchStatus.RUNS_DELETE_FAILED if failed else BatchStatus.RUNS_DELETED
+        if self.cancelled_at is not None:
+            stopped = _reached(now, self.cancelled_at + self.settings.cancel_seconds)
+            return BatchStatus.CANCELLED if stopped else BatchStatus.STOPPING
+        if not _reached(now, self.pending_at):
+            return BatchStatus.CREATING
+        if not _reached(now, self.submitting_at):
+            return BatchStatus.PENDING
+        processed_at = self.processed_at
+        if processed_at is None:
+            return BatchStatus.SUBMITTING
+        return BatchStatus.PROCESSED if _reached(now, processed_at) else BatchStatus.INPROGRESS
+
+    def run_status(self, index: int, now: float) -> RunStatus:
+        """State of a run that was started."""
+        if index in self._deleted_runs or self._outcomes[index] == _DELETE_SUCCESS:
+            return RunStatus.DELETED
+        if index in self._cancelled_runs:
+            stopped = _reached(now, self._cancelled_runs[index])
+            return RunStatus.CANCELLED if stopped else RunStatus.STOPPING
+        for status, until in zip(
+            (RunStatus.PENDING, RunStatus.STARTING, RunStatus.RUNNING, RunStatus.STOPPING),
+            self._ages(),
+            strict=True,
+        ):
+            if index >= self._due(now - until):
+                return status
+        return RunStatus.FAILED if index in self.run_failures else RunStatus.COMPLETED
+
+    def parameters_fit(self, limit: int) -> bool:
+        """Whether no run's merged parameters can exceed ``limit`` bytes."""
+        if self.runs is None:
+            return True
+        return len(json.dumps(self.default.get("parameters", {}))) + self.runs.longest <= limit
+
+    def tags_of_run(self, index: int) -> dict[str, str]:
+        """Return the tags of a run, to look at or to change."""
+        assert self.runs is not None
+        if index not in self.run_tags:
+            own = self.runs[index].get("runTags", {})
+            self.run_tags[index] = {**self.default.get("runTags", {}), **own}
+        return self.run_tags[index]
+
+    def outcome(self, index: int) -> SubmissionStatus | None:
+        """Submission outcome of a run, None before it is submitted."""
+        return _OUTCOMES[self._outcomes[index]]
+
+    def was_started(self, index: int) -> bool:
+        """Whether the run got an id."""
+        return self.run_numbers[index] != 0
+
+    def uses_cache(self, run_cache_id: str, now: float) -> bool:
+        """Whether a run that has not ended uses the run cache."""
+        if self.default.get("cacheId") != run_cache_id:
+            return False
+        return not _reached(now, self._last_end())
+
+    # Counts
+
+    def total_runs(self) -> int | None:
+        """How many runs the batch has, when that is known."""
+        if self.runs is not None:
+            return len(self.runs)
+        if self.settings.counts_before_submitting and self.inline_settings is not None:
+            return len(self.inline_settings) if self.failed_at is None else None
+        return None
+
+    def submission_summary(self, at: float) -> dict[str, int]:
+        """The counts of submissions, as they were at that time."""
+        attempted = min(self._due(at), self.submitted)
+        started = bisect_left(self._started, attempted)
+        summary = {
+            "successfulStartSubmissionCount": started,
+            "failedStartSubmissionCount": attempted - started,
+            "pendingStartSubmissionCount": (self.total_runs() or 0) - attempted,
+        }
+        if self.cancelled_at is not None and self.cancelled_at <= at:
+            summary["successfulCancelSubmissionCount"] = self._cancelled_by_batch
+            summary["failedCancelSubmissionCount"] = self._uncancelled_by_batch
+        if self.deleted_at is not None and self.deleted_at <= at:
+            summary["successfulDeleteSubmissionCount"] = self._outcome_counts[_DELETE_SUCCESS]
+            summary["failedDeleteSubmissionCount"] = self._outcome_counts[_DELETE_FAILED]
+        return summary
+
+    def run_summary(self, at: float) -> dict[str, int]:
+        """The counts of runs, as they were at that time."""
+        counts = dict.fromkeys(RunStatus, 0)
+        cancelled = self.cancelled_at is not None and self.cancelled_at <= at
+        deleted = self.deleted_at is not None and self.deleted_at <= at
+        before_change = (self.cancelled_at is not None and not cancelled) or (
+            self.deleted_at is not None and not deleted
+        )
+        living = self._started if before_change else self._living
+        submitted = min(self._due(at), self.submitted)
+        reached = [bisect_left(living, submitted)]
+        reached += [bisect_left(living, min(self._due(at - age), submitted)) for age in self._ages()]
+        for status, this, following in zip(
+            (RunStatus.PENDING, RunStatus.STARTING, RunStatus.RUNNING, RunStatus.STOPPING),
+            reached,
+            reached[1:],
+            strict=False,
+        ):
+            counts[status] = this - following
+        counts[RunStatus.FAILED] = bisect_left(self._failing, self._due(at - self._ages()[-1]))
+        counts[RunStatus.COMPLETED] = reached[-1] - counts[RunStatus.FAILED]
+        if not before_change:
+            stopped = bisect_left(self._cancelled_ends, at + _TOLERANCE)
+            counts[RunStatus.CANCELLED] = stopped
+            counts[RunStatus.STOPPING] += len(self._cancelled_ends) - stopped
+            counts[RunStatus.DELETED] = len(self._deleted_runs) + self._outcome_counts[_DELETE_SUCCESS]
+        return {f"{status.lower()}RunCount": count for status, count in counts.items()}
+
+    # Changes
+
+    def cancel(self, now: float, fails: Callable[[str], bool]) -> None:
+        """Cancel the batch: nothing more is started, and what was started is cancelled."""
+        self.cancelled_at = now
+        if self.runs is None:
+            return
+        kept = array("I")
+        stopped_at = now + self.settings.cancel_seconds
+        for index in self._living:
+            if _reached(now, self.end_time(index)):
+                kept.append(index)
+            elif fails(self.runs.ids[index]):
+                self._set_outcome(index, _CANCEL_FAILED)
+                self._uncancelled_by_batch += 1
+                kept.append(index)
+            else:
+                self._set_outcome(index, _CANCEL_SUCCESS)
+                self._cancelled_by_batch += 1
+                self._cancelled_runs[index] = stopped_at
+                self._cancelled_ends.append(stopped_at)
+        self._keep_living(kept)
+        self._cancelled_ends.sort()
+        if self.settings.cancelled_before_submission == "listed":
+            for index in range(self.submitted, len(self.runs)):
+                self._set_outcome(index, _CANCEL_SUCCESS)
+                self._cancelled_by_batch += 1
+
+    def delete_runs(self, now: float, fails: Callable[[str], bool]) -> list[int]:
+        """Delete the runs; return the ids that became free."""
+        self.deleted_at = now
+        freed: list[int] = []
+        if self.runs is None:
+            return freed
+        kept = array("I")
+        for index in self._started:
+            if index in self._deleted_runs:
+                continue
+            finished = self.run_status(index, now) in FINISHED_RUN_STATES
+            if finished and not fails(self.runs.ids[index]):
+                self._set_outcome(index, _DELETE_SUCCESS)
+                self._cancelled_runs.pop(index, None)
+                freed.append(self.run_numbers[index])
+            else:
+                self._set_outcome(index, _DELETE_FAILED)
+                if index not in self._cancelled_runs:
+                    kept.append(index)
+        self._keep_living(kept)
+        self._cancelled_ends = sorted(self._cancelled_runs.values())
+        return freed
+
+    def cancel_run(self, index: int, now: float) -> None:
+        """Cancel one run."""
+        kept = array("I", self._living)
+        del kept[bisect_left(kept, index)]
+        self._keep_living(kept)
+        stopped_at = now + self.settings.run_stopping_seconds
+        self._cancelled_runs[index] = stopped_at
+        insort(self._cancelled_ends, stopped_at)
+
+    def delete_run(self, index: int) -> None:
+        """Delete one run."""
+        if index in self._cancelled_runs:
+            self._cancelled_ends.remove(self._cancelled_runs.pop(index))
+        else:
+            kept = array("I", self._living)
+            del kept[bisect_left(kept, index)]
+            self._keep_living(kept)
+        self._deleted_runs.add(index)
+
+    def _keep_living(self, kept: array[int]) -> None:
+        self._living = kept
+        self._failing = [index for index in self._failing if self._is_living(index)]
+
+    def newly_ended(self, now: float) -> list[int]:
+        """Return the runs that have completed since this was last asked."""
+        until = bisect_left(self._started, min(self._due(now - self._ages()[-1]), self.submitted))
+        ended = self._started[self._reported : until]
+        self._reported = max(self._reported, until)
+        return [index for index in ended if self.run_status(index, now) == RunStatus.COMPLETED]
+
+    def run_uuid(self, index: int) -> str:
+        """Return the uuid of a run."""
+        digits = hashlib.md5(f"{self.uuid}/{index}".encode(), usedforsecurity=False).hexdigest()
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+    def _is_living(self, index: int) -> bool:
+        place = bisect_left(self._living, index)
+        return place < len(self._living) and self._living[place] == index
+
+    def _set_outcome(self, index: int, code: int) -> None:
+        before = self._outcomes[index]
+        if before:
+            self._outcome_counts[before] -= 1
+        self._outcomes[index] = code
+        self._outcome_counts[code] += 1
+
+
+def _reached(now: float, at: float) -> bool:
+    return now + _TOLERANCE >= at

@@ -1,0 +1,141 @@
+"""The run cache operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from airflow_provider_omics_cache.local.errors import ServiceError, conflict, not_found, validation_error
+from airflow_provider_omics_cache.local.paging import page, start_of_page
+from airflow_provider_omics_cache.local.region import Region, RunCache, Surroundings, new_uuid
+from airflow_provider_omics_cache.local.submission import RegionSubmitter
+from airflow_provider_omics_cache.local.tags import check_tags
+from airflow_provider_omics_cache.states import RunCacheStatus
+
+
+def create_run_cache(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    now, settings = around.clock.elapsed(), around.settings
+    replayed = region.tokens.find("CreateRunCache", request, now=now, settings=settings)
+    if replayed is not None:
+        cache = region.run_caches.get(int(replayed["id"]))
+        if settings.replayed_status == "current" and cache is not None:
+            replayed["status"] = _status(cache)
+        return replayed
+    check_tags(request.get("tags", {}))
+    if settings.check_cache_bucket:
+        _check_bucket(region, around, request)
+    if sum(not cache.deleted for cache in region.run_caches.values()) >= settings.max_run_caches:
+        raise ServiceError(
+            "ServiceQuotaExceededException", f"The limit of {settings.max_run_caches} run caches is reached"
+        )
+    number = next(around.ids)
+    cache = RunCache(
+        id=str(number),
+        arn=region.arn(f"runCache/{number}"),
+        location=request["cacheS3Location"],
+        uuid=new_uuid(),
+        behavior=request.get("cacheBehavior", "CACHE_ON_FAILURE"),
+        created_at=now,
+        tags=dict(request.get("tags", {})),
+        name=request.get("name"),
+        description=request.get("description"),
+        bucket_owner_id=request.get("cacheBucketOwnerId"),
+    )
+    region.run_caches[number] = cache
+    answer = {"arn": cache.arn, "id": cache.id, "status": _status(cache), "tags": dict(cache.tags)}
+    region.tokens.remember("CreateRunCache", request, answer, now=now, settings=settings)
+    return answer
+
+
+def get_run_cache(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    cache = _visible(region, around, request["id"])
+    optional = {
+        "name": cache.name,
+        "description": cache.description,
+        "cacheBucketOwnerId": cache.bucket_owner_id,
+    }
+    return {
+        **_item(around, cache),
+        "tags": dict(cache.tags),
+        **{name: value for name, value in optional.items() if value is not None},
+    }
+
+
+def list_run_caches(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    after = start_of_page("ListRunCaches", request)
+
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, cache in region.run_caches.items():
+            if number > after and _is_visible(around, cache):
+                name = {} if cache.name is None else {"name": cache.name}
+                yield number, {**_item(around, cache), **name}
+
+    return page("ListRunCaches", request, rows(), size="maxResults", key="items")
+
+
+def update_run_cache(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    cache = _existing(region, around, request["id"])
+    cache.name = request.get("name", cache.name)
+    cache.description = request.get("description", cache.description)
+    cache.behavior = request.get("cacheBehavior", cache.behavior)
+    return {}
+
+
+def delete_run_cache(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    cache = _existing(region, around, request["id"])
+    now, submitter = around.clock.elapsed(), RegionSubmitter(region, around)
+    for batch in region.every_batch():
+        batch.advance(now, submitter)
+        if batch.uses_cache(cache.id, now):
+            raise conflict(f"Run cache {cache.id} is used by an active run")
+    cache.deleted = True
+    return {}
+
+
+def _check_bucket(region: Region, around: Surroundings, request: dict[str, Any]) -> None:
+    bucket = request["cacheS3Location"].removeprefix("s3://").partition("/")[0]
+    try:
+        owner = around.object_store.bucket_owner(bucket)
+        bucket_region = around.object_store.bucket_region(region.account_id, bucket)
+    except LookupError:
+        raise validation_error(f"The bucket {bucket} of cacheS3Location cannot be accessed") from None
+    expected = request.get("cacheBucketOwnerId", owner)
+    if owner != expected:
+        raise validation_error(f"The bucket {bucket} of cacheS3Location is not owned by {expected}")
+    if bucket_region != region.name:
+        raise validation_error(f"The bucket {bucket} of cacheS3Location is in {bucket_region}, not in {region.name}")
+
+
+def _item(around: Surroundings, cache: RunCache) -> dict[str, Any]:
+    return {
+        "arn": cache.arn,
+        "id": cache.id,
+        "cacheBehavior": cache.behavior,
+        "cacheS3Uri": f"{cache.location.removesuffix('/')}/{cache.uuid}/",
+        "creationTime": around.clock.at(cache.created_at),
+        "status": _status(cache),
+    }
+
+
+def _status(cache: RunCache) -> str:
+    return RunCacheStatus.DELETED if cache.deleted else RunCacheStatus.ACTIVE
+
+
+def _is_visible(around: Surroundings, cache: RunCache) -> bool:
+    if cache.deleted and not around.settings.show_deleted_run_caches:
+        return False
+    return around.clock.elapsed() >= cache.created_at + around.settings.run_cache_visible_after
+
+
+def _visible(region: Region, around: Surroundings, run_cache_id: str) -> RunCache:
+    cache = region.run_caches.get(int(run_cache_id))
+    if cache is None or not _is_visible(around, cache):
+        raise not_found("Run cache", run_cache_id)
+    return cache
+
+
+def _existing(region: Region, around: Surroundings, run_cache_id: str) -> RunCache:
+    cache = _visible(region, around, run_cache_id)
+    if cache.deleted:
+        raise not_found("Run cache", run_cache_id)
+    return cache

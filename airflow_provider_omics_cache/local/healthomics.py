@@ -1,0 +1,165 @@
+"""The local HealthOmics: what both doors lead to, and what a test holds in its hands."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from airflow_provider_omics_cache.local.clock import Clock
+from airflow_provider_omics_cache.local.errors import ConnectionDropped, ServiceError
+from airflow_provider_omics_cache.local.faults import Faults
+from airflow_provider_omics_cache.local.protocol import Protocol, Request, Response, error_answer
+from airflow_provider_omics_cache.local.region import Region, Surroundings, Workflow
+from airflow_provider_omics_cache.local.runs import describe_run
+from airflow_provider_omics_cache.local.s3 import MotoObjectStore
+from airflow_provider_omics_cache.local.service import OPERATIONS
+from airflow_provider_omics_cache.local.settings import Settings
+from airflow_provider_omics_cache.local.state import State, account_of
+
+log = logging.getLogger(__name__)
+
+_CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/\d+/([^/]+)/([^/]+)/aws4_request")
+
+
+class LocalHealthOmics:
+    """An in-memory HealthOmics.
+
+    :param speed: service seconds per real second; 0, the default, stands still.
+    """
+
+    def __init__(self, *, speed: float = 0.0) -> None:
+        #: Service time.
+        self.clock = Clock(speed=speed)
+        #: Durations, limits and assumptions.
+        self.settings = Settings()
+        #: What shall go wrong.
+        self.faults = Faults(clock=self.clock)
+        #: Requests that arrived, by name of the operation.
+        self.calls: Counter[str] = Counter()
+        #: Called with GetRun's answer and the ``runSettingId`` once for each run that has completed, when a
+        #: request first sees it.
+        self.on_run_completed: Callable[[dict[str, Any]], None] | None = None
+        self._lock = threading.RLock()
+        self._protocol = _protocol()
+        self._state = State()
+        self._around = Surroundings(
+            clock=self.clock,
+            settings=self.settings,
+            faults=self.faults,
+            object_store=MotoObjectStore(),
+            check_setting=self._protocol.check_setting,
+        )
+
+    @property
+    def operations(self) -> frozenset[str]:
+        """Names of the operations that are served: those that the installed botocore knows."""
+        return self._protocol.operations
+
+    def register_workflow(
+        self, workflow_id: str, *, parameter_template: dict[str, dict[str, Any]] | None = None
+    ) -> None:
+        """Make a workflow known, so that its runs are checked against its parameter template.
+
+        :param workflow_id: id of the workflow.
+        :param parameter_template: parameter names with their properties, as in CreateWorkflow; ``optional`` is
+            looked at. Default: takes any parameters.
+        """
+        self._around.workflows[workflow_id] = Workflow(parameter_template)
+
+    def delete_workflow(self, workflow_id: str) -> None:
+        """Make a workflow not exist: submissions of its runs fail."""
+        self._around.workflows[workflow_id] = None
+
+    def register_run_group(self, run_group_id: str) -> None:
+        """Make a run group known; that matters with ``settings.strict_run_groups``."""
+        self._around.run_groups[run_group_id] = True
+
+    def delete_run_group(self, run_group_id: str) -> None:
+        """Make a run group not exist: submissions of its runs fail."""
+        self._around.run_groups[run_group_id] = False
+
+    def forget_tokens(self) -> None:
+        """Forget every ``requestId``, as AWS does after some time."""
+        with self._lock:
+            for region in self._state.regions():
+                region.tokens.forget()
+
+    def reset(self) -> None:
+        """Forget run caches, batches, workflows, faults and counted calls. Clock and settings stay."""
+        with self._lock:
+            self._state.reset()
+            self._around.workflows.clear()
+            self._around.run_groups.clear()
+            self.faults.clear()
+            self.calls.clear()
+
+    def handle(self, request: Request, headers: Mapping[str, str]) -> Response:
+        """Answer a request.
+
+        :param request: the request.
+        :param headers: its headers, by lower-case name.
+        :raises ConnectionDropped: when the connection is to be closed without an answer.
+        """
+        try:
+            return self._handle(request, headers)
+        except ServiceError as error:
+            return error_answer(error)
+        except ConnectionDropped:
+            raise
+        except Exception:
+            log.exception("The local HealthOmics failed")
+            return error_answer(ServiceError("InternalServerException", "The local HealthOmics failed"))
+
+    def _handle(self, request: Request, headers: Mapping[str, str]) -> Response:
+        name = self._protocol.route(request)
+        with self._lock:
+            self.calls[name] += 1
+            self.clock.advance(self.clock.tick)
+        self.faults.before_call(name)
+        access_key, region_name, _ = credential_scope(headers)
+        account_id = account_of(access_key, headers.get("x-moto-account-id"))
+        parameters = self._protocol.read(name, request)
+        with self._lock:
+            region = self._state.region(account_id, region_name)
+            rate = self.settings.rate_limits.get(name)
+            if rate is not None:
+                region.spend_quota(name, per_second=rate, now=self.clock.elapsed())
+            answer = self._protocol.answer(name, OPERATIONS[name](region, self._around, parameters))
+            completed = self._completed_runs(region)
+        for run in completed:
+            if self.on_run_completed is not None:
+                self.on_run_completed(run)
+        self.faults.after_call(name)
+        return answer
+
+    def _completed_runs(self, region: Region) -> list[dict[str, Any]]:
+        if self.on_run_completed is None:
+            return []
+        now = self.clock.elapsed()
+        return [
+            {
+                **describe_run(region, self._around, batch, index, now),
+                "runSettingId": batch.runs.ids[index],
+            }
+            for batch in region.every_batch()
+            if batch.runs is not None
+            for index in batch.newly_ended(now)
+        ]
+
+
+def credential_scope(headers: Mapping[str, str]) -> tuple[str, str, str]:
+    """Return access key id, Region and service that a request was signed for."""
+    match = _CREDENTIAL.search(headers.get("authorization", ""))
+    if match is None:
+        raise ServiceError("AccessDeniedException", "The request is not signed")
+    return match[1], match[2], match[3]
+
+
+@functools.cache
+def _protocol() -> Protocol:
+    return Protocol(OPERATIONS)

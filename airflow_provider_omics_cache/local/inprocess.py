@@ -1,0 +1,101 @@
+"""The door for AWS clients of the same process."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Generator, Iterator
+from io import BytesIO
+from typing import Any
+from urllib.parse import urlsplit
+
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ConnectionClosedError
+from botocore.handlers import BUILTIN_HANDLERS
+from moto import mock_aws
+
+from airflow_provider_omics_cache.local.errors import ConnectionDropped
+from airflow_provider_omics_cache.local.healthomics import LocalHealthOmics
+from airflow_provider_omics_cache.local.protocol import Request, Response
+
+_HOST = re.compile(
+    r"((workflows|tags)-)?omics(-fips)?\.[a-z0-9-]+\.amazonaws\.com"
+    r"|vpce-[a-z0-9-]+\.(workflows|tags)-omics(-fips)?\.[a-z0-9-]+\.vpce\.amazonaws\.com"
+)
+_EVENT = "before-send.omics"
+
+_active: list[LocalHealthOmics] = []
+
+
+@contextlib.contextmanager
+def mock_healthomics(*, speed: float = 0.0) -> Iterator[LocalHealthOmics]:
+    """Serve HealthOmics in this process, and moto's mocks of the rest of AWS.
+
+    Every boto3 and aiobotocore client that is made inside talks to it, unless it has an endpoint of its own. Works as
+    a context manager and as a decorator.
+
+    :param speed: service seconds per real second; 0, the default, stands still until ``clock.advance``.
+    """
+    install()
+    with mock_aws():
+        local = LocalHealthOmics(speed=speed)
+        _active.append(local)
+        try:
+            yield local
+        finally:
+            _active.remove(local)
+
+
+def install() -> None:
+    """Let every botocore session that is made from now on find an active :func:`mock_healthomics`."""
+    if (_EVENT, _answer) not in BUILTIN_HANDLERS:
+        BUILTIN_HANDLERS.append((_EVENT, _answer))
+
+
+def patch_client(client: Any) -> None:
+    """Let a client find an active :func:`mock_healthomics` although its session was made before."""
+    client.meta.events.register(_EVENT, _answer)
+
+
+class _Content(bytes):
+    """A body that botocore reads, and that aiobotocore awaits."""
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        yield from ()
+        return bytes(self)
+
+
+class _Answer(AWSResponse):
+    def __init__(self, url: str, response: Response) -> None:
+        headers = {**response.headers, "Content-Length": str(len(response.body))}
+        super().__init__(url, response.status, headers, BytesIO(response.body))
+        self._content = _Content(response.body)
+
+    @property
+    def content(self) -> _Content:
+        return _Content(self._content)
+
+
+def _answer(request: Any, event_name: str, **_: Any) -> _Answer | None:
+    if not _active:
+        return None
+    local = _active[-1]
+    url = urlsplit(request.url)
+    if _HOST.fullmatch(url.hostname or "") is None or event_name.rpartition(".")[2] not in local.operations:
+        return None
+    # botocore asks every handler and takes the first answer: keep the others from acting on the request.
+    request.url = "https://answered.invalid/"
+    headers = {name.lower(): _text(value) for name, value in request.headers.items()}
+    body = request.body or b""
+    if not isinstance(body, str | bytes | bytearray):
+        body = body.read()
+    content = body.encode() if isinstance(body, str) else bytes(body)
+    try:
+        response = local.handle(Request(request.method, url.path, url.query, content), headers)
+    except ConnectionDropped:
+        raise ConnectionClosedError(endpoint_url=f"{url.scheme}://{url.netloc}") from None
+    return _Answer(url.geturl(), response)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value

@@ -1,0 +1,345 @@
+"""The wire: routes, reads, checks and answers requests as botocore's model of HealthOmics says (restJson1)."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import unicodedata
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from botocore.loaders import create_loader
+from botocore.model import OperationModel, ServiceModel, Shape, StructureShape
+
+from airflow_provider_omics_cache.local.errors import ServiceError, shorten, validation_error
+
+_SHOWN_ERRORS = 20
+_HIDDEN_MEMBERS = frozenset({"sessionPolicy"})
+_LABEL = re.compile(r"\{(\w+)\}")
+_UNICODE_CLASS = re.compile(r"\[((?:\\p\{[LMZSNP]\}|\|\||\\[tnr])+)\]\+")
+_ESCAPES = {r"\t": "\t", r"\n": "\n", r"\r": "\r"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request, as far as the service looks at it.
+
+    :param method: HTTP method.
+    :param path: path as it was sent, percent-encoded.
+    :param query: query string without the question mark.
+    :param body: body.
+    """
+
+    method: str
+    path: str
+    query: str = ""
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Protocol:
+    """Between bytes and the service's parameters.
+
+    :param operations: names of the operations that are served; those that the installed botocore does not
+        know are left out.
+    """
+
+    def __init__(self, operations: Iterable[str]) -> None:
+        self._model = ServiceModel(create_loader().load_service_model("omics", "service-2"), "omics")
+        known = set(self._model.operation_names)
+        self._operations = {name: self._model.operation_model(name) for name in operations if name in known}
+        routes = sorted(self._operations.values(), key=lambda model: model.http["requestUri"].count("{"))
+        self._routes = [(model.http["method"], _path_pattern(model.http["requestUri"]), model.name) for model in routes]
+
+    @property
+    def operations(self) -> frozenset[str]:
+        """Names of the operations that can be served."""
+        return frozenset(self._operations)
+
+    def route(self, request: Request) -> str:
+        """Return the name of the operation that is meant."""
+        for method, pattern, name in self._routes:
+            if method == request.method and pattern.fullmatch(request.path):
+                return name
+        raise ServiceError(
+            "UnknownOperationException",
+            f"The local HealthOmics has no operation for {request.method} {shorten(request.path)}",
+        )
+
+    def read(self, name: str, request: Request) -> dict[str, Any]:
+        """Return the parameters of a request, all of them checked."""
+        model = self._operations[name]
+        shape = model.input_shape
+        if shape is None:
+            return {}
+        given = self._given(model, shape, request)
+        errors: list[str] = []
+        parameters = _checked_structure(shape, given, "", errors)
+        _raise_if_any(errors)
+        return parameters
+
+    def check_setting(self, value: Any, path: str) -> dict[str, Any]:
+        """Return one run setting of a settings file, checked like an inline one."""
+        errors: list[str] = []
+        setting: dict[str, Any] = _checked(self._setting_shape, value, path, errors)
+        _raise_if_any(errors)
+        return setting
+
+    @functools.cached_property
+    def _setting_shape(self) -> Shape:
+        return self._model.shape_for("InlineSetting")
+
+    def answer(self, name: str, output: Mapping[str, Any]) -> Response:
+        """Return the answer of a call that succeeded."""
+        model = self._operations[name]
+        status = int(model.http.get("responseCode", 200))
+        body = b""
+        if model.output_shape is not None and model.output_shape.members:
+            body = json.dumps(output, default=_timestamp, separators=(",", ":")).encode()
+        return Response(status, body, _headers(body))
+
+    def _given(self, model: OperationModel, shape: StructureShape, request: Request) -> dict[str, Any]:
+        given: dict[str, Any] = {}
+        labels = _labels(model.http["requestUri"], request.path)
+        query: dict[str, list[str]] = {}
+        for key, value in parse_qsl(request.query, keep_blank_values=True):
+            query.setdefault(key, []).append(value)
+        in_body = {}
+        for member, member_shape in shape.members.items():
+            location = member_shape.serialization.get("location")
+            wire_name = member_shape.serialization.get("name", member)
+            if location == "uri":
+                given[member] = labels[wire_name]
+            elif location == "querystring":
+                if wire_name in query:
+                    given[member] = _from_query(member_shape, query[wire_name])
+            else:
+                in_body[member] = wire_name
+        if in_body:
+            body = _read_json(request.body)
+            given.update({m: body[w] for m, w in in_body.items() if w in body})
+        return given
+
+
+def error_answer(error: ServiceError) -> Response:
+    """Return the answer of a call that failed."""
+    body = json.dumps({"message": error.message}).encode()
+    return Response(error.status, body, {**_headers(body), "x-amzn-ErrorType": error.code})
+
+
+def _headers(body: bytes) -> dict[str, str]:
+    headers = {"x-amzn-RequestId": str(uuid.uuid4())}
+    if body:
+        headers["Content-Type"] = "application/json"
+    return headers
+
+
+def _timestamp(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03d}Z"
+    raise TypeError(f"{type(value).__name__} has no place in an answer")
+
+
+def _path_pattern(uri: str) -> re.Pattern[str]:
+    # An ARN holds slashes, which some servers decode before we see the path.
+    return re.compile(_LABEL.sub(lambda m: f"(?P<{m[1]}>.+)" if m[1].endswith("Arn") else f"(?P<{m[1]}>[^/]+)", uri))
+
+
+def _labels(uri: str, path: str) -> dict[str, str]:
+    match = _path_pattern_cached(uri).fullmatch(path)
+    return {} if match is None else {name: unquote(value) for name, value in match.groupdict().items()}
+
+
+_path_pattern_cached = functools.cache(_path_pattern)
+
+
+def _from_query(shape: Shape, values: list[str]) -> Any:
+    if shape.type_name == "list":
+        return values
+    value = values[0]
+    if shape.type_name in ("integer", "long") and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+        return int(value)
+    return value
+
+
+def _read_json(body: bytes) -> dict[str, Any]:
+    if not body:
+        return {}
+    try:
+        content = json.loads(body.decode("utf-8"), parse_constant=_not_json, parse_float=_finite)
+    except (ValueError, RecursionError):
+        raise validation_error("The request body is not valid JSON") from None
+    if not isinstance(content, dict):
+        raise validation_error("The request body is not a JSON object")
+    return content
+
+
+def _not_json(constant: str) -> Any:
+    raise ValueError(constant)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(text)
+    return number
+
+
+def _raise_if_any(errors: list[str]) -> None:
+    if errors:
+        noun = "error" if len(errors) == 1 else "errors"
+        shown = "; ".join(errors[:_SHOWN_ERRORS])
+        raise validation_error(f"{len(errors)} validation {noun} detected: {shown}")
+
+
+def _checked(shape: Shape, value: Any, path: str, errors: list[str]) -> Any:
+    if shape.metadata.get("document"):
+        return value
+    checker = _CHECKERS.get(shape.type_name)
+    if checker is None:
+        return value
+    return checker(shape, value, path, errors)
+
+
+def _checked_structure(shape: Any, value: Any, path: str, errors: list[str]) -> Any:
+    if not isinstance(value, dict):
+        return _fail(errors, value, path, "Member must be a structure")
+    given = {name: value[name] for name in shape.members if value.get(name) is not None}
+    for name in shape.required_members:
+        if name not in given:
+            _fail(errors, None, _join(path, name), "Member must not be null")
+    if shape.metadata.get("union") and len(given) != 1:
+        names = ", ".join(shape.members)
+        _fail(errors, sorted(given), path, f"Member must have exactly one of: [{names}]")
+    return {name: _checked(shape.members[name], item, _join(path, name), errors) for name, item in given.items()}
+
+
+def _checked_list(shape: Any, value: Any, path: str, errors: list[str]) -> Any:
+    if not isinstance(value, list):
+        return _fail(errors, value, path, "Member must be a list")
+    _check_length(shape, value, path, errors)
+    if len(value) > shape.metadata.get("max", len(value)):
+        return value
+    checked = []
+    for number, item in enumerate(value, start=1):
+        item_path = f"{path}.{number}.member"
+        if item is None:
+            _fail(errors, None, item_path, "Member must not be null")
+        else:
+            checked.append(_checked(shape.member, item, item_path, errors))
+    return checked
+
+
+def _checked_map(shape: Any, value: Any, path: str, errors: list[str]) -> Any:
+    if not isinstance(value, dict):
+        return _fail(errors, value, path, "Member must be a map")
+    _check_length(shape, value, path, errors)
+    checked = {}
+    for key, item in value.items():
+        _checked(shape.key, key, f"{path}.key", errors)
+        item_path = f"{path}.{shorten(key)}.member"
+        if item is None:
+            _fail(errors, None, item_path, "Member must not be null")
+        else:
+            checked[key] = _checked(shape.value, item, item_path, errors)
+    return checked
+
+
+def _checked_string(shape: Any, value: Any, path: str, errors: list[str]) -> Any:
+    if not isinstance(value, str):
+        return _fail(errors, value, path, "Member must be a string")
+    _check_length(shape, value, path, errors)
+    enum = shape.metadata.get("enum")
+    if enum and value not in enum:
+        _fail(errors, value, path, f"Member must satisfy enum value set: [{', '.join(enum)}]")
+    pattern = shape.metadata.get("pattern")
+    if pattern and not matcher(pattern)(value):
+        _fail(errors, value, path, f"Member must satisfy regular expression pattern: {pattern}")
+    return value
+
+
+def _checked_integer(shape: Any, value: Any, path: str, errors: list[str]) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return _fail(errors, value, path, "Member must be an integer")
+    for bound, wrong, words in (
+        ("min", value.__lt__, "greater than or equal to"),
+        ("max", value.__gt__, "less than or equal to"),
+    ):
+        limit = shape.metadata.get(bound)
+        if limit is not None and wrong(limit):
+            _fail(errors, value, path, f"Member must have value {words} {limit}")
+    return value
+
+
+def _checked_boolean(shape: Any, value: Any, path: str, errors: list[str]) -> Any:
+    if not isinstance(value, bool):
+        return _fail(errors, value, path, "Member must be a boolean")
+    return value
+
+
+_CHECKERS: dict[str, Callable[[Any, Any, str, list[str]], Any]] = {
+    "structure": _checked_structure,
+    "list": _checked_list,
+    "map": _checked_map,
+    "string": _checked_string,
+    "integer": _checked_integer,
+    "long": _checked_integer,
+    "boolean": _checked_boolean,
+}
+
+
+def _check_length(shape: Shape, value: Any, path: str, errors: list[str]) -> None:
+    at_least, at_most = shape.metadata.get("min"), shape.metadata.get("max")
+    if at_least is not None and len(value) < at_least:
+        _fail(errors, value, path, f"Member must have length greater than or equal to {at_least}")
+    if at_most is not None and len(value) > at_most:
+        _fail(errors, value, path, f"Member must have length less than or equal to {at_most}")
+
+
+def _fail(errors: list[str], value: Any, path: str, constraint: str) -> Any:
+    if value is None:
+        shown = "null"
+    elif path.rpartition(".")[2] in _HIDDEN_MEMBERS:
+        shown = "'***'"
+    else:
+        shown = f"'{shorten(value if isinstance(value, str) else json.dumps(value))}'"
+    errors.append(f"Value {shown} at '{path}' failed to satisfy constraint: {constraint}")
+    return None
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+@functools.cache
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Return the check for a pattern of the model, some of which Python's ``re`` does not know."""
+    unicode_class = _UNICODE_CLASS.fullmatch(pattern)
+    if unicode_class is None:
+        compiled = re.compile(pattern)
+        return lambda value: compiled.fullmatch(value) is not None
+    tokens = re.findall(r"\\p\{([LMZSNP])\}|(\\[tnr])", unicode_class[1])
+    categories = {category for category, _ in tokens if category}
+    extra = {_ESCAPES[escape] for _, escape in tokens if escape}
+
+    def matches(value: str) -> bool:
+        if value.isascii() and value.isprintable():
+            return bool(value)
+        return bool(value) and all(
+            unicodedata.category(character)[0] in categories or character in extra for character in value
+        )
+
+    return matches

@@ -1,0 +1,45 @@
+"""pytest fixtures of the local HealthOmics. Importing this module imports nothing but pytest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from airflow_provider_omics_cache.local.healthomics import LocalHealthOmics
+    from airflow_provider_omics_cache.local.wsgi import LocalHealthOmicsServer
+
+_REGION = "us-east-1"
+_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_SESSION_TOKEN": "testing",
+    "AWS_DEFAULT_REGION": _REGION,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(
+        {"conn_type": "aws", "login": "testing", "password": "testing", "extra": {"region_name": _REGION}}
+    ),
+}
+
+
+@pytest.fixture
+def local_healthomics(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHealthOmics]:
+    """A local HealthOmics in this process; AWS clients and the connection ``aws_default`` reach it."""
+    from airflow_provider_omics_cache.local import mock_healthomics
+
+    for name, value in _ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with mock_healthomics() as local:
+        yield local
+
+
+@pytest.fixture
+def local_healthomics_server() -> Iterator[LocalHealthOmicsServer]:
+    """A local HealthOmics behind HTTP; see its ``url``, ``airflow_connection`` and ``client_kwargs``."""
+    from airflow_provider_omics_cache.local import serve
+
+    with serve(port=0) as server:
+        yield server

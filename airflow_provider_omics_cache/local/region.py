@@ -1,0 +1,127 @@
+"""What one account has in one Region."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from airflow_provider_omics_cache.local.batch import Batch
+from airflow_provider_omics_cache.local.clock import Clock
+from airflow_provider_omics_cache.local.errors import ServiceError
+from airflow_provider_omics_cache.local.faults import Faults
+from airflow_provider_omics_cache.local.settings import Settings
+from airflow_provider_omics_cache.local.tokens import RequestTokens
+
+
+class ObjectStore(Protocol):
+    """What the service asks of S3. Every method raises ``LookupError`` when there is no such thing."""
+
+    def read(self, account_id: str, uri: str) -> tuple[bytes, str]:
+        """Return content and ETag of an object."""
+
+    def etag(self, account_id: str, uri: str) -> str:
+        """Return the ETag of an object."""
+
+    def bucket_owner(self, bucket: str) -> str:
+        """Return the account of a bucket."""
+
+    def bucket_region(self, account_id: str, bucket: str) -> str:
+        """Return the Region of a bucket."""
+
+
+class SettingChecker(Protocol):
+    """Checks one run setting of a settings file."""
+
+    def __call__(self, value: Any, path: str) -> dict[str, Any]:
+        """Return the setting; raise a ValidationException."""
+
+
+@dataclass
+class Workflow:
+    """A workflow that the service knows.
+
+    :param parameter_template: parameter names with their properties, of which ``optional`` is looked at; None
+        takes any parameters.
+    """
+
+    parameter_template: dict[str, dict[str, Any]] | None = None
+
+
+@dataclass
+class Surroundings:
+    """What every Region shares."""
+
+    clock: Clock
+    settings: Settings
+    faults: Faults
+    object_store: ObjectStore
+    check_setting: SettingChecker
+    #: By workflow id; None stands for a deleted workflow.
+    workflows: dict[str, Workflow | None] = field(default_factory=dict)
+    #: By run group id; False stands for a deleted run group.
+    run_groups: dict[str, bool] = field(default_factory=dict)
+    #: Ids differ between Regions, so that asking the wrong one finds nothing.
+    ids: Iterator[int] = field(default_factory=lambda: itertools.count(1_000_001))
+
+
+@dataclass
+class RunCache:
+    """A run cache."""
+
+    id: str
+    arn: str
+    location: str
+    uuid: str
+    behavior: str
+    created_at: float
+    tags: dict[str, str]
+    name: str | None = None
+    description: str | None = None
+    bucket_owner_id: str | None = None
+    deleted: bool = False
+
+
+class Region:
+    """Run caches and batches of one account in one Region."""
+
+    def __init__(self, account_id: str, name: str, partition: str) -> None:
+        self.account_id = account_id
+        self.name = name
+        self.partition = partition
+        self.run_caches: dict[int, RunCache] = {}
+        self.batches: dict[int, Batch] = {}
+        #: Batches that DeleteBatch has removed; their runs are still there.
+        self.removed_batches: dict[int, Batch] = {}
+        self.tokens = RequestTokens()
+        self.freed_run_numbers: list[int] = []
+        self._used_quota: dict[str, tuple[float, float]] = {}
+
+    def every_batch(self) -> Iterator[Batch]:
+        """Every batch that may have runs, in the order of their creation."""
+        yield from sorted([*self.removed_batches.values(), *self.batches.values()], key=lambda batch: batch.number)
+
+    def arn(self, resource: str) -> str:
+        """Return the ARN of a resource such as ``runCache/123``."""
+        return f"arn:{self.partition}:omics:{self.name}:{self.account_id}:{resource}"
+
+    def spend_quota(self, operation: str, *, per_second: float, now: float) -> None:
+        """Count a call; raise ThrottlingException when there were too many."""
+        burst = max(per_second, 1.0)
+        left, counted_at = self._used_quota.get(operation, (burst, now))
+        left = min(burst, left + (now - counted_at) * per_second)
+        if left < 1.0:
+            self._used_quota[operation] = (left, now)
+            raise ServiceError("ThrottlingException", "Rate exceeded")
+        self._used_quota[operation] = (left - 1.0, now)
+
+
+def new_uuid() -> str:
+    """Return an id of the form that AWS prints, which is no RFC 4122 version 4."""
+    return as_uuid(secrets.token_hex(16))
+
+
+def as_uuid(digits: str) -> str:
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:32]}"

@@ -1,0 +1,165 @@
+"""The run operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from airflow_provider_omics_cache.local.batch import FINISHED_RUN_STATES, Batch
+from airflow_provider_omics_cache.local.errors import ServiceError, not_found
+from airflow_provider_omics_cache.local.paging import page, start_of_page
+from airflow_provider_omics_cache.local.region import Region, Surroundings
+from airflow_provider_omics_cache.local.submission import RegionSubmitter
+from airflow_provider_omics_cache.states import RunStatus
+
+# A position in ListRuns is the batch's place times this, plus the run's place in it.
+_RUNS_PER_BATCH = 1_000_000
+_SAME_IN_BOTH = (
+    "workflowId",
+    "workflowType",
+    "workflowOwnerId",
+    "workflowVersionName",
+    "roleArn",
+    "cacheId",
+    "cacheBehavior",
+    "runGroupId",
+    "storageCapacity",
+    "storageType",
+    "logLevel",
+    "retentionMode",
+    "networkingMode",
+    "scratchStorageMode",
+    "sessionPolicy",
+)
+_OVERRIDDEN = ("name", "outputUri", "priority", "engineSettings")
+
+
+def get_run(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    batch, index, now = _find(region, around, request["id"])
+    return describe_run(region, around, batch, index, now)
+
+
+def describe_run(region: Region, around: Surroundings, batch: Batch, index: int, now: float) -> dict[str, Any]:
+    """Return the answer of GetRun."""
+    assert batch.runs is not None
+    run_id, uuid = str(batch.run_numbers[index]), batch.run_uuid(index)
+    run, default = batch.runs[index], batch.default
+    merged = {**default, **run}
+    output_uri = merged["outputUri"]
+    answer = {
+        "arn": region.arn(f"run/{run_id}"),
+        "id": run_id,
+        "uuid": uuid,
+        "batchId": str(batch.number),
+        "runOutputUri": f"{output_uri.rstrip('/')}/{run_id}/{uuid}",
+        "startedBy": region.arn("user/local").replace(":omics:", ":iam:").replace(f":{region.name}:", "::"),
+        "tags": dict(batch.tags_of_run(index)),
+        "logLocation": _log_location(region, run_id),
+        **{name: default[name] for name in _SAME_IN_BOTH if name in default},
+        **{name: merged[name] for name in _OVERRIDDEN if name in merged},
+        **_progress(around, batch, index, now),
+    }
+    if "parameters" in merged:
+        answer["parameters"] = {**default.get("parameters", {}), **run.get("parameters", {})}
+    if answer["status"] == RunStatus.FAILED:
+        answer["failureReason"] = batch.run_failures[index]
+        answer["statusMessage"] = f"The run failed on demand: {batch.run_failures[index]}"
+    return answer
+
+
+def list_runs(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    after = start_of_page("ListRuns", request)
+    rows = _rows(region, around, after, request)
+    return page("ListRuns", request, rows, size="maxResults", key="items")
+
+
+def cancel_run(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    batch, index, now = _find(region, around, request["id"])
+    status = batch.run_status(index, now)
+    if status in FINISHED_RUN_STATES:
+        raise _wrong_state(around, request["id"], status, "cancelled")
+    batch.cancel_run(index, now)
+    return {}
+
+
+def delete_run(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    batch, index, now = _find(region, around, request["id"])
+    status = batch.run_status(index, now)
+    if status not in FINISHED_RUN_STATES:
+        raise _wrong_state(around, request["id"], status, "deleted")
+    batch.delete_run(index)
+    region.freed_run_numbers.append(int(request["id"]))
+    return {}
+
+
+def _find(region: Region, around: Surroundings, run_id: str) -> tuple[Batch, int, float]:
+    now, number = around.clock.elapsed(), int(run_id)
+    for batch in region.every_batch():
+        batch.advance(now, RegionSubmitter(region, around))
+    for batch in region.every_batch():
+        index = batch.run_indexes.get(number)
+        if index is not None and batch.run_status(index, now) != RunStatus.DELETED:
+            return batch, index, now
+    raise not_found("Run", run_id)
+
+
+def _rows(
+    region: Region, around: Surroundings, after: int, request: dict[str, Any]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    now, submitter = around.clock.elapsed(), RegionSubmitter(region, around)
+    for batch in region.every_batch():
+        first = batch.number * _RUNS_PER_BATCH
+        if after >= first + _RUNS_PER_BATCH or request.get("batchId", str(batch.number)) != str(batch.number):
+            continue
+        if request.get("runGroupId", batch.default.get("runGroupId")) != batch.default.get("runGroupId"):
+            continue
+        batch.advance(now, submitter)
+        for index in range(max(0, after - first), batch.submitted):
+            if not batch.was_started(index):
+                continue
+            status = batch.run_status(index, now)
+            if status == RunStatus.DELETED or request.get("status", status) != status:
+                continue
+            item = _item(region, around, batch, index, now)
+            if request.get("name", item.get("name")) == item.get("name"):
+                yield first + index + 1, item
+
+
+def _item(region: Region, around: Surroundings, batch: Batch, index: int, now: float) -> dict[str, Any]:
+    assert batch.runs is not None
+    run_id = str(batch.run_numbers[index])
+    merged = {**batch.default, **batch.runs[index]}
+    names = ("name", "priority", "workflowId", "workflowVersionName", "storageCapacity", "storageType")
+    return {
+        "arn": region.arn(f"run/{run_id}"),
+        "id": run_id,
+        "batchId": str(batch.number),
+        **{name: merged[name] for name in names if name in merged},
+        **_progress(around, batch, index, now),
+    }
+
+
+def _progress(around: Surroundings, batch: Batch, index: int, now: float) -> dict[str, Any]:
+    status = batch.run_status(index, now)
+    progress: dict[str, Any] = {
+        "status": status,
+        "creationTime": around.clock.at(batch.submission_time(index)),
+    }
+    end_time = batch.end_time(index)
+    if batch.start_time(index) <= min(now, end_time):
+        progress["startTime"] = around.clock.at(batch.start_time(index))
+    if status in FINISHED_RUN_STATES:
+        progress["stopTime"] = around.clock.at(end_time)
+    return progress
+
+
+def _log_location(region: Region, run_id: str) -> dict[str, str]:
+    group = region.arn("log-group:/aws/omics/WorkflowLog").replace(":omics:", ":logs:")
+    return {
+        "engineLogStream": f"{group}:log-stream:run/{run_id}/engine",
+        "runLogStream": f"{group}:log-stream:run/{run_id}",
+    }
+
+
+def _wrong_state(around: Surroundings, run_id: str, status: str, change: str) -> ServiceError:
+    return ServiceError(around.settings.wrong_state_error, f"Run {run_id} is {status} and cannot be {change}")
