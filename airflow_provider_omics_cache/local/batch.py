@@ -7,7 +7,6 @@ few bisections.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from array import array
 from bisect import bisect_left, insort
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 
 from airflow_provider_omics_cache.local.errors import ServiceError
 from airflow_provider_omics_cache.local.faults import Faults
+from airflow_provider_omics_cache.local.ids import derived_uuid
 from airflow_provider_omics_cache.local.run_overrides import RunOverrides
 from airflow_provider_omics_cache.local.settings import Settings
 from airflow_provider_omics_cache.states import BatchStatus, RunStatus, SubmissionStatus
@@ -454,8 +454,7 @@ class Batch:
 
     def run_uuid(self, index: int) -> str:
         """Return the uuid of a run."""
-        digits = hashlib.md5(f"{self.uuid}/{index}".encode(), usedforsecurity=False).hexdigest()
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        return derived_uuid(f"{self.uuid}/{index}")
 
     def _is_living(self, index: int) -> bool:
         place = bisect_left(self._living, index)

@@ -8,8 +8,9 @@ from typing import Any
 
 from airflow_provider_omics_cache.local.batch import Batch
 from airflow_provider_omics_cache.local.errors import ServiceError, not_found, validation_error
+from airflow_provider_omics_cache.local.ids import new_uuid
 from airflow_provider_omics_cache.local.paging import page, start_of_page
-from airflow_provider_omics_cache.local.region import Region, Surroundings, new_uuid
+from airflow_provider_omics_cache.local.region import Region, Surroundings
 from airflow_provider_omics_cache.local.submission import RegionSubmitter, check_documents
 from airflow_provider_omics_cache.local.tags import check_tags
 from airflow_provider_omics_cache.states import BatchStatus, SubmissionStatus
@@ -29,6 +30,7 @@ _BEFORE_SUBMITTING = frozenset({BatchStatus.CREATING, BatchStatus.PENDING})
 
 
 def start_run_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """StartRunBatch."""
     now, settings = around.clock.elapsed(), around.settings
     replayed = region.tokens.find("StartRunBatch", request, now=now, settings=settings)
     if replayed is not None:
@@ -66,6 +68,7 @@ def start_run_batch(region: Region, around: Surroundings, request: dict[str, Any
 
 
 def get_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """GetBatch."""
     batch, now = _find(region, around, request)
     status = batch.status(now)
     counted_at = now - around.faults.age_of_counts()
@@ -96,6 +99,7 @@ def get_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> 
 
 
 def list_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """ListBatch."""
     _check_one_filter(request, ("status", "name", "runGroupId"))
     after, now = start_of_page("ListBatch", request), around.clock.elapsed()
     submitter = RegionSubmitter(region, around)
@@ -126,6 +130,7 @@ def list_batch(region: Region, around: Surroundings, request: dict[str, Any]) ->
 
 
 def list_runs_in_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """ListRunsInBatch."""
     _check_one_filter(request, ("submissionStatus", "runSettingId", "runId"))
     batch, _ = _find(region, around, request)
     after = start_of_page("ListRunsInBatch", request)
@@ -139,6 +144,7 @@ def list_runs_in_batch(region: Region, around: Surroundings, request: dict[str, 
 
 
 def cancel_run_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """CancelRunBatch."""
     batch, now = _find(region, around, request)
     _check_state(around, batch, now, _CANCELLABLE, "cancelled")
     batch.cancel(now, around.faults.cancel_fails)
@@ -146,6 +152,7 @@ def cancel_run_batch(region: Region, around: Surroundings, request: dict[str, An
 
 
 def delete_run_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """DeleteRunBatch."""
     batch, now = _find(region, around, request)
     _check_state(around, batch, now, _RUNS_DELETABLE, "deleted with its runs")
     region.freed_run_numbers += batch.delete_runs(now, around.faults.delete_fails)
@@ -153,6 +160,7 @@ def delete_run_batch(region: Region, around: Surroundings, request: dict[str, An
 
 
 def delete_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """DeleteBatch."""
     batch, now = _find(region, around, request)
     _check_state(around, batch, now, _DELETABLE, "deleted")
     region.removed_batches[batch.number] = region.batches.pop(batch.number)

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from airflow_provider_omics_cache.local.errors import ServiceError, conflict, not_found, validation_error
+from airflow_provider_omics_cache.local.ids import new_uuid
 from airflow_provider_omics_cache.local.paging import page, start_of_page
-from airflow_provider_omics_cache.local.region import Region, RunCache, Surroundings, new_uuid
+from airflow_provider_omics_cache.local.region import Region, RunCache, Surroundings
 from airflow_provider_omics_cache.local.submission import RegionSubmitter
 from airflow_provider_omics_cache.local.tags import check_tags
 from airflow_provider_omics_cache.states import RunCacheStatus
 
 
 def create_run_cache(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """CreateRunCache."""
     now, settings = around.clock.elapsed(), around.settings
     replayed = region.tokens.find("CreateRunCache", request, now=now, settings=settings)
     if replayed is not None:
@@ -48,6 +50,7 @@ def create_run_cache(region: Region, around: Surroundings, request: dict[str, An
 
 
 def get_run_cache(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """GetRunCache."""
     cache = _visible(region, around, request["id"])
     optional = {
         "name": cache.name,
@@ -62,6 +65,7 @@ def get_run_cache(region: Region, around: Surroundings, request: dict[str, Any])
 
 
 def list_run_caches(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """ListRunCaches."""
     after = start_of_page("ListRunCaches", request)
 
     def rows() -> Iterator[tuple[int, dict[str, Any]]]:
@@ -74,6 +78,7 @@ def list_run_caches(region: Region, around: Surroundings, request: dict[str, Any
 
 
 def update_run_cache(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """UpdateRunCache."""
     cache = _existing(region, around, request["id"])
     cache.name = request.get("name", cache.name)
     cache.description = request.get("description", cache.description)
@@ -82,6 +87,7 @@ def update_run_cache(region: Region, around: Surroundings, request: dict[str, An
 
 
 def delete_run_cache(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """DeleteRunCache."""
     cache = _existing(region, around, request["id"])
     now, submitter = around.clock.elapsed(), RegionSubmitter(region, around)
     for batch in region.every_batch():

@@ -30,19 +30,22 @@ class ServiceError(Exception):
         self.status = STATUS_OF_CODE.get(code, 400) if status is None else status
 
 
-class ConnectionDropped(Exception):  # noqa: N818
+class ConnectionDropped(Exception):
     """The connection is closed without an answer."""
 
 
 def validation_error(message: str) -> ServiceError:
+    """A request breaks a rule."""
     return ServiceError("ValidationException", message)
 
 
 def not_found(kind: str, identifier: str) -> ServiceError:
+    """What a request names does not exist."""
     return ServiceError("ResourceNotFoundException", f"{kind} {shorten(identifier)} does not exist")
 
 
 def conflict(message: str) -> ServiceError:
+    """The state of a resource does not allow the request."""
     return ServiceError("ConflictException", message)
 
 

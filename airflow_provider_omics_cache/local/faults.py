@@ -252,9 +252,10 @@ class Faults:
             return
         with self._lock:
             for fault in self._calls:
-                if fault.effect == "drop_after" and fault.concerns(operation):
-                    if fault.strikes(self._random.random):
-                        raise ConnectionDropped()
+                if fault.effect != "drop_after" or not fault.concerns(operation):
+                    continue
+                if fault.strikes(self._random.random):
+                    raise ConnectionDropped()
 
     def submission_failure(self, run_setting_id: str) -> tuple[str, str] | None:
         """Reason and message when the submission of this run is to fail."""

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.exceptions import ConnectionClosedError
 from botocore.handlers import BUILTIN_HANDLERS
 from moto import mock_aws
@@ -67,7 +68,9 @@ class _Content(bytes):
 
 class _Answer(AWSResponse):
     def __init__(self, url: str, response: Response) -> None:
-        headers = {**response.headers, "Content-Length": str(len(response.body))}
+        headers = HTTPHeaders()
+        for name, value in response.headers.items():
+            headers[name] = value
         super().__init__(url, response.status, headers, BytesIO(response.body))
         self._content = _Content(response.body)
 

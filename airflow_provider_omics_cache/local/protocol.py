@@ -87,7 +87,7 @@ class Protocol:
             return {}
         given = self._given(model, shape, request)
         errors: list[str] = []
-        parameters = _checked_structure(shape, given, "", errors)
+        parameters: dict[str, Any] = _checked_structure(shape, given, "", errors)
         _raise_if_any(errors)
         return parameters
 

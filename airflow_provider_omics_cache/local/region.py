@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -116,12 +115,3 @@ class Region:
             self._used_quota[operation] = (left, now)
             raise ServiceError("ThrottlingException", "Rate exceeded")
         self._used_quota[operation] = (left - 1.0, now)
-
-
-def new_uuid() -> str:
-    """Return an id of the form that AWS prints, which is no RFC 4122 version 4."""
-    return as_uuid(secrets.token_hex(16))
-
-
-def as_uuid(digits: str) -> str:
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:32]}"

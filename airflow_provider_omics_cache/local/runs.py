@@ -35,6 +35,7 @@ _OVERRIDDEN = ("name", "outputUri", "priority", "engineSettings")
 
 
 def get_run(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """GetRun."""
     batch, index, now = _find(region, around, request["id"])
     return describe_run(region, around, batch, index, now)
 
@@ -68,12 +69,14 @@ def describe_run(region: Region, around: Surroundings, batch: Batch, index: int,
 
 
 def list_runs(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """ListRuns."""
     after = start_of_page("ListRuns", request)
     rows = _rows(region, around, after, request)
     return page("ListRuns", request, rows, size="maxResults", key="items")
 
 
 def cancel_run(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """CancelRun."""
     batch, index, now = _find(region, around, request["id"])
     status = batch.run_status(index, now)
     if status in FINISHED_RUN_STATES:
@@ -83,6 +86,7 @@ def cancel_run(region: Region, around: Surroundings, request: dict[str, Any]) ->
 
 
 def delete_run(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """DeleteRun."""
     batch, index, now = _find(region, around, request["id"])
     status = batch.run_status(index, now)
     if status not in FINISHED_RUN_STATES:

@@ -11,8 +11,6 @@ from botocore.exceptions import ClientError, ParamValidationError
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.s3.models import s3_backends
 
-_SIGNED_WITH = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-
 
 class MotoObjectStore:
     """The S3 that the service looks into."""
@@ -57,9 +55,13 @@ def _call(operation: str, account_id: str, **parameters: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=16)
 def _client(account_id: str) -> Any:
-    session = boto3.session.Session(region_name="us-east-1", **_SIGNED_WITH)
-    client = session.client(
-        "s3", endpoint_url="https://s3.amazonaws.com", config=Config(retries={"total_max_attempts": 1})
+    client: Any = boto3.session.Session().client(
+        "s3",
+        region_name="us-east-1",
+        endpoint_url="https://s3.amazonaws.com",
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+        config=Config(retries={"total_max_attempts": 1}),
     )
     stubber = BotocoreStubber()
     stubber.enabled = True

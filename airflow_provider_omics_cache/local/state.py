@@ -23,21 +23,21 @@ class State:
     """State of all accounts and Regions."""
 
     def __init__(self) -> None:
-        self._backends = BackendDict(OmicsBackend, "omics")
+        self._backends: BackendDict[OmicsBackend] = BackendDict(OmicsBackend, "omics")
 
     def region(self, account_id: str, region_name: str) -> Region:
         """Return what an account has in a Region."""
         try:
-            region: Region = self._backends[account_id][region_name].region
+            backend = self._backends[account_id][region_name]
         except KeyError:
             raise ServiceError(
                 "AccessDeniedException", f"HealthOmics is not offered in Region {shorten(region_name)}"
             ) from None
-        return region
+        return backend.region
 
     def regions(self) -> list[Region]:
         """Return everything that has been used."""
-        return [backend.region for _, _, backend in self._backends.iter_backends()]
+        return [backend.region for account in self._backends.values() for backend in account.values()]
 
     def reset(self) -> None:
         """Forget everything."""

@@ -21,6 +21,7 @@ def check_tags(tags: dict[str, str]) -> None:
 
 
 def tag_resource(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """TagResource."""
     tags = _tags_of(region, around, request["resourceArn"])
     check_tags({**tags, **request["tags"]})
     tags.update(request["tags"])
@@ -28,6 +29,7 @@ def tag_resource(region: Region, around: Surroundings, request: dict[str, Any]) 
 
 
 def untag_resource(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """UntagResource."""
     tags = _tags_of(region, around, request["resourceArn"])
     for key in request["tagKeys"]:
         tags.pop(key, None)
@@ -35,6 +37,7 @@ def untag_resource(region: Region, around: Surroundings, request: dict[str, Any]
 
 
 def list_tags_for_resource(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+    """ListTagsForResource."""
     return {"tags": dict(_tags_of(region, around, request["resourceArn"]))}
 
 

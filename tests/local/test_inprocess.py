@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import boto3
+
 from airflow_provider_omics_cache.local import LocalHealthOmics
 
 

@@ -1,0 +1,89 @@
+"""``python -m airflow_provider_omics_cache.local``: the local HealthOmics as a server."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from airflow_provider_omics_cache.local import serve
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT."""
+    arguments = _parser().parse_args(argv)
+    if arguments.account:
+        os.environ["MOTO_ACCOUNT_ID"] = arguments.account
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    with serve(host=arguments.host, port=arguments.port, speed=arguments.speed, region_name=arguments.region) as server:
+        server.on_run_completed = arguments.on_run_completed
+        try:
+            for name in arguments.bucket:
+                server.create_bucket(name)
+        except (BotoCoreError, ClientError) as error:
+            sys.stderr.write(f"cannot create bucket {name}: {error}\n")
+            return 2
+        sys.stdout.write(
+            f"The local HealthOmics answers at {server.url}\n"
+            f"export AIRFLOW_CONN_AWS_DEFAULT={shlex.quote(server.airflow_connection)}\n"
+        )
+        sys.stdout.flush()
+        stopped.wait()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_omics_cache.local",
+        description="Serve a local HealthOmics, and moto's S3, STS and IAM, over HTTP.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one)")
+    parser.add_argument(
+        "--speed",
+        type=_not_negative,
+        default=1.0,
+        help="service seconds per real second; 0 stands still (default 1.0)",
+    )
+    parser.add_argument("--account", help="account id of every caller (default: moto's)")
+    parser.add_argument("--region", default="us-east-1", help="Region of the connection (default us-east-1)")
+    parser.add_argument(
+        "--bucket", action="append", default=[], metavar="NAME", help="S3 bucket to create (repeatable)"
+    )
+    parser.add_argument(
+        "--on-run-completed",
+        type=_function,
+        metavar="MODULE:FUNCTION",
+        help="Python function to call with each run that has completed",
+    )
+    return parser
+
+
+def _not_negative(text: str) -> float:
+    speed = float(text)
+    if not 0 <= speed < float("inf"):
+        raise argparse.ArgumentTypeError("must be at least 0")
+    return speed
+
+
+def _function(text: str) -> Callable[[dict[str, Any]], None]:
+    module, _, name = text.partition(":")
+    try:
+        function: Callable[[dict[str, Any]], None] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return function
+
+
+if __name__ == "__main__":
+    sys.exit(main())

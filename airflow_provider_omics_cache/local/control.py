@@ -1,0 +1,221 @@
+"""Drives a local HealthOmics of another process, over HTTP paths beside its API."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from http.client import HTTPConnection
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow_provider_omics_cache.local.protocol import Response
+
+if TYPE_CHECKING:
+    from airflow_provider_omics_cache.local.healthomics import LocalHealthOmics
+
+CONTROL_PATH = "/local-healthomics"
+
+_FAULTS = frozenset(
+    {
+        "clear",
+        "throttle",
+        "error",
+        "drop_connection",
+        "latency",
+        "fail_submission",
+        "fail_run",
+        "fail_batch",
+        "fail_cancel",
+        "fail_delete",
+        "stale_counts",
+        "lagging_listing",
+    }
+)
+_ACTIONS = frozenset(
+    {
+        "reset",
+        "forget_tokens",
+        "register_workflow",
+        "delete_workflow",
+        "register_run_group",
+        "delete_run_group",
+    }
+)
+
+
+def answer_control(local: LocalHealthOmics, method: str, name: str, body: bytes) -> Response:
+    """Answer a request to a control path.
+
+    :param local: the local HealthOmics.
+    :param method: HTTP method: GET looks, POST changes.
+    :param name: path below :data:`CONTROL_PATH`.
+    :param body: JSON object.
+    """
+    try:
+        given = json.loads(body) if body else {}
+        if not isinstance(given, dict):
+            raise ValueError("the body must be a JSON object")
+        answer = _control(local, method, name, given)
+    except (AttributeError, TypeError, ValueError) as error:
+        return _json(400, {"message": str(error)})
+    if answer is None:
+        return _json(404, {"message": f"there is no control {method} {CONTROL_PATH}/{name}"})
+    return _json(200, answer)
+
+
+def _control(local: LocalHealthOmics, method: str, name: str, given: dict[str, Any]) -> dict[str, Any] | None:
+    if name == "clock" and method in ("GET", "POST"):
+        for attribute in ("speed", "tick"):
+            if attribute in given:
+                setattr(local.clock, attribute, given[attribute])
+        if "advance" in given:
+            local.clock.advance(given["advance"])
+        return {"now": local.clock.now().isoformat(), "speed": local.clock.speed, "tick": local.clock.tick}
+    if name == "settings" and method in ("GET", "POST"):
+        for setting, value in given.items():
+            setattr(local.settings, setting, value)
+        return local.settings.as_dict()
+    if name == "calls" and method == "GET":
+        return dict(local.calls)
+    fault = name.removeprefix("faults/")
+    if fault != name and fault in _FAULTS and method == "POST":
+        _call(getattr(local.faults, fault), given)
+        return {}
+    if name in _ACTIONS and method == "POST":
+        _call(getattr(local, name), given)
+        return {}
+    return None
+
+
+def _call(action: Callable[..., None], given: dict[str, Any]) -> None:
+    action(*given.get("args", []), **given.get("kwargs", {}))
+
+
+def _json(status: int, content: dict[str, Any]) -> Response:
+    return Response(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
+
+
+class LocalHealthOmicsControl:
+    """A local HealthOmics of another process, with the attributes of one of this process.
+
+    :param url: the server's endpoint.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._address = urlsplit(url)
+        #: Service time.
+        self.clock = _RemoteClock(self)
+        #: Durations, limits and assumptions, to read and to set.
+        self.settings = _RemoteSettings(self)
+        #: What shall go wrong: the methods of :class:`~airflow_provider_omics_cache.local.faults.Faults`.
+        self.faults = _RemoteFaults(self)
+
+    @property
+    def calls(self) -> Counter[str]:
+        """Requests that arrived, by name of the operation."""
+        return Counter(self.request("GET", "calls"))
+
+    def reset(self) -> None:
+        """Forget run caches, batches, workflows, faults and counted calls."""
+        self.request("POST", "reset")
+
+    def forget_tokens(self) -> None:
+        """Forget every ``requestId``."""
+        self.request("POST", "forget_tokens")
+
+    def register_workflow(
+        self, workflow_id: str, *, parameter_template: dict[str, dict[str, Any]] | None = None
+    ) -> None:
+        """Make a workflow known, so that its runs are checked against its parameter template."""
+        kwargs = {"parameter_template": parameter_template}
+        self.request("POST", "register_workflow", {"args": [workflow_id], "kwargs": kwargs})
+
+    def delete_workflow(self, workflow_id: str) -> None:
+        """Make a workflow not exist."""
+        self.request("POST", "delete_workflow", {"args": [workflow_id]})
+
+    def register_run_group(self, run_group_id: str) -> None:
+        """Make a run group known."""
+        self.request("POST", "register_run_group", {"args": [run_group_id]})
+
+    def delete_run_group(self, run_group_id: str) -> None:
+        """Make a run group not exist."""
+        self.request("POST", "delete_run_group", {"args": [run_group_id]})
+
+    def request(self, method: str, name: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Send a request to a control path; raise ValueError with the server's words when it refuses."""
+        connection = HTTPConnection(self._address.hostname or "", self._address.port, timeout=60)
+        try:
+            body = None if content is None else json.dumps(content)
+            connection.request(method, f"{CONTROL_PATH}/{name}", body)
+            response = connection.getresponse()
+            answer: dict[str, Any] = json.loads(response.read())
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise ValueError(answer["message"])
+        return answer
+
+
+class _RemoteClock:
+    def __init__(self, control: LocalHealthOmicsControl) -> None:
+        self._control = control
+
+    def now(self) -> datetime:
+        """Service time, aware, in UTC."""
+        return datetime.fromisoformat(self._control.request("GET", "clock")["now"])
+
+    def advance(self, seconds: float) -> None:
+        """Move service time forward by ``seconds``."""
+        self._control.request("POST", "clock", {"advance": seconds})
+
+    @property
+    def speed(self) -> float:
+        """Service seconds per real second; 0 stands still."""
+        return float(self._control.request("GET", "clock")["speed"])
+
+    @speed.setter
+    def speed(self, speed: float) -> None:
+        self._control.request("POST", "clock", {"speed": speed})
+
+    @property
+    def tick(self) -> float:
+        """Service seconds that every served request adds."""
+        return float(self._control.request("GET", "clock")["tick"])
+
+    @tick.setter
+    def tick(self, tick: float) -> None:
+        self._control.request("POST", "clock", {"tick": tick})
+
+
+class _RemoteSettings:
+    _control: LocalHealthOmicsControl
+
+    def __init__(self, control: LocalHealthOmicsControl) -> None:
+        object.__setattr__(self, "_control", control)
+
+    def __getattr__(self, name: str) -> Any:
+        settings = self._control.request("GET", "settings")
+        if name not in settings:
+            raise AttributeError(f"the local HealthOmics has no setting {name!r}")
+        return settings[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._control.request("POST", "settings", {name: value})
+
+
+class _RemoteFaults:
+    def __init__(self, control: LocalHealthOmicsControl) -> None:
+        self._control = control
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name not in _FAULTS:
+            raise AttributeError(f"the local HealthOmics has no fault {name!r}")
+
+        def call(*args: Any, **kwargs: Any) -> None:
+            sent = [list(arg) if isinstance(arg, set | frozenset | tuple) else arg for arg in args]
+            self._control.request("POST", f"faults/{name}", {"args": sent, "kwargs": kwargs})
+
+        return call

@@ -1,0 +1,20 @@
+"""Ids of the form that AWS prints."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+
+def new_uuid() -> str:
+    """Return a new uuid: 8-4-4-4-12 hexadecimal digits, but no RFC 4122 version 4."""
+    return _as_uuid(secrets.token_hex(16))
+
+
+def derived_uuid(name: str) -> str:
+    """Return the uuid that belongs to a name."""
+    return _as_uuid(hashlib.md5(name.encode(), usedforsecurity=False).hexdigest())
+
+
+def _as_uuid(digits: str) -> str:
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

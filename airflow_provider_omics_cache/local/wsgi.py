@@ -1,0 +1,203 @@
+"""The door for AWS clients of other processes: one HTTP endpoint for HealthOmics and moto's services."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from http.client import responses
+from typing import Any
+from urllib.parse import quote
+
+import boto3
+from botocore.config import Config
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+from airflow_provider_omics_cache.local.control import CONTROL_PATH, answer_control
+from airflow_provider_omics_cache.local.errors import ConnectionDropped, ServiceError
+from airflow_provider_omics_cache.local.healthomics import LocalHealthOmics, credential_scope
+from airflow_provider_omics_cache.local.protocol import Request, Response
+
+try:
+    from moto.moto_server.werkzeug_app import MotoRequestHandler as _RequestHandler
+except ImportError:  # a moto without a handler of its own
+    _RequestHandler = WSGIRequestHandler  # type: ignore[misc,assignment]
+
+Environment = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+_CREDENTIALS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+
+
+class LocalHealthOmicsServer(LocalHealthOmics):
+    """A local HealthOmics behind HTTP, beside moto's services.
+
+    :param host: address to listen on. Default 127.0.0.1.
+    :param port: port to listen on. Default 0: a free one.
+    :param speed: service seconds per real second; 0, the default, stands still until ``clock.advance``.
+    :param region_name: Region of :attr:`client_kwargs` and :attr:`airflow_connection`. Default us-east-1.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        speed: float = 0.0,
+        region_name: str = "us-east-1",
+    ) -> None:
+        super().__init__(speed=speed)
+        self.region_name = region_name
+        self._server: BaseWSGIServer = make_server(
+            host, port, Application(self), threaded=True, request_handler=_QuietRequestHandler
+        )
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def url(self) -> str:
+        """The endpoint."""
+        host = self._server.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._server.port}"
+
+    @property
+    def client_kwargs(self) -> dict[str, Any]:
+        """Arguments with which ``boto3.client`` reaches the server."""
+        return {
+            "endpoint_url": self.url,
+            "region_name": self.region_name,
+            "config": Config(inject_host_prefix=False),
+            **_CREDENTIALS,
+        }
+
+    @property
+    def airflow_connection(self) -> str:
+        """JSON of an Airflow connection to the server, for ``AIRFLOW_CONN_AWS_DEFAULT``."""
+        extra = {
+            "endpoint_url": self.url,
+            "region_name": self.region_name,
+            "config_kwargs": {"inject_host_prefix": False},
+        }
+        connection = {
+            "conn_type": "aws",
+            "login": _CREDENTIALS["aws_access_key_id"],
+            "password": _CREDENTIALS["aws_secret_access_key"],
+            "extra": extra,
+        }
+        return json.dumps(connection)
+
+    def create_bucket(self, name: str) -> None:
+        """Create an S3 bucket in the server's Region."""
+        s3: Any = boto3.session.Session().client("s3", **self.client_kwargs)
+        if self.region_name == "us-east-1":
+            s3.create_bucket(Bucket=name)
+        else:
+            place = {"LocationConstraint": self.region_name}
+            s3.create_bucket(Bucket=name, CreateBucketConfiguration=place)
+
+    def start(self) -> None:
+        """Start to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop to answer."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@contextlib.contextmanager
+def serve(
+    *, host: str = "127.0.0.1", port: int = 0, speed: float = 0.0, region_name: str = "us-east-1"
+) -> Iterator[LocalHealthOmicsServer]:
+    """Serve HealthOmics and moto's services over HTTP while the context lasts.
+
+    :param host: address to listen on. Default 127.0.0.1.
+    :param port: port to listen on. Default 0: a free one.
+    :param speed: service seconds per real second; 0, the default, stands still until ``clock.advance``.
+    :param region_name: Region of the ready-made client arguments and connection. Default us-east-1.
+    """
+    server = LocalHealthOmicsServer(host=host, port=port, speed=speed, region_name=region_name)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class Application:
+    """WSGI application that answers HealthOmics itself and leaves everything else to moto.
+
+    :param local: the local HealthOmics.
+    """
+
+    def __init__(self, local: LocalHealthOmics) -> None:
+        self._local = local
+        self._moto = DomainDispatcherApplication(create_backend_app)
+
+    def __call__(self, environ: Environment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        path, _, query = _raw_uri(environ).partition("?")
+        if path.startswith(f"{CONTROL_PATH}/"):
+            name = path.removeprefix(f"{CONTROL_PATH}/")
+            response = answer_control(self._local, environ["REQUEST_METHOD"], name, _body(environ))
+            return _send(response, start_response)
+        headers = _headers(environ)
+        if _service(headers) != "omics":
+            answer: Iterable[bytes] = self._moto(environ, start_response)
+            return answer
+        request = Request(environ["REQUEST_METHOD"], path, query, _body(environ))
+        try:
+            response = self._local.handle(request, headers)
+        except ConnectionDropped:
+            _hang_up(environ)
+        return _send(response, start_response)
+
+
+class _QuietRequestHandler(_RequestHandler):
+    def log_request(self, *_: Any, **__: Any) -> None:
+        """Log nothing: AWS clients log their calls themselves."""
+
+
+def _raw_uri(environ: Environment) -> str:
+    raw: str | None = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    if raw is not None and raw.startswith("/"):
+        return raw
+    path = quote(environ.get("PATH_INFO", "").encode("latin-1"))
+    return f"{path}?{environ.get('QUERY_STRING', '')}"
+
+
+def _headers(environ: Environment) -> dict[str, str]:
+    return {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")}
+
+
+def _service(headers: dict[str, str]) -> str | None:
+    try:
+        return credential_scope(headers)[2]
+    except ServiceError:
+        return None
+
+
+def _body(environ: Environment) -> bytes:
+    if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", ""):
+        body: bytes = environ["wsgi.input"].read()
+        return body
+    length = environ.get("CONTENT_LENGTH") or "0"
+    content: bytes = environ["wsgi.input"].read(int(length)) if length.isdecimal() else b""
+    return content
+
+
+def _send(response: Response, start_response: StartResponse) -> list[bytes]:
+    headers = dict(response.headers)
+    if response.status != 204:
+        headers["Content-Length"] = str(len(response.body))
+    reason = responses.get(response.status, "Unknown")
+    start_response(f"{response.status} {reason}", list(headers.items()))
+    return [response.body]
+
+
+def _hang_up(environ: Environment) -> None:
+    environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    raise ConnectionAbortedError("dropped on demand")
