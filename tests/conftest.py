@@ -5,10 +5,16 @@ import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import botocore.session
 import pytest
+
+# Before anything imports Airflow, which would make itself a home in the user's.
+os.environ["AIRFLOW_HOME"] = str(Path(__file__).parents[1] / "build" / "airflow" / version("apache-airflow"))
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
 HAS_BATCHES = "StartRunBatch" in (botocore.session.Session().get_service_model("omics").operation_names)
 HAS_AIOBOTOCORE = importlib.util.find_spec("aiobotocore") is not None
