@@ -1,0 +1,728 @@
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import botocore
+import botocore.loaders
+import pytest
+from botocore.exceptions import ClientError
+
+from airflow_provider_omics_cache.batch_start import DIGEST_TAG, GENERATION_TAG
+from airflow_provider_omics_cache.exceptions import (
+    BatchCancelledError,
+    BatchConflictError,
+    BatchDeletedError,
+    BatchError,
+    BatchFailedError,
+    OmicsApiError,
+    OmicsError,
+    OmicsParameterError,
+    OmicsRequestError,
+    OmicsVersionError,
+)
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
+from tests.conftest import needs_batches
+
+if TYPE_CHECKING:
+    from airflow_provider_omics_cache.local import LocalHealthOmics
+
+BUCKET = "omics-settings"
+PREFIX = f"s3://{BUCKET}/staged"
+DEFAULT_RUN_SETTING = {
+    "workflowId": "1234567",
+    "roleArn": "arn:aws:iam::123456789012:role/omics",
+    "outputUri": "s3://omics-results/cohort/",
+    "parameters": {"reference": "s3://omics-data/GRCh38.fa"},
+}
+ONE_ATTEMPT = {"retries": {"total_max_attempts": 1}}
+
+NewContext = Callable[[], dict[str, Any]]
+
+
+def settings_of(count: int, **members: Any) -> list[dict[str, Any]]:
+    return [
+        {"runSettingId": f"sample-{number}", "parameters": {"sample": number}, **members} for number in range(count)
+    ]
+
+
+def operator(**kwargs: Any) -> StartRunBatchOperator:
+    given = {"default_run_setting": DEFAULT_RUN_SETTING, "run_settings": settings_of(2), **kwargs}
+    return StartRunBatchOperator(task_id="start_batch", **given)
+
+
+def start(context: dict[str, Any], **kwargs: Any) -> str:
+    batch_id = operator(**kwargs).execute(context)
+    assert batch_id == context["ti"].xcoms["batch"]["id"]
+    return batch_id
+
+
+def s3() -> Any:
+    return boto3.client("s3", region_name="us-east-1")
+
+
+def staged_keys(bucket: str = BUCKET) -> list[str]:
+    return [item["Key"] for item in s3().list_objects_v2(Bucket=bucket).get("Contents", [])]
+
+
+def batches() -> list[dict[str, Any]]:
+    """All batches of the account, oldest first."""
+    return list(OmicsCacheHook().list_batch())
+
+
+@pytest.fixture
+def local(local_healthomics: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) -> LocalHealthOmics:
+    """A local HealthOmics with a bucket; whoever sleeps advances its clock."""
+    monkeypatch.setattr(OmicsCacheHook, "_sleep", staticmethod(local_healthomics.clock.advance))
+    monkeypatch.setattr(StartRunBatchOperator, "_sleep", staticmethod(local_healthomics.clock.advance))
+    s3().create_bucket(Bucket=BUCKET)
+    return local_healthomics
+
+
+def finish(local: LocalHealthOmics, batch_id: str) -> None:
+    local.clock.advance(10_000)
+    assert OmicsCacheHook().get_batch(batch_id=batch_id)["status"] == "PROCESSED"
+
+
+@needs_batches
+class TestSettings:
+    @pytest.mark.parametrize("count", [1, 100])
+    def test_up_to_100_go_inline(self, local: LocalHealthOmics, task_context: dict[str, Any], count: int) -> None:
+        batch_id = start(task_context, run_settings=settings_of(count), settings_s3_prefix=PREFIX)
+        assert staged_keys() == []
+        pushed = task_context["ti"].xcoms["batch"]
+        assert (pushed["expected_runs"], pushed["settings_s3_uri"]) == (count, None)
+        finish(local, batch_id)
+        assert len(list(OmicsCacheHook().list_runs_in_batch(batch_id=batch_id))) == count
+
+    @pytest.mark.parametrize("prefix", [PREFIX, f"{PREFIX}/", f"s3://{BUCKET}", f"s3://{BUCKET}/"])
+    @pytest.mark.parametrize("count", [101, 250])
+    def test_more_are_staged(
+        self, local: LocalHealthOmics, task_context: dict[str, Any], count: int, prefix: str
+    ) -> None:
+        settings = settings_of(count, name="é")
+        batch_id = start(task_context, run_settings=settings, settings_s3_prefix=prefix)
+        (key,) = staged_keys()
+        pushed = task_context["ti"].xcoms["batch"]
+        assert (pushed["expected_runs"], pushed["settings_s3_uri"]) == (count, f"s3://{BUCKET}/{key}")
+        assert pushed["settings_s3_uri"].startswith(prefix)
+        assert "//" not in key
+        staged = s3().get_object(Bucket=BUCKET, Key=key)
+        assert json.load(staged["Body"]) == settings
+        assert staged["ContentType"] == "application/json"
+        finish(local, batch_id)
+        assert len(list(OmicsCacheHook().list_runs_in_batch(batch_id=batch_id))) == count
+
+    def test_100_000(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+        local.settings.submission_rate = 1e9
+        batch_id = start(task_context, run_settings=settings_of(100_000), settings_s3_prefix=PREFIX)
+        finish(local, batch_id)
+        batch = OmicsCacheHook().get_batch(batch_id=batch_id)
+        assert batch["submissionSummary"]["successfulStartSubmissionCount"] == 100_000
+        assert task_context["ti"].xcoms["batch"]["expected_runs"] == 100_000
+
+    def test_settings_that_are_staged_already_are_not_written_again(
+        self, local: LocalHealthOmics, new_task_context: NewContext
+    ) -> None:
+        kwargs = {"run_settings": settings_of(101), "settings_s3_prefix": PREFIX}
+        start(new_task_context(), **kwargs)
+        (key,) = staged_keys()
+        written = s3().head_object(Bucket=BUCKET, Key=key)["LastModified"]
+        s3().put_object_tagging(Bucket=BUCKET, Key=key, Tagging={"TagSet": [{"Key": "seen", "Value": "yes"}]})
+        start(new_task_context(), rerun_key="again", **kwargs)
+        assert staged_keys() == [key]
+        assert s3().head_object(Bucket=BUCKET, Key=key)["LastModified"] == written
+        assert s3().get_object_tagging(Bucket=BUCKET, Key=key)["TagSet"], "the object was written again"
+        assert len(batches()) == 2
+
+    def test_a_replaced_file_is_not_used(self, local: LocalHealthOmics, new_task_context: NewContext) -> None:
+        kwargs = {"run_settings": settings_of(101), "settings_s3_prefix": PREFIX}
+        start(new_task_context(), **kwargs)
+        (key,) = staged_keys()
+        s3().put_object(Bucket=BUCKET, Key=key, Body=b"[]")
+        with pytest.raises(OmicsError, match="somebody replaced the file"):
+            start(new_task_context(), rerun_key="again", **kwargs)
+        assert len(batches()) == 1
+
+    def test_extra_arguments_reach_s3(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+        extra = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "alias/omics", "ContentType": "text/plain"}
+        start(task_context, run_settings=settings_of(101), settings_s3_prefix=PREFIX, s3_extra_args=extra)
+        (key,) = staged_keys()
+        found = s3().head_object(Bucket=BUCKET, Key=key)
+        assert (found["ServerSideEncryption"], found["ContentType"]) == ("aws:kms", "text/plain")
+
+    def test_the_upload_goes_through_its_own_connection(
+        self, local: LocalHealthOmics, task_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_LAB", json.dumps({"conn_type": "aws", "extra": {"endpoint_url": "http://lab"}})
+        )
+        task = operator(run_settings=settings_of(101), settings_s3_prefix=PREFIX, s3_conn_id="lab")
+        assert task._s3.meta.endpoint_url == "http://lab"
+
+    def test_a_uri_of_the_users_is_passed_on(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+        uri = f"s3://{BUCKET}/own.json"
+        s3().put_object(Bucket=BUCKET, Key="own.json", Body=json.dumps(settings_of(3)))
+        batch_id = start(task_context, run_settings=uri)
+        pushed = task_context["ti"].xcoms["batch"]
+        assert (pushed["expected_runs"], pushed["settings_s3_uri"]) == (None, uri)
+        assert staged_keys() == ["own.json"]
+        finish(local, batch_id)
+        assert len(list(OmicsCacheHook().list_runs_in_batch(batch_id=batch_id))) == 3
+
+    def test_the_content_behind_the_users_uri_is_part_of_the_request(
+        self, local: LocalHealthOmics, new_task_context: NewContext
+    ) -> None:
+        uri = f"s3://{BUCKET}/own.json"
+        s3().put_object(Bucket=BUCKET, Key="own.json", Body=json.dumps(settings_of(3)))
+        first = start(new_task_context(), run_settings=uri)
+        finish(local, first)
+        assert start(new_task_context(), run_settings=uri) == first
+        s3().put_object(Bucket=BUCKET, Key="own.json", Body=json.dumps(settings_of(4)))
+        assert start(new_task_context(), run_settings=uri) != first
+
+    def test_a_uri_that_the_task_may_not_read_is_passed_on(
+        self, local: LocalHealthOmics, task_context: dict[str, Any]
+    ) -> None:
+        s3().put_object(Bucket=BUCKET, Key="own.json", Body=json.dumps(settings_of(3)))
+        task = operator(run_settings=f"s3://{BUCKET}/own.json")
+
+        def forbid(**_: Any) -> None:
+            answer = {"Error": {"Code": "403", "Message": "Forbidden"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+            raise ClientError(answer, "HeadObject")
+
+        task._s3.meta.events.register("before-call.s3.HeadObject", forbid)
+        assert task.execute(task_context) == batches()[0]["id"]
+
+    def test_tags_and_run_tags(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+        default = {**DEFAULT_RUN_SETTING, "runTags": {"project": "old", "lab": "7"}}
+        batch_id = start(
+            task_context, default_run_setting=default, tags={"team": "genomics"}, run_tags={"project": "new"}
+        )
+        batch = OmicsCacheHook().get_batch(batch_id=batch_id)
+        assert batch["defaultRunSetting"]["runTags"] == {"project": "new", "lab": "7"}
+        assert batch["tags"].keys() == {"team", DIGEST_TAG, GENERATION_TAG}
+        assert default["runTags"] == {"project": "old", "lab": "7"}, "the author's dict was changed"
+
+    def test_ids_may_be_numbers(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+        batch_id = start(task_context, default_run_setting={**DEFAULT_RUN_SETTING, "workflowId": 1234567})
+        assert OmicsCacheHook().get_batch(batch_id=batch_id)["defaultRunSetting"]["workflowId"] == "1234567"
+
+    def test_the_batch_is_named_after_the_task_or_as_the_user_wants(
+        self, local: LocalHealthOmics, new_task_context: NewContext
+    ) -> None:
+        start(new_task_context())
+        start(new_task_context(), batch_name="cohort-7 " * 20, rerun_key="2")
+        names = [batch["name"] for batch in batches()]
+        assert names[0].startswith("start_batch-")
+        assert names[1].startswith("cohort-7 cohort-7 ")
+        assert len(names[1]) == 64
+
+
+@needs_batches
+class TestOnce:
+    def test_xcom(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+        batch_id = start(task_context)
+        pushed = task_context["ti"].xcoms["batch"]
+        batch = OmicsCacheHook().get_batch(batch_id=batch_id)
+        assert pushed.pop("request_id").startswith("run-batch-")
+        assert pushed == {
+            "id": batch_id,
+            "arn": batch["arn"],
+            "uuid": batch["uuid"],
+            "status": "CREATING",
+            "name": batch["name"],
+            "expected_runs": 2,
+            "settings_s3_uri": None,
+            "reattached": False,
+        }
+
+    @pytest.mark.parametrize("forget", [False, True])
+    @pytest.mark.parametrize("finished", [False, True])
+    @pytest.mark.parametrize("count", [2, 101])
+    def test_every_try_takes_the_same_batch(
+        self, local: LocalHealthOmics, new_task_context: NewContext, forget: bool, finished: bool, count: int
+    ) -> None:
+        kwargs = {"run_settings": settings_of(count), "settings_s3_prefix": PREFIX}
+        contexts = [new_task_context() for _ in range(4)]
+        first = start(contexts[0], **kwargs)
+        if finished:
+            finish(local, first)
+        for context in contexts[1:]:
+            if forget:
+                local.forget_tokens()
+            local.clock.advance(1)
+            assert start(context, **kwargs) == first
+        assert local.calls["StartRunBatch"] == 1
+        first_xcom, *later = [context["ti"].xcoms["batch"] for context in contexts]
+        assert [xcom["reattached"] for xcom in later] == [True] * 3
+        assert {xcom["request_id"] for xcom in later} == {first_xcom["request_id"]}
+        assert {xcom["settings_s3_uri"] for xcom in later} == {first_xcom["settings_s3_uri"]}
+
+    def test_other_tasks_runs_maps_keys_and_deployments_have_their_own(
+        self, local: LocalHealthOmics, new_task_context: NewContext, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def with_ti(**attributes: Any) -> dict[str, Any]:
+            context = new_task_context()
+            for name, value in attributes.items():
+                setattr(context["ti"], name, value)
+            return context
+
+        started = [
+            start(new_task_context()),
+            start(with_ti(dag_id="other")),
+            start(with_ti(run_id="other")),
+            start(with_ti(task_id="other")),
+            start(with_ti(map_index=0)),
+            start(with_ti(map_index=1)),
+            start(new_task_context(), rerun_key="2"),
+        ]
+        monkeypatch.setenv("AIRFLOW__OMICS_CACHE__TOKEN_NAMESPACE", "staging")
+        started.append(start(new_task_context()))
+        assert len(set(started)) == len(started)
+
+    def test_the_order_of_keys_and_an_empty_rerun_key_make_no_difference(
+        self, local: LocalHealthOmics, new_task_context: NewContext
+    ) -> None:
+        first = start(new_task_context())
+        reordered = [dict(reversed(setting.items())) for setting in settings_of(2)]
+        default = dict(reversed(DEFAULT_RUN_SETTING.items()))
+        context = new_task_context()
+        assert start(context, run_settings=reordered, default_run_setting=default, rerun_key="") == first
+
+    @pytest.mark.parametrize("forget", [False, True])
+    def test_a_dropped_connection_after_the_call_took_effect(
+        self, local: LocalHealthOmics, new_task_context: NewContext, forget: bool
+    ) -> None:
+        local.faults.drop_connection("StartRunBatch", times=1, after_effect=True)
+        with pytest.raises(OmicsApiError):
+            start(new_task_context(), botocore_config=ONE_ATTEMPT)
+        assert len(batches()) == 1
+        if forget:
+            local.forget_tokens()
+        assert start(new_task_context()) == batches()[0]["id"]
+        assert len(batches()) == 1
+
+    def test_botocores_own_retry_is_a_replay(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+        local.faults.drop_connection("StartRunBatch", times=1, after_effect=True)
+        assert start(task_context) == batches()[0]["id"]
+        assert local.calls["StartRunBatch"] == 2
+        assert len(batches()) == 1
+
+    @pytest.mark.parametrize("lag", [0, 20])
+    def test_two_tries_at_once(self, local: LocalHealthOmics, new_task_context: NewContext, lag: float) -> None:
+        """Both have looked and found nothing when the other one starts the batch."""
+        local.settings.batch_visible_after = lag
+        slow, other = operator(), new_task_context()
+        slow.hook.conn.meta.events.register_first("before-call.omics.StartRunBatch", lambda **_: start(other) and None)
+        context = new_task_context()
+        assert slow.execute(context) == other["ti"].xcoms["batch"]["id"]
+        assert len(batches()) == 1
+        assert local.calls["StartRunBatch"] == 2
+
+    @pytest.mark.parametrize("error", ["ConflictException", "ValidationException"])
+    def test_two_tries_at_once_with_other_tags(
+        self, local: LocalHealthOmics, new_task_context: NewContext, error: str
+    ) -> None:
+        """The service refuses the token of the same work with another body: the other try's batch is taken."""
+        local.settings.changed_request_error = error
+        slow, other = operator(tags={"owner": "new"}), new_task_context()
+        slow.hook.conn.meta.events.register_first(
+            "before-call.omics.StartRunBatch", lambda **_: start(other, tags={"owner": "old"}) and None
+        )
+        context = new_task_context()
+        assert slow.execute(context) == other["ti"].xcoms["batch"]["id"]
+        assert context["ti"].xcoms["batch"]["reattached"]
+        assert len(batches()) == 1
+
+    def test_a_refused_token_waits_for_a_batch_that_is_listed_late(
+        self, local: LocalHealthOmics, new_task_context: NewContext
+    ) -> None:
+        local.settings.batch_visible_after = 200
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(OmicsCacheHook, "_get_started_batch", lambda self, batch_id: 1 / 0)
+            with pytest.raises(ZeroDivisionError):  # the worker dies right after the start
+                start(new_task_context(), tags={"owner": "old"})
+        context = new_task_context()
+        start(context, tags={"owner": "new"})
+        assert context["ti"].xcoms["batch"]["reattached"]
+        assert len(batches()) == 1
+
+    def test_a_refused_token_is_not_replaced(self, local: LocalHealthOmics, new_task_context: NewContext) -> None:
+        """The batch may have another name and run: to start another one would be paid for twice."""
+        start(new_task_context())
+        renamed = {"batch_name": "renamed"}
+        with pytest.raises(OmicsApiError, match=r"ConflictException.*renamed or deleted: set rerun_key"):
+            start(new_task_context(), **renamed)
+        assert len(batches()) == 1
+        start(new_task_context(), rerun_key="2", **renamed)
+        assert len(batches()) == 2
+
+    def test_a_young_batch_is_waited_for(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+        local.settings.batch_visible_after = 60
+        start(task_context)
+        assert local.calls["GetBatch"] > 1
+
+    def test_a_batch_that_is_never_found_fails_the_try_and_is_not_replaced(
+        self, local: LocalHealthOmics, new_task_context: NewContext
+    ) -> None:
+        local.settings.batch_visible_after = 1_000
+        with pytest.raises(OmicsError, match=r"batch \d+ was started, but GetBatch did not find it") as caught:
+            start(new_task_context())
+        assert not isinstance(caught.value, BatchError), "a retry can mend it"
+        local.clock.advance(1_000)
+        start(new_task_context())
+        assert len(batches()) == 1
+
+    @pytest.mark.parametrize("operation", ["StartRunBatch", "ListBatch", "GetBatch"])
+    def test_throttling_is_waiting(self, local: LocalHealthOmics, task_context: dict[str, Any], operation: str) -> None:
+        local.faults.throttle(operation, times=20)
+        before = local.clock.now()
+        start(task_context, botocore_config=ONE_ATTEMPT)
+        assert (local.clock.now() - before).total_seconds() > 60
+        assert local.calls[operation] >= 21
+        assert len(batches()) == 1
+
+    def test_throttling_for_hours_fails_the_try(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+        local.faults.throttle("StartRunBatch", times=None)
+        with pytest.raises(OmicsApiError, match="ThrottlingException") as caught:
+            start(task_context, botocore_config=ONE_ATTEMPT)
+        assert not isinstance(caught.value, OmicsRequestError)
+
+    def test_a_batch_of_the_same_prefix_is_not_ours(
+        self, local: LocalHealthOmics, new_task_context: NewContext
+    ) -> None:
+        foreign = OmicsCacheHook().start_run_batch(
+            default_run_setting=DEFAULT_RUN_SETTING,
+            batch_run_settings={"inlineSettings": settings_of(2)},
+            batch_name="start_batch",
+        )
+        assert start(new_task_context()) != foreign["id"]
+
+
+@needs_batches
+class TestTable:
+    """What becomes of the batch that is there."""
+
+    OTHER = settings_of(3)
+
+    @pytest.mark.parametrize("seconds", [0, 2, 3.05])
+    def test_active_with_other_settings(
+        self, local: LocalHealthOmics, new_task_context: NewContext, seconds: float
+    ) -> None:
+        first = start(new_task_context())
+        local.clock.advance(seconds)
+        with pytest.raises(BatchConflictError, match="other settings: cancel it, or set rerun_key") as caught:
+            start(new_task_context(), run_settings=self.OTHER)
+        assert caught.value.batch_id == first
+        assert len(batches()) == 1
+        assert pickle.loads(pickle.dumps(caught.value)).batch_id == first
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"run_settings": OTHER},
+            {"run_settings": settings_of(2)[::-1]},
+            {"run_tags": {"project": "new"}},
+            {"default_run_setting": {**DEFAULT_RUN_SETTING, "cacheId": "7654321"}},
+        ],
+    )
+    def test_processed_with_other_settings(
+        self, local: LocalHealthOmics, new_task_context: NewContext, change: dict[str, Any]
+    ) -> None:
+        first = start(new_task_context())
+        finish(local, first)
+        context = new_task_context()
+        second = start(context, **change)
+        assert second != first
+        assert not context["ti"].xcoms["batch"]["reattached"]
+        assert start(new_task_context(), **change) == second
+        finish(local, second)
+        assert start(new_task_context()) == first, "what is processed already is not paid for again"
+
+    def test_other_tags_of_the_batch_are_no_other_settings(
+        self, local: LocalHealthOmics, new_task_context: NewContext
+    ) -> None:
+        first = start(new_task_context(), tags={"owner": "old"})
+        assert start(new_task_context(), tags={"owner": "new"}) == first
+
+    @pytest.mark.parametrize("status", ["active", "processed"])
+    def test_a_lost_digest_is_never_paid_for_twice(
+        self, local: LocalHealthOmics, new_task_context: NewContext, status: str
+    ) -> None:
+        first = start(new_task_context())
+        hook = OmicsCacheHook()
+        if status == "processed":
+            finish(local, first)
+        hook.untag_resource(resource_arn=hook.get_batch(batch_id=first)["arn"], tag_keys=[DIGEST_TAG])
+        with pytest.raises(BatchConflictError):
+            start(new_task_context())
+        assert len(batches()) == 1
+
+    @pytest.mark.parametrize("forget", [False, True])
+    @pytest.mark.parametrize("after", ["CREATING", "PENDING", "SUBMITTING"])
+    def test_failed_before_a_run_was_started(
+        self, local: LocalHealthOmics, new_task_context: NewContext, after: Any, forget: bool
+    ) -> None:
+        local.faults.fail_batch(after=after, times=2)
+        tokens, started = [], []
+        for _ in range(3):
+            context = new_task_context()
+            started.append(start(context))
+            tokens.append(context["ti"].xcoms["batch"]["request_id"])
+            local.clock.advance(1_000)
+            if forget:
+                local.forget_tokens()
+        assert len(set(started)) == 3
+        assert len(set(tokens)) == 3
+        assert [batch["status"] for batch in batches()] == ["FAILED", "FAILED", "PROCESSED"]
+        assert start(new_task_context()) == started[-1]
+
+    def test_a_replay_of_a_failed_batch_that_is_not_listed(
+        self, local: LocalHealthOmics, new_task_context: NewContext, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        local.faults.fail_batch()
+        first = start(new_task_context())
+        local.clock.advance(1_000)
+        with monkeypatch.context() as patch:
+            patch.setattr(OmicsCacheHook, "list_batch", lambda self, **_: iter([]))
+            second = start(new_task_context())
+        assert second != first
+        assert len(batches()) == 2
+
+    def test_a_batch_that_keeps_failing_at_once(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+        local.settings.creating_seconds = 0
+        local.faults.fail_batch("Invalid JSON format in run configurations", after="CREATING", times=None)
+        with pytest.raises(BatchFailedError, match=r"failed 3 times .*Invalid JSON format"):
+            start(task_context)
+        assert len(batches()) == 3
+
+    @pytest.mark.parametrize("stale", [False, True])
+    @pytest.mark.parametrize("change", [{}, {"run_settings": OTHER}])
+    def test_failed_after_runs_were_started(
+        self, local: LocalHealthOmics, new_task_context: NewContext, stale: bool, change: dict[str, Any]
+    ) -> None:
+        local.faults.fail_batch("It broke", after="SUBMITTING", started_runs=1)
+        first = start(new_task_context())
+        local.clock.advance(1_000)
+        if stale:
+            local.faults.stale_counts(seconds=1_000)
+        with pytest.raises(BatchFailedError, match=r"It broke\) after at least 1 of its runs") as caught:
+            start(new_task_context(), **change)
+        assert (caught.value.batch_id, caught.value.reason) == (first, "It broke")
+        assert len(batches()) == 1
+
+    @pytest.mark.parametrize("seconds", [0, 1_000])
+    @pytest.mark.parametrize("change", [{}, {"run_settings": OTHER}])
+    def test_cancelled(
+        self, local: LocalHealthOmics, new_task_context: NewContext, seconds: float, change: dict[str, Any]
+    ) -> None:
+        first = start(new_task_context())
+        local.clock.advance(2)
+        OmicsCacheHook().cancel_run_batch(batch_id=first)
+        local.clock.advance(seconds)
+        with pytest.raises(BatchCancelledError, match="set rerun_key to start a new batch"):
+            start(new_task_context(), **change)
+        assert len(batches()) == 1
+        assert start(new_task_context(), rerun_key="2") != first
+
+    @pytest.mark.parametrize("seconds", [0, 1_000])
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_cleaned_up(
+        self, local: LocalHealthOmics, new_task_context: NewContext, seconds: float, fails: bool
+    ) -> None:
+        first = start(new_task_context())
+        finish(local, first)
+        if fails:
+            local.faults.fail_delete(["sample-0"])
+        OmicsCacheHook().delete_run_batch(batch_id=first)
+        local.clock.advance(seconds)
+        with pytest.raises(BatchDeletedError, match="it was cleaned up; set rerun_key"):
+            start(new_task_context())
+        assert len(batches()) == 1
+
+
+@needs_batches
+class TestRequestId:
+    def test_it_takes_the_place_of_the_derived_one(self, local: LocalHealthOmics, new_task_context: NewContext) -> None:
+        contexts = [new_task_context() for _ in range(2)]
+        started = {start(context, request_id="my-own") for context in contexts}
+        assert len(started) == 1
+        assert {context["ti"].xcoms["batch"]["request_id"] for context in contexts} == {"my-own"}
+
+    def test_one_that_belongs_to_a_failed_batch(self, local: LocalHealthOmics, new_task_context: NewContext) -> None:
+        local.faults.fail_batch()
+        start(new_task_context(), request_id="my-own")
+        local.clock.advance(1_000)
+        with pytest.raises(BatchConflictError, match=r"request_id 'my-own' belongs to batch .* FAILED"):
+            start(new_task_context(), request_id="my-own")
+        assert len(batches()) == 1
+        local.forget_tokens()
+        start(new_task_context(), request_id="my-own")
+        assert len(batches()) == 2
+
+    def test_one_that_belongs_to_another_task(self, local: LocalHealthOmics, new_task_context: NewContext) -> None:
+        start(new_task_context(), request_id="my-own")
+        other = new_task_context()
+        other["ti"].task_id = "other"
+        with pytest.raises(OmicsApiError, match="set another request_id"):
+            start(other, request_id="my-own")
+        assert len(batches()) == 1
+
+
+@needs_batches
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("kwargs", "parameter", "text"),
+        [
+            ({"run_settings": settings_of(30) * 2}, "run_settings[30].runSettingId", "30 settings break this rule"),
+            ({"run_settings": settings_of(101)}, "settings_s3_prefix", "has to be set .* run_settings holds 101"),
+            ({"run_settings": [settings_of(1)[0]] * 100_001}, "run_settings", "at most 100,000 .*100,001"),
+            ({"run_settings": settings_of(1, parameters={"a": {1}})}, "run_settings[0].parameters", "has to be JSON"),
+            ({"run_settings": settings_of(1, cacheId="1")}, "run_settings[0]", "botocore .*upgrade boto3.*'cacheId'"),
+            ({"run_settings": None}, "run_settings", "has to be a list of dicts or an s3:// URI; got None"),
+            ({"run_settings": '[{"runSettingId": "a"}]'}, "run_settings", "has to be a list of dicts or an s3:// URI"),
+            ({"run_settings": "settings.json"}, "run_settings", "has to be a list of dicts or an s3:// URI"),
+            ({"run_settings": "s3://omics-settings"}, "run_settings", "has to be the s3:// URI of an object"),
+            ({"run_settings": "s3://omics-settings/no.json"}, "run_settings", "has to be an object that exists"),
+            ({"run_settings": "s3://no-such-bucket/no.json"}, "run_settings", "has to be an object that exists"),
+            ({"run_settings": []}, "run_settings", "has to hold at least one setting"),
+            (
+                {"run_settings": settings_of(101), "settings_s3_prefix": "s3://no-such-bucket/a"},
+                "settings_s3_prefix",
+                "has to name a bucket that exists; got 's3://no-such-bucket/a'",
+            ),
+            ({"settings_s3_prefix": "omics-settings/a"}, "settings_s3_prefix", "has to be an s3:// URI with a bucket"),
+            ({"settings_s3_prefix": "s3:///a"}, "settings_s3_prefix", "has to be an s3:// URI with a bucket"),
+            (
+                {"run_settings": settings_of(101), "settings_s3_prefix": f"{PREFIX}{'a' * 700}"},
+                "settings_s3_prefix",
+                "can have at most 680 characters",
+            ),
+            (
+                {"run_settings": settings_of(101), "settings_s3_prefix": PREFIX, "s3_extra_args": {"Key": "mine"}},
+                "s3_extra_args",
+                r"can hold only arguments of PutObject.*got \['Key'\]",
+            ),
+            (
+                {"run_settings": settings_of(101), "settings_s3_prefix": PREFIX, "s3_extra_args": {"Acl": "private"}},
+                "s3_extra_args",
+                r"can hold only arguments of PutObject.*got \['Acl'\]",
+            ),
+            (
+                {"run_settings": settings_of(101), "settings_s3_prefix": PREFIX, "s3_extra_args": {"ACL": 7}},
+                "s3_extra_args",
+                "of the right types",
+            ),
+            (
+                {"default_run_setting": {**DEFAULT_RUN_SETTING, "cacheID": "1"}},
+                "default_run_setting",
+                f"botocore {botocore.__version__} knows: correct the name, or upgrade boto3.*got 'cacheID'",
+            ),
+            ({"default_run_setting": "{}"}, "default_run_setting", "has to be a dict"),
+            ({"default_run_setting": {"workflowId": "1"}}, "default_run_setting.roleArn", "is required"),
+            (
+                {"default_run_setting": {**DEFAULT_RUN_SETTING, "cacheId": None}},
+                "default_run_setting.cacheId",
+                "has to be an id of 1 to 18 digits; got None",
+            ),
+            (
+                {"default_run_setting": {"workflowId": "1", "roleArn": "arn:aws:iam::1:role/x"}},
+                "run_settings[0].outputUri",
+                "has to be given here or in default_run_setting",
+            ),
+            ({"tags": {"a": 1}}, "tags", "has a value that has to be a string; got 1"),
+            ({"tags": {DIGEST_TAG: "x"}}, "tags", "cannot hold"),
+            ({"run_tags": ["a"]}, "run_tags", "has to be a dict"),
+            ({"request_id": "x" * 129}, "request_id", "can have at most 128 characters"),
+        ],
+    )
+    def test_one_error_and_nothing_half_done(
+        self,
+        local: LocalHealthOmics,
+        task_context: dict[str, Any],
+        kwargs: dict[str, Any],
+        parameter: str,
+        text: str,
+    ) -> None:
+        with pytest.raises(OmicsParameterError, match=text) as caught:
+            start(task_context, **kwargs)
+        assert caught.value.parameter == parameter
+        assert str(caught.value).startswith(f"{parameter} ")
+        assert local.calls["StartRunBatch"] == 0
+        assert staged_keys() == []
+        assert task_context["ti"].xcoms == {}
+
+    def test_a_session_policy_is_nowhere_to_be_read(
+        self, local: LocalHealthOmics, task_context: dict[str, Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for policy in ("secret" * 1_000, {"Statement": "secret"}):
+            with pytest.raises(OmicsParameterError) as caught:
+                start(task_context, default_run_setting={**DEFAULT_RUN_SETTING, "sessionPolicy": policy})
+            assert "secret" not in str(caught.value)
+        assert "secret" not in caplog.text
+
+    def test_what_the_service_refuses_at_once_is_passed_on(
+        self, local: LocalHealthOmics, task_context: dict[str, Any]
+    ) -> None:
+        with pytest.raises(OmicsRequestError, match="roleArn"):
+            start(task_context, default_run_setting={**DEFAULT_RUN_SETTING, "roleArn": "omics"})
+        assert batches() == []
+
+
+class TestAnywhere:
+    """What holds with an old botocore too."""
+
+    def test_an_old_botocore(
+        self, task_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    ) -> None:
+        load = botocore.loaders.Loader.load_service_model
+
+        def without_batches(self: Any, service_name: str, type_name: str, api_version: str | None = None) -> Any:
+            model = load(self, service_name, type_name, api_version)
+            if (service_name, type_name) != ("omics", "service-2"):
+                return model
+            operations = {name: value for name, value in model["operations"].items() if "Batch" not in name}
+            shapes = {name: value for name, value in model["shapes"].items() if "Batch" not in name}
+            return {**model, "operations": operations, "shapes": shapes}
+
+        monkeypatch.setattr(botocore.loaders.Loader, "load_service_model", without_batches)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", "aws://")
+        with pytest.raises(OmicsVersionError, match=r"boto3>=1\.42\.74"):
+            operator(run_settings=settings_of(101), settings_s3_prefix=PREFIX).execute(task_context)
+
+    def test_everything_but_nothing_of_the_bases_is_templated(self) -> None:
+        assert set(StartRunBatchOperator.template_fields) == {
+            "aws_conn_id",
+            "batch_name",
+            "default_run_setting",
+            "region_name",
+            "request_id",
+            "rerun_key",
+            "run_settings",
+            "run_tags",
+            "s3_conn_id",
+            "s3_extra_args",
+            "settings_s3_prefix",
+            "tags",
+            "verify",
+        }
+        task = operator()
+        assert all(hasattr(task, name) for name in task.template_fields)
+        assert not task.template_ext
+
+    def test_templates_are_rendered_deep_inside(self) -> None:
+        task = operator(
+            default_run_setting={**DEFAULT_RUN_SETTING, "cacheId": "{{ cache }}"},
+            run_settings=[{"runSettingId": "a", "parameters": {"file": "s3://ref/params.json", "n": "{{ n }}"}}],
+            run_tags={"run": "{{ n }}"},
+        )
+        task.render_template_fields({"cache": "77", "n": "5"})
+        assert task.default_run_setting["cacheId"] == "77"
+        assert task.run_settings[0]["parameters"] == {"file": "s3://ref/params.json", "n": "5"}
+        assert task.run_tags == {"run": "5"}
