@@ -28,7 +28,7 @@ venv-awscli:
 
 .PHONY: demo
 demo: venv ## Run the quickstart DAG on a real Airflow against the local HealthOmics
-	@.ci/demo
+	@.venv/bin/python .ci/demo.py
 
 .PHONY: test test-minimum test-all
 test: venv venv-awscli ## Run all tests on the newest Airflow (PYTEST_ARGS="-k sensor" chooses)
