@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.handlers import BUILTIN_HANDLERS
+from botocore.model import OperationModel
+
+from airflow_provider_omics_cache.local import LocalHealthOmics
+from tests.local.shapes import problems
+
+DEFAULT_RUN_SETTING = {
+    "workflowId": "4711",
+    "roleArn": "arn:aws:iam::123456789012:role/omics",
+    "outputUri": "s3://results/out",
+}
+
+
+def run_settings(number: int) -> list[dict[str, Any]]:
+    return [{"runSettingId": f"sample-{index}"} for index in range(number)]
+
+
+def _check_answer(response_dict: dict[str, Any], operation_model: OperationModel, **_: Any) -> None:
+    body = response_dict["body"]
+    content = json.loads(body, parse_constant=pytest.fail) if body else None
+    if response_dict["status_code"] >= 300:
+        assert response_dict["headers"]["x-amzn-ErrorType"]
+        assert content is not None
+        assert set(content) == {"message"}
+        return
+    assert response_dict["status_code"] == operation_model.http["responseCode"]
+    shape = operation_model.output_shape
+    if shape is None or not shape.members:
+        assert content is None
+    else:
+        assert problems(shape, content) == []
+
+
+@pytest.fixture(autouse=True)
+def _every_answer_fits_the_model() -> Iterator[None]:
+    handler = ("before-parse.omics", _check_answer)
+    BUILTIN_HANDLERS.append(handler)
+    yield
+    BUILTIN_HANDLERS.remove(handler)
+
+
+@pytest.fixture
+def omics(local_healthomics: LocalHealthOmics) -> Any:
+    """A client of the local HealthOmics; the buckets ``caches`` and ``results`` exist."""
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="caches")
+    s3.create_bucket(Bucket="results")
+    return boto3.client("omics")
