@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import pickle
 from collections.abc import Callable
@@ -61,8 +62,15 @@ def start(context: dict[str, Any], **kwargs: Any) -> str:
     return batch_id
 
 
+@functools.cache
 def s3() -> Any:
     return boto3.client("s3", region_name="us-east-1")
+
+
+@functools.cache
+def aws() -> OmicsCacheHook:
+    """Look at the service from outside of the operator."""
+    return OmicsCacheHook()
 
 
 def staged_keys(bucket: str = BUCKET) -> list[str]:
@@ -71,7 +79,7 @@ def staged_keys(bucket: str = BUCKET) -> list[str]:
 
 def batches() -> list[dict[str, Any]]:
     """All batches of the account, oldest first."""
-    return list(OmicsCacheHook().list_batch())
+    return list(aws().list_batch())
 
 
 @pytest.fixture
@@ -85,7 +93,7 @@ def local(local_healthomics: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) 
 
 def finish(local: LocalHealthOmics, batch_id: str) -> None:
     local.clock.advance(10_000)
-    assert OmicsCacheHook().get_batch(batch_id=batch_id)["status"] == "PROCESSED"
+    assert aws().get_batch(batch_id=batch_id)["status"] == "PROCESSED"
 
 
 @needs_batches
@@ -97,7 +105,7 @@ class TestSettings:
         pushed = task_context["ti"].xcoms["batch"]
         assert (pushed["expected_runs"], pushed["settings_s3_uri"]) == (count, None)
         finish(local, batch_id)
-        assert len(list(OmicsCacheHook().list_runs_in_batch(batch_id=batch_id))) == count
+        assert len(list(aws().list_runs_in_batch(batch_id=batch_id))) == count
 
     @pytest.mark.parametrize("prefix", [PREFIX, f"{PREFIX}/", f"s3://{BUCKET}", f"s3://{BUCKET}/"])
     @pytest.mark.parametrize("count", [101, 250])
@@ -115,13 +123,13 @@ class TestSettings:
         assert json.load(staged["Body"]) == settings
         assert staged["ContentType"] == "application/json"
         finish(local, batch_id)
-        assert len(list(OmicsCacheHook().list_runs_in_batch(batch_id=batch_id))) == count
+        assert len(list(aws().list_runs_in_batch(batch_id=batch_id))) == count
 
     def test_100_000(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
         local.settings.submission_rate = 1e9
         batch_id = start(task_context, run_settings=settings_of(100_000), settings_s3_prefix=PREFIX)
         finish(local, batch_id)
-        batch = OmicsCacheHook().get_batch(batch_id=batch_id)
+        batch = aws().get_batch(batch_id=batch_id)
         assert batch["submissionSummary"]["successfulStartSubmissionCount"] == 100_000
         assert task_context["ti"].xcoms["batch"]["expected_runs"] == 100_000
 
@@ -172,7 +180,7 @@ class TestSettings:
         assert (pushed["expected_runs"], pushed["settings_s3_uri"]) == (None, uri)
         assert staged_keys() == ["own.json"]
         finish(local, batch_id)
-        assert len(list(OmicsCacheHook().list_runs_in_batch(batch_id=batch_id))) == 3
+        assert len(list(aws().list_runs_in_batch(batch_id=batch_id))) == 3
 
     def test_the_content_behind_the_users_uri_is_part_of_the_request(
         self, local: LocalHealthOmics, new_task_context: NewContext
@@ -203,14 +211,14 @@ class TestSettings:
         batch_id = start(
             task_context, default_run_setting=default, tags={"team": "genomics"}, run_tags={"project": "new"}
         )
-        batch = OmicsCacheHook().get_batch(batch_id=batch_id)
+        batch = aws().get_batch(batch_id=batch_id)
         assert batch["defaultRunSetting"]["runTags"] == {"project": "new", "lab": "7"}
         assert batch["tags"].keys() == {"team", DIGEST_TAG, GENERATION_TAG}
         assert default["runTags"] == {"project": "old", "lab": "7"}, "the author's dict was changed"
 
     def test_ids_may_be_numbers(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
         batch_id = start(task_context, default_run_setting={**DEFAULT_RUN_SETTING, "workflowId": 1234567})
-        assert OmicsCacheHook().get_batch(batch_id=batch_id)["defaultRunSetting"]["workflowId"] == "1234567"
+        assert aws().get_batch(batch_id=batch_id)["defaultRunSetting"]["workflowId"] == "1234567"
 
     def test_the_batch_is_named_after_the_task_or_as_the_user_wants(
         self, local: LocalHealthOmics, new_task_context: NewContext
@@ -228,7 +236,7 @@ class TestOnce:
     def test_xcom(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
         batch_id = start(task_context)
         pushed = task_context["ti"].xcoms["batch"]
-        batch = OmicsCacheHook().get_batch(batch_id=batch_id)
+        batch = aws().get_batch(batch_id=batch_id)
         assert pushed.pop("request_id").startswith("run-batch-")
         assert pushed == {
             "id": batch_id,
@@ -396,7 +404,7 @@ class TestOnce:
     def test_a_batch_of_the_same_prefix_is_not_ours(
         self, local: LocalHealthOmics, new_task_context: NewContext
     ) -> None:
-        foreign = OmicsCacheHook().start_run_batch(
+        foreign = aws().start_run_batch(
             default_run_setting=DEFAULT_RUN_SETTING,
             batch_run_settings={"inlineSettings": settings_of(2)},
             batch_name="start_batch",
@@ -455,7 +463,7 @@ class TestTable:
         self, local: LocalHealthOmics, new_task_context: NewContext, status: str
     ) -> None:
         first = start(new_task_context())
-        hook = OmicsCacheHook()
+        hook = aws()
         if status == "processed":
             finish(local, first)
         hook.untag_resource(resource_arn=hook.get_batch(batch_id=first)["arn"], tag_keys=[DIGEST_TAG])
@@ -523,7 +531,7 @@ class TestTable:
     ) -> None:
         first = start(new_task_context())
         local.clock.advance(2)
-        OmicsCacheHook().cancel_run_batch(batch_id=first)
+        aws().cancel_run_batch(batch_id=first)
         local.clock.advance(seconds)
         with pytest.raises(BatchCancelledError, match="set rerun_key to start a new batch"):
             start(new_task_context(), **change)
@@ -539,7 +547,7 @@ class TestTable:
         finish(local, first)
         if fails:
             local.faults.fail_delete(["sample-0"])
-        OmicsCacheHook().delete_run_batch(batch_id=first)
+        aws().delete_run_batch(batch_id=first)
         local.clock.advance(seconds)
         with pytest.raises(BatchDeletedError, match="it was cleaned up; set rerun_key"):
             start(new_task_context())
