@@ -146,7 +146,8 @@ def api_error(
         if code == "ValidationException":
             text += _values_of(text, members or {})
     elif isinstance(error, ParamValidationError):
-        text = _without_payloads(text)
+        text = _without_payloads(error.kwargs["report"])
+        text += _values_of(text, members or {})
     elif isinstance(error, ConnectionError | HTTPClientError):
         text = f"{text} (endpoint {endpoint_url}, Region {region})"
     message = f"{operation} failed: {code}: {text}"
@@ -261,7 +262,7 @@ class OmicsCacheHook(AwsBaseHook):
             answer: Answer = getattr(client, xform_name(operation))(**given)
         except ParamValidationError as error:
             shown = ParamValidationError(report=_without_payloads(error.kwargs["report"]))
-            raise api_error(shown, operation, region) from shown
+            raise api_error(shown, operation, region, endpoint_url, given) from shown
         except (BotoCoreError, ClientError) as error:
             raise api_error(error, operation, region, endpoint_url, given) from error
         answer.pop("ResponseMetadata", None)

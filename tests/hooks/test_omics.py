@@ -292,6 +292,7 @@ def test_credentials_are_in_no_error(hook: OmicsCacheHook, caplog: pytest.LogCap
     def refuse(request: Any, **_: Any) -> None:
         raise EndpointConnectionError(endpoint_url=request.url)
 
+    hook = OmicsCacheHook(config={"retries": {"total_max_attempts": 1}})
     hook.conn.meta.events.register("before-send.omics", refuse)
     with pytest.raises(OmicsApiError) as caught:
         hook.get_run_cache(run_cache_id="1")

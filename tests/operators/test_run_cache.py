@@ -1,0 +1,599 @@
+"""CreateRunCacheOperator against the local HealthOmics: a cache that exists once."""
+
+from __future__ import annotations
+
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
+from botocore.stub import Stubber
+
+try:
+    from airflow.sdk import DAG
+except ImportError:
+    from airflow.models.dag import DAG
+
+from airflow_provider_omics_cache._compat import AirflowFailException
+from airflow_provider_omics_cache.exceptions import (
+    OmicsApiError,
+    OmicsParameterError,
+    OmicsRequestError,
+    RunCacheError,
+)
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LOCATION = "s3://cohort-data/cache"
+ACCOUNT = "123456789012"
+
+
+@pytest.fixture
+def local(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The local HealthOmics with a bucket; who waits, lets the service's time pass."""
+    boto3.client("s3").create_bucket(Bucket="cohort-data")
+    monkeypatch.setattr(OmicsCacheHook, "_sleep", staticmethod(local_healthomics.clock.advance))
+    return local_healthomics
+
+
+@pytest.fixture
+def omics(local: Any) -> Any:
+    """Somebody else's client."""
+    return boto3.client("omics")
+
+
+@pytest.fixture
+def execute(local: Any, new_task_context: Callable[[], dict[str, Any]]) -> Any:
+    """Run one try of the operator; give what it returned and what it pushed."""
+
+    def execute(**parameters: Any) -> tuple[str, dict[str, Any]]:
+        context = new_task_context()
+        returned = operator(**parameters).execute(context)
+        assert set(context["ti"].xcoms) == {"run_cache"}
+        return returned, context["ti"].xcoms["run_cache"]
+
+    return execute
+
+
+def operator(**parameters: Any) -> CreateRunCacheOperator:
+    return CreateRunCacheOperator(**{"task_id": "cache", "name": "cohort", "cache_s3_location": LOCATION, **parameters})
+
+
+def active_caches(omics: Any) -> list[dict[str, Any]]:
+    pages = omics.get_paginator("list_run_caches").paginate()
+    return [item for page in pages for item in page["items"] if item["status"] == "ACTIVE"]
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
+    """Give the hook's warnings, wherever this version of Airflow writes them."""
+
+    def warnings() -> list[str]:
+        records = [record for record in caplog.records if record.levelno == logging.WARNING]
+        printed = [line for line in capsys.readouterr().out.splitlines() if "[warning" in line]
+        lines = [record.getMessage() for record in records] + printed
+        return [line for line in lines if "outside of" not in line]
+
+    return warnings
+
+
+# One cache, whatever happens
+
+
+def test_it_creates_the_cache_and_tells_of_it(execute: Any, omics: Any) -> None:
+    returned, pushed = execute(
+        cache_behavior="CACHE_ALWAYS", description="for the cohort", tags={"team": "a"}, cache_bucket_owner_id=ACCOUNT
+    )
+    (created,) = active_caches(omics)
+    found = omics.get_run_cache(id=created["id"])
+    assert returned == created["id"]
+    assert pushed == {
+        "id": created["id"],
+        "arn": found["arn"],
+        "name": "cohort",
+        "status": "ACTIVE",
+        "cache_behavior": "CACHE_ALWAYS",
+        "cache_s3_uri": found["cacheS3Uri"],
+        "creation_time": found["creationTime"].isoformat(),
+        "tags": {"team": "a"},
+        "created": True,
+    }
+    assert found["description"] == "for the cohort"
+    assert found["cacheBucketOwnerId"] == ACCOUNT
+
+
+@pytest.mark.parametrize("status", ["initial", "current"])
+@pytest.mark.parametrize("forgets", [True, False])
+@pytest.mark.parametrize("location", [LOCATION, LOCATION + "/"])
+def test_every_later_try_takes_the_same_cache(
+    execute: Any, omics: Any, local: Any, status: str, forgets: bool, location: str
+) -> None:
+    local.settings.replayed_status = status
+    first, _ = execute()
+    for _ in range(3):
+        if forgets:
+            local.forget_tokens()
+        returned, pushed = execute(cache_s3_location=location)
+        assert returned == first
+        assert pushed["created"] is False
+    assert len(active_caches(omics)) == 1
+    assert local.calls["CreateRunCache"] == 1
+
+
+def test_tasks_that_ask_at_the_same_time_get_one_cache(execute: Any, omics: Any) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        ids = {returned for returned, _ in pool.map(lambda _: execute(), range(8))}
+    assert len(ids) == 1
+    assert len(active_caches(omics)) == 1
+
+
+@pytest.mark.parametrize("error", ["ConflictException", "ValidationException", None])
+@pytest.mark.parametrize("other", [{}, {"description": "the other DAG's"}, {"cache_bucket_owner_id": ACCOUNT}])
+def test_another_task_that_creates_between_look_and_call_is_joined(
+    execute: Any,
+    omics: Any,
+    local: Any,
+    task_context: dict[str, Any],
+    error: str | None,
+    other: dict[str, Any],
+) -> None:
+    local.settings.changed_request_error = error
+    theirs: list[str] = []
+
+    def create_first(**_: Any) -> None:
+        if not theirs:
+            theirs.append("")
+            theirs[0], _ = execute(**other)
+
+    ours = operator(description="ours")
+    ours.hook.conn.meta.events.register("before-call.omics.CreateRunCache", create_first)
+    assert ours.execute(task_context) == theirs[0]
+    assert len(active_caches(omics)) == 1
+
+
+def test_a_connection_lost_after_the_call_leaves_one_cache(execute: Any, omics: Any, local: Any) -> None:
+    local.faults.drop_connection("CreateRunCache", times=1, after_effect=True)
+    returned, _ = execute()
+    assert [cache["id"] for cache in active_caches(omics)] == [returned]
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+def test_the_try_after_a_lost_connection_finds_the_cache(execute: Any, omics: Any, local: Any, forgets: bool) -> None:
+    local.faults.drop_connection("CreateRunCache", times=1, after_effect=True)
+    once = {"botocore_config": {"retries": {"total_max_attempts": 1}}}
+    with pytest.raises(OmicsApiError, match="CreateRunCache failed: ConnectionClosedError"):
+        execute(**once)
+    if forgets:
+        local.forget_tokens()
+    returned, _ = execute(**once)
+    assert [cache["id"] for cache in active_caches(omics)] == [returned]
+
+
+@pytest.mark.parametrize("operation", ["ListRunCaches", "CreateRunCache", "GetRunCache"])
+def test_throttling_is_survived(execute: Any, omics: Any, local: Any, operation: str) -> None:
+    local.faults.throttle(operation, times=1)
+    execute()
+    assert len(active_caches(omics)) == 1
+
+
+@pytest.mark.parametrize("lag", [1, 10])
+def test_a_service_that_shows_the_cache_late_makes_no_second_one(
+    execute: Any, omics: Any, local: Any, lag: float
+) -> None:
+    local.settings.run_cache_visible_after = lag
+    local.faults.drop_connection("CreateRunCache", times=1, after_effect=True)
+    with pytest.raises(OmicsApiError):
+        execute(botocore_config={"retries": {"total_max_attempts": 1}})
+    returned, _ = execute()
+    assert [cache["id"] for cache in active_caches(omics)] == [returned]
+
+
+@pytest.mark.parametrize("status", ["initial", "current"])
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("forgets", [True, False])
+def test_a_deleted_cache_is_followed_by_a_new_one(
+    execute: Any, omics: Any, local: Any, status: str, shown: bool, forgets: bool
+) -> None:
+    local.settings.replayed_status = status
+    local.settings.show_deleted_run_caches = shown
+    ids = []
+    for _ in range(4):
+        returned, pushed = execute()
+        assert pushed["created"] is True
+        assert execute()[0] == returned
+        ids.append(returned)
+        omics.delete_run_cache(id=returned)
+        if forgets:
+            local.forget_tokens()
+    assert len(set(ids)) == 4
+    assert active_caches(omics) == []
+
+
+@pytest.mark.parametrize("error", ["ConflictException", "ValidationException"])
+def test_a_deleted_cache_with_another_description_is_followed_by_a_new_one(
+    execute: Any, omics: Any, local: Any, error: str
+) -> None:
+    local.settings.changed_request_error = error
+    first, _ = execute(description="old")
+    omics.delete_run_cache(id=first)
+    second, _ = execute(description="new")
+    assert second != first
+    assert omics.get_run_cache(id=second)["description"] == "new"
+
+
+def test_ten_spent_tokens_are_an_error(execute: Any, omics: Any, local: Any) -> None:
+    local.settings.show_deleted_run_caches = True
+    for _ in range(10):
+        omics.delete_run_cache(id=execute()[0])
+    with pytest.raises(RunCacheError, match=r"tokens of 10 generations .* set another request_id"):
+        execute()
+    assert execute(request_id="another")[1]["created"] is True
+
+
+def test_the_users_request_id_is_the_token(execute: Any, omics: Any, local: Any) -> None:
+    made = omics.create_run_cache(name="cohort", cacheS3Location=LOCATION, requestId="mine")["id"]
+    assert execute(request_id="mine")[0] == made
+    local.settings.show_deleted_run_caches = True
+    omics.delete_run_cache(id=made)
+    with pytest.raises(RunCacheError, match="the request token 'mine' belongs to"):
+        execute(request_id="mine")
+    assert active_caches(omics) == []
+
+
+def test_a_renamed_cache_is_another_one(execute: Any, omics: Any) -> None:
+    first, _ = execute()
+    omics.update_run_cache(id=first, name="renamed")
+    second, _ = execute()
+    assert second != first
+    assert execute()[0] == second
+
+
+# Which cache is the one
+
+
+def test_the_cache_is_found_behind_many_others(execute: Any, omics: Any, local: Any) -> None:
+    for number in range(230):
+        omics.create_run_cache(name=f"other-{number}", cacheS3Location=LOCATION)
+    wanted = omics.create_run_cache(name="cohort", cacheS3Location=LOCATION)["id"]
+    before = local.calls.copy()
+    assert execute()[0] == wanted
+    assert local.calls["ListRunCaches"] - before["ListRunCaches"] == 3
+
+
+def test_the_oldest_of_several_is_taken_with_a_warning(
+    execute: Any, omics: Any, local: Any, warnings: Callable[[], list[str]]
+) -> None:
+    made = []
+    for seconds in (0, 0, 5):
+        local.clock.advance(seconds)
+        made.append(omics.create_run_cache(name="cohort", cacheS3Location=LOCATION)["id"])
+    for _ in range(2):
+        assert execute()[0] == min(made[:2], key=int)
+    (warning, _) = warnings()
+    assert all(run_cache_id in warning for run_cache_id in made)
+
+
+def test_deleted_and_nameless_caches_are_passed_over(execute: Any, omics: Any, local: Any) -> None:
+    local.settings.show_deleted_run_caches = True
+    omics.create_run_cache(cacheS3Location=LOCATION)
+    omics.delete_run_cache(id=omics.create_run_cache(name="cohort", cacheS3Location=LOCATION)["id"])
+    assert execute()[1]["created"] is True
+
+
+@pytest.mark.parametrize(("made_with", "asked"), [(None, ACCOUNT), (ACCOUNT, None), (ACCOUNT, int(ACCOUNT))])
+def test_the_own_account_and_no_owner_are_the_same(execute: Any, made_with: Any, asked: Any) -> None:
+    assert execute(cache_bucket_owner_id=made_with)[0] == execute(cache_bucket_owner_id=asked)[0]
+
+
+def test_another_owner_is_another_cache(execute: Any, omics: Any, local: Any) -> None:
+    local.settings.check_cache_bucket = False
+    first, _ = execute()
+    second, _ = execute(cache_bucket_owner_id="999999999999")
+    assert second != first
+    assert execute(cache_bucket_owner_id="999999999999")[0] == second
+    assert execute()[0] == first
+    with pytest.raises(OmicsParameterError, match=r"cache_bucket_owner_id .* '888888888888'"):
+        execute(cache_bucket_owner_id="888888888888", if_exists="fail")
+    assert len(active_caches(omics)) == 2
+
+
+@pytest.mark.parametrize("if_exists", ["reuse", "update"])
+def test_a_cache_of_the_name_elsewhere_is_left_alone(
+    execute: Any, omics: Any, warnings: Callable[[], list[str]], if_exists: str
+) -> None:
+    first, pushed = execute()
+    second, _ = execute(cache_s3_location="s3://cohort-data/other", if_exists=if_exists)
+    assert second != first
+    (warning,) = warnings()
+    assert pushed["cache_s3_uri"] in warning
+    assert "s3://cohort-data/other" in warning
+    assert len(active_caches(omics)) == 2
+
+
+def test_with_fail_the_name_stands_for_one_location(execute: Any, omics: Any) -> None:
+    _, pushed = execute()
+    with pytest.raises(OmicsParameterError) as caught:
+        execute(cache_s3_location="s3://cohort-data/other", if_exists="fail")
+    assert str(caught.value).startswith("cache_s3_location ")
+    assert "'s3://cohort-data/other'" in str(caught.value)
+    assert pushed["cache_s3_uri"] in str(caught.value)
+    assert len(active_caches(omics)) == 1
+
+
+# What differs
+
+
+@pytest.mark.parametrize("if_exists", ["reuse", "update", "fail"])
+@pytest.mark.parametrize("asked", [{}, {"cache_behavior": "CACHE_ALWAYS", "description": "d", "tags": {"a": "1"}}])
+def test_a_cache_without_differences_is_taken_silently(
+    execute: Any, local: Any, warnings: Callable[[], list[str]], if_exists: str, asked: dict[str, Any]
+) -> None:
+    first, _ = execute(cache_behavior="CACHE_ALWAYS", description="d", tags={"a": "1", "b": "2"}, if_exists=if_exists)
+    assert execute(if_exists=if_exists, **asked)[0] == first
+    assert warnings() == []
+    assert local.calls["UpdateRunCache"] == local.calls["TagResource"] == 0
+
+
+DIFFERENT: dict[str, Any] = {
+    "cache_behavior": "CACHE_ALWAYS",
+    "description": "new",
+    "tags": {"team": "b", "cost": "1"},
+}
+
+
+def test_reuse_warns_of_each_difference(
+    execute: Any, omics: Any, local: Any, warnings: Callable[[], list[str]]
+) -> None:
+    first, _ = execute(description="old", tags={"team": "a"})
+    returned, pushed = execute(**DIFFERENT)
+    assert returned == first
+    assert pushed["cache_behavior"] == "CACHE_ON_FAILURE"
+    (warning,) = warnings()
+    for value in ("cache_behavior", "CACHE_ON_FAILURE", "CACHE_ALWAYS", "description", "'old'", "'new'", "team"):
+        assert value in warning
+    assert local.calls["UpdateRunCache"] == local.calls["TagResource"] == 0
+
+
+def test_update_changes_what_is_given_and_nothing_else(execute: Any, omics: Any, local: Any) -> None:
+    first, _ = execute(description="old", tags={"team": "a", "site": "x"})
+    returned, pushed = execute(**DIFFERENT, if_exists="update")
+    assert returned == first
+    assert pushed["cache_behavior"] == "CACHE_ALWAYS"
+    assert pushed["created"] is False
+    found = omics.get_run_cache(id=first)
+    assert (found["cacheBehavior"], found["description"]) == ("CACHE_ALWAYS", "new")
+    assert found["tags"] == pushed["tags"] == {"team": "b", "cost": "1", "site": "x"}
+    updates = local.calls["UpdateRunCache"], local.calls["TagResource"]
+    execute(**DIFFERENT, if_exists="update")
+    assert (local.calls["UpdateRunCache"], local.calls["TagResource"]) == updates == (1, 1)
+
+
+@pytest.mark.parametrize(("asked", "calls"), [({"description": "new"}, (1, 0)), ({"tags": {"team": "b"}}, (0, 1))])
+def test_update_calls_only_what_is_needed(
+    execute: Any, local: Any, asked: dict[str, Any], calls: tuple[int, int]
+) -> None:
+    execute(description="old", tags={"team": "a"})
+    execute(**asked, if_exists="update")
+    assert (local.calls["UpdateRunCache"], local.calls["TagResource"]) == calls
+
+
+def test_fail_refuses_differences(execute: Any, local: Any) -> None:
+    first, _ = execute(description="old")
+    with pytest.raises(RunCacheError, match=f"run cache {first} differs: description is 'old'") as caught:
+        execute(description="new", if_exists="fail")
+    assert caught.value.run_cache_id == first
+    assert isinstance(caught.value, AirflowFailException)
+
+
+@pytest.mark.parametrize("error", ["ConflictException", None])
+def test_a_cache_that_another_task_has_just_made_is_settled_too(
+    execute: Any, omics: Any, local: Any, task_context: dict[str, Any], error: str | None
+) -> None:
+    local.settings.changed_request_error = error
+    ours = operator(description="ours", if_exists="update")
+    ours.hook.conn.meta.events.register_first(
+        "before-call.omics.CreateRunCache", lambda **_: execute(description="theirs") and None
+    )
+    returned = ours.execute(task_context)
+    assert omics.get_run_cache(id=returned)["description"] == "ours"
+    assert len(active_caches(omics)) == 1
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"cache_s3_location": "http://cohort-data/cache"}, ["cacheS3Location", "http://cohort-data/cache"]),
+        ({"cache_s3_location": "s3://Cohort-Data/cache"}, ["cacheS3Location", "s3://Cohort-Data/cache"]),
+        ({"cache_s3_location": "s3://missing/cache"}, ["cacheS3Location", "s3://missing/cache"]),
+        ({"name": "n" * 129}, ["name", "n" * 60, "128"]),
+        ({"cache_bucket_owner_id": "12345678901"}, ["cacheBucketOwnerId", "12345678901", "12"]),
+        ({"cache_bucket_owner_id": "999999999999"}, ["cacheS3Location", "999999999999"]),
+        ({"tags": {"k" * 129: "v"}}, ["tags", "k" * 60, "128"]),
+        ({"tags": {"k": "v" * 257}}, ["tags", "256"]),
+        ({"description": "d" * 257}, ["description", "256"]),
+        ({"cache_behavior": "CACHE_NEVER"}, ["cacheBehavior", "CACHE_NEVER"]),
+    ],
+)
+@pytest.mark.parametrize("if_exists", ["reuse", "update", "fail"])
+def test_bad_input_is_one_error_that_leaves_nothing(
+    execute: Any, omics: Any, parameters: dict[str, Any], told: list[str], if_exists: str
+) -> None:
+    with pytest.raises(OmicsRequestError) as caught:
+        execute(**parameters, if_exists=if_exists)
+    for part in told:
+        assert part in str(caught.value)
+    assert isinstance(caught.value, AirflowFailException)
+    assert active_caches(omics) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"tags": {"k" * 129: "v"}}, "tags: a key has to be a string of 1 to 128 characters"),
+        ({"tags": {"team": "v" * 257}}, "tags: the value of 'team' has to be a string of 0 to 256 characters"),
+        ({"tags": {"team": 7}}, "tags: the value of 'team' has to be a string of 0 to 256 characters; got 7"),
+        ({"description": "d" * 257}, "description has to be a string of 1 to 256 characters"),
+        ({"description": "", "tags": {"a": "b"}}, "description has to be a string of 1 to 256 characters"),
+    ],
+)
+def test_an_update_is_not_half_done(execute: Any, omics: Any, parameters: dict[str, Any], told: str) -> None:
+    first, _ = execute(description="old", tags={"site": "x"})
+    with pytest.raises(OmicsParameterError, match=told):
+        execute(**{"description": "new", **parameters}, cache_behavior="CACHE_ALWAYS", if_exists="update")
+    found = omics.get_run_cache(id=first)
+    assert (found["description"], found["tags"], found["cacheBehavior"]) == (
+        "old",
+        {"site": "x"},
+        "CACHE_ON_FAILURE",
+    )
+
+
+@pytest.mark.parametrize("parameter", ["name", "cache_s3_location"])
+@pytest.mark.parametrize("value", [None, "", 7])
+def test_a_missing_parameter_is_named(execute: Any, local: Any, parameter: str, value: Any) -> None:
+    with pytest.raises(OmicsParameterError, match=f"^{parameter} has to be a string that is not empty; got"):
+        execute(**{parameter: value})
+    assert local.calls.total() == 0
+
+
+def test_an_unknown_if_exists_is_refused_when_the_dag_is_read() -> None:
+    with pytest.raises(OmicsParameterError, match="if_exists has to be one of reuse, update, fail; got 'replace'"):
+        operator(if_exists="replace")
+
+
+# The bucket
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[OmicsCacheHook, Stubber]]:
+    connection = {"conn_type": "aws", "login": "a", "password": "b", "extra": {"region_name": "us-east-1"}}
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
+    hook = OmicsCacheHook()
+    with Stubber(hook._s3_client) as stubber:
+        yield hook, stubber
+        stubber.assert_no_pending_responses()
+
+
+def in_region(region: str) -> dict[str, Any]:
+    return {"HTTPHeaders": {"x-amz-bucket-region": region}}
+
+
+def found_in(region: str) -> dict[str, Any]:
+    return {"ResponseMetadata": {"HTTPStatusCode": 200, **in_region(region)}}
+
+
+SENT = {"Bucket": "cohort-data", "ExpectedBucketOwner": ACCOUNT}
+
+
+def check(hook: OmicsCacheHook) -> None:
+    hook.check_bucket(cache_s3_location=LOCATION, cache_bucket_owner_id=ACCOUNT)
+
+
+def test_the_right_bucket_passes(s3: Any, warnings: Callable[[], list[str]]) -> None:
+    hook, stubber = s3
+    stubber.add_response("head_bucket", found_in("us-east-1"), SENT)
+    check(hook)
+    assert warnings() == []
+
+
+def test_a_missing_bucket_is_an_error(s3: Any) -> None:
+    hook, stubber = s3
+    stubber.add_client_error("head_bucket", "404", "Not Found", 404, expected_params=SENT)
+    with pytest.raises(OmicsParameterError, match=f"cache_s3_location .* bucket that exists; got '{LOCATION}'"):
+        check(hook)
+
+
+@pytest.mark.parametrize("status", [200, 301, 403])
+def test_a_bucket_in_another_region_is_an_error(s3: Any, status: int) -> None:
+    hook, stubber = s3
+    if status == 200:
+        stubber.add_response("head_bucket", found_in("eu-west-1"), SENT)
+    else:
+        stubber.add_client_error(
+            "head_bucket",
+            str(status),
+            http_status_code=status,
+            expected_params=SENT,
+            response_meta=in_region("eu-west-1"),
+        )
+    with pytest.raises(OmicsParameterError, match="bucket in us-east-1, this one is in eu-west-1"):
+        check(hook)
+
+
+def test_a_bucket_of_another_account_is_an_error(s3: Any) -> None:
+    hook, stubber = s3
+    stubber.add_client_error("head_bucket", "403", "Forbidden", 403, expected_params=SENT)
+    stubber.add_response("head_bucket", found_in("us-east-1"), {"Bucket": "cohort-data"})
+    with pytest.raises(OmicsParameterError, match=f"bucket of account {ACCOUNT}; got '{LOCATION}'"):
+        check(hook)
+
+
+def test_denied_access_proves_nothing(s3: Any, warnings: Callable[[], list[str]]) -> None:
+    hook, stubber = s3
+    stubber.add_client_error("head_bucket", "403", "Forbidden", 403, expected_params=SENT)
+    stubber.add_client_error("head_bucket", "403", "Forbidden", 403, expected_params={"Bucket": "cohort-data"})
+    check(hook)
+    (warning,) = warnings()
+    assert "Access to bucket cohort-data is denied here, so its owner is not known" in warning
+
+
+def test_another_failure_of_s3_is_an_api_error(s3: Any) -> None:
+    hook, stubber = s3
+    stubber.add_client_error("head_bucket", "InternalError", "sorry", 500)
+    with pytest.raises(OmicsApiError, match="HeadBucket failed: InternalError: sorry"):
+        check(hook)
+
+
+@pytest.mark.parametrize("location", ["http://cohort-data/cache", "cohort-data", "s3:///cache", None])
+def test_the_location_has_to_be_in_s3(s3: Any, location: Any) -> None:
+    hook, _ = s3
+    with pytest.raises(OmicsParameterError, match="cache_s3_location has to be an s3:// URI; got"):
+        hook.check_bucket(cache_s3_location=location)
+
+
+def test_the_bucket_is_looked_at_before_anything_else(execute: Any, local: Any) -> None:
+    with pytest.raises(OmicsParameterError, match="bucket that exists; got 's3://missing/cache'"):
+        execute(cache_s3_location="s3://missing/cache", check_bucket=True)
+    assert local.calls.total() == 0
+    execute(check_bucket=True)
+    assert local.calls["CreateRunCache"] == 1
+
+
+# Airflow
+
+
+def test_everything_but_switches_is_templated() -> None:
+    fields = set(CreateRunCacheOperator.template_fields)
+    assert fields == set(aws_template_fields()) | {
+        "name",
+        "cache_s3_location",
+        "cache_behavior",
+        "cache_bucket_owner_id",
+        "description",
+        "tags",
+        "request_id",
+    }
+    assert not CreateRunCacheOperator.template_ext
+    assert all(hasattr(operator(), field) for field in fields)
+
+
+def test_templates_are_not_looked_at_before_they_are_rendered() -> None:
+    task = operator(name="{{ 1 / 0 }}", cache_s3_location="{{ params.location }}", tags="{{ params.tags }}")
+    assert task.name == "{{ 1 / 0 }}"
+
+
+def test_it_can_be_mapped() -> None:
+    with DAG("caches", schedule=None, default_args={"cache_s3_location": LOCATION, "region_name": "us-east-1"}):
+        single = CreateRunCacheOperator(task_id="one", name="cohort")
+        mapped = CreateRunCacheOperator.partial(task_id="many", if_exists="update").expand(name=["a", "b"])
+    assert (single.cache_s3_location, single.region_name) == (LOCATION, "us-east-1")
+    assert mapped.is_mapped
