@@ -24,6 +24,7 @@ TASK_LINE = re.compile(r"\[DAG TEST\] starting task_id=(?P<task>\w+)")
 
 
 def main() -> int:
+    """Run the demo and return its exit code."""
     # Being stopped is an exception, so that what was started is stopped too.
     for sign in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, lambda number, _: sys.exit(128 + number))

@@ -1,9 +1,3 @@
-from __future__ import annotations
-
-from tests.conftest import needs_batches
-
-pytestmark = needs_batches
-
 # [START testing]
 import boto3
 from quickstart import omics_quickstart
@@ -18,4 +12,4 @@ def test_every_sample_is_submitted_once(local_healthomics):
     assert dag_run.state == "success"
     assert local_healthomics.calls["StartRunBatch"] == 1
     assert len(boto3.client("omics").list_runs()["items"]) == 5
-# [END testing]
+    # [END testing]
