@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import botocore.session
 import pytest
+from botocore.loaders import JSONFileLoader
 
 # Before anything imports Airflow, which would make itself a home in the user's.
 os.environ["AIRFLOW_HOME"] = str(Path(__file__).parents[1] / "build" / "airflow" / version("apache-airflow"))
@@ -41,6 +43,15 @@ class RecordedTaskInstance:
 
     def get_first_reschedule_date(self, context: Any) -> datetime | None:
         return self.first_reschedule_date
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _parse_botocore_models_once() -> Iterator[None]:
+    """Keep botocore's data files parsed: each session parses megabytes of JSON anew otherwise."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        parse_once = functools.cache(JSONFileLoader().load_file)
+        monkeypatch.setattr(JSONFileLoader, "load_file", lambda self, path: parse_once(path))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,848 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import botocore.handlers
+import pytest
+
+from airflow_provider_omics_cache._compat import (
+    AirflowFailException,
+    AirflowOptionalProviderFeatureException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
+from airflow_provider_omics_cache.exceptions import (
+    BatchCancelledError,
+    BatchDeletedError,
+    BatchFailedError,
+    BatchNotFoundError,
+    BatchSilenceError,
+    IncompleteListingError,
+    OmicsApiError,
+    OmicsParameterError,
+    TooManyFailedSubmissionsError,
+    TriggerEventError,
+)
+from airflow_provider_omics_cache.hooks import omics as hook_module
+from airflow_provider_omics_cache.sensors import run_batch as sensor_module
+from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
+from airflow_provider_omics_cache.triggers import run_batch as trigger_module
+from tests.conftest import needs_aiobotocore, needs_batches
+from tests.sensor_modes import MODES, ServiceTime, run_sensor
+
+pytestmark = needs_batches
+
+each_mode = pytest.mark.parametrize(
+    "mode", [pytest.param(mode, marks=needs_aiobotocore if mode == "deferrable" else ()) for mode in MODES]
+)
+
+
+@pytest.fixture
+def service(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The local HealthOmics, whose clock is the sensors' and triggers' clock too."""
+    clock = ServiceTime(local_healthomics.clock)
+    for module in (sensor_module, trigger_module, hook_module):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(trigger_module, "asyncio", SimpleNamespace(sleep=clock.async_sleep))
+    monkeypatch.setattr("time.sleep", clock.sleep)
+    return local_healthomics
+
+
+@pytest.fixture
+def client(service: Any) -> Any:
+    return boto3.client("omics")
+
+
+def start_batch(client: Any, runs: int = 3) -> str:
+    settings = [{"runSettingId": f"sample-{n}"} for n in range(runs)]
+    answer = client.start_run_batch(
+        batchName="cohort",
+        defaultRunSetting={
+            "workflowId": "1234567",
+            "roleArn": "arn:aws:iam::123456789012:role/omics",
+            "outputUri": "s3://results/out",
+        },
+        batchRunSettings={"inlineSettings": settings},
+    )
+    return str(answer["id"])
+
+
+@pytest.fixture
+def answer_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let clients made from now on read other answers than the service sent; the last one is repeated."""
+
+    def script(operation: str, *answers: dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        left = list(answers)
+
+        def change(parsed: dict[str, Any], **_: Any) -> None:
+            if "Error" in parsed:
+                return
+            answer = left.pop(0) if len(left) > 1 else left[0]
+            changed = answer(dict(parsed)) if callable(answer) else answer
+            parsed.clear()
+            parsed.update(changed)
+
+        handlers = [*botocore.handlers.BUILTIN_HANDLERS, (f"after-call.omics.{operation}", change)]
+        monkeypatch.setattr(botocore.handlers, "BUILTIN_HANDLERS", handlers)
+
+    return script
+
+
+@pytest.fixture
+def wait(service: Any, task_context: dict[str, Any]) -> Callable[..., Any]:
+    """Run the sensor in a mode until it ends."""
+
+    def run(mode: str, batch_id: str, **arguments: Any) -> Any:
+        def make(**mode_arguments: Any) -> BatchSubmissionSensor:
+            everything = {"task_id": "wait", "poke_interval": 20, "timeout": 3_600, **arguments, **mode_arguments}
+            return BatchSubmissionSensor(batch_id=batch_id, **everything)
+
+        return run_sensor(make, mode, task_context, service.clock)
+
+    return run
+
+
+def calls(service: Any, *operations: str) -> dict[str, int]:
+    return {operation: service.calls[operation] for operation in operations}
+
+
+# Success
+
+
+@each_mode
+def test_the_mapping_of_a_submitted_batch(
+    mode: str, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    batch_id = start_batch(client, 3)
+    mapping = wait(mode, batch_id)
+    listed = client.list_runs_in_batch(batchId=batch_id)["runs"]
+    assert mapping == {run["runSettingId"]: run["runId"] for run in listed}
+    assert sorted(mapping) == ["sample-0", "sample-1", "sample-2"]
+    xcoms = task_context["ti"].xcoms
+    assert xcoms["return_value"] == mapping
+    assert (xcoms["failed_submissions"], xcoms["failed_submission_count"]) == ([], 0)
+    assert xcoms["changed_after_submission"] == []
+    batch = client.get_batch(batchId=batch_id)
+    assert xcoms["batch"] == {
+        "id": batch_id,
+        "arn": batch["arn"],
+        "uuid": batch["uuid"],
+        "status": "INPROGRESS",
+        "total_runs": 3,
+        "submitted": 3,
+        "failed": 0,
+    }
+
+
+@each_mode
+@pytest.mark.parametrize("runs", [1, 99, 100, 101, 250])
+def test_a_wait_costs_its_rounds_and_one_listing(
+    mode: str, runs: int, service: Any, answer_with: Callable[..., None], client: Any, wait: Callable[..., Any]
+) -> None:
+    batch_id = start_batch_of(client, runs)
+    service.clock.advance(600)
+    rounds = 5
+    answer_with("GetBatch", *[{"status": "SUBMITTING"}] * (rounds - 1), {"status": "PROCESSED", "totalRuns": runs})
+    service.calls.clear()
+    assert len(wait(mode, batch_id)) == runs
+    pages = -(-runs // 100)
+    assert calls(service, "GetBatch", "ListRunsInBatch") == {"GetBatch": rounds, "ListRunsInBatch": pages}
+    assert sum(service.calls.values()) == rounds + pages
+
+
+def start_batch_of(client: Any, runs: int) -> str:
+    if runs <= 100:
+        return start_batch(client, runs)
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="settings")
+    settings = [{"runSettingId": f"sample-{n}"} for n in range(runs)]
+    s3.put_object(Bucket="settings", Key="settings.json", Body=json.dumps(settings))
+    answer = client.start_run_batch(
+        defaultRunSetting={
+            "workflowId": "1234567",
+            "roleArn": "arn:aws:iam::123456789012:role/omics",
+            "outputUri": "s3://results/out",
+        },
+        batchRunSettings={"s3UriSettings": "s3://settings/settings.json"},
+    )
+    return str(answer["id"])
+
+
+def test_a_hundred_thousand_runs(service: Any, client: Any, wait: Callable[..., Any]) -> None:
+    batch_id = start_batch_of(client, 100_000)
+    service.clock.advance(30 * 24 * 3_600)
+    service.calls.clear()
+    assert len(wait("poke", batch_id)) == 100_000
+    assert calls(service, "GetBatch", "ListRunsInBatch") == {"GetBatch": 1, "ListRunsInBatch": 1_000}
+
+
+def test_a_wait_that_is_over_is_not_deferred(service: Any, client: Any, task_context: dict[str, Any]) -> None:
+    batch_id = start_batch(client)
+    service.clock.advance(600)
+    sensor = BatchSubmissionSensor(task_id="wait", batch_id=batch_id, deferrable=True)
+    assert len(sensor.execute(task_context)) == 3
+
+
+@each_mode
+def test_a_mapping_in_s3(
+    mode: str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    boto3.client("s3").create_bucket(Bucket="results")
+    service.faults.fail_submission("sample-1", reason="ValidationException", message="no such sample")
+    batch_id = start_batch(client)
+    uri = wait(mode, batch_id, mapping_s3_uri="s3://results/maps/1.jsonl", max_failed_submissions=1)
+    assert uri == task_context["ti"].xcoms["return_value"] == "s3://results/maps/1.jsonl"
+    body = boto3.client("s3").get_object(Bucket="results", Key="maps/1.jsonl")["Body"].read().decode()
+    records = {record["run_setting_id"]: record for record in map(json.loads, body.splitlines())}
+    run = client.list_runs_in_batch(batchId=batch_id, runSettingId="sample-0")["runs"][0]
+    assert records["sample-0"] == {
+        "run_setting_id": "sample-0",
+        "run_id": run["runId"],
+        "run_uuid": run["runInternalUuid"],
+        "run_arn": run["runArn"],
+        "status": "SUCCESS",
+        "reason": None,
+        "message": None,
+    }
+    assert records["sample-1"]["run_id"] is None
+    assert records["sample-1"]["message"] == "no such sample"
+    assert len(records) == 3
+
+
+def test_a_mapping_for_a_missing_bucket_is_an_error_that_a_retry_may_mend(
+    service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    batch_id = start_batch(client)
+    with pytest.raises(OmicsApiError, match="NoSuchBucket") as caught:
+        wait("poke", batch_id, mapping_s3_uri="s3://nowhere/map.jsonl")
+    assert not isinstance(caught.value, AirflowFailException)
+    assert "return_value" not in task_context["ti"].xcoms
+
+
+@each_mode
+@pytest.mark.parametrize("allowed", [2, "50%"])
+def test_failed_submissions_within_the_allowance(
+    mode: str, allowed: int | str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    for sample in ("sample-1", "sample-2"):
+        service.faults.fail_submission(sample, reason="ValidationException", message="no such input")
+    batch_id = start_batch(client, 4)
+    assert sorted(wait(mode, batch_id, max_failed_submissions=allowed)) == ["sample-0", "sample-3"]
+    xcoms = task_context["ti"].xcoms
+    assert xcoms["failed_submission_count"] == 2
+    assert [run["run_setting_id"] for run in xcoms["failed_submissions"]] == ["sample-1", "sample-2"]
+    assert xcoms["failed_submissions"][0]["reason"] == "ValidationException"
+    assert xcoms["failed_submissions"][0]["message"] == "no such input"
+
+
+@each_mode
+def test_more_failed_submissions_fail_after_everything_is_pushed(
+    mode: str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    service.faults.fail_submission("sample-1", reason="ValidationException", message="no such input")
+    batch_id = start_batch(client)
+    with pytest.raises(
+        TooManyFailedSubmissionsError, match=r"1 of 3 runs.*ValidationException: 1 \(sample-1\)"
+    ) as caught:
+        wait(mode, batch_id)
+    assert caught.value.batch_id == batch_id
+    assert sorted(task_context["ti"].xcoms["return_value"]) == ["sample-0", "sample-2"]
+    assert task_context["ti"].xcoms["batch"]["failed"] == 1
+
+
+# Each verdict on GetBatch's answer
+
+
+@each_mode
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param([{"status": "CREATING"}], id="CREATING"),
+        pytest.param([{"status": "PENDING"}], id="PENDING"),
+        pytest.param([{"status": "STOPPING"}], id="STOPPING"),
+        pytest.param(
+            [{"status": "SUBMITTING", "submissionSummary": {"pendingStartSubmissionCount": 0}}], id="SUBMITTING"
+        ),
+        pytest.param([{"status": "INPROGRESS", "submissionSummary": {"pendingStartSubmissionCount": 1}}], id="pending"),
+        pytest.param([{"status": "INPROGRESS"}], id="counts unknown"),
+        pytest.param([{"status": "REHYDRATING"}], id="unknown, counts unknown"),
+        pytest.param([{}], id="nothing known"),
+    ],
+)
+def test_answers_that_are_waited_on(
+    mode: str,
+    answers: list[dict[str, Any]],
+    service: Any,
+    client: Any,
+    answer_with: Callable[..., None],
+    wait: Callable[..., Any],
+) -> None:
+    batch_id = start_batch(client)
+    service.clock.advance(600)
+    answer_with("GetBatch", *answers, {"status": "PROCESSED", "totalRuns": 3})
+    service.calls.clear()
+    assert len(wait(mode, batch_id)) == 3
+    assert calls(service, "GetBatch", "ListRunsInBatch") == {"GetBatch": len(answers) + 1, "ListRunsInBatch": 1}
+
+
+@each_mode
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": "INPROGRESS", "totalRuns": 3, "submissionSummary": {"pendingStartSubmissionCount": 0}},
+        {"status": "REHYDRATING", "totalRuns": 3, "submissionSummary": {"pendingStartSubmissionCount": 0}},
+        {"status": "PROCESSED", "totalRuns": 3},
+        {
+            "status": "PROCESSED",
+            "submissionSummary": {
+                "successfulStartSubmissionCount": 3,
+                "failedStartSubmissionCount": 0,
+                "pendingStartSubmissionCount": 0,
+            },
+        },
+    ],
+    ids=["INPROGRESS", "unknown", "PROCESSED", "PROCESSED without totalRuns"],
+)
+def test_answers_that_end_the_wait(
+    mode: str,
+    answer: dict[str, Any],
+    service: Any,
+    client: Any,
+    answer_with: Callable[..., None],
+    wait: Callable[..., Any],
+) -> None:
+    batch_id = start_batch(client)
+    service.clock.advance(600)
+    answer_with("GetBatch", {"status": "PENDING"}, answer)
+    assert len(wait(mode, batch_id)) == 3
+
+
+@each_mode
+def test_a_cancelled_batch(
+    mode: str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    batch_id = start_batch_and_cancel(service, client)
+    with pytest.raises(BatchCancelledError, match="was cancelled") as caught:
+        wait(mode, batch_id)
+    assert isinstance(caught.value, AirflowFailException)
+    assert caught.value.status == "CANCELLED"
+    xcoms = task_context["ti"].xcoms
+    assert len(xcoms["return_value"]) + xcoms["failed_submission_count"] == 3
+    assert xcoms["batch"]["status"] == "CANCELLED"
+
+
+def start_batch_and_cancel(service: Any, client: Any) -> str:
+    batch_id = start_batch(client)
+    while client.get_batch(batchId=batch_id)["status"] != "INPROGRESS":
+        service.clock.advance(0.5)
+    client.cancel_run_batch(batchId=batch_id)
+    return batch_id
+
+
+@each_mode
+@pytest.mark.parametrize("status", ["RUNS_DELETING", "RUNS_DELETE_FAILED", "RUNS_DELETED"])
+def test_a_batch_whose_runs_are_deleted(
+    mode: str,
+    status: str,
+    service: Any,
+    client: Any,
+    answer_with: Callable[..., None],
+    wait: Callable[..., Any],
+    task_context: dict[str, Any],
+) -> None:
+    batch_id = start_batch(client)
+    service.clock.advance(600)
+    answer_with("GetBatch", {"status": "PENDING"}, {"status": status, "totalRuns": 3})
+    with pytest.raises(BatchDeletedError, match=status) as caught:
+        wait(mode, batch_id)
+    assert isinstance(caught.value, AirflowFailException)
+    assert len(task_context["ti"].xcoms["return_value"]) == 3
+
+
+@each_mode
+def test_a_failed_batch(
+    mode: str,
+    service: Any,
+    client: Any,
+    answer_with: Callable[..., None],
+    wait: Callable[..., Any],
+    task_context: dict[str, Any],
+) -> None:
+    batch_id = start_batch(client)
+    service.clock.advance(600)
+    answer_with(
+        "GetBatch",
+        {"status": "SUBMITTING"},
+        {"status": "FAILED", "failureReason": "Invalid JSON format in run configurations"},
+    )
+    with pytest.raises(BatchFailedError, match=r"Invalid JSON format.*at least 3 runs were started") as caught:
+        wait(mode, batch_id)
+    assert isinstance(caught.value, AirflowFailException)
+    assert caught.value.reason == "Invalid JSON format in run configurations"
+    assert len(task_context["ti"].xcoms["return_value"]) == 3
+
+
+@each_mode
+def test_a_failed_batch_whose_runs_cannot_be_listed(
+    mode: str, service: Any, client: Any, answer_with: Callable[..., None], wait: Callable[..., Any]
+) -> None:
+    batch_id = start_batch(client)
+    answer_with("GetBatch", {"status": "PENDING"}, {"status": "FAILED", "failureReason": "Too many runs"})
+    service.faults.error("ListRunsInBatch", code="AccessDeniedException", status=403, times=10)
+    with pytest.raises(BatchFailedError, match=r"Too many runs.*listing its runs failed.*AccessDenied"):
+        wait(mode, batch_id)
+
+
+# Calls that fail
+
+
+@each_mode
+def test_a_batch_that_is_not_found(mode: str, service: Any, wait: Callable[..., Any]) -> None:
+    with pytest.raises(BatchNotFoundError) as caught:
+        wait(mode, "999")
+    assert isinstance(caught.value, AirflowFailException)
+    for part in ("999", "123456789012", "us-east-1", "'aws_default'"):
+        assert part in str(caught.value)
+    assert service.calls["GetBatch"] >= 3
+
+
+@each_mode
+def test_a_young_batch_may_be_not_found_twice(mode: str, service: Any, client: Any, wait: Callable[..., Any]) -> None:
+    batch_id = start_batch(client)
+    service.faults.error("GetBatch", code="ResourceNotFoundException", status=404, times=2)
+    assert len(wait(mode, batch_id)) == 3
+
+
+@each_mode
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("ThrottlingException", 429), ("InternalServerException", 500), ("RequestTimeoutException", 408)],
+)
+def test_rounds_without_news_are_waited_out(
+    mode: str,
+    code: str,
+    status: int,
+    service: Any,
+    client: Any,
+    wait: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    batch_id = start_batch(client)
+    service.faults.error("GetBatch", code=code, status=status, times=40)
+    assert len(wait(mode, batch_id)) == 3
+
+
+@each_mode
+def test_lost_connections_are_waited_out(mode: str, service: Any, client: Any, wait: Callable[..., Any]) -> None:
+    batch_id = start_batch(client)
+    service.faults.drop_connection("GetBatch", times=20)
+    assert len(wait(mode, batch_id)) == 3
+
+
+@each_mode
+def test_silence_fails_and_may_be_retried(mode: str, service: Any, client: Any, wait: Callable[..., Any]) -> None:
+    batch_id = start_batch(client)
+    service.faults.throttle("GetBatch", times=1_000_000)
+    before = service.clock.now()
+    with pytest.raises(BatchSilenceError, match="ThrottlingException") as caught:
+        wait(mode, batch_id, max_silence=600)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert 600 <= (service.clock.now() - before).total_seconds() < 800
+
+
+@each_mode
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("AccessDeniedException", 403),
+        ("ExpiredTokenException", 403),
+        ("ValidationException", 400),
+        ("ConflictException", 409),
+    ],
+)
+@pytest.mark.parametrize("after_rounds", [0, 1])
+def test_a_refused_call_fails_and_may_be_retried(
+    mode: str,
+    code: str,
+    status: int,
+    after_rounds: int,
+    service: Any,
+    client: Any,
+    wait: Callable[..., Any],
+    answer_with: Callable[..., None],
+) -> None:
+    batch_id = start_batch(client)
+    if after_rounds:
+        service.faults.error("GetBatch", code="ResourceNotFoundException", status=404, times=1)
+    service.faults.error("GetBatch", code=code, status=status, times=10)
+    with pytest.raises(OmicsApiError, match=code) as caught:
+        wait(mode, batch_id)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert caught.value.code == code
+
+
+@each_mode
+def test_an_endpoint_out_of_reach_shows_in_the_first_round(
+    mode: str, service: Any, wait: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = {"endpoint_url": "http://127.0.0.1:9", "region_name": "us-east-1", "aws_access_key_id": "x"}
+    monkeypatch.setenv("AIRFLOW_CONN_NOWHERE", json.dumps({"conn_type": "aws", "extra": extra}))
+    monkeypatch.setattr(
+        "botocore.handlers.BUILTIN_HANDLERS",
+        [entry for entry in botocore.handlers.BUILTIN_HANDLERS if not str(entry[0]).startswith("before-send")],
+    )
+    with pytest.raises(OmicsApiError, match=r"127\.0\.0\.1:9.*us-east-1") as caught:
+        wait(mode, "42", aws_conn_id="NOWHERE")
+    assert not isinstance(caught.value, AirflowFailException)
+    assert caught.value.code == "EndpointConnectionError"
+
+
+@each_mode
+def test_a_listing_goes_on_at_its_page_after_a_throttle(
+    mode: str, service: Any, client: Any, wait: Callable[..., Any]
+) -> None:
+    batch_id = start_batch_of(client, 250)
+    service.clock.advance(600)
+    service.faults.throttle("ListRunsInBatch", times=10)
+    service.calls.clear()
+    assert len(wait(mode, batch_id)) == 250
+    assert calls(service, "GetBatch", "ListRunsInBatch") == {"GetBatch": 1, "ListRunsInBatch": 13}
+
+
+# The listing
+
+
+@each_mode
+def test_a_listing_that_lags_is_waited_for(
+    mode: str, client: Any, service: Any, answer_with: Callable[..., None], wait: Callable[..., Any]
+) -> None:
+    batch_id = start_batch(client)
+    service.clock.advance(600)
+    now = service.clock.now()
+    answer_with(
+        "GetBatch",
+        {
+            "status": "INPROGRESS",
+            "submittedTime": now,
+            "totalRuns": 3,
+            "submissionSummary": {"pendingStartSubmissionCount": 0},
+        },
+    )
+    answer_with("ListRunsInBatch", lambda page: {**page, "runs": page["runs"][:2]}, lambda page: page)
+    assert len(wait(mode, batch_id)) == 3
+    assert calls(service, "GetBatch", "ListRunsInBatch") == {"GetBatch": 2, "ListRunsInBatch": 2}
+
+
+@each_mode
+@pytest.mark.parametrize("change", ["lost", "blank", "twice"])
+def test_a_listing_that_stays_incomplete_fails_after_the_consistency_timeout(
+    mode: str,
+    change: str,
+    client: Any,
+    service: Any,
+    answer_with: Callable[..., None],
+    wait: Callable[..., Any],
+    task_context: dict[str, Any],
+) -> None:
+    batch_id = start_batch(client)
+    service.clock.advance(600)
+    submitted = service.clock.now()
+    answer_with("GetBatch", {"status": "PENDING"}, {"status": "PROCESSED", "processedTime": submitted, "totalRuns": 3})
+
+    def damage(page: dict[str, Any]) -> dict[str, Any]:
+        first, *others = page["runs"]
+        damaged = {"lost": [], "blank": [{"runSettingId": first["runSettingId"]}], "twice": [first, first]}[change]
+        return {**page, "runs": [*damaged, *others]}
+
+    answer_with("ListRunsInBatch", damage)
+    with pytest.raises(IncompleteListingError) as caught:
+        wait(mode, batch_id, consistency_timeout=100)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert 100 <= (service.clock.now() - submitted).total_seconds() < 200
+    assert "return_value" not in task_context["ti"].xcoms
+
+
+@each_mode
+def test_a_second_listing_in_the_last_round_can_save_the_wait(
+    mode: str, client: Any, service: Any, answer_with: Callable[..., None], wait: Callable[..., Any]
+) -> None:
+    batch_id = start_batch(client)
+    service.clock.advance(6_000)
+    answer_with(
+        "GetBatch",
+        {"status": "PROCESSED", "processedTime": service.clock.now() - timedelta(seconds=900), "totalRuns": 3},
+    )
+    answer_with("ListRunsInBatch", lambda page: {**page, "runs": page["runs"][:2]}, lambda page: page)
+    assert len(wait(mode, batch_id)) == 3
+    assert calls(service, "GetBatch", "ListRunsInBatch") == {"GetBatch": 1, "ListRunsInBatch": 2}
+
+
+@each_mode
+def test_with_no_number_to_expect_a_listing_is_never_complete(
+    mode: str, client: Any, service: Any, answer_with: Callable[..., None], wait: Callable[..., Any]
+) -> None:
+    batch_id = start_batch(client)
+    service.clock.advance(600)
+    answer_with("GetBatch", {"status": "PROCESSED"})
+    with pytest.raises(IncompleteListingError, match="nothing tells how many"):
+        wait(mode, batch_id)
+
+
+@each_mode
+def test_expected_runs_goes_before_what_the_service_says(
+    mode: str, client: Any, service: Any, answer_with: Callable[..., None], wait: Callable[..., Any]
+) -> None:
+    batch_id = start_batch(client)
+    service.clock.advance(600)
+    answer_with("GetBatch", {"status": "PROCESSED", "totalRuns": 99})
+    assert len(wait(mode, batch_id, expected_runs="3")) == 3
+
+
+@each_mode
+def test_a_run_changed_after_submission_is_reported(
+    mode: str, client: Any, service: Any, answer_with: Callable[..., None], wait: Callable[..., Any], task_context: Any
+) -> None:
+    batch_id = start_batch(client)
+
+    def change(page: dict[str, Any]) -> dict[str, Any]:
+        page["runs"][0]["submissionStatus"] = "CANCEL_SUCCESS"
+        return page
+
+    answer_with("ListRunsInBatch", change)
+    assert len(wait(mode, batch_id)) == 3
+    changed = task_context["ti"].xcoms["changed_after_submission"]
+    assert [(run["run_setting_id"], run["status"]) for run in changed] == [("sample-0", "CANCEL_SUCCESS")]
+
+
+# Deadlines, flags, deferral
+
+
+@each_mode
+def test_the_timeout_is_the_deadline(
+    mode: str, service: Any, client: Any, answer_with: Callable[..., None], wait: Callable[..., Any], monkeypatch: Any
+) -> None:
+    batch_id = start_batch(client)
+    answer_with("GetBatch", {"status": "SUBMITTING"})
+    timeout = 600 if mode == "deferrable" else 0
+    with pytest.raises(AirflowSensorTimeout):
+        wait(mode, batch_id, timeout=timeout)
+
+
+@needs_aiobotocore
+def test_the_deadline_is_the_earlier_of_timeout_and_execution_timeout(
+    service: Any, client: Any, answer_with: Callable[..., None], wait: Callable[..., Any]
+) -> None:
+    batch_id = start_batch(client)
+    answer_with("GetBatch", {"status": "SUBMITTING"})
+    before = service.clock.now()
+    with pytest.raises(AirflowSensorTimeout, match="SUBMITTING"):
+        wait("deferrable", batch_id, timeout=6_000, execution_timeout=timedelta(seconds=90))
+    assert (service.clock.now() - before).total_seconds() == pytest.approx(90, abs=1)
+
+
+@needs_aiobotocore
+def test_a_deadline_survives_every_deferral(
+    service: Any, client: Any, answer_with: Callable[..., None], wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    batch_id = start_batch(client)
+    service.clock.advance(600)
+    submitted = {"submissionSummary": {"pendingStartSubmissionCount": 0}, "totalRuns": 4, "status": "INPROGRESS"}
+    answer_with("GetBatch", {"status": "SUBMITTING"}, {**submitted, "submittedTime": service.clock.now()})
+    before = service.clock.now()
+    with pytest.raises(AirflowSensorTimeout):
+        wait("deferrable", batch_id, timeout=250, consistency_timeout=10_000)
+    deadlines = {event["deadline"] for event in task_context["events"]}
+    assert deadlines == {before.timestamp() + 250}
+    assert len(task_context["events"]) > 3
+    assert (service.clock.now() - before).total_seconds() < 250 + 25
+
+
+@needs_aiobotocore
+def test_no_trigger_fires_within_ten_seconds_of_its_deferral(
+    service: Any, client: Any, answer_with: Callable[..., None], wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    batch_id = start_batch(client)
+    service.clock.advance(600)
+    answer_with("GetBatch", {"status": "SUBMITTING"}, {"status": "PROCESSED", "totalRuns": 3})
+    wait("deferrable", batch_id, poke_interval=1)
+    assert min(task_context["event_delays"]) >= 10
+
+
+@needs_aiobotocore
+def test_events_never_carry_the_mapping(
+    service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    mapping = wait("deferrable", start_batch(client))
+    text = json.dumps(task_context["events"])
+    assert task_context["events"]
+    assert not any(run_id in text for run_id in mapping.values() if len(run_id) > 4)
+    assert set(task_context["events"][0]) == {"status", "message", "code", "deadline", "batch"}
+
+
+FINAL = "final"
+RETRYABLE = "retryable"
+DEADLINE = "deadline"
+
+
+@pytest.mark.parametrize("moment", ["poke", "reschedule", "first check", "resume"])
+@pytest.mark.parametrize(
+    ("error", "flag", "skips"),
+    [
+        (FINAL, None, False),
+        (FINAL, "soft_fail", True),
+        (FINAL, "never_fail", True),
+        (RETRYABLE, None, False),
+        (RETRYABLE, "soft_fail", False),
+        (RETRYABLE, "never_fail", True),
+        (DEADLINE, None, False),
+        (DEADLINE, "soft_fail", True),
+    ],
+)
+def test_the_flags_agree_in_every_mode(
+    moment: str,
+    error: str,
+    flag: str | None,
+    skips: bool,
+    service: Any,
+    client: Any,
+    answer_with: Callable[..., None],
+    wait: Callable[..., Any],
+) -> None:
+    if moment in {"first check", "resume"}:
+        pytest.importorskip("aiobotocore")
+    if error == DEADLINE and moment == "first check":
+        pytest.skip("a first check has no deadline")
+    batch_id = start_batch(client)
+    first = [{"status": "SUBMITTING"}] if moment == "resume" else []
+    if error == FINAL:
+        answer_with("GetBatch", *first, {"status": "FAILED", "failureReason": "Too many runs"})
+    elif error == DEADLINE:
+        answer_with("GetBatch", {"status": "SUBMITTING"})
+    elif moment == "resume":
+        answer_with(
+            "GetBatch",
+            {"status": "INPROGRESS", "submissionSummary": {"pendingStartSubmissionCount": 1}},
+            {"status": "PROCESSED", "totalRuns": 3},
+        )
+        service.faults.error("ListRunsInBatch", code="AccessDeniedException", status=403, times=10)
+    else:
+        service.faults.error("GetBatch", code="AccessDeniedException", status=403, times=10)
+    expected: dict[str, type[BaseException]] = {
+        FINAL: BatchFailedError,
+        RETRYABLE: OmicsApiError,
+        DEADLINE: AirflowSensorTimeout,
+    }
+    mode = moment if moment in MODES else "deferrable"
+    arguments: dict[str, Any] = {flag: True} if flag else {}
+    if error == DEADLINE:
+        arguments["timeout"] = 600 if mode == "deferrable" else 0
+    with pytest.raises(AirflowSkipException if skips else expected[error]):
+        wait(mode, batch_id, **arguments)
+
+
+@each_mode
+def test_silent_fail_asks_again(mode: str, service: Any, client: Any, wait: Callable[..., Any]) -> None:
+    batch_id = start_batch(client)
+    service.faults.error("GetBatch", code="AccessDeniedException", status=403, times=2)
+    assert len(wait(mode, batch_id, silent_fail=True)) == 3
+
+
+def test_without_aiobotocore_nothing_is_deferred(
+    service: Any, client: Any, task_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensor_module.importlib.util, "find_spec", lambda name: None)
+    sensor = BatchSubmissionSensor(task_id="wait", batch_id=start_batch(client), deferrable=True)
+    with pytest.raises(AirflowOptionalProviderFeatureException, match=r"airflow-provider-omics-cache\[batch\]"):
+        sensor.execute(task_context)
+
+
+@pytest.mark.parametrize("event", [None, {}, {"status": "success"}, {"status": "done"}])
+def test_an_event_of_another_form_is_an_error(event: Any, service: Any, task_context: dict[str, Any]) -> None:
+    sensor = BatchSubmissionSensor(task_id="wait", batch_id="42", deferrable=True)
+    with pytest.raises(TriggerEventError, match="event"):
+        sensor.execute_complete(task_context, event)
+    assert not service.calls
+
+
+def test_a_resumed_task_asks_get_batch_no_more(service: Any, client: Any, task_context: dict[str, Any]) -> None:
+    batch_id = start_batch(client)
+    service.clock.advance(600)
+    sensor = BatchSubmissionSensor(task_id="wait", batch_id=batch_id, deferrable=True)
+    event = {"status": "done", "deadline": 9e9, "batch": {"id": batch_id, "status": "PROCESSED", "total_runs": 3}}
+    service.calls.clear()
+    assert len(sensor.execute_complete(task_context, event)) == 3
+    assert dict(service.calls) == {"ListRunsInBatch": 1}
+
+
+# Parameters
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parameter"),
+    [
+        ({"batch_id": None}, "batch_id"),
+        ({"batch_id": ""}, "batch_id"),
+        ({"batch_id": "None"}, "batch_id"),
+        ({"batch_id": "batch-123"}, "batch_id"),
+        ({"batch_id": "1234567890123456789"}, "batch_id"),
+        ({"batch_id": "{{ ti.xcom_pull('start') }}"}, "batch_id"),
+        ({"expected_runs": "many"}, "expected_runs"),
+        ({"expected_runs": 0}, "expected_runs"),
+        ({"expected_runs": -5}, "expected_runs"),
+        ({"max_failed_submissions": "120%"}, "max_failed_submissions"),
+        ({"max_failed_submissions": -1}, "max_failed_submissions"),
+        ({"max_failed_submissions": 0.5}, "max_failed_submissions"),
+        ({"mapping_s3_uri": "results/map.jsonl"}, "mapping_s3_uri"),
+        ({"mapping_s3_uri": "s3://bucket"}, "mapping_s3_uri"),
+    ],
+)
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_bad_parameters_name_parameter_rule_and_value(
+    arguments: dict[str, Any], parameter: str, deferrable: bool, service: Any, task_context: dict[str, Any]
+) -> None:
+    sensor = BatchSubmissionSensor(task_id="wait", deferrable=deferrable, **{"batch_id": "42", **arguments})
+    with pytest.raises(OmicsParameterError) as caught:
+        sensor.execute(task_context)
+    assert caught.value.parameter == parameter
+    assert repr(arguments[parameter]) in str(caught.value)
+    assert "must be" in str(caught.value) or "has to be" in str(caught.value)
+    assert not service.calls
+
+
+def test_an_id_may_come_as_a_number(service: Any, client: Any, wait: Callable[..., Any]) -> None:
+    batch_id = start_batch(client)
+    assert len(wait("poke", int(batch_id))) == 3  # as native rendering gives it
+
+
+def test_progress_is_logged_once_a_change(
+    service: Any, client: Any, answer_with: Callable[..., None], wait: Callable[..., Any], caplog: Any, capsys: Any
+) -> None:
+    batch_id = start_batch(client)
+    service.clock.advance(600)
+    halfway = {
+        "status": "SUBMITTING",
+        "totalRuns": 3,
+        "submissionSummary": {"successfulStartSubmissionCount": 1, "failedStartSubmissionCount": 1},
+    }
+    done = {"status": "INPROGRESS", "totalRuns": 3, "submissionSummary": {"pendingStartSubmissionCount": 0}}
+    answer_with("GetBatch", halfway, halfway, halfway, done)
+    with caplog.at_level(logging.INFO):
+        wait("poke", batch_id)
+    written = caplog.text or capsys.readouterr().out  # Airflow 3 logs past the logging module
+    lines = [line for line in written.splitlines() if f"batch {batch_id}" in line]
+    assert sum("submitted 1 of 3, 1 failed" in line for line in lines) == 1
+    assert "still running" in lines[-1]
+
+
+def test_every_template_field_is_an_attribute() -> None:
+    sensor = BatchSubmissionSensor(task_id="wait", batch_id="42")
+    for field in sensor.template_fields:
+        assert hasattr(sensor, field)
+    assert {"aws_conn_id", "region_name", "verify", "batch_id"} <= set(sensor.template_fields)
+    assert not sensor.template_ext
