@@ -191,6 +191,8 @@ def check_run_settings(
             seen.add(run_setting_id)
         try:
             text = _encode(setting)
+            if "\\ud" in text:
+                _check_unicode(setting)
         except (TypeError, ValueError, RecursionError):
             for member, reason in _not_json(setting):
                 broken.add("has to be JSON", reason, member=member, index=index)
@@ -317,13 +319,24 @@ def _not_json(value: Any) -> Iterator[tuple[str, str]]:
     for name, member in members:
         try:
             _encode({name: member})
+            _check_unicode({name: member})
         except RecursionError:
             yield str(name), "nested too deeply"
+        except UnicodeEncodeError:
+            yield str(name), "half a surrogate pair"
         except (TypeError, ValueError) as error:
             yield str(name), str(error)
+
+
+def _check_unicode(value: Any) -> None:
+    """Refuse half a surrogate pair, which JSON parsers other than Python's do not read.
+
+    :raises UnicodeEncodeError: the value has one.
+    """
+    json.dumps(value, ensure_ascii=False).encode()
 
 
 def _merged_bytes(default_parameters: Mapping[str, Any], parameters: Any) -> int:
     merged = {**default_parameters, **parameters} if isinstance(parameters, dict) else default_parameters
     text = json.dumps(merged, separators=(",", ":"), ensure_ascii=False)
-    return len(text.encode("utf-8", errors="surrogatepass"))
+    return len(text.encode())

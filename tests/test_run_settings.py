@@ -109,6 +109,12 @@ class TestGood:
         assert check(Lazy()).count == 3
         assert Lazy.reads == 1
 
+    def test_text_of_any_alphabet(self) -> None:
+        file = io.BytesIO()
+        settings = [setting(0, name="試料 🧬 C:\\users\\udo")]
+        assert not check(settings, file=file).broken
+        assert json.loads(file.getvalue()) == settings
+
     def test_an_output_uri_in_either_place_is_enough(self) -> None:
         assert not check([setting(1, outputUri="s3://bucket/1/")], default={}).broken
         assert not check([setting(1)], default=DEFAULT).broken
@@ -187,6 +193,8 @@ class TestBad:
             ({"parameters": {"a": float("inf")}}, "parameters", "has to be JSON", "Out of range float"),
             ({"parameters": {"at": datetime.now(UTC)}}, "parameters", "has to be JSON", "datetime"),
             ({"engineSettings": {1, 2}}, "engineSettings", "has to be JSON", "set"),
+            ({"parameters": {"a": "\ud800"}}, "parameters", "has to be JSON", "half a surrogate pair"),
+            ({"name": "\udc00"}, "name", "has to be JSON", "half a surrogate pair"),
         ],
     )
     def test_members(self, members: dict[str, Any], parameter: str, rule: str, value: Any) -> None:
