@@ -80,6 +80,7 @@ _REQUEST_ERROR_CODES = frozenset({"ValidationException", "ParamValidationError"}
 _LONGEST_SHOWN_VALUE = 200
 
 IF_EXISTS = ("reuse", "update", "fail")
+_GONE = frozenset({RunCacheStatus.DELETED, RunCacheStatus.FAILED})
 _MAX_GENERATIONS = 10
 #: Seconds to wait, one after the other, until GetRunCache shows what was just written.
 _CONSISTENCY_DELAYS = (1, 2, 4, 8)
@@ -167,6 +168,17 @@ def _values_of(text: str, members: Mapping[str, Any]) -> str:
         f"{name} was {str(value)[:_LONGEST_SHOWN_VALUE]!r}" for name, value in named.items() if str(value) not in text
     ]
     return f" ({', '.join(shown)})" if shown else ""
+
+
+def _without_session_policy(error: ClientError) -> ClientError:
+    """Take a session policy, which the service repeats when it refuses one, out of an error."""
+    answer = error.response.get("Error", {})
+    text = answer.get("Message", "")
+    if "sessionPolicy" not in text:
+        return error
+    shown = "sessionPolicy is refused; the text is not shown, since it holds the policy"
+    response: Any = {**error.response, "Error": {**answer, "Message": shown}}
+    return ClientError(response, error.operation_name)
 
 
 def _without_payloads(report: str) -> str:
@@ -263,8 +275,11 @@ class OmicsCacheHook(AwsBaseHook):
         except ParamValidationError as error:
             shown = ParamValidationError(report=_without_payloads(error.kwargs["report"]))
             raise api_error(shown, operation, region, endpoint_url, given) from shown
-        except (BotoCoreError, ClientError) as error:
-            raise api_error(error, operation, region, endpoint_url, given) from error
+        except ClientError as error:
+            told = _without_session_policy(error)
+            raise api_error(told, operation, region, endpoint_url, given) from told
+        except BotoCoreError as error:
+            raise api_error(error, operation, region, endpoint_url) from error
         answer.pop("ResponseMetadata", None)
         return answer
 
@@ -492,7 +507,7 @@ class OmicsCacheHook(AwsBaseHook):
         bucket = location.netloc
         if location.scheme != "s3" or not bucket:
             raise OmicsParameterError("cache_s3_location", "has to be an s3:// URI", cache_s3_location)
-        region, owner = self.conn_region_name, str(cache_bucket_owner_id or self.account_id)
+        region, owner = self.conn_region_name, str(cache_bucket_owner_id or self._own_account())
         status, bucket_region = self._head_bucket(Bucket=bucket, ExpectedBucketOwner=owner)
         if status == 404:
             raise OmicsParameterError("cache_s3_location", "has to name a bucket that exists", cache_s3_location)
@@ -586,17 +601,20 @@ class OmicsCacheHook(AwsBaseHook):
                 answer = self.create_run_cache(request_id=token, **members)
             except OmicsApiError as error:
                 # The token may belong to the same cache with, say, another description, made a moment ago.
-                if error.code not in {"ConflictException", "ValidationException"}:
+                if error.code == "ConflictException":
+                    run_cache = self._wait_for(lambda: self._find_run_cache(name, location, owner)[0])
+                elif error.code == "ValidationException":
+                    run_cache, _ = self._find_run_cache(name, location, owner)
+                else:
                     raise
-                run_cache, _ = self._find_run_cache(name, location, owner)
                 if run_cache is not None:
                     return run_cache
                 if request_id or (error.code == "ValidationException" and refusal == error.reason):
                     raise
                 refusal = error.reason or ""
                 continue
-            if answer.get("status") in {None, RunCacheStatus.ACTIVE}:
-                run_cache = self._wait_for_run_cache(answer["id"])
+            if answer.get("status") not in _GONE:
+                run_cache = self._wait_for_state(answer["id"])
                 if run_cache is not None and _is_cache_of(run_cache, name, location, owner):
                     self.log.info("Created run cache %s at %s", run_cache["id"], run_cache["cacheS3Uri"])
                     return run_cache
@@ -612,21 +630,35 @@ class OmicsCacheHook(AwsBaseHook):
         if owner is None:
             return True
         try:
-            return owner == self.account_id
-        except (BotoCoreError, ClientError) as error:
-            self.log.debug("The account id is not known: %s", type(error).__name__)
+            return owner == self._own_account()
+        except OmicsApiError as error:
+            self.log.warning("The connection's account is not known: %s", error)
             return False
 
-    def _wait_for_run_cache(
-        self, run_cache_id: str, is_seen: Callable[[Answer], bool] = lambda run_cache: True
-    ) -> Answer | None:
-        """Get a cache that was just written; wait a little until the service shows what was written."""
-        for delay in (*_CONSISTENCY_DELAYS, None):
-            run_cache = self._get_run_cache_or_none(run_cache_id)
-            if delay is None or (run_cache is not None and is_seen(run_cache)):
+    def _own_account(self) -> str:
+        try:
+            return self.account_id
+        except (BotoCoreError, ClientError) as error:
+            raise api_error(error, "GetCallerIdentity", self.conn_region_name) from error
+
+    def _wait_for_state(self, run_cache_id: str) -> Answer | None:
+        run_cache = self._wait_for(
+            lambda: self._get_run_cache_or_none(run_cache_id),
+            lambda seen: seen.get("status") in frozenset(RunCacheStatus),
+        )
+        status = run_cache and run_cache.get("status")
+        if run_cache and status not in frozenset(RunCacheStatus):
+            raise OmicsError(f"run cache {run_cache_id} is still {status}", run_cache_id=run_cache_id, status=status)
+        return run_cache
+
+    def _wait_for(self, look: Callable[[], Answer | None], is_seen: Callable[[Answer], bool] = bool) -> Answer | None:
+        """Look again, for a little while, until the service shows what was just written."""
+        for delay in _CONSISTENCY_DELAYS:
+            run_cache = look()
+            if run_cache is not None and is_seen(run_cache):
                 return run_cache
             self._sleep(delay)
-        return None
+        return look()
 
     def _settle_differences(self, run_cache: Answer, wanted: Mapping[str, Any], if_exists: str) -> Answer:
         differing = run_caches.differences(run_cache, **wanted)
@@ -658,7 +690,9 @@ class OmicsCacheHook(AwsBaseHook):
             self.update_run_cache(run_cache_id=run_cache_id, **members)
         if tags:
             self.tag_resource(resource_arn=run_cache["arn"], tags=tags)
-        updated = self._wait_for_run_cache(run_cache_id, lambda seen: not run_caches.differences(seen, **wanted))
+        updated = self._wait_for(
+            lambda: self._get_run_cache_or_none(run_cache_id), lambda seen: not run_caches.differences(seen, **wanted)
+        )
         if updated is None or run_caches.differences(updated, **wanted):
             raise OmicsError(
                 f"run cache {run_cache_id} does not show its update yet: {text}", run_cache_id=run_cache_id
@@ -949,8 +983,8 @@ class OmicsCacheHook(AwsBaseHook):
                 not_found = error
             self._sleep(delay)
         raise OmicsError(
-            f"batch {batch_id} was started, but GetBatch did not find it for {sum(_VISIBLE_AFTER)} s; if nobody has "
-            "deleted it, the next try of the task finds it by its name",
+            f"batch {batch_id} was started, but GetBatch did not find it for {sum(_VISIBLE_AFTER)} s: the next try of the "
+            "task looks for it again; if somebody has deleted it, set rerun_key to start a new batch",
             batch_id=batch_id,
         ) from not_found
 

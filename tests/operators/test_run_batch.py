@@ -386,6 +386,21 @@ class TestOnce:
         start(new_task_context())
         assert len(batches()) == 1
 
+    @pytest.mark.parametrize("forget", [False, True])
+    def test_a_deleted_batch_is_replaced_when_its_token_is_forgotten(
+        self, local: LocalHealthOmics, new_task_context: NewContext, forget: bool
+    ) -> None:
+        first = start(new_task_context())
+        finish(local, first)
+        aws().delete_batch(batch_id=first)
+        if forget:
+            local.forget_tokens()
+            assert start(new_task_context()) != first
+        else:
+            with pytest.raises(OmicsError, match="if somebody has deleted it, set rerun_key"):
+                start(new_task_context())
+            assert start(new_task_context(), rerun_key="2") != first
+
     @pytest.mark.parametrize("operation", ["StartRunBatch", "ListBatch", "GetBatch"])
     def test_throttling_is_waiting(self, local: LocalHealthOmics, task_context: dict[str, Any], operation: str) -> None:
         local.faults.throttle(operation, times=20)
