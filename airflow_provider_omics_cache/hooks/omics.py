@@ -983,8 +983,8 @@ class OmicsCacheHook(AwsBaseHook):
                 not_found = error
             self._sleep(delay)
         raise OmicsError(
-            f"batch {batch_id} was started, but GetBatch did not find it for {sum(_VISIBLE_AFTER)} s: the next try of the "
-            "task looks for it again; if somebody has deleted it, set rerun_key to start a new batch",
+            f"batch {batch_id} was started, but GetBatch did not find it for {sum(_VISIBLE_AFTER)} s: the next try of "
+            "the task looks for it again; if somebody has deleted it, set rerun_key to start a new batch",
             batch_id=batch_id,
         ) from not_found
 
