@@ -153,15 +153,15 @@ class AirflowProcesses:
         """Get a task instance."""
         return self.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}")
 
-    def tries(self, dag_id: str, run_id: str, task_id: str) -> Any:
-        """Get the tries of a task instance."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/tries"
-        return self.call("GET", path)["task_instances"]
+    def task_log(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1) -> str:
+        """Read what a task logged on the workers."""
+        name = f"dag_id={dag_id}/run_id={run_id}/task_id={task_id}/attempt={attempt}.log"
+        return (self.log.parent / "logs" / name).read_text()
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
         """Get the value of an XCom."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
-        return self.call("GET", path + "?deserialize=true")["value"]
+        return self.call("GET", path)["value"]
 
 
 def _free_port() -> int:
