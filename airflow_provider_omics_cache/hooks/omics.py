@@ -646,8 +646,8 @@ class OmicsCacheHook(AwsBaseHook):
             lambda: self._get_run_cache_or_none(run_cache_id),
             lambda seen: seen.get("status") in frozenset(RunCacheStatus),
         )
-        status = run_cache and run_cache.get("status")
-        if run_cache and status not in frozenset(RunCacheStatus):
+        status = None if run_cache is None else run_cache.get("status")
+        if status is not None and status not in frozenset(RunCacheStatus):
             raise OmicsError(f"run cache {run_cache_id} is still {status}", run_cache_id=run_cache_id, status=status)
         return run_cache
 

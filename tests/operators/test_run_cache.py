@@ -20,6 +20,7 @@ except ImportError:
 from airflow_provider_omics_cache._compat import AirflowFailException
 from airflow_provider_omics_cache.exceptions import (
     OmicsApiError,
+    OmicsError,
     OmicsParameterError,
     OmicsRequestError,
     RunCacheError,
@@ -78,7 +79,7 @@ def warnings(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str
         records = [record for record in caplog.records if record.levelno == logging.WARNING]
         printed = [line for line in capsys.readouterr().out.splitlines() if "[warning" in line]
         lines = [record.getMessage() for record in records] + printed
-        return [line for line in lines if "outside of" not in line]
+        return [line for line in lines if "cannot be called outside" not in line]
 
     return warnings
 
@@ -126,9 +127,13 @@ def test_every_later_try_takes_the_same_cache(
     assert local.calls["CreateRunCache"] == 1
 
 
-def test_tasks_that_ask_at_the_same_time_get_one_cache(execute: Any, omics: Any) -> None:
+def test_tasks_that_ask_at_the_same_time_get_one_cache(omics: Any) -> None:
+    def ensure(_: int) -> str:
+        found = OmicsCacheHook().ensure_run_cache(name="cohort", cache_s3_location=LOCATION)
+        return str(found.run_cache["id"])
+
     with ThreadPoolExecutor(8) as pool:
-        ids = {returned for returned, _ in pool.map(lambda _: execute(), range(8))}
+        ids = set(pool.map(ensure, range(8)))
     assert len(ids) == 1
     assert len(active_caches(omics)) == 1
 
@@ -225,6 +230,19 @@ def test_a_deleted_cache_with_another_description_is_followed_by_a_new_one(
     second, _ = execute(description="new")
     assert second != first
     assert omics.get_run_cache(id=second)["description"] == "new"
+
+
+def test_a_state_of_the_future_makes_no_second_cache(local: Any) -> None:
+    hook = OmicsCacheHook()
+    with Stubber(hook.conn) as stubber:
+        stubber.add_response("list_run_caches", {"items": []})
+        stubber.add_response("create_run_cache", {"id": "7", "status": "CREATING"})
+        for _ in range(5):
+            stubber.add_response("get_run_cache", {"id": "7", "status": "CREATING"}, {"id": "7"})
+        with pytest.raises(OmicsError, match="run cache 7 is still CREATING") as caught:
+            hook.ensure_run_cache(name="cohort", cache_s3_location=LOCATION)
+        stubber.assert_no_pending_responses()
+    assert not isinstance(caught.value, AirflowFailException)
 
 
 def test_ten_spent_tokens_are_an_error(execute: Any, omics: Any, local: Any) -> None:
@@ -596,4 +614,4 @@ def test_it_can_be_mapped() -> None:
         single = CreateRunCacheOperator(task_id="one", name="cohort")
         mapped = CreateRunCacheOperator.partial(task_id="many", if_exists="update").expand(name=["a", "b"])
     assert (single.cache_s3_location, single.region_name) == (LOCATION, "us-east-1")
-    assert mapped.is_mapped
+    assert mapped.operator_class is CreateRunCacheOperator
