@@ -9,6 +9,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+import boto3
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_omics_cache.sensors.run_batch import BatchSensor
@@ -59,6 +60,27 @@ def fire(trigger: BaseTrigger) -> dict[str, Any]:
 
     event: dict[str, Any] = json.loads(json.dumps(asyncio.run(first_event()).payload, allow_nan=False))
     return event
+
+
+def start_batch(client: Any, runs: int = 3) -> str:
+    """Start a batch of ``sample-0``, ``sample-1``, ... through a HealthOmics client."""
+    settings: list[dict[str, str]] = [{"runSettingId": f"sample-{n}"} for n in range(runs)]
+    batch_run_settings: dict[str, Any] = {"inlineSettings": settings}
+    if runs > 100:
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="settings")
+        s3.put_object(Bucket="settings", Key="settings.json", Body=json.dumps(settings))
+        batch_run_settings = {"s3UriSettings": "s3://settings/settings.json"}
+    answer = client.start_run_batch(
+        batchName="cohort",
+        defaultRunSetting={
+            "workflowId": "1234567",
+            "roleArn": "arn:aws:iam::123456789012:role/omics",
+            "outputUri": "s3://results/out",
+        },
+        batchRunSettings=batch_run_settings,
+    )
+    return str(answer["id"])
 
 
 class ServiceTime:

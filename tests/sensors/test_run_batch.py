@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Callable
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -34,7 +33,7 @@ from airflow_provider_omics_cache.sensors import run_batch as sensor_module
 from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
 from airflow_provider_omics_cache.triggers import run_batch as trigger_module
 from tests.conftest import needs_aiobotocore, needs_batches
-from tests.sensor_modes import MODES, ServiceTime, run_sensor
+from tests.sensor_modes import MODES, ServiceTime, run_sensor, start_batch
 
 pytestmark = needs_batches
 
@@ -49,28 +48,14 @@ def service(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     clock = ServiceTime(local_healthomics.clock)
     for module in (sensor_module, trigger_module, hook_module):
         monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(trigger_module, "asyncio", SimpleNamespace(sleep=clock.async_sleep))
     monkeypatch.setattr("time.sleep", clock.sleep)
+    monkeypatch.setattr("asyncio.sleep", clock.async_sleep)
     return local_healthomics
 
 
 @pytest.fixture
 def client(service: Any) -> Any:
     return boto3.client("omics")
-
-
-def start_batch(client: Any, runs: int = 3) -> str:
-    settings = [{"runSettingId": f"sample-{n}"} for n in range(runs)]
-    answer = client.start_run_batch(
-        batchName="cohort",
-        defaultRunSetting={
-            "workflowId": "1234567",
-            "roleArn": "arn:aws:iam::123456789012:role/omics",
-            "outputUri": "s3://results/out",
-        },
-        batchRunSettings={"inlineSettings": settings},
-    )
-    return str(answer["id"])
 
 
 @pytest.fixture
@@ -145,7 +130,7 @@ def test_the_mapping_of_a_submitted_batch(
 def test_a_wait_costs_its_rounds_and_one_listing(
     mode: str, runs: int, service: Any, answer_with: Callable[..., None], client: Any, wait: Callable[..., Any]
 ) -> None:
-    batch_id = start_batch_of(client, runs)
+    batch_id = start_batch(client, runs)
     service.clock.advance(600)
     rounds = 5
     answer_with("GetBatch", *[{"status": "SUBMITTING"}] * (rounds - 1), {"status": "PROCESSED", "totalRuns": runs})
@@ -156,26 +141,8 @@ def test_a_wait_costs_its_rounds_and_one_listing(
     assert sum(service.calls.values()) == rounds + pages
 
 
-def start_batch_of(client: Any, runs: int) -> str:
-    if runs <= 100:
-        return start_batch(client, runs)
-    s3 = boto3.client("s3")
-    s3.create_bucket(Bucket="settings")
-    settings = [{"runSettingId": f"sample-{n}"} for n in range(runs)]
-    s3.put_object(Bucket="settings", Key="settings.json", Body=json.dumps(settings))
-    answer = client.start_run_batch(
-        defaultRunSetting={
-            "workflowId": "1234567",
-            "roleArn": "arn:aws:iam::123456789012:role/omics",
-            "outputUri": "s3://results/out",
-        },
-        batchRunSettings={"s3UriSettings": "s3://settings/settings.json"},
-    )
-    return str(answer["id"])
-
-
 def test_a_hundred_thousand_runs(service: Any, client: Any, wait: Callable[..., Any]) -> None:
-    batch_id = start_batch_of(client, 100_000)
+    batch_id = start_batch(client, 100_000)
     service.clock.advance(30 * 24 * 3_600)
     service.calls.clear()
     assert len(wait("poke", batch_id)) == 100_000
@@ -507,7 +474,7 @@ def test_an_endpoint_out_of_reach_shows_in_the_first_round(
 def test_a_listing_goes_on_at_its_page_after_a_throttle(
     mode: str, service: Any, client: Any, wait: Callable[..., Any]
 ) -> None:
-    batch_id = start_batch_of(client, 250)
+    batch_id = start_batch(client, 250)
     service.clock.advance(600)
     service.faults.throttle("ListRunsInBatch", times=10)
     service.calls.clear()
