@@ -66,9 +66,7 @@ ACTIVE_BATCH_STATES = frozenset(
 CANCELLED_BATCH_STATES = frozenset({BatchStatus.STOPPING, BatchStatus.CANCELLED})
 
 #: Somebody is deleting the batch's runs, or has.
-DELETED_BATCH_STATES = frozenset(
-    {BatchStatus.RUNS_DELETING, BatchStatus.RUNS_DELETE_FAILED, BatchStatus.RUNS_DELETED}
-)
+DELETED_BATCH_STATES = frozenset({BatchStatus.RUNS_DELETING, BatchStatus.RUNS_DELETE_FAILED, BatchStatus.RUNS_DELETED})
 
 #: The submission of a run has an outcome in each of these.
 TERMINAL_SUBMISSION_STATES = frozenset(SubmissionStatus)

@@ -29,7 +29,10 @@ print(json.dumps({
 PURE_SWEEP = """
 import importlib, json, sys
 
-for name in ("states", "idempotency", "run_settings", "submission", "waiting", "allowance", "batch_start", "run_caches"):
+names = (
+    "allowance", "batch_start", "idempotency", "run_caches", "run_settings", "states", "submission", "waiting"
+)
+for name in names:
     importlib.import_module("airflow_provider_omics_cache." + name)
 print(json.dumps([name for name in ("airflow", "boto3", "botocore") if name in sys.modules]))
 """
