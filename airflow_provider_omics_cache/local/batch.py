@@ -423,7 +423,9 @@ class Batch:
         return freed
 
     def cancel_run(self, index: int, now: float) -> None:
-        """Cancel one run."""
+        """Cancel one run; once is enough."""
+        if index in self._cancelled_runs:
+            return
         kept = array("I", self._living)
         del kept[bisect_left(kept, index)]
         self._keep_living(kept)

@@ -54,7 +54,7 @@ class LocalHealthOmicsServer(LocalHealthOmics):
         self._server: BaseWSGIServer = make_server(
             host, port, Application(self), threaded=True, request_handler=_QuietRequestHandler
         )
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     @property
     def url(self) -> str:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
+from botocore.config import Config
 from botocore.handlers import BUILTIN_HANDLERS
 from botocore.model import OperationModel
 
@@ -50,7 +52,21 @@ def _every_answer_fits_the_model() -> Iterator[None]:
 @pytest.fixture
 def omics(local_healthomics: LocalHealthOmics) -> Any:
     """A client of the local HealthOmics; the buckets ``caches`` and ``results`` exist."""
-    s3 = boto3.client("s3")
-    s3.create_bucket(Bucket="caches")
-    s3.create_bucket(Bucket="results")
-    return boto3.client("omics")
+    for bucket in ("caches", "results"):
+        s3_client().create_bucket(Bucket=bucket)
+    return new_client("omics")
+
+
+def s3_client() -> Any:
+    return new_client("s3")
+
+
+def new_client(service: str) -> Any:
+    """A client that does not retry."""
+    return _session().client(service, config=Config(retries={"total_max_attempts": 1}))
+
+
+@functools.cache
+def _session() -> boto3.session.Session:
+    """One session for all tests: it loads botocore's models once."""
+    return boto3.session.Session("testing", "testing", region_name="us-east-1")
