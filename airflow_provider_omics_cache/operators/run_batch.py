@@ -170,7 +170,7 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
             run_id=ti.run_id,
             task_id=ti.task_id,
             map_index=-1 if ti.map_index is None else ti.map_index,
-            rerun_key=str(self.rerun_key) if self.rerun_key else None,
+            rerun_key=None if self.rerun_key in (None, "") else str(self.rerun_key),
         )
         with SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as file:
             settings = self._checked_settings(default_run_setting, members["batchRunSettings"]["members"], file)
@@ -284,10 +284,10 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
             if status == 404:
                 raise OmicsParameterError("run_settings", "has to be an object that exists in S3", uri) from error
             if status != 403:
-                raise api_error(error, "HeadObject") from error
+                raise self._s3_error(error, "HeadObject") from error
             self.log.info("%s cannot be read by this task; its content is not compared between tries", uri)
         except BotoCoreError as error:
-            raise api_error(error, "HeadObject") from error
+            raise self._s3_error(error, "HeadObject") from error
         return _Settings(digest=digest([uri, etag]), s3_uri=uri, prepare=lambda: {"s3UriSettings": uri})
 
     def _upload(self, file: IO[bytes], s3_uri: str, size: int) -> None:
@@ -313,10 +313,10 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
                     self.log.info("The run settings are in %s already", s3_uri)
                     return
                 if code != "ConditionalRequestConflict" or delay is None:
-                    raise api_error(error, "PutObject") from error
+                    raise self._s3_error(error, "PutObject") from error
                 self._sleep(delay)
             except BotoCoreError as error:
-                raise api_error(error, "PutObject") from error
+                raise self._s3_error(error, "PutObject") from error
             else:
                 self.log.info("Uploaded the run settings to %s (%s bytes)", s3_uri, f"{size:,}")
                 return
@@ -353,6 +353,9 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
 
     def _members_of(self, operation: str) -> set[str]:
         return set(self._s3.meta.service_model.operation_model(operation).input_shape.members)
+
+    def _s3_error(self, error: Exception, operation: str) -> OmicsError:
+        return api_error(error, operation, self._s3.meta.region_name, self._s3.meta.endpoint_url)
 
     @cached_property
     def _s3(self) -> Any:

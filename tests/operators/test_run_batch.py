@@ -10,7 +10,9 @@ import boto3
 import botocore
 import botocore.loaders
 import pytest
-from botocore.exceptions import ClientError
+from airflow import DAG
+from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.stub import Stubber
 
 from airflow_provider_omics_cache.batch_start import DIGEST_TAG, GENERATION_TAG
 from airflow_provider_omics_cache.exceptions import (
@@ -416,15 +418,44 @@ class TestOnce:
             start(task_context, botocore_config=ONE_ATTEMPT)
         assert not isinstance(caught.value, OmicsRequestError)
 
-    def test_a_batch_of_the_same_prefix_is_not_ours(
-        self, local: LocalHealthOmics, new_task_context: NewContext
+    def test_a_listing_may_hold_other_names(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+        """Whether ListBatch's filter takes whole names or beginnings is not documented."""
+        task = operator()
+        name = "start_batch-0f41008503ce1b79"
+        with Stubber(task.hook.conn) as stubber:
+            stubber.add_response("list_batch", {"items": [{"id": "1", "name": f"{name}-2", "status": "PROCESSED"}]})
+            stubber.add_response("start_run_batch", {"id": "2", "status": "CREATING"})
+            stubber.add_response("get_batch", {"id": "2", "name": name, "status": "PENDING"}, {"batchId": "2"})
+            assert task.execute(task_context) == "2"
+            stubber.assert_no_pending_responses()
+
+    def test_an_s3_that_cannot_be_reached(
+        self, local: LocalHealthOmics, task_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        foreign = aws().start_run_batch(
-            default_run_setting=DEFAULT_RUN_SETTING,
-            batch_run_settings={"inlineSettings": settings_of(2)},
-            batch_name="start_batch",
-        )
-        assert start(new_task_context()) != foreign["id"]
+        extra = {"endpoint_url": "http://127.0.0.1:1", "config_kwargs": ONE_ATTEMPT}
+        monkeypatch.setenv("AIRFLOW_CONN_LAB", json.dumps({"conn_type": "aws", "extra": extra}))
+        task = operator(run_settings=settings_of(101), settings_s3_prefix=PREFIX, s3_conn_id="lab")
+
+        def refuse(request: Any, **_: Any) -> None:
+            raise EndpointConnectionError(endpoint_url=request.url)
+
+        task._s3.meta.events.register_first("before-send.s3", refuse)
+        with pytest.raises(OmicsApiError, match=r"PutObject failed: EndpointConnectionError.*127\.0\.0\.1") as caught:
+            task.execute(task_context)
+        assert not isinstance(caught.value, OmicsRequestError), "a retry can mend it"
+        assert batches() == []
+
+    def test_another_try_uploads_at_this_moment(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+        conflicts = iter(range(2))
+
+        def conflict(**_: Any) -> None:
+            if next(conflicts, None) is not None:
+                raise ClientError({"Error": {"Code": "ConditionalRequestConflict", "Message": ""}}, "PutObject")
+
+        task = operator(run_settings=settings_of(101), settings_s3_prefix=PREFIX)
+        task._s3.meta.events.register("before-call.s3.PutObject", conflict)
+        task.execute(task_context)
+        assert len(staged_keys()) == 1
 
 
 @needs_batches
@@ -504,6 +535,14 @@ class TestTable:
         assert len(set(tokens)) == 3
         assert [batch["status"] for batch in batches()] == ["FAILED", "FAILED", "PROCESSED"]
         assert start(new_task_context()) == started[-1]
+
+    def test_failed_without_any_counts(self, local: LocalHealthOmics, new_task_context: NewContext) -> None:
+        kwargs = {"run_settings": settings_of(101), "settings_s3_prefix": PREFIX}
+        local.faults.fail_batch(after="PENDING")
+        first = start(new_task_context(), **kwargs)
+        local.clock.advance(1_000)
+        assert "submissionSummary" not in aws().get_batch(batch_id=first)
+        assert start(new_task_context(), **kwargs) != first
 
     def test_a_replay_of_a_failed_batch_that_is_not_listed(
         self, local: LocalHealthOmics, new_task_context: NewContext, monkeypatch: pytest.MonkeyPatch
@@ -738,6 +777,15 @@ class TestAnywhere:
         task = operator()
         assert all(hasattr(task, name) for name in task.template_fields)
         assert not task.template_ext
+
+    def test_it_can_be_mapped(self) -> None:
+        with DAG("cohorts", schedule=None, default_args={"s3_conn_id": "lab"}) as dag:
+            StartRunBatchOperator.partial(task_id="mapped", default_run_setting=DEFAULT_RUN_SETTING).expand(
+                run_settings=[settings_of(1), settings_of(2)]
+            )
+            operator()
+        assert set(dag.task_ids) == {"mapped", "start_batch"}
+        assert dag.get_task("start_batch").s3_conn_id == "lab"
 
     def test_templates_are_rendered_deep_inside(self) -> None:
         task = operator(
