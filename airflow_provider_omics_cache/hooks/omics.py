@@ -7,6 +7,7 @@ import os
 import random
 import re
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from itertools import islice
@@ -55,7 +56,7 @@ from airflow_provider_omics_cache.states import BatchStatus, RunCacheStatus
 from airflow_provider_omics_cache.waiting import is_passing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from botocore.model import ServiceModel
     from botocore.session import Session
@@ -476,6 +477,8 @@ class OmicsCacheHook(AwsBaseHook):
         for parameter, value in (("name", name), ("cache_s3_location", cache_s3_location)):
             if not value or not isinstance(value, str):
                 raise OmicsParameterError(parameter, "has to be a string that is not empty", value)
+        if not isinstance(tags, Mapping | None):
+            raise OmicsParameterError("tags", "has to be a dictionary", tags)
         owner = str(cache_bucket_owner_id) if cache_bucket_owner_id else None
         created = False
         run_cache, others = self._find_run_cache(name, cache_s3_location, owner)

@@ -483,6 +483,12 @@ def test_a_missing_parameter_is_named(execute: Any, local: Any, parameter: str, 
     assert local.calls.total() == 0
 
 
+def test_tags_that_were_rendered_to_text_are_refused(execute: Any, local: Any) -> None:
+    with pytest.raises(OmicsParameterError, match="tags has to be a dictionary; got"):
+        execute(tags="{'team': 'a'}")
+    assert local.calls.total() == 0
+
+
 def test_an_unknown_if_exists_is_refused_when_the_dag_is_read() -> None:
     with pytest.raises(OmicsParameterError, match="if_exists has to be one of reuse, update, fail; got 'replace'"):
         operator(if_exists="replace")
