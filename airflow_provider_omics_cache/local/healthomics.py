@@ -106,7 +106,20 @@ class LocalHealthOmics:
         :raises ConnectionDropped: when the connection is to be closed without an answer.
         """
         try:
-            return self._handle(request, headers)
+            name = self._protocol.route(request)
+        except ServiceError as error:
+            return error_answer(error)
+        answer = self._answer(name, request, headers)
+        self.faults.after_call(name)
+        return answer
+
+    def _answer(self, name: str, request: Request, headers: Mapping[str, str]) -> Response:
+        try:
+            with self._lock:
+                self.calls[name] += 1
+                self.clock.advance(self.clock.tick)
+            self.faults.before_call(name)
+            return self._serve(name, request, headers)
         except ServiceError as error:
             return error_answer(error)
         except ConnectionDropped:
@@ -115,12 +128,7 @@ class LocalHealthOmics:
             log.exception("The local HealthOmics failed")
             return error_answer(ServiceError("InternalServerException", "The local HealthOmics failed"))
 
-    def _handle(self, request: Request, headers: Mapping[str, str]) -> Response:
-        name = self._protocol.route(request)
-        with self._lock:
-            self.calls[name] += 1
-            self.clock.advance(self.clock.tick)
-        self.faults.before_call(name)
+    def _serve(self, name: str, request: Request, headers: Mapping[str, str]) -> Response:
         access_key, region_name, _ = credential_scope(headers)
         account_id = account_of(access_key, headers.get("x-moto-account-id"))
         parameters = self._protocol.read(name, request)
@@ -134,7 +142,6 @@ class LocalHealthOmics:
         for run in completed:
             if self.on_run_completed is not None:
                 self.on_run_completed(run)
-        self.faults.after_call(name)
         return answer
 
     def _completed_runs(self, region: Region) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from botocore.handlers import BUILTIN_HANDLERS
 from botocore.model import OperationModel
 
 from airflow_provider_omics_cache.local import LocalHealthOmics
+from tests.local.broken_requests import OPERATIONS
 from tests.local.shapes import problems
 
 DEFAULT_RUN_SETTING = {
@@ -26,6 +27,8 @@ def run_settings(number: int) -> list[dict[str, Any]]:
 
 
 def _check_answer(response_dict: dict[str, Any], operation_model: OperationModel, **_: Any) -> None:
+    if operation_model.name not in OPERATIONS:
+        return
     body = response_dict["body"]
     content = json.loads(body, parse_constant=pytest.fail) if body else None
     if response_dict["status_code"] >= 300:

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError, ConnectionClosedError
+
+from airflow_provider_omics_cache.local import LocalHealthOmics
+from airflow_provider_omics_cache.local.settings import DOCUMENTED_RATE_LIMITS, Settings
+from tests.conftest import needs_batches
+from tests.local.broken_requests import OPERATIONS
+from tests.local.conftest import DEFAULT_RUN_SETTING, run_settings
+
+
+def start(omics: Any, number: int = 10) -> str:
+    answer = omics.start_run_batch(
+        batchName="cohort",
+        defaultRunSetting=DEFAULT_RUN_SETTING,
+        batchRunSettings={"inlineSettings": run_settings(number)},
+    )
+    batch_id: str = answer["id"]
+    return batch_id
+
+
+def test_a_throttled_call_has_no_effect_and_is_counted(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.faults.throttle("CreateRunCache", times=2)
+
+    for _ in range(2):
+        with pytest.raises(omics.exceptions.ThrottlingException) as error:
+            omics.create_run_cache(cacheS3Location="s3://caches")
+        assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 429
+    assert omics.list_run_caches()["items"] == []
+    omics.create_run_cache(cacheS3Location="s3://caches")
+
+    assert local_healthomics.calls == {"CreateRunCache": 3, "ListRunCaches": 1}
+
+
+def test_botocore_retries_what_it_should(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.faults.throttle("ListRunCaches", times=1)
+    patient = boto3.client("omics", config=Config(retries={"mode": "standard", "total_max_attempts": 2}))
+
+    assert patient.list_run_caches()["ResponseMetadata"]["RetryAttempts"] == 1
+
+
+def test_a_rate_of_errors_strikes_about_that_share(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.faults.error("ListRunCaches", code="InternalServerException", rate=0.3, times=None)
+    failed = 0
+    for _ in range(200):
+        try:
+            omics.list_run_caches()
+        except omics.exceptions.InternalServerException:
+            failed += 1
+
+    assert 30 < failed < 90
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "expected"),
+    [
+        ("InternalServerException", None, 500),
+        ("RequestTimeoutException", None, 408),
+        ("AccessDeniedException", None, 403),
+        ("ServiceQuotaExceededException", None, 402),
+        ("SomethingNew", 418, 418),
+    ],
+)
+def test_any_error_can_be_answered(
+    omics: Any, local_healthomics: LocalHealthOmics, code: str, status: int | None, expected: int
+) -> None:
+    local_healthomics.faults.error("*", code=code, status=status, message="on demand")
+
+    with pytest.raises(ClientError) as error:
+        omics.list_run_caches()
+
+    assert error.value.response["Error"] == {"Code": code, "Message": "on demand"}
+    assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == expected
+
+
+@pytest.mark.parametrize(("after_effect", "left"), [(True, 1), (False, 0)])
+def test_a_connection_drops_before_or_after_the_effect(
+    omics: Any, local_healthomics: LocalHealthOmics, after_effect: bool, left: int
+) -> None:
+    local_healthomics.faults.drop_connection("CreateRunCache", after_effect=after_effect)
+
+    with pytest.raises(ConnectionClosedError):
+        omics.create_run_cache(cacheS3Location="s3://caches", requestId="x")
+
+    assert len(omics.list_run_caches()["items"]) == left
+    omics.create_run_cache(cacheS3Location="s3://caches", requestId="x")
+    assert len(omics.list_run_caches()["items"]) == 1
+
+
+def test_a_refused_call_is_dropped_as_well(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.faults.drop_connection("GetRunCache")
+
+    with pytest.raises(ConnectionClosedError):
+        omics.get_run_cache(id="1")
+
+
+def test_latency_passes_on_the_clock(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.faults.latency("ListRunCaches", seconds=7, times=1)
+    before = local_healthomics.clock.elapsed()
+
+    omics.list_run_caches()
+    omics.list_run_caches()
+
+    assert local_healthomics.clock.elapsed() == before + 7
+
+
+def test_every_request_can_move_the_clock(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.clock.tick = 5
+    before = local_healthomics.clock.elapsed()
+
+    for _ in range(3):
+        omics.list_run_caches()
+
+    assert local_healthomics.clock.elapsed() == before + 15
+
+
+def test_cleared_faults_strike_no_more(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.faults.throttle(times=None)
+    local_healthomics.faults.drop_connection(times=None)
+    local_healthomics.faults.clear()
+
+    omics.list_run_caches()
+
+
+@needs_batches
+def test_counts_can_be_stale_while_the_status_is_not(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    batch_id = start(omics)
+    local_healthomics.clock.advance(4)
+    local_healthomics.faults.stale_counts(seconds=0.75, times=1)
+
+    stale, fresh = omics.get_batch(batchId=batch_id), omics.get_batch(batchId=batch_id)
+
+    assert stale["status"] == fresh["status"] == "INPROGRESS"
+    assert stale["submissionSummary"]["pendingStartSubmissionCount"] == 5
+    assert fresh["submissionSummary"]["pendingStartSubmissionCount"] == 0
+
+
+@needs_batches
+def test_a_listing_can_lag_for_some_calls(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    batch_id = start(omics)
+    local_healthomics.clock.advance(4)
+    local_healthomics.faults.lagging_listing(rows=3, times=2)
+
+    listed = [len(omics.list_runs_in_batch(batchId=batch_id)["runs"]) for _ in range(3)]
+
+    assert listed == [7, 7, 10]
+
+
+@needs_batches
+def test_a_listing_can_lag_for_some_time(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    batch_id = start(omics)
+    local_healthomics.clock.advance(4)
+    local_healthomics.faults.lagging_listing(rows=30, seconds=5)
+    assert omics.list_runs_in_batch(batchId=batch_id)["runs"] == []
+
+    local_healthomics.clock.advance(5)
+
+    assert len(omics.list_runs_in_batch(batchId=batch_id)["runs"]) == 10
+
+
+@needs_batches
+def test_a_submission_can_fail_in_the_first_batch_only(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.faults.fail_submission("sample-1", reason="ServiceQuotaExceededException", times=1)
+    failed = []
+    for _ in range(2):
+        batch_id = start(omics)
+        local_healthomics.clock.advance(10)
+        failed.append(omics.list_runs_in_batch(batchId=batch_id, submissionStatus="FAILED")["runs"])
+
+    assert [[row["submissionFailureReason"] for row in rows] for rows in failed] == [
+        ["ServiceQuotaExceededException"],
+        [],
+    ]
+
+
+@needs_batches
+def test_only_the_named_batch_fails(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.faults.fail_batch(batch_name="other", times=None)
+    batch_id = start(omics)
+    local_healthomics.clock.advance(100)
+
+    assert omics.get_batch(batchId=batch_id)["status"] == "PROCESSED"
+
+
+def test_a_batch_fails_after_a_state_that_it_has(local_healthomics: LocalHealthOmics) -> None:
+    with pytest.raises(ValueError, match="PROCESSED"):
+        local_healthomics.faults.fail_batch(after="PROCESSED")  # type: ignore[arg-type]
+
+
+def test_calls_above_a_rate_limit_are_throttled(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.settings.rate_limits = {"ListRunCaches": 2}
+
+    def served() -> int:
+        number = 0
+        for _ in range(5):
+            try:
+                omics.list_run_caches()
+                number += 1
+            except omics.exceptions.ThrottlingException:
+                continue
+        return number
+
+    assert served() == 2
+    local_healthomics.clock.advance(0.5)
+    assert served() == 1
+    local_healthomics.clock.advance(60)
+    assert served() == 2
+
+
+@needs_batches
+def test_documented_limits_are_of_operations_that_exist() -> None:
+    assert set(OPERATIONS) >= DOCUMENTED_RATE_LIMITS.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("creating_seconds", -1),
+        ("creating_seconds", "1"),
+        ("max_run_caches", 1.5),
+        ("list_unsubmitted_runs", 1),
+        ("replayed_status", "later"),
+        ("rate_limits", {"GetBatch": 0}),
+        ("wrong_state_error", None),
+    ],
+)
+def test_a_setting_takes_no_other_value(name: str, value: object) -> None:
+    settings = Settings()
+    before = settings.as_dict()
+
+    with pytest.raises(ValueError, match=name):
+        setattr(settings, name, value)
+
+    assert settings.as_dict() == before
+
+
+def test_a_setting_that_does_not_exist_is_told() -> None:
+    with pytest.raises(AttributeError, match="submission_rat"):
+        Settings().submission_rat = 5  # type: ignore[attr-defined]
+
+
+def test_every_setting_is_described() -> None:
+    for name in Settings().as_dict():
+        assert f":param {name}:" in (Settings.__doc__ or "")
