@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import botocore.session
@@ -19,6 +20,7 @@ os.environ["AIRFLOW_HOME"] = str(Path(__file__).parents[1] / "build" / "airflow"
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
 HAS_BATCHES = "StartRunBatch" in (botocore.session.Session().get_service_model("omics").operation_names)
+AIRFLOW_3 = not version("apache-airflow").startswith("2.")
 HAS_AIOBOTOCORE = importlib.util.find_spec("aiobotocore") is not None
 
 needs_batches = pytest.mark.skipif(not HAS_BATCHES, reason="the installed botocore has no HealthOmics batches")
@@ -34,15 +36,16 @@ class RecordedTaskInstance:
         self.task_id = "start_batch"
         self.map_index = -1
         self.try_number = 1
+        self.max_tries = 0
+        self.task = SimpleNamespace(retries=0)
         self.start_date = datetime.now(UTC)
         self.first_reschedule_date: datetime | None = None
         self.xcoms: dict[str, Any] = {}
+        if AIRFLOW_3:
+            self.get_first_reschedule_date = lambda context: self.first_reschedule_date
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[key] = json.loads(json.dumps(value, allow_nan=False))
-
-    def get_first_reschedule_date(self, context: Any) -> datetime | None:
-        return self.first_reschedule_date
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from typing import Any
+from unittest.mock import patch
 
 import boto3
 from airflow.triggers.base import BaseTrigger
@@ -26,6 +28,22 @@ MOST_ROUNDS = 200
 def run_sensor(make: Callable[..., BatchSensor], mode: str, context: dict[str, Any], clock: Any) -> Any:
     """Run a sensor to its end; ``make(**arguments)`` makes it anew for each process that Airflow would start."""
     context["ti"].start_date = clock.now()
+    with _first_reschedule_date_of(context["ti"]):
+        return _run(make, mode, context, clock)
+
+
+@contextmanager
+def _first_reschedule_date_of(ti: Any) -> Iterator[None]:
+    """Let Airflow 2, which reads it from its database, find it where Airflow 3 does."""
+    module = import_module("airflow.sensors.base")
+    if hasattr(module, "_orig_start_date"):
+        with patch.object(module, "_orig_start_date", lambda *_, **__: ti.first_reschedule_date):
+            yield
+    else:
+        yield
+
+
+def _run(make: Callable[..., BatchSensor], mode: str, context: dict[str, Any], clock: Any) -> Any:
     arguments = {"deferrable": True} if mode == "deferrable" else {"mode": mode}
     sensor = make(**arguments)
     step = partial(sensor.execute, context)
