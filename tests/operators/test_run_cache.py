@@ -309,6 +309,15 @@ def test_the_own_account_and_no_owner_are_the_same(execute: Any, made_with: Any,
     assert execute(cache_bucket_owner_id=made_with)[0] == execute(cache_bucket_owner_id=asked)[0]
 
 
+def test_without_sts_a_given_owner_is_taken_as_it_is(execute: Any, omics: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9")
+    once = {"botocore_config": {"retries": {"total_max_attempts": 1}}}
+    returned, _ = execute(cache_bucket_owner_id=ACCOUNT, **once)
+    assert execute(**once)[0] == returned
+    with pytest.raises(OmicsApiError, match="GetCallerIdentity failed: EndpointConnectionError"):
+        execute(check_bucket=True, **once)
+
+
 def test_another_owner_is_another_cache(execute: Any, omics: Any, local: Any) -> None:
     local.settings.check_cache_bucket = False
     first, _ = execute()

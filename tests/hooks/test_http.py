@@ -1,0 +1,63 @@
+"""The hook's clients over a socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from airflow_provider_omics_cache.exceptions import OmicsApiError
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from tests.conftest import needs_aiobotocore
+
+
+@pytest.fixture
+def hook(local_healthomics_server: Any, monkeypatch: pytest.MonkeyPatch) -> OmicsCacheHook:
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", local_healthomics_server.airflow_connection)
+    return OmicsCacheHook()
+
+
+@pytest.fixture
+def bucket(hook: OmicsCacheHook) -> str:
+    hook._s3_client.create_bucket(Bucket="cohort-data")
+    return "s3://cohort-data"
+
+
+def test_a_cache_is_made_found_and_tagged(hook: OmicsCacheHook, bucket: str) -> None:
+    asked = {"name": "cohort", "cache_s3_location": bucket}
+    made = hook.ensure_run_cache(**asked)
+    found = OmicsCacheHook().ensure_run_cache(**asked, tags={"team": "a"}, if_exists="update")
+    assert (made.created, found.created) == (True, False)
+    arn = found.run_cache["arn"]
+    assert found.run_cache["id"] == made.run_cache["id"]
+    assert hook.list_tags_for_resource(resource_arn=arn) == {"tags": {"team": "a"}}
+    hook.untag_resource(resource_arn=arn, tag_keys=["team"])
+    assert hook.list_tags_for_resource(resource_arn=arn) == {"tags": {}}
+    hook.delete_run_cache(run_cache_id=found.run_cache["id"])
+    assert [cache for cache in hook.list_run_caches() if cache["status"] == "ACTIVE"] == []
+
+
+@needs_aiobotocore
+async def test_the_asynchronous_client_reaches_the_same_service(hook: OmicsCacheHook, bucket: str) -> None:
+    made = hook.ensure_run_cache(name="cohort", cache_s3_location=bucket)
+    async with await hook.get_async_conn() as client:
+        found = await client.get_run_cache(id=made.run_cache["id"])
+    assert found["name"] == "cohort"
+
+
+def test_a_service_that_is_not_there_is_told_with_its_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        extra = {"region_name": "us-east-1", "endpoint_url": url}
+        connection = {"conn_type": "aws", "login": "AKIDTESTING", "password": "top-secret", "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
+        hook = OmicsCacheHook(config={"retries": {"total_max_attempts": 1}, "connect_timeout": 2})
+        with pytest.raises(OmicsApiError) as caught:
+            hook.get_run_cache(run_cache_id="1")
+    assert caught.value.code == "EndpointConnectionError"
+    assert f"endpoint {url}, Region us-east-1" in str(caught.value)
+    assert caught.value.http_status is None
+    assert "top-secret" not in str(caught.value)
