@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 import boto3
 from botocore.config import Config
+from moto.core.base_backend import BackendDict
+from moto.core.models import botocore_stubber
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
@@ -29,6 +31,7 @@ except ImportError:  # a moto without a handler of its own
 Environment = dict[str, Any]
 StartResponse = Callable[..., Any]
 
+_running: set[LocalHealthOmicsServer] = set()
 _CREDENTIALS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
 
 
@@ -99,13 +102,17 @@ class LocalHealthOmicsServer(LocalHealthOmics):
 
     def start(self) -> None:
         """Start to answer."""
+        _running.add(self)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop to answer."""
+        """Stop to answer. The last server leaves nothing in moto's services, unless a mock is using them."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+        _running.discard(self)
+        if not _running and not botocore_stubber.enabled:
+            BackendDict.reset()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError, ConnectionClosedError
+
+from airflow_provider_omics_cache.local import LocalHealthOmicsControl, LocalHealthOmicsServer
+from tests.conftest import needs_aiobotocore, needs_batches
+from tests.local.conftest import DEFAULT_RUN_SETTING, run_settings
+
+AWS_CLI = os.environ.get("AWS_CLI") or str(Path(__file__).parents[2] / ".venv-awscli" / "bin" / "aws")
+
+
+@pytest.fixture
+def server(local_healthomics_server: LocalHealthOmicsServer) -> LocalHealthOmicsServer:
+    local_healthomics_server.create_bucket("caches")
+    return local_healthomics_server
+
+
+def client(server: LocalHealthOmicsServer, service: str = "omics", **config: Any) -> Any:
+    kwargs = server.client_kwargs
+    kwargs["config"] = kwargs["config"].merge(Config(retries={"total_max_attempts": 1}, **config))
+    return boto3.client(service, **kwargs)
+
+
+def start(omics: Any, number: int = 5, **kwargs: Any) -> str:
+    kwargs.setdefault("batchRunSettings", {"inlineSettings": run_settings(number)})
+    batch_id: str = omics.start_run_batch(defaultRunSetting=DEFAULT_RUN_SETTING, **kwargs)["id"]
+    return batch_id
+
+
+def test_run_caches_and_tags_over_http(server: LocalHealthOmicsServer) -> None:
+    omics = client(server)
+    created = omics.create_run_cache(cacheS3Location="s3://caches/x", name="n", tags={"a b": "ü/=&"})
+
+    omics.tag_resource(resourceArn=created["arn"], tags={"c/d": "1", "e": "2"})
+    omics.untag_resource(resourceArn=created["arn"], tagKeys=["c/d", "x y"])
+    omics.update_run_cache(id=created["id"], description="new")
+
+    assert omics.list_tags_for_resource(resourceArn=created["arn"])["tags"] == {"a b": "ü/=&", "e": "2"}
+    assert omics.get_run_cache(id=created["id"])["description"] == "new"
+    omics.delete_run_cache(id=created["id"])
+    with pytest.raises(ClientError) as error:
+        omics.get_run_cache(id=created["id"])
+    assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
+
+
+@needs_batches
+def test_a_batch_over_http_with_its_settings_in_s3(server: LocalHealthOmicsServer) -> None:
+    omics = client(server)
+    client(server, "s3").put_object(Bucket="caches", Key="s.json", Body=json.dumps(run_settings(250)))
+    batch_id = start(omics, batchRunSettings={"s3UriSettings": "s3://caches/s.json"})
+    server.clock.advance(100)
+
+    pages = omics.get_paginator("list_runs_in_batch").paginate(batchId=batch_id)
+
+    assert omics.get_batch(batchId=batch_id)["status"] == "PROCESSED"
+    assert len({row["runId"] for page in pages for row in page["runs"]}) == 250
+
+
+@needs_batches
+@needs_aiobotocore
+async def test_aiobotocore_over_http(server: LocalHealthOmicsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aiobotocore.session import get_session
+
+    monkeypatch.setenv("AWS_DISABLE_HOST_PREFIX_INJECTION", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    credentials = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+    async with get_session().create_client("omics", region_name="us-east-1", **credentials) as omics:
+        batch = await omics.start_run_batch(
+            defaultRunSetting=DEFAULT_RUN_SETTING, batchRunSettings={"inlineSettings": run_settings(30)}
+        )
+        server.clock.advance(100)
+        found = await asyncio.gather(*(omics.get_batch(batchId=batch["id"]) for _ in range(20)))
+        pages = omics.get_paginator("list_runs_in_batch").paginate(
+            batchId=batch["id"], PaginationConfig={"PageSize": 7}
+        )
+        listed = [row["runSettingId"] async for page in pages for row in page["runs"]]
+
+    assert {batch["status"] for batch in found} == {"PROCESSED"}
+    assert listed == [setting["runSettingId"] for setting in run_settings(30)]
+
+
+@pytest.mark.parametrize(("after_effect", "left"), [(True, 1), (False, 0)])
+def test_a_connection_is_closed_without_an_answer(
+    server: LocalHealthOmicsServer, after_effect: bool, left: int
+) -> None:
+    server.faults.drop_connection("CreateRunCache", after_effect=after_effect)
+    omics = client(server)
+
+    with pytest.raises(ConnectionClosedError):
+        omics.create_run_cache(cacheS3Location="s3://caches")
+
+    assert len(omics.list_run_caches()["items"]) == left
+
+
+def test_other_services_are_served_by_the_same_endpoint(server: LocalHealthOmicsServer) -> None:
+    s3 = client(server, "s3")
+    keys = ["q?x=1", "a%2Fb", "100%25", "a b+c", "ü/é", "runCache/1"]
+    for key in keys:
+        s3.put_object(Bucket="caches", Key=key, Body=key.encode(), Metadata={"my_key": "v"})
+
+    listed = [item["Key"] for item in s3.list_objects_v2(Bucket="caches")["Contents"]]
+
+    assert sorted(listed) == sorted(keys)
+    for key in keys:
+        found = s3.get_object(Bucket="caches", Key=key)
+        assert found["Body"].read() == key.encode()
+    s3.delete_object(Bucket="caches", Key=keys[0])
+    with pytest.raises(s3.exceptions.NoSuchKey):
+        s3.get_object(Bucket="caches", Key=keys[0])
+    assert client(server, "sts").get_caller_identity()["Account"] == "123456789012"
+
+
+def test_resetting_moto_resets_the_service(server: LocalHealthOmicsServer) -> None:
+    omics = client(server)
+    omics.create_run_cache(cacheS3Location="s3://caches")
+
+    status, _ = send(server, "POST", "/moto-api/reset")
+
+    assert status == 200
+    assert omics.list_run_caches()["items"] == []
+
+
+def test_errors_are_json_whatever_is_asked(server: LocalHealthOmicsServer) -> None:
+    signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=x/20261120/us-east-1/omics/aws4_request, Signature=0"}
+    for method, path in (("GET", "/nothing"), ("POST", "/runCache"), ("GET", "/runCache/%00"), ("PUT", "/runBatch")):
+        status, content = send(server, method, path, b"{" if method == "POST" else None, signed)
+        assert status in (400, 404)
+        assert set(content) == {"message"}
+
+
+@needs_batches
+def test_many_threads_are_served(server: LocalHealthOmicsServer) -> None:
+    omics = client(server, max_pool_connections=16)
+    batch_id = start(omics)
+    server.clock.advance(100)
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda _: omics.get_batch(batchId=batch_id)["status"], range(160)))
+
+    assert found == ["PROCESSED"] * 160
+    assert server.calls["GetBatch"] == 160
+
+
+def test_the_server_is_driven_from_another_process(server: LocalHealthOmicsServer) -> None:
+    control, omics = LocalHealthOmicsControl(server.url), client(server)
+    before = control.clock.now()
+    control.clock.advance(60)
+    control.clock.tick = 1
+    control.settings.max_run_caches = 2
+    control.settings.submission_rate = float("inf")
+    control.faults.throttle("ListRunCaches", times=1)
+    control.faults.fail_cancel({"a", "b"})
+    control.register_workflow("1", parameter_template={"x": {"optional": True}})
+    control.delete_workflow("2")
+    control.register_run_group("3")
+    control.delete_run_group("4")
+
+    with pytest.raises(omics.exceptions.ThrottlingException):
+        omics.list_run_caches()
+    omics.create_run_cache(cacheS3Location="s3://caches")
+
+    assert control.clock.now() == before + timedelta(seconds=62)
+    assert (control.clock.tick, control.clock.speed) == (1, 0)
+    assert server.settings.max_run_caches == control.settings.max_run_caches == 2
+    assert server.settings.submission_rate == float("inf")
+    assert server.faults.cancel_fails("b")
+    assert control.calls == {"ListRunCaches": 1, "CreateRunCache": 1}
+    control.forget_tokens()
+    control.reset()
+    assert control.calls == {}
+    assert omics.list_run_caches()["items"] == []
+
+
+def test_the_control_refuses_what_makes_no_sense(server: LocalHealthOmicsServer) -> None:
+    control = LocalHealthOmicsControl(server.url)
+    with pytest.raises(ValueError, match="seconds must be a number of at least 0"):
+        control.clock.advance(-1)
+    with pytest.raises(ValueError, match="creating_seconds"):
+        control.settings.creating_seconds = "x"
+    with pytest.raises(ValueError, match="no setting 'x'"):
+        control.settings.x = 1
+    with pytest.raises(AttributeError, match="no setting 'x'"):
+        _ = control.settings.x
+    with pytest.raises(AttributeError, match="no fault 'explode'"):
+        control.faults.explode()
+    with pytest.raises(ValueError, match="tims"):
+        control.faults.throttle("GetBatch", tims=1)
+    for method, name in (("GET", "nothing"), ("POST", "faults/__init__"), ("POST", "handle"), ("DELETE", "clock")):
+        status, content = send(server, method, f"/local-healthomics/{name}", b"{}")
+        assert status == 404
+        assert name in content["message"]
+    assert send(server, "POST", "/local-healthomics/clock", b"[")[0] == 400
+
+
+def test_the_ready_made_connection_works_with_hooks(
+    server: LocalHealthOmicsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", server.airflow_connection)
+    hook: Any = AwsBaseHook(aws_conn_id="aws_default", client_type="omics")
+
+    assert hook.get_conn().list_run_caches()["items"] == []
+    assert server.calls == {"ListRunCaches": 1}
+
+
+def send(
+    server: LocalHealthOmicsServer,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+) -> tuple[int, dict[str, Any]]:
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+    connection.request(method, path, body, headers or {})
+    response = connection.getresponse()
+    content = json.loads(response.read())
+    connection.close()
+    return response.status, content
+
+
+@pytest.mark.parametrize("stop_with", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_serves_until_it_is_stopped(stop_with: signal.Signals) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "airflow_provider_omics_cache.local",
+        "--bucket",
+        "caches",
+        "--region",
+        "eu-west-1",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+            assert url is not None
+            name, _, value = shlex.split(process.stdout.readline())[1].partition("=")
+            connection = json.loads(value)
+            kwargs = connection["extra"]["config_kwargs"]
+            omics = boto3.client(
+                "omics",
+                endpoint_url=connection["extra"]["endpoint_url"],
+                region_name=connection["extra"]["region_name"],
+                aws_access_key_id=connection["login"],
+                aws_secret_access_key=connection["password"],
+                config=Config(**kwargs),
+            )
+            arn = omics.create_run_cache(cacheS3Location="s3://caches")["arn"]
+            assert LocalHealthOmicsControl(url[0]).clock.speed == 1
+        finally:
+            process.send_signal(stop_with)
+            _, errors = process.communicate(timeout=30)
+
+    assert name == "AIRFLOW_CONN_AWS_DEFAULT"
+    assert connection["extra"]["endpoint_url"] == url[0]
+    assert ":eu-west-1:" in arn
+    assert process.returncode == 0
+    assert errors == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--speed", "-1"], ["--speed", "nan"], ["--bucket", "No"], ["--on-run-completed", "nowhere:nothing"]]
+)
+def test_the_command_refuses_bad_arguments(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "airflow_provider_omics_cache.local", *arguments]
+
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert finished.returncode == 2
+    assert "Traceback" not in finished.stderr
+    assert finished.stdout == ""
+
+
+@needs_batches
+@pytest.mark.skipif(not Path(AWS_CLI).exists(), reason=f"no AWS CLI at {AWS_CLI} (set AWS_CLI)")
+def test_the_aws_cli_is_served(server: LocalHealthOmicsServer) -> None:
+    environment = {
+        **os.environ,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
+    }
+
+    def aws(*arguments: str) -> Any:
+        command = [AWS_CLI, "--endpoint-url", server.url, "--output", "json", "omics", *arguments]
+        finished = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+        assert finished.returncode == 0, finished.stderr
+        return json.loads(finished.stdout)
+
+    created = aws("create-run-cache", "--cache-s3-location", "s3://caches/cli", "--name", "cli")
+    batch_id = start(client(server), 25)
+    server.clock.advance(100)
+
+    assert [item["id"] for item in aws("list-run-caches")["items"]] == [created["id"]]
+    assert len(aws("list-runs-in-batch", "--batch-id", batch_id, "--page-size", "10")["runs"]) == 25
