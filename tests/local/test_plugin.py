@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+
+def run(code: str, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (tmp_path / "test_it.py").write_text(textwrap.dedent(code))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, "test_it.py"]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_plugin_is_light() -> None:
+    code = """
+        import sys
+        import airflow_provider_omics_cache.local.pytest_plugin
+        heavy = {"moto", "boto3", "botocore", "airflow", "werkzeug", "flask"} & sys.modules.keys()
+        sys.exit(f"imported {heavy}" if heavy else 0)
+    """
+    finished = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_the_local_service_does_not_import_airflow() -> None:
+    code = """
+        import sys
+        from airflow_provider_omics_cache.local import mock_healthomics, serve, LocalHealthOmicsControl
+        with mock_healthomics(), serve():
+            pass
+        sys.exit("imported airflow" if "airflow" in sys.modules else 0)
+    """
+    finished = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_the_fixtures_are_there_for_every_test(tmp_path: Path) -> None:
+    code = """
+        import boto3
+
+        def test_in_process(local_healthomics):
+            assert boto3.client("omics").list_run_caches()["items"] == []
+
+        def test_server(local_healthomics_server):
+            client = boto3.client("omics", **local_healthomics_server.client_kwargs)
+            assert client.list_run_caches()["items"] == []
+    """
+
+    assert "2 passed" in run(code, tmp_path).stdout
+
+
+def test_without_moto_the_fixtures_say_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("import sys\nsys.modules['moto'] = None\n")
+    code = """
+        def test_in_process(local_healthomics): ...
+        def test_server(local_healthomics_server): ...
+        def test_without(): ...
+    """
+
+    finished = run(code, tmp_path)
+
+    assert "1 passed, 2 errors" in finished.stdout
+    assert finished.stdout.count("pip install 'airflow-provider-omics-cache[local]'") >= 2
