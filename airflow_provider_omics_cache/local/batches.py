@@ -8,12 +8,12 @@ from typing import Any
 
 from airflow_provider_omics_cache.local.batch import Batch
 from airflow_provider_omics_cache.local.errors import ServiceError, not_found, validation_error
-from airflow_provider_omics_cache.local.ids import new_uuid
+from airflow_provider_omics_cache.local.ids import new_uuid, number_of
 from airflow_provider_omics_cache.local.paging import page, start_of_page
 from airflow_provider_omics_cache.local.region import Region, Surroundings
 from airflow_provider_omics_cache.local.submission import RegionSubmitter, check_documents
 from airflow_provider_omics_cache.local.tags import check_tags
-from airflow_provider_omics_cache.states import BatchStatus, SubmissionStatus
+from airflow_provider_omics_cache.states import BatchStatus
 
 _CANCELLABLE = frozenset({BatchStatus.PENDING, BatchStatus.SUBMITTING, BatchStatus.INPROGRESS})
 _RUNS_DELETABLE = frozenset({BatchStatus.PROCESSED, BatchStatus.CANCELLED})
@@ -134,12 +134,13 @@ def list_runs_in_batch(region: Region, around: Surroundings, request: dict[str, 
     _check_one_filter(request, ("submissionStatus", "runSettingId", "runId"))
     batch, _ = _find(region, around, request)
     after = start_of_page("ListRunsInBatch", request)
-    rows = _rows(region, batch, after, request)
+    places = _places(batch, after, request)
     missing = around.faults.missing_rows()
     if missing:
-        all_positions = [position for position, _ in _rows(region, batch, 0, request)]
-        last = all_positions[-missing - 1] if len(all_positions) > missing else 0
-        rows = (row for row in rows if row[0] <= last)
+        positions = [position for position, _ in _places(batch, 0, request)]
+        last = positions[-missing - 1] if len(positions) > missing else 0
+        places = (place for place in places if place[0] <= last)
+    rows = ((position, _row(region, batch, index)) for position, index in places)
     return page("ListRunsInBatch", request, rows, size="maxItems", key="runs")
 
 
@@ -167,8 +168,8 @@ def delete_batch(region: Region, around: Surroundings, request: dict[str, Any]) 
     return {}
 
 
-def _rows(region: Region, batch: Batch, after: int, request: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of ListRunsInBatch; positions count from 1."""
+def _places(batch: Batch, after: int, request: dict[str, Any]) -> Iterator[tuple[int, int]]:
+    """Position in ListRunsInBatch, counted from 1, and number of each run that is to be listed."""
     if batch.runs is None:
         return
     total = len(batch.runs)
@@ -184,12 +185,13 @@ def _rows(region: Region, batch: Batch, after: int, request: dict[str, Any]) -> 
             continue
         if status is not None and outcome != status:
             continue
-        yield position + 1, _row(region, batch, index, outcome)
+        yield position + 1, index
 
 
-def _row(region: Region, batch: Batch, index: int, outcome: SubmissionStatus | None) -> dict[str, Any]:
+def _row(region: Region, batch: Batch, index: int) -> dict[str, Any]:
     assert batch.runs is not None
     row: dict[str, Any] = {"runSettingId": batch.runs.ids[index]}
+    outcome = batch.outcome(index)
     if outcome is not None:
         row["submissionStatus"] = outcome
     if batch.was_started(index):
@@ -212,7 +214,7 @@ def _only_index(batch: Batch, request: dict[str, Any]) -> int | None:
         index = batch.runs.index_of(request["runSettingId"])
     elif "runId" in request:
         run_id = request["runId"]
-        index = batch.run_indexes.get(int(run_id)) if run_id.isdecimal() else None
+        index = batch.run_indexes.get(number_of(run_id)) if run_id.isdecimal() else None
     else:
         return None
     return -1 if index is None else index
@@ -228,7 +230,7 @@ def _step(total: int) -> int:
 
 def _find(region: Region, around: Surroundings, request: dict[str, Any]) -> tuple[Batch, float]:
     now = around.clock.elapsed()
-    batch = region.batches.get(int(request["batchId"]))
+    batch = region.batches.get(number_of(request["batchId"]))
     if batch is None or not _is_visible(around, batch, now):
         raise not_found("Batch", request["batchId"])
     batch.advance(now, RegionSubmitter(region, around))

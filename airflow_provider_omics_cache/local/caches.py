@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from airflow_provider_omics_cache.local.errors import ServiceError, conflict, not_found, validation_error
-from airflow_provider_omics_cache.local.ids import new_uuid
+from airflow_provider_omics_cache.local.ids import new_uuid, number_of
 from airflow_provider_omics_cache.local.paging import page, start_of_page
 from airflow_provider_omics_cache.local.region import Region, RunCache, Surroundings
 from airflow_provider_omics_cache.local.submission import RegionSubmitter
@@ -134,7 +134,7 @@ def _is_visible(around: Surroundings, cache: RunCache) -> bool:
 
 
 def _visible(region: Region, around: Surroundings, run_cache_id: str) -> RunCache:
-    cache = region.run_caches.get(int(run_cache_id))
+    cache = region.run_caches.get(number_of(run_cache_id))
     if cache is None or not _is_visible(around, cache):
         raise not_found("Run cache", run_cache_id)
     return cache

@@ -266,7 +266,8 @@ class Faults:
 
     def run_failures(self) -> dict[str, str]:
         """Reasons of the runs that are to fail, by runSettingId."""
-        return self._runs
+        with self._lock:
+            return dict(self._runs)
 
     def batch_failure(self, batch_name: str | None, after: str) -> BatchFault | None:
         """The fault that lets this batch fail in this state, not yet struck."""

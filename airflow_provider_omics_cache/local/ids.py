@@ -6,6 +6,11 @@ import hashlib
 import secrets
 
 
+def number_of(identifier: str) -> int:
+    """Return the number that an id stands for; -1 when the service would write it otherwise."""
+    return -1 if identifier.startswith("0") else int(identifier)
+
+
 def new_uuid() -> str:
     """Return a new uuid: 8-4-4-4-12 hexadecimal digits, but no RFC 4122 version 4."""
     return _as_uuid(secrets.token_hex(16))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ _ENVIRONMENT = {
     "AWS_SESSION_TOKEN": "testing",
     "AWS_DEFAULT_REGION": _REGION,
     "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(
         {"conn_type": "aws", "login": "testing", "password": "testing", "extra": {"region_name": _REGION}}
     ),
@@ -27,9 +30,11 @@ _ENVIRONMENT = {
 
 @pytest.fixture
 def local_healthomics(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHealthOmics]:
-    """A local HealthOmics in this process; AWS clients and the connection ``aws_default`` reach it."""
+    """A local HealthOmics in this process: all that AWS clients and the connection ``aws_default`` reach."""
     from airflow_provider_omics_cache.local import mock_healthomics
 
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
     for name, value in _ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     with mock_healthomics() as local:

@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow_provider_omics_cache.local.batch import FINISHED_RUN_STATES, Batch
 from airflow_provider_omics_cache.local.errors import ServiceError, not_found
+from airflow_provider_omics_cache.local.ids import number_of
 from airflow_provider_omics_cache.local.paging import page, start_of_page
 from airflow_provider_omics_cache.local.region import Region, Surroundings
 from airflow_provider_omics_cache.local.submission import RegionSubmitter
@@ -97,7 +98,7 @@ def delete_run(region: Region, around: Surroundings, request: dict[str, Any]) ->
 
 
 def _find(region: Region, around: Surroundings, run_id: str) -> tuple[Batch, int, float]:
-    now, number = around.clock.elapsed(), int(run_id)
+    now, number = around.clock.elapsed(), number_of(run_id)
     for batch in region.every_batch():
         batch.advance(now, RegionSubmitter(region, around))
     for batch in region.every_batch():

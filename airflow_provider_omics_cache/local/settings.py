@@ -1,6 +1,18 @@
 """What can be set about the local HealthOmics.
 
-A setting whose description says "assumed" stands for something that AWS does not document.
+A setting whose description says "assumed" stands for something that AWS does not document. Assumed and not to be set:
+
+- a body that is no JSON object, a value of a wrong type and a second filter are answered with ValidationException,
+  an operation that is not served with UnknownOperationException (404), and a request that is not signed, or for a
+  Region without HealthOmics, with AccessDeniedException;
+- caches, batches and runs are listed in the order of their creation, and ListRuns combines its filters;
+- ``cacheBehavior`` without ``cacheId`` is refused by StartRunBatch, and a run without ``outputUri`` fails at its
+  submission;
+- one bad entry of a settings file fails the batch, as does an empty file;
+- CancelRunBatch leaves the submission status of runs that have ended, and CancelRun and DeleteRun leave every one;
+- a batch whose cancellation failed for some runs ends ``CANCELLED``, and the runs that were never submitted stay
+  counted as pending;
+- a resource has at most 50 tags, and none of them starts with ``aws:``.
 """
 
 from __future__ import annotations

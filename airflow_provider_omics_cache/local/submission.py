@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow_provider_omics_cache.local.batch import Batch
 from airflow_provider_omics_cache.local.errors import validation_error
+from airflow_provider_omics_cache.local.ids import number_of
 from airflow_provider_omics_cache.local.region import Region, Surroundings, Workflow
 
 _MAX_PARAMETER_BYTES = 256_000
@@ -41,7 +42,7 @@ class RegionSubmitter:
             return "ResourceNotFoundException", f"Run group {run_group_id} does not exist"
         cache_id = default.get("cacheId")
         if cache_id is not None:
-            cache = self._region.run_caches.get(int(cache_id))
+            cache = self._region.run_caches.get(number_of(cache_id))
             if cache is None or cache.deleted:
                 return "ResourceNotFoundException", f"Run cache {cache_id} does not exist"
         return None

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from airflow_provider_omics_cache.local.errors import not_found, validation_error
+from airflow_provider_omics_cache.local.ids import number_of
 from airflow_provider_omics_cache.local.region import Region, Surroundings
 
 _MAX_TAGS = 50
@@ -45,7 +46,7 @@ def _tags_of(region: Region, around: Surroundings, arn: str) -> dict[str, str]:
     match = _ARN.fullmatch(arn)
     if match is None:
         raise validation_error("The resourceArn is not the ARN of a run cache, a batch or a run")
-    kind, number = match[1], int(match[2])
+    kind, number = match[1], number_of(match[2])
     if arn == region.arn(f"{kind}/{match[2]}"):
         if kind == "runCache" and number in region.run_caches and not region.run_caches[number].deleted:
             return region.run_caches[number].tags

@@ -5,6 +5,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 
 def run(code: str, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (tmp_path / "test_it.py").write_text(textwrap.dedent(code))
@@ -68,3 +70,16 @@ def test_without_moto_the_fixtures_say_what_to_install(tmp_path: Path) -> None:
 
     assert "1 passed, 2 errors" in finished.stdout
     assert finished.stdout.count("pip install 'airflow-provider-omics-cache[local]'") >= 2
+
+
+def test_no_setting_of_the_user_leads_to_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "production")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://elsewhere.invalid")
+    code = """
+        import boto3
+
+        def test_in_process(local_healthomics):
+            assert boto3.client("omics").list_run_caches()["items"] == []
+    """
+
+    assert "1 passed" in run(code, tmp_path).stdout

@@ -259,3 +259,12 @@ def test_both_forms_of_the_host_are_served(omics: Any, inject: bool) -> None:
     client = boto3.client("omics", config=Config(inject_host_prefix=inject))
 
     assert client.list_run_caches()["items"] == []
+
+
+def test_an_id_has_one_spelling(omics: Any) -> None:
+    cache_id = omics.create_run_cache(cacheS3Location="s3://caches")["id"]
+
+    with pytest.raises(ClientError) as error:
+        omics.get_run_cache(id=f"0{cache_id}")
+
+    assert code_of(error) == ("ResourceNotFoundException", 404)

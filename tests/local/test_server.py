@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import os
 import re
 import shlex
 import signal
@@ -11,7 +10,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,8 +21,6 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 from airflow_provider_omics_cache.local import LocalHealthOmicsControl, LocalHealthOmicsServer
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.local.conftest import DEFAULT_RUN_SETTING, run_settings
-
-AWS_CLI = os.environ.get("AWS_CLI") or str(Path(__file__).parents[2] / ".venv-awscli" / "bin" / "aws")
 
 
 @pytest.fixture
@@ -246,6 +242,8 @@ def test_the_command_serves_until_it_is_stopped(stop_with: signal.Signals) -> No
         "caches",
         "--region",
         "eu-west-1",
+        "--account",
+        "210987654321",
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -271,7 +269,7 @@ def test_the_command_serves_until_it_is_stopped(stop_with: signal.Signals) -> No
 
     assert name == "AIRFLOW_CONN_AWS_DEFAULT"
     assert connection["extra"]["endpoint_url"] == url[0]
-    assert ":eu-west-1:" in arn
+    assert ":eu-west-1:210987654321:" in arn
     assert process.returncode == 0
     assert errors == ""
 
@@ -287,28 +285,3 @@ def test_the_command_refuses_bad_arguments(arguments: list[str]) -> None:
     assert finished.returncode == 2
     assert "Traceback" not in finished.stderr
     assert finished.stdout == ""
-
-
-@needs_batches
-@pytest.mark.skipif(not Path(AWS_CLI).exists(), reason=f"no AWS CLI at {AWS_CLI} (set AWS_CLI)")
-def test_the_aws_cli_is_served(server: LocalHealthOmicsServer) -> None:
-    environment = {
-        **os.environ,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
-    }
-
-    def aws(*arguments: str) -> Any:
-        command = [AWS_CLI, "--endpoint-url", server.url, "--output", "json", "omics", *arguments]
-        finished = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
-        assert finished.returncode == 0, finished.stderr
-        return json.loads(finished.stdout)
-
-    created = aws("create-run-cache", "--cache-s3-location", "s3://caches/cli", "--name", "cli")
-    batch_id = start(client(server), 25)
-    server.clock.advance(100)
-
-    assert [item["id"] for item in aws("list-run-caches")["items"]] == [created["id"]]
-    assert len(aws("list-runs-in-batch", "--batch-id", batch_id, "--page-size", "10")["runs"]) == 25
