@@ -110,6 +110,7 @@ class Batch:
         self._uncancelled_by_batch = 0
         self._deleted_runs: set[int] = set()
         self._known_faults: dict[str, int | None] = {}
+        self._processed_at: float | None = None
         self._advanced_to = created_at
         self._reported = 0
 
@@ -120,6 +121,9 @@ class Batch:
         if self.failed_at is None and self.cancelled_at is None:
             self._submit_until(now, submitter)
         self._mark_failing(submitter.faults)
+        processed_at = self.processed_at
+        if processed_at is not None and _reached(now, processed_at):
+            self._processed_at = processed_at
         self._advanced_to = now
 
     def _submit_until(self, now: float, submitter: Submitter) -> None:
@@ -237,6 +241,8 @@ class Batch:
     @property
     def processed_at(self) -> float | None:
         """When every run had ended or will have ended, as far as is known now."""
+        if self._processed_at is not None:
+            return self._processed_at
         submitted_at = self.submitted_at
         if submitted_at is None or self.cancelled_at is not None or self.failed_at is not None:
             return None

@@ -159,7 +159,7 @@ class Faults:
             self._submissions[run_setting_id] = _SubmissionFault(times, 1.0, reason, message)
 
     def fail_run(self, run_setting_id: str, *, reason: str = "RUN_TASK_FAILED") -> None:
-        """Let a run fail after it was started.
+        """Let a run fail after it was started, in every batch.
 
         :param run_setting_id: the run's runSettingId.
         :param reason: the run's failureReason. Default RUN_TASK_FAILED.

@@ -153,17 +153,15 @@ def _timestamp(value: Any) -> str:
     raise TypeError(f"{type(value).__name__} has no place in an answer")
 
 
+@functools.cache
 def _path_pattern(uri: str) -> re.Pattern[str]:
     # An ARN holds slashes, which some servers decode before we see the path.
     return re.compile(_LABEL.sub(lambda m: f"(?P<{m[1]}>.+)" if m[1].endswith("Arn") else f"(?P<{m[1]}>[^/]+)", uri))
 
 
 def _labels(uri: str, path: str) -> dict[str, str]:
-    match = _path_pattern_cached(uri).fullmatch(path)
+    match = _path_pattern(uri).fullmatch(path)
     return {} if match is None else {name: unquote(value) for name, value in match.groupdict().items()}
-
-
-_path_pattern_cached = functools.cache(_path_pattern)
 
 
 def _from_query(shape: Shape, values: list[str]) -> Any:

@@ -297,6 +297,33 @@ def test_deleting_the_runs_can_fail_for_some(omics: Any, local_healthomics: Loca
     assert code_of(error) == ("ResourceNotFoundException", 404)
 
 
+def test_the_time_of_processing_stays_when_the_runs_are_deleted(
+    omics: Any, local_healthomics: LocalHealthOmics
+) -> None:
+    batch_id = start(omics, 3)
+    local_healthomics.clock.advance(100)
+    before = omics.get_batch(batchId=batch_id)["processedTime"]
+    omics.delete_run(id=rows(omics, batch_id)["sample-2"]["runId"])
+    assert omics.get_batch(batchId=batch_id)["processedTime"] == before
+
+    omics.delete_run_batch(batchId=batch_id)
+    local_healthomics.clock.advance(100)
+
+    deleted = omics.get_batch(batchId=batch_id)
+    assert (deleted["status"], deleted["processedTime"]) == ("RUNS_DELETED", before)
+
+
+def test_counts_can_wait_for_the_submission(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.settings.counts_before_submitting = False
+    batch_id = start(omics, 3)
+    local_healthomics.clock.advance(2)
+    assert not {"totalRuns", "submissionSummary", "runSummary"} & omics.get_batch(batchId=batch_id).keys()
+
+    local_healthomics.clock.advance(1)
+
+    assert omics.get_batch(batchId=batch_id)["submissionSummary"]["pendingStartSubmissionCount"] == 3
+
+
 def test_a_deleted_batch_is_gone_and_its_runs_stay(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     batch_id = start(omics, 2)
     local_healthomics.clock.advance(100)

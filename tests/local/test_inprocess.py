@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
@@ -93,6 +94,18 @@ def _can_disable_prefix() -> bool:
     from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 
     return "disable_host_prefix_injection" in BOTOCORE_DEFAUT_SESSION_VARIABLES
+
+
+def test_no_other_handler_can_act_on_an_answered_request(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    seen = []
+    omics.meta.events.register_last("before-send", lambda request, **_: seen.append(request.url))
+    local_healthomics.faults.throttle("ListRunCaches", times=1)
+
+    for _ in range(2):
+        with contextlib.suppress(omics.exceptions.ThrottlingException):
+            omics.list_run_caches()
+
+    assert seen == ["https://answered.invalid/"] * 2
 
 
 def test_a_client_made_before_can_be_patched() -> None:

@@ -71,6 +71,22 @@ def test_a_batch_over_http_with_its_settings_in_s3(server: LocalHealthOmicsServe
 
 
 @needs_batches
+def test_completed_runs_can_write_their_outputs(server: LocalHealthOmicsServer) -> None:
+    omics, s3 = client(server), client(server, "s3")
+
+    def write(run: dict[str, Any]) -> None:
+        assert omics.get_run(id=run["id"])["status"] == "COMPLETED"
+        s3.put_object(Bucket="caches", Key=f"{run['id']}/{run['runSettingId']}.vcf", Body=b"")
+
+    server.on_run_completed = write
+    batch_id = start(omics, 3)
+    server.clock.advance(100)
+
+    assert omics.get_batch(batchId=batch_id)["status"] == "PROCESSED"
+    assert s3.list_objects_v2(Bucket="caches")["KeyCount"] == 3
+
+
+@needs_batches
 @needs_aiobotocore
 async def test_aiobotocore_over_http(server: LocalHealthOmicsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     from aiobotocore.session import get_session
