@@ -17,6 +17,12 @@ class _Fault:
     times: int | None
     rate: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.times is not None and not _is_count(self.times):
+            raise ValueError(f"times must be None or a whole number of at least 1; got {self.times!r}")
+        if not _is_number(self.rate) or not 0 < self.rate <= 1:
+            raise ValueError(f"rate must be above 0 and at most 1; got {self.rate!r}")
+
     def strikes(self, chance: Callable[[], float]) -> bool:
         if self.times == 0 or (self.rate < 1.0 and chance() >= self.rate):
             return False
@@ -67,10 +73,12 @@ class Faults:
     """What shall go wrong. Every fault stays until it has struck ``times`` times, or until :meth:`clear`.
 
     :param clock: the service's clock, for the faults that last for some seconds.
+    :param operations: names of the API operations.
     """
 
-    def __init__(self, *, clock: Clock) -> None:
+    def __init__(self, *, clock: Clock, operations: Iterable[str]) -> None:
         self._clock = clock
+        self._operations = frozenset(operations)
         self._lock = threading.RLock()
         self._random = random.Random(0)
         self.clear()
@@ -138,7 +146,7 @@ class Faults:
         :param seconds: seconds of service time; a clock that stands still is advanced by them instead.
         :param times: how many calls; None for all, the default.
         """
-        self._add_call(_CallFault(times, 1.0, operation, "latency", None, seconds))
+        self._add_call(_CallFault(times, 1.0, operation, "latency", None, _seconds(seconds)))
 
     def fail_submission(
         self,
@@ -155,6 +163,7 @@ class Faults:
         :param message: submissionFailureMessage.
         :param times: in how many batches; None for all, the default.
         """
+        (run_setting_id,) = _texts("run_setting_id", [run_setting_id])
         with self._lock:
             self._submissions[run_setting_id] = _SubmissionFault(times, 1.0, reason, message)
 
@@ -164,6 +173,7 @@ class Faults:
         :param run_setting_id: the run's runSettingId.
         :param reason: the run's failureReason. Default RUN_TASK_FAILED.
         """
+        (run_setting_id,) = _texts("run_setting_id", [run_setting_id])
         with self._lock:
             self._runs[run_setting_id] = reason
 
@@ -185,7 +195,12 @@ class Faults:
         :param times: how many batches; None for all. Default 1.
         """
         if after not in ("CREATING", "PENDING", "SUBMITTING"):
-            raise ValueError(f"a batch fails after CREATING, PENDING or SUBMITTING; got {after!r}")
+            raise ValueError(f"after must be CREATING, PENDING or SUBMITTING; got {after!r}")
+        if started_runs != 0 and (after != "SUBMITTING" or not _is_count(started_runs)):
+            raise ValueError(
+                f"started_runs must be a whole number of at least 0, and 0 unless after is SUBMITTING; "
+                f"got {started_runs!r}"
+            )
         with self._lock:
             self._batches.append(BatchFault(times, 1.0, reason, after, started_runs, batch_name))
 
@@ -195,7 +210,7 @@ class Faults:
         :param run_setting_ids: the runs' runSettingIds.
         """
         with self._lock:
-            self._cancels.update(_strings(run_setting_ids))
+            self._cancels.update(_texts("run_setting_ids", run_setting_ids))
 
     def fail_delete(self, run_setting_ids: Iterable[str]) -> None:
         """Let DeleteRunBatch fail for some runs.
@@ -203,7 +218,7 @@ class Faults:
         :param run_setting_ids: the runs' runSettingIds.
         """
         with self._lock:
-            self._deletes.update(_strings(run_setting_ids))
+            self._deletes.update(_texts("run_setting_ids", run_setting_ids))
 
     def stale_counts(self, *, seconds: float, times: int | None = None) -> None:
         """Let GetBatch count what was so some time ago; its status stays current.
@@ -212,7 +227,7 @@ class Faults:
         :param times: how many calls; None for all, the default.
         """
         with self._lock:
-            self._counts.append(_CountsFault(times, 1.0, seconds))
+            self._counts.append(_CountsFault(times, 1.0, _seconds(seconds)))
 
     def lagging_listing(self, *, rows: int, times: int | None = None, seconds: float | None = None) -> None:
         """Let ListRunsInBatch miss its last rows.
@@ -221,7 +236,9 @@ class Faults:
         :param times: for how many calls; None for all, the default.
         :param seconds: for how many seconds of service time. Default: no end.
         """
-        until = None if seconds is None else self._clock.elapsed() + seconds
+        if not _is_count(rows):
+            raise ValueError(f"rows must be a whole number of at least 1; got {rows!r}")
+        until = None if seconds is None else self._clock.elapsed() + _seconds(seconds)
         with self._lock:
             self._listings.append(_ListingFault(times, 1.0, rows, until))
 
@@ -306,9 +323,29 @@ class Faults:
         return max(struck, default=0)
 
     def _add_call(self, fault: _CallFault) -> None:
+        if fault.operation != "*" and fault.operation not in self._operations:
+            names = ", ".join(sorted(self._operations))
+            raise ValueError(f"operation must be * or one of {names}; got {fault.operation!r}")
         with self._lock:
             self._calls.append(fault)
 
 
-def _strings(values: Iterable[str]) -> list[Any]:
-    return [values] if isinstance(values, str) else list(values)
+def _texts(name: str, values: Iterable[str]) -> list[str]:
+    given = [values] if isinstance(values, str) else list(values)
+    if not all(isinstance(value, str) and value for value in given):
+        raise ValueError(f"{name} must be text that is not empty; got {values!r}")
+    return given
+
+
+def _seconds(value: float) -> float:
+    if not _is_number(value) or not 0 <= value < float("inf"):
+        raise ValueError(f"seconds must be a number of at least 0; got {value!r}")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -38,7 +38,7 @@ class LocalHealthOmics:
         #: Durations, limits and assumptions.
         self.settings = Settings()
         #: What shall go wrong.
-        self.faults = Faults(clock=self.clock)
+        self.faults = Faults(clock=self.clock, operations=OPERATIONS)
         #: Requests that arrived, by name of the operation.
         self.calls: Counter[str] = Counter()
         #: Called with GetRun's answer and the ``runSettingId`` once for each run that has completed, when a

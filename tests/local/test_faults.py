@@ -187,9 +187,34 @@ def test_only_the_named_batch_fails(omics: Any, local_healthomics: LocalHealthOm
     assert omics.get_batch(batchId=batch_id)["status"] == "PROCESSED"
 
 
-def test_a_batch_fails_after_a_state_that_it_has(local_healthomics: LocalHealthOmics) -> None:
-    with pytest.raises(ValueError, match="PROCESSED"):
-        local_healthomics.faults.fail_batch(after="PROCESSED")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("fault", "arguments", "parameter"),
+    [
+        ("throttle", {"operation": "GetBatches"}, "operation"),
+        ("throttle", {"times": 0}, "times"),
+        ("error", {"times": "2"}, "times"),
+        ("drop_connection", {"rate": 0}, "rate"),
+        ("error", {"rate": 1.1}, "rate"),
+        ("latency", {"seconds": -1}, "seconds"),
+        ("stale_counts", {"seconds": float("nan")}, "seconds"),
+        ("lagging_listing", {"rows": 0}, "rows"),
+        ("lagging_listing", {"rows": 1, "seconds": "1"}, "seconds"),
+        ("fail_submission", {"run_setting_id": ""}, "run_setting_id"),
+        ("fail_run", {"run_setting_id": None}, "run_setting_id"),
+        ("fail_cancel", {"run_setting_ids": [1]}, "run_setting_ids"),
+        ("fail_delete", {"run_setting_ids": [""]}, "run_setting_ids"),
+        ("fail_batch", {"after": "PROCESSED"}, "after"),
+        ("fail_batch", {"started_runs": 1}, "started_runs"),
+        ("fail_batch", {"after": "SUBMITTING", "started_runs": -1}, "started_runs"),
+    ],
+)
+def test_a_fault_that_could_never_strike_is_refused(
+    omics: Any, local_healthomics: LocalHealthOmics, fault: str, arguments: dict[str, Any], parameter: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{parameter} must be"):
+        getattr(local_healthomics.faults, fault)(**arguments)
+
+    omics.list_run_caches()
 
 
 def test_calls_above_a_rate_limit_are_throttled(omics: Any, local_healthomics: LocalHealthOmics) -> None:
