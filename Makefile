@@ -37,7 +37,7 @@ test: venv venv-awscli ## Run all tests on the newest Airflow (PYTEST_ARGS="-k s
 
 test-minimum: venv-minimum ## Run the tests on the oldest supported versions (needs Python 3.11)
 	TEST_ENVIRONMENT=minimum AIRFLOW_HOME=$(CURDIR)/build/airflow-minimum \
-		.venv-minimum/bin/python -m pytest -m "not system" --junit-xml=build/test-minimum.xml $(PYTEST_ARGS)
+		.venv-minimum/bin/python -m pytest -m "not system" -rfE --junit-xml=build/test-minimum.xml $(PYTEST_ARGS)
 
 test-all: test test-minimum ## Run the tests on every supported line
 
