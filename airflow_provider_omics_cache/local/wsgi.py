@@ -71,7 +71,7 @@ class LocalHealthOmicsServer(LocalHealthOmics):
         return {
             "endpoint_url": self.url,
             "region_name": self.region_name,
-            "config": Config(inject_host_prefix=False),
+            "config": Config(inject_host_prefix=False, proxies={}),
             **_CREDENTIALS,
         }
 

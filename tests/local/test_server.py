@@ -140,6 +140,17 @@ def test_other_services_are_served_by_the_same_endpoint(server: LocalHealthOmics
     assert client(server, "sts").get_caller_identity()["Account"] == "123456789012"
 
 
+def test_a_proxy_is_not_asked_for_the_server(
+    local_healthomics_server: LocalHealthOmicsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+
+    local_healthomics_server.create_bucket("caches")
+
+    assert client(local_healthomics_server).list_run_caches()["items"] == []
+    assert LocalHealthOmicsControl(local_healthomics_server.url).calls == {"ListRunCaches": 1}
+
+
 def test_resetting_moto_resets_the_service(server: LocalHealthOmicsServer) -> None:
     omics = client(server)
     omics.create_run_cache(cacheS3Location="s3://caches")
