@@ -28,7 +28,7 @@ from airflow_provider_omics_cache.exceptions import (
     TooManyFailedSubmissionsError,
     TriggerEventError,
 )
-from airflow_provider_omics_cache.hooks import omics as hook_module
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.sensors import run_batch as sensor_module
 from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
 from airflow_provider_omics_cache.triggers import run_batch as trigger_module
@@ -46,8 +46,10 @@ each_mode = pytest.mark.parametrize(
 def service(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The local HealthOmics, whose clock is the sensors' and triggers' clock too."""
     clock = ServiceTime(local_healthomics.clock)
-    for module in (sensor_module, trigger_module, hook_module):
+    for module in (sensor_module, trigger_module):
         monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(OmicsCacheHook, "_sleep", staticmethod(clock.sleep))
+    monkeypatch.setattr(OmicsCacheHook, "_clock", staticmethod(clock.monotonic))
     monkeypatch.setattr("time.sleep", clock.sleep)
     monkeypatch.setattr("asyncio.sleep", clock.async_sleep)
     return local_healthomics
