@@ -12,6 +12,7 @@ try:
         AirflowOptionalProviderFeatureException,
         AirflowSensorTimeout,
         AirflowSkipException,
+        AirflowTaskTimeout,
         PokeReturnValue,
         conf,
     )
@@ -23,6 +24,7 @@ except ImportError:  # an older common-compat provider, as on Amazon MWAA 2.11.0
         AirflowOptionalProviderFeatureException,
         AirflowSensorTimeout,
         AirflowSkipException,
+        AirflowTaskTimeout,
     )
     from airflow.sensors.base import PokeReturnValue  # type: ignore[no-redef]
 
@@ -35,6 +37,7 @@ __all__ = [
     "AirflowOptionalProviderFeatureException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
+    "AirflowTaskTimeout",
     "PokeReturnValue",
     "conf",
     "first_reschedule_date",

@@ -108,6 +108,12 @@ class Submissions:
         else:
             self._unfinished += 1
 
+    def add_unlisted(self, number: int) -> None:
+        """Count runs that were never submitted and that the service does not list."""
+        if number > 0:
+            self.failed_count += number
+            self._reasons["never submitted"] += number
+
     def _add_failed(self, run_setting_id: str, row: Mapping[str, Any]) -> None:
         self.failed_count += 1
         if len(self.failed) < MAX_LISTED_RUNS:
@@ -139,9 +145,9 @@ class Submissions:
         """Sum up the failed submissions by reason, with the first few ids of each."""
         reasons = []
         for reason, count in self._reasons.most_common():
-            named = self._reason_ids[reason]
-            more = ", ..." if count > len(named) else ""
-            reasons.append(f"{reason}: {count:,} ({', '.join(named)}{more})")
+            named = self._reason_ids.get(reason, [])
+            more = ["..."] if count > len(named) else []
+            reasons.append(f"{reason}: {count:,} ({', '.join(named + more)})")
         return "; ".join(reasons)
 
 

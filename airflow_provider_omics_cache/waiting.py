@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
@@ -28,10 +28,24 @@ _NO_ANSWER = _UNREACHABLE | {
     "ConnectionError",
     "HTTPClientError",
     "IncompleteReadError",
+    "MetadataRetrievalError",
     "ReadTimeoutError",
     "ResponseStreamingError",
-    "ThrottlingException",
 }
+#: Codes that AWS's services, STS among them, answer with any HTTP status.
+_PASSING_CODES = frozenset(
+    {
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
 
 
 class ApiFailure(Protocol):
@@ -46,7 +60,7 @@ def is_passing(failure: ApiFailure) -> bool:
     status = failure.http_status
     if status is not None and (status in {408, 429} or status >= 500):
         return True
-    return failure.code in _NO_ANSWER
+    return failure.code in _NO_ANSWER or failure.code in _PASSING_CODES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,18 +116,24 @@ class Batch:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], *, failure_reason: str | None = None) -> Batch:
-        """Read the batch out of an event."""
-        counts = value.get("counts") or {}
-        submitted_time = value.get("submitted_time")
+        """Read the batch out of an event.
+
+        :raises ValueError: when a member is not of its type.
+        """
+        counts = _member(value, "counts", Mapping) or {}
+        submitted_time = _member(value, "submitted_time", str)
+        batch_id = _member(value, "id", str)
+        if not batch_id:
+            raise ValueError("the trigger's event names no batch")
         return cls(
-            id=value["id"],
-            arn=value.get("arn"),
-            uuid=value.get("uuid"),
-            status=value.get("status"),
-            total_runs=value.get("total_runs"),
-            submitted=counts.get("submitted"),
-            failed=counts.get("failed"),
-            pending=counts.get("pending"),
+            id=batch_id,
+            arn=_member(value, "arn", str),
+            uuid=_member(value, "uuid", str),
+            status=_member(value, "status", str),
+            total_runs=_member(value, "total_runs", int),
+            submitted=_member(counts, "submitted", int),
+            failed=_member(counts, "failed", int),
+            pending=_member(counts, "pending", int),
             submitted_time=datetime.fromisoformat(submitted_time) if submitted_time else None,
             failure_reason=failure_reason,
         )
@@ -162,13 +182,26 @@ class Event:
         """
         if not isinstance(value, Mapping):
             raise ValueError(f"the trigger's event is {type(value).__name__}, not a mapping")
-        if value.get("status") not in set(EventStatus):
-            raise ValueError(f"the trigger's event has the unknown status {value.get('status')!r}")
-        event = cls(**{field.name: value[field.name] for field in fields(cls) if field.name in value})
-        has_batch = isinstance(event.batch, Mapping) and isinstance(event.batch.get("id"), str)
-        if event.status in {EventStatus.DONE, EventStatus.FAILED} and not has_batch:
-            raise ValueError(f"the trigger's event {event.status!r} names no batch")
+        status = _member(value, "status", str)
+        if status not in set(EventStatus):
+            raise ValueError(f"the trigger's event has the unknown status {status!r}")
+        event = cls(
+            status=status,
+            message=_member(value, "message", str) or "",
+            code=_member(value, "code", str) or "",
+            deadline=_member(value, "deadline", (int, float)),
+            batch=_member(value, "batch", dict),
+        )
+        if status in {EventStatus.DONE, EventStatus.FAILED}:
+            Batch.from_json(event.batch or {})
         return event
+
+
+def _member(value: Mapping[str, Any], name: str, kind: Any) -> Any:
+    member = value.get(name)
+    if member is not None and (not isinstance(member, kind) or isinstance(member, bool)):
+        raise ValueError(f"{name} in the trigger's event is {type(member).__name__}")
+    return member
 
 
 class BatchWait:
@@ -179,7 +212,6 @@ class BatchWait:
     :param progress: how far the batch is, for the log.
     :param max_silence: how many seconds may pass without an answer.
     :param deadline: when the wait ends at the latest, in epoch seconds.
-    :param now: epoch seconds of the wait's start.
     :param first_round: the next round is the very first of the task, so that a misspelt endpoint shows at once.
     """
 
@@ -191,7 +223,6 @@ class BatchWait:
         progress: Callable[[Batch], str],
         max_silence: float,
         deadline: float | None,
-        now: float,
         first_round: bool = False,
     ) -> None:
         self.batch_id = batch_id
@@ -199,10 +230,9 @@ class BatchWait:
         self._decide = decide
         self._progress = progress
         self._max_silence = max_silence
-        self._last_news = now
         self._first_round = first_round
         self._not_found = 0
-        self._silent = False
+        self._silent_since: float | None = None
         self._unknown_statuses: set[str] = set()
         self._last_line = ""
         self._lines: list[tuple[int, str]] = []
@@ -210,17 +240,17 @@ class BatchWait:
     @property
     def is_disturbed(self) -> bool:
         """Whether the last round brought no answer about the batch."""
-        return self._silent or self._not_found > 0
+        return self._silent_since is not None or self._not_found > 0
 
     def take_lines(self) -> list[tuple[int, str]]:
         """Give the log lines (level, text) of what has changed, once."""
         lines, self._lines = self._lines, []
         return lines
 
-    def answered(self, answer: Mapping[str, Any], now: float) -> Event | None:
+    def answered(self, answer: Mapping[str, Any]) -> Event | None:
         """Take in an answer of GetBatch; return the wait's end, or None to go on."""
-        self._last_news = now
-        self._first_round = self._silent = False
+        self._first_round = False
+        self._silent_since = None
         self._not_found = 0
         batch = Batch.from_answer(self.batch_id, answer)
         self._report(batch)
@@ -237,8 +267,7 @@ class BatchWait:
         """Take in a failed GetBatch; return the wait's end, or None to go on."""
         first_round, self._first_round = self._first_round, False
         if failure.http_status == 404 or failure.code == "ResourceNotFoundException":
-            self._last_news = now
-            self._silent = False
+            self._silent_since = None
             self._not_found += 1
             if self._not_found < NOT_FOUND_ROUNDS:
                 self._note(logging.WARNING, f"batch {self.batch_id} is not found; it may be young, asking again")
@@ -247,20 +276,20 @@ class BatchWait:
         self._not_found = 0
         if not is_passing(failure) or (first_round and failure.code in _UNREACHABLE):
             return self._event(EventStatus.ERROR, message=str(failure), code=failure.code)
-        silence = now - self._last_news
-        if silence >= self._max_silence:
-            message = f"no answer about batch {self.batch_id} for {silence:,.0f} s; the last error: {failure}"
-            return self._event(EventStatus.ERROR, message=message, code=SILENCE)
-        if not self._silent:
+        if self._silent_since is None:
+            self._silent_since = now
             self._note(logging.WARNING, f"no answer about batch {self.batch_id}, asking again: {failure}")
-        self._silent = True
-        return None
+        silence = now - self._silent_since
+        if silence < self._max_silence:
+            return None
+        message = f"no answer about batch {self.batch_id} for {silence:,.0f} s; the last error: {failure}"
+        return self._event(EventStatus.ERROR, message=message, code=SILENCE)
 
     def overdue(self, now: float) -> Event | None:
         """Return the wait's end when its deadline has passed."""
         if self.deadline is None or now < self.deadline:
             return None
-        message = f"the deadline has passed and {self._last_line or f'nothing is known of batch {self.batch_id}'}"
+        message = f"the deadline has passed and {self._last_line or f'batch {self.batch_id} does not answer'}"
         return self._event(EventStatus.TIMEOUT, message=message, code=DEADLINE)
 
     def _event(

@@ -49,7 +49,10 @@ def _run(make: Callable[..., BatchSensor], mode: str, context: dict[str, Any], c
     step = partial(sensor.execute, context)
     for _ in range(MOST_ROUNDS):
         try:
-            return step()
+            result = step()
+            if sensor.do_xcom_push:
+                context["ti"].xcom_push("return_value", result)
+            return result
         except AirflowRescheduleException:
             context["ti"].first_reschedule_date = context["ti"].first_reschedule_date or clock.now()
             clock.advance(sensor.poke_interval)
@@ -57,6 +60,7 @@ def _run(make: Callable[..., BatchSensor], mode: str, context: dict[str, Any], c
             step = partial(sensor.execute, context)
         except TaskDeferred as deferral:
             deferred_at = clock.now()
+            context.setdefault("deferrals", []).append(deferral)
             event = fire(deferral.trigger)
             context.setdefault("events", []).append(event)
             context.setdefault("event_delays", []).append((clock.now() - deferred_at).total_seconds())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
 import tempfile
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from fractions import Fraction
@@ -26,6 +27,7 @@ from airflow_provider_omics_cache._compat import (
     AirflowOptionalProviderFeatureException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     PokeReturnValue,
     conf,
     first_reschedule_date,
@@ -39,21 +41,25 @@ from airflow_provider_omics_cache.exceptions import (
     BatchSilenceError,
     IncompleteListingError,
     OmicsApiError,
+    OmicsError,
     OmicsParameterError,
     TooManyFailedSubmissionsError,
     TriggerEventError,
 )
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error, check_id
-from airflow_provider_omics_cache.states import BatchStatus
+from airflow_provider_omics_cache.states import DELETED_BATCH_STATES, BatchStatus
 from airflow_provider_omics_cache.submission import Submissions
-from airflow_provider_omics_cache.triggers.run_batch import BatchSubmissionTrigger, BatchTrigger
-from airflow_provider_omics_cache.waiting import Batch, BatchWait, Event, EventStatus, Verdict
+from airflow_provider_omics_cache.triggers.run_batch import SHORTEST_INTERVAL, BatchSubmissionTrigger, BatchTrigger
+from airflow_provider_omics_cache.waiting import Batch, BatchWait, Event, EventStatus
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 #: The trigger ends the wait at its deadline; Airflow's own timeout stands behind it.
 DEFER_TIMEOUT_MARGIN = 300
+
+#: Airflow 2 stops a deferred task at its execution timeout: the wait ends so much earlier, or a tenth of it.
+EXECUTION_TIMEOUT_MARGIN = 60
 
 #: A dict with more entries than this belongs in S3.
 LARGE_MAPPING = 10_000
@@ -75,14 +81,14 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
         self,
         *,
         batch_id: str,
-        max_silence: float = 3600,
-        poke_interval: float = 60,
+        max_silence: float | timedelta = 3600,
+        poke_interval: float | timedelta = 60,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.batch_id = batch_id
-        self.max_silence = max_silence
+        self.max_silence = _seconds("max_silence", max_silence)
         self.deferrable = deferrable
         self._wait: BatchWait | None = None
 
@@ -94,9 +100,12 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
         self.batch_id = check_id("batch_id", self.batch_id)
 
     @abstractmethod
-    def conclude(self, batch: Batch, context: Context) -> PokeReturnValue | None:
+    def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
         """Turn the end of the wait into the task's result.
 
+        :param batch: the batch as it was seen last.
+        :param context: Airflow's context of the task.
+        :param has_failed: the batch will never become what is waited for.
         :return: the result, or None when the service has to catch up first.
         """
 
@@ -105,7 +114,7 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
         event = self._round(context)
         while event is None and self.reschedule and self._started_wait(context).is_disturbed:
             # Rounds without an answer are counted in a row, and a rescheduled task would forget them.
-            time.sleep(self.poke_interval)
+            time.sleep(max(SHORTEST_INTERVAL, self.poke_interval))
             event = self._started_wait(context).overdue(time.time()) or self._round(context)
         return (event is not None and self._conclude(event, context)) or False
 
@@ -114,14 +123,7 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
         if not self.deferrable:
             return super().execute(context)
         with self._failure_flags():
-            result = None
-            try:
-                event = self._round(context)
-                result = self._conclude(event, context) if event else None
-            except Exception as error:
-                if not self.silent_fail or _is_final(error):
-                    raise
-                self.log.error("The first round failed: %s", error)
+            result = self._unless_silent(lambda: self._look(context))
             if result:
                 return result.xcom_value
             self._defer(self._deadline(context))
@@ -133,20 +135,33 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
             try:
                 parsed = Event.from_json(event)
             except ValueError as error:
-                raise TriggerEventError(str(error)) from error
-            deadline = parsed.deadline or self._deadline(context)
-            result = None
-            try:
-                result = self._conclude(parsed, context)
-            except Exception as error:
-                if not self.silent_fail or _is_final(error):
-                    raise
-                self.log.error("A round failed: %s", error)
+                raise TriggerEventError(str(error), batch_id=self.batch_id) from error
+            if parsed.batch and parsed.batch["id"] != self.batch_id:
+                raise TriggerEventError(
+                    f"the trigger's event is about batch {parsed.batch['id']}, not {self.batch_id}",
+                    batch_id=self.batch_id,
+                )
+            result = self._unless_silent(lambda: self._conclude(parsed, context))
             if result:
                 return result.xcom_value
+            deadline = parsed.deadline or self._deadline(context)
             if time.time() >= deadline:
                 raise AirflowSensorTimeout(f"batch {self.batch_id}: the deadline has passed and runs are missing")
             self._defer(deadline)
+
+    def _look(self, context: Context) -> PokeReturnValue | None:
+        event = self._round(context)
+        return self._conclude(event, context) if event else None
+
+    def _unless_silent(self, look: Callable[[], PokeReturnValue | None]) -> PokeReturnValue | None:
+        """Look, and with ``silent_fail`` take an error that a retry may mend for "not yet", as poking does."""
+        try:
+            return look()
+        except Exception as error:
+            if not self.silent_fail or _is_final(error):
+                raise
+            self.log.error("A round failed: %s", error)
+            return None
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after deferral, with ``soft_fail`` and ``never_fail`` as in the other modes.
@@ -154,6 +169,8 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
         Airflow skips on every error here when ``soft_fail`` is set; when it pokes it skips on final errors only.
         """
         with self._failure_flags():
+            if next_method == "__fail__" and "timeout" in str((next_kwargs or {}).get("error", "")).lower():
+                raise AirflowSensorTimeout(f"batch {self.batch_id}: the trigger did not end the wait in time")
             try:
                 return super().resume_execution(next_method, next_kwargs, context)
             except AirflowSkipException as skip:
@@ -167,7 +184,7 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
             yield
         except AirflowSkipException:
             raise
-        except Exception as error:
+        except (Exception, AirflowTaskTimeout) as error:
             if self.never_fail or (self.soft_fail and _is_final(error)):
                 raise AirflowSkipException(f"Skipping instead of failing: {error}") from error
             raise
@@ -199,9 +216,15 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
         return started.timestamp() if started else time.time()
 
     def _deadline(self, context: Context) -> float:
+        """When the wait ends at the latest.
+
+        ``execution_timeout`` holds for one process where the task is not deferred, and Airflow sees to it. Of a
+        deferred task it ends the wait a little early, since Airflow 2 would not let the task resume after it.
+        """
         seconds = self.timeout
-        if self.execution_timeout:
-            seconds = min(seconds, self.execution_timeout.total_seconds())
+        if self.deferrable and self.execution_timeout:
+            allowed = self.execution_timeout.total_seconds()
+            seconds = min(seconds, allowed - min(EXECUTION_TIMEOUT_MARGIN, allowed / 10))
         return self._started(context) + seconds
 
     def _started_wait(self, context: Context) -> BatchWait:
@@ -213,7 +236,6 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
                 progress=self.trigger_class.progress,
                 max_silence=self.max_silence,
                 deadline=self._deadline(context),
-                now=time.time(),
                 first_round=not self.reschedule or first_reschedule_date(context) is None,
             )
         return self._wait
@@ -225,9 +247,9 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
         except OmicsApiError as error:
             event = wait.failed(error, time.time())
             if event:
-                raise self._error(event) from error.__cause__
+                raise self._error(event, error) from error.__cause__
         else:
-            event = wait.answered(answer, time.time())
+            event = wait.answered(answer)
         for level, line in wait.take_lines():
             self.log.log(level, "%s", line)
         return event
@@ -238,9 +260,9 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
         if event.status == EventStatus.ERROR:
             raise self._error(event)
         batch = Batch.from_json(event.batch or {}, failure_reason=event.message)
-        return self.conclude(batch, context)
+        return self.conclude(batch, context, has_failed=event.status == EventStatus.FAILED)
 
-    def _error(self, event: Event) -> Exception:
+    def _error(self, event: Event, failure: OmicsApiError | None = None) -> Exception:
         if event.code == waiting.NOT_FOUND:
             account = None
             with suppress(Exception):
@@ -252,7 +274,15 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
             )
         if event.code == waiting.SILENCE:
             return BatchSilenceError(event.message, batch_id=self.batch_id)
-        return OmicsApiError(event.message, code=event.code, operation="GetBatch", batch_id=self.batch_id)
+        return OmicsApiError(
+            event.message,
+            code=event.code,
+            operation="GetBatch",
+            batch_id=self.batch_id,
+            http_status=failure.http_status if failure else None,
+            request_id=failure.request_id if failure else None,
+            reason=failure.reason if failure else None,
+        )
 
 
 class BatchSubmissionSensor(BatchSensor):
@@ -277,15 +307,17 @@ class BatchSubmissionSensor(BatchSensor):
     :param expected_runs: how many runs the batch has. Default: what the service says. (templated)
     :param max_failed_submissions: how many runs may fail to be submitted: a number, or a share of all such as
         ``"5%"``. Default 0.
-    :param consistency_timeout: seconds after submission during which an incomplete listing is waited for. Default 300.
-    :param max_silence: seconds without an answer (throttled, faults, lost connections) after which the task fails.
-        Default 3600.
+    :param consistency_timeout: seconds after submission (or a timedelta) during which an incomplete listing is waited
+        for. Default 300.
+    :param max_silence: seconds (or a timedelta) without an answer (throttled, faults, lost connections) after which
+        the task fails. Default 3600.
     :param mapping_s3_uri: write the full listing to this object, one JSON document a line, and return its URI instead
         of the mapping. (templated)
     :param s3_conn_id: connection for that object. Default: ``aws_conn_id``. (templated)
     :param s3_extra_args: options of the upload, for example ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
         (templated)
-    :param poke_interval: seconds between two rounds. Default 60.
+    :param poke_interval: seconds between two rounds, or a timedelta. Default 60. ``exponential_backoff`` has no
+        effect on a deferred task.
     :param deferrable: wait in the triggerer; needs aiobotocore. Default: ``[operators] default_deferrable``.
     :return: the mapping, or the URI.
     :raises BatchFailedError: when the batch failed as a whole; so do BatchCancelledError, BatchDeletedError and
@@ -307,7 +339,7 @@ class BatchSubmissionSensor(BatchSensor):
         batch_id: str,
         expected_runs: int | str | None = None,
         max_failed_submissions: int | str = 0,
-        consistency_timeout: float = 300,
+        consistency_timeout: float | timedelta = 300,
         mapping_s3_uri: str | None = None,
         s3_conn_id: str | None = None,
         s3_extra_args: dict[str, Any] | None = None,
@@ -316,7 +348,7 @@ class BatchSubmissionSensor(BatchSensor):
         super().__init__(batch_id=batch_id, **kwargs)
         self.expected_runs = expected_runs
         self.max_failed_submissions = max_failed_submissions
-        self.consistency_timeout = consistency_timeout
+        self.consistency_timeout = _seconds("consistency_timeout", consistency_timeout)
         self.mapping_s3_uri = mapping_s3_uri
         self.s3_conn_id = s3_conn_id
         self.s3_extra_args = s3_extra_args
@@ -329,35 +361,23 @@ class BatchSubmissionSensor(BatchSensor):
         if self.mapping_s3_uri is not None and not _S3_OBJECT.fullmatch(str(self.mapping_s3_uri)):
             raise OmicsParameterError("mapping_s3_uri", "must be s3://bucket/key", self.mapping_s3_uri)
 
-    def conclude(self, batch: Batch, context: Context) -> PokeReturnValue | None:
+    def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
         """List the runs, push the XComs, and give the verdict."""
-        is_over = submission.decide(batch) == Verdict.FAILED
         with tempfile.TemporaryFile() if self.mapping_s3_uri else nullcontext() as file:
-            try:
-                submissions = self._list(batch_is_over=is_over, file=file)
-            except OmicsApiError as error:
-                if not is_over or waiting.is_passing(error):
-                    raise
-                raise self._failure(batch, submitted=0, note=f"; listing its runs failed: {error}") from error
-            if not is_over:
-                expected = submission.expected_number(self._expected_runs(), batch)
-                missing = submissions.missing(expected)
-                if missing and self._is_consistent_by_now(batch, context):
-                    submissions = self._list(batch_is_over=is_over, file=file)
-                    missing = submissions.missing(expected)
-                    if missing:
-                        raise IncompleteListingError(
-                            f"batch {batch.id}: {missing}, {self.consistency_timeout:,.0f} s after submission",
-                            batch_id=batch.id,
-                            status=batch.status,
-                        )
-                if missing:
-                    self.log.info("batch %s: %s; waiting for the service to catch up", batch.id, missing)
-                    return None
+            if has_failed:
+                raise self._conclude_failed(batch, file, context)
+            submissions = self._complete_listing(batch, file, context)
+            if submissions is None:
+                return None
             mapping = self._push(batch, submissions, file, context)
-        if is_over:
-            raise self._failure(batch, submitted=len(submissions.run_ids))
-        self._check_failed_submissions(batch, submissions)
+        if submissions.failed_count > allowance.allowed(self._allowance(), submissions.rows):
+            self._push_mapping(mapping, context)
+            raise TooManyFailedSubmissionsError(
+                f"batch {batch.id}: {submissions.failed_count:,} of {submissions.rows:,} runs were not submitted, "
+                f"max_failed_submissions is {self.max_failed_submissions}: {submissions.failure_summary()}",
+                batch_id=batch.id,
+                status=batch.status,
+            )
         self.log.info(
             "batch %s: %s runs are submitted, %s failed to be; %s",
             batch.id,
@@ -367,16 +387,74 @@ class BatchSubmissionSensor(BatchSensor):
         )
         return PokeReturnValue(is_done=True, xcom_value=mapping)
 
-    def _list(self, *, batch_is_over: bool, file: IO[bytes] | None) -> Submissions:
-        submissions = Submissions(batch_is_over=batch_is_over)
+    def _conclude_failed(self, batch: Batch, file: IO[bytes] | None, context: Context) -> BatchError:
+        """Push what is known of a batch that is over, and give its error; nothing else hides that error."""
+        submissions = Submissions(batch_is_over=True)
+        note = ""
+        try:
+            self._list(submissions, file, context)
+            expected = submission.expected_number(self._expected_runs(), batch)
+            if expected is not None and batch.status in {BatchStatus.CANCELLED, BatchStatus.FAILED}:
+                submitted = max(len(submissions.run_ids), batch.submitted or 0)
+                submissions.add_unlisted(expected - submitted - submissions.failed_count)
+            self._push_mapping(self._push(batch, submissions, file, context), context)
+        except (OmicsError, AirflowSensorTimeout) as error:
+            note = f"; handing on its runs failed: {error}"
+        submitted = max(len(submissions.run_ids), batch.submitted or 0)
+        if batch.status == BatchStatus.FAILED:
+            error_class: type[BatchError] = BatchFailedError
+            text = f"failed: {batch.failure_reason or 'no reason given'}; at least {submitted:,} runs were started"
+        elif batch.status == BatchStatus.CANCELLED:
+            error_class = BatchCancelledError
+            text = f"was cancelled after {submitted:,} runs were submitted; a new rerun_key starts a new batch"
+        elif batch.status in DELETED_BATCH_STATES:
+            error_class = BatchDeletedError
+            text = f"is {batch.status}: somebody deletes its runs; {submitted:,} had been submitted"
+        else:
+            error_class = BatchError
+            text = f"is {batch.status}; {submitted:,} runs were submitted"
+        return error_class(
+            f"batch {batch.id} {text}{note}", batch_id=batch.id, status=batch.status, reason=batch.failure_reason
+        )
+
+    def _complete_listing(self, batch: Batch, file: IO[bytes] | None, context: Context) -> Submissions | None:
+        """List the runs; None when the service has to catch up."""
+        expected = submission.expected_number(self._expected_runs(), batch)
+        submissions = self._list(Submissions(), file, context)
+        missing = submissions.missing(expected)
+        if missing and self._is_consistent_by_now(batch, context):
+            submissions = self._list(Submissions(), file, context)
+            missing = submissions.missing(expected)
+            if missing:
+                raise IncompleteListingError(
+                    f"batch {batch.id}: {missing}, {self.consistency_timeout:,.0f} s after submission",
+                    batch_id=batch.id,
+                    status=batch.status,
+                )
+        if missing:
+            self.log.info("batch %s: %s; waiting for the service to catch up", batch.id, missing)
+            return None
+        return submissions
+
+    def _list(self, submissions: Submissions, file: IO[bytes] | None, context: Context) -> Submissions:
         if file:
             file.seek(0)
             file.truncate()
-        for row in self.hook.list_submissions(batch_id=self.batch_id, max_silence=self.max_silence):
-            submissions.add(row)
-            if file:
-                record = {**Submissions.record(row), "run_arn": row.get("runArn")}
-                file.write(json.dumps(record).encode() + b"\n")
+        remaining = max(0.0, self._deadline(context) - time.time())
+        patience = min(self.max_silence, remaining)
+        try:
+            for row in self.hook.list_submissions(batch_id=self.batch_id, max_silence=patience):
+                submissions.add(row)
+                if file:
+                    record = {**Submissions.record(row), "run_arn": row.get("runArn")}
+                    file.write(json.dumps(record).encode() + b"\n")
+        except OmicsApiError as error:
+            if not waiting.is_passing(error):
+                raise
+            text = f"batch {self.batch_id}: its runs could not be listed for {patience:,.0f} s: {error}"
+            if remaining < self.max_silence:
+                raise AirflowSensorTimeout(text) from error
+            raise BatchSilenceError(text, batch_id=self.batch_id) from error
         return submissions
 
     def _is_consistent_by_now(self, batch: Batch, context: Context) -> bool:
@@ -411,9 +489,12 @@ class BatchSubmissionSensor(BatchSensor):
                 "the mapping has %s entries; set mapping_s3_uri, or use an object storage XCom backend",
                 f"{len(mapping):,}",
             )
-        if self.do_xcom_push:
-            ti.xcom_push(key="return_value", value=mapping)
         return mapping
+
+    def _push_mapping(self, mapping: dict[str, str] | str, context: Context) -> None:
+        """Push what a task that fails cannot return."""
+        if self.do_xcom_push:
+            context["ti"].xcom_push(key="return_value", value=mapping)
 
     def _upload(self, file: IO[bytes], uri: str) -> None:
         file.seek(0)
@@ -429,34 +510,6 @@ class BatchSubmissionSensor(BatchSensor):
         except (BotoCoreError, Boto3Error, ClientError) as error:
             raise api_error(error, "PutObject", self.region_name) from error
         self.log.info("the listing of batch %s is in %s", self.batch_id, uri)
-
-    def _check_failed_submissions(self, batch: Batch, submissions: Submissions) -> None:
-        if submissions.failed_count <= allowance.allowed(self._allowance(), submissions.rows):
-            return
-        raise TooManyFailedSubmissionsError(
-            f"batch {batch.id}: {submissions.failed_count:,} of {submissions.rows:,} runs were not submitted, "
-            f"max_failed_submissions is {self.max_failed_submissions}: {submissions.failure_summary()}",
-            batch_id=batch.id,
-            status=batch.status,
-        )
-
-    def _failure(self, batch: Batch, *, submitted: int, note: str = "") -> BatchError:
-        submitted = max(submitted, batch.submitted or 0)
-        if batch.status == BatchStatus.FAILED:
-            error: type[BatchError] = BatchFailedError
-            text = f"failed: {batch.failure_reason or 'no reason given'}; at least {submitted:,} runs were started"
-        elif batch.status == BatchStatus.CANCELLED:
-            error = BatchCancelledError
-            text = f"was cancelled after {submitted:,} runs were submitted; a new rerun_key starts a new batch"
-        else:
-            error = BatchDeletedError
-            text = f"is {batch.status}: its runs were deleted; {submitted:,} had been submitted"
-        return error(
-            f"batch {batch.id} {text}{note}",
-            batch_id=batch.id,
-            status=batch.status,
-            reason=batch.failure_reason,
-        )
 
     def _expected_runs(self) -> int | None:
         if self.expected_runs in (None, "", "None"):
@@ -475,4 +528,11 @@ class BatchSubmissionSensor(BatchSensor):
 
 def _is_final(error: BaseException) -> bool:
     """Tell whether Airflow's sensors take the error for the sensor's verdict, not for a fault to retry."""
-    return isinstance(error, (AirflowFailException, AirflowSensorTimeout))
+    return isinstance(error, (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout))
+
+
+def _seconds(parameter: str, value: float | timedelta) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+        raise OmicsParameterError(parameter, "must be a number of seconds from 0, or a timedelta", value)
+    return seconds

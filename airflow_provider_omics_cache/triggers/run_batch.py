@@ -19,6 +19,9 @@ from airflow_provider_omics_cache.waiting import Batch, BatchWait, Event, EventS
 #: Airflow may lose a task whose trigger fires within seconds of its deferral, before the worker has reported.
 EARLIEST_EVENT = 10.0
 
+#: Seconds between two rounds, at least.
+SHORTEST_INTERVAL = 1.0
+
 #: Share by which each interval varies, so that tasks that were deferred together do not ask together.
 JITTER = 0.1
 
@@ -30,7 +33,7 @@ class BatchTrigger(BaseTrigger):
     Keyword arguments that this version does not know are ignored, so that a trigger row survives an upgrade.
 
     :param batch_id: the batch.
-    :param poke_interval: seconds between two rounds. Default 60.
+    :param poke_interval: seconds between two rounds, at least 1. Default 60.
     :param deadline: when the wait ends at the latest, in epoch seconds. Default: never.
     :param max_silence: how many seconds may pass without an answer. Default 3600.
     :param aws_conn_id: the Airflow connection.
@@ -101,7 +104,6 @@ class BatchTrigger(BaseTrigger):
             progress=self.progress,
             max_silence=self.max_silence,
             deadline=self.deadline,
-            now=time.time(),
         )
         # The task asked just before it deferred.
         await asyncio.sleep(max(EARLIEST_EVENT, self._interval()))
@@ -128,12 +130,12 @@ class BatchTrigger(BaseTrigger):
         try:
             answer = await client.get_batch(batchId=self.batch_id)
         except Exception as error:
-            failure: OmicsApiError = api_error(error, "GetBatch", client.meta.region_name)
+            failure: OmicsApiError = api_error(error, "GetBatch", client.meta.region_name, client.meta.endpoint_url)
             return wait.failed(failure, time.time())
-        return wait.answered(answer, time.time())
+        return wait.answered(answer)
 
     def _interval(self) -> float:
-        interval = self.poke_interval * random.uniform(1 - JITTER, 1 + JITTER)
+        interval = max(SHORTEST_INTERVAL, self.poke_interval) * random.uniform(1 - JITTER, 1 + JITTER)
         if self.deadline is not None:
             interval = min(interval, max(0.0, self.deadline - time.time()))
         return interval
