@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from botocore.awsrequest import AWSResponse
@@ -24,19 +26,50 @@ _HOST = re.compile(
     r"|vpce-[a-z0-9-]+\.(workflows|tags)-omics(-fips)?\.[a-z0-9-]+\.vpce\.amazonaws\.com"
 )
 _EVENT = "before-send.omics"
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _active: list[LocalHealthOmics] = []
 
 
-@contextlib.contextmanager
-def mock_healthomics(*, speed: float = 0.0) -> Iterator[LocalHealthOmics]:
+class mock_healthomics:
     """Serve HealthOmics in this process, and moto's mocks of the rest of AWS.
 
     Every boto3 and aiobotocore client that is made inside talks to it, unless it has an endpoint of its own. Works as
-    a context manager and as a decorator.
+    a context manager, and as a decorator of functions and coroutine functions.
 
     :param speed: service seconds per real second; 0, the default, stands still until ``clock.advance``.
     """
+
+    def __init__(self, *, speed: float = 0.0) -> None:
+        self._speed = speed
+        self._entered = contextlib.ExitStack()
+
+    def __enter__(self) -> LocalHealthOmics:
+        """Begin to serve."""
+        return self._entered.enter_context(_served(self._speed))
+
+    def __exit__(self, *error: Any) -> None:
+        """Cease to serve."""
+        self._entered.close()
+
+    def __call__(self, function: _Function) -> _Function:
+        """Serve whenever the function runs."""
+        if isinstance(function, type) or isgeneratorfunction(function) or isasyncgenfunction(function):
+            raise TypeError(f"mock_healthomics cannot decorate {function!r}: neither a class nor a generator")
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with _served(self._speed):
+                return function(*args, **kwargs)
+
+        async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
+            with _served(self._speed):
+                return await function(*args, **kwargs)
+
+        return cast("_Function", functools.wraps(function)(run_coroutine if iscoroutinefunction(function) else run))
+
+
+@contextlib.contextmanager
+def _served(speed: float) -> Iterator[LocalHealthOmics]:
     install()
     with mock_aws():
         local = LocalHealthOmics(speed=speed)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import inspect
 import threading
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import boto3
@@ -24,6 +27,35 @@ def decorated() -> int:
 
 def test_it_is_a_decorator_as_well() -> None:
     assert decorated() == 0
+
+
+@mock_healthomics()
+async def decorated_coroutine() -> int:
+    await asyncio.sleep(0)
+    return len(new_client("omics").list_run_caches()["items"])
+
+
+async def test_a_coroutine_is_awaited_inside() -> None:
+    assert inspect.iscoroutinefunction(decorated_coroutine)
+    assert await decorated_coroutine() == await decorated_coroutine() == 0
+
+
+class Suite:
+    def test_it(self) -> None: ...
+
+
+def generate() -> Iterator[None]:
+    yield
+
+
+async def generate_slowly() -> AsyncIterator[None]:
+    yield
+
+
+@pytest.mark.parametrize("what", [Suite, generate, generate_slowly])
+def test_what_it_could_not_surround_is_refused(what: Any) -> None:
+    with pytest.raises(TypeError, match=f"mock_healthomics cannot decorate .*{what.__name__}"):
+        mock_healthomics()(what)
 
 
 def test_each_mock_starts_empty() -> None:
