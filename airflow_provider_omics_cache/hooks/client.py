@@ -43,6 +43,8 @@ _BATCH_OPERATIONS = frozenset(
     }
 )
 
+#: Seconds to wait, one after the other, until the service shows what was just written.
+VISIBLE_AFTER = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)
 #: Seconds between two attempts at a call whose answer is worth waiting for.
 _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 30.0
@@ -144,6 +146,23 @@ class OmicsClientHook(AwsBaseHook):
                     self.log.info("Waiting to call again: %s", error)
             self._sleep(delay * random.uniform(0.5, 1.0))
             delay = min(2 * delay, _LONGEST_DELAY)
+
+    def _look_again(self, look: Callable[[], T], is_seen: Callable[[T], object] = bool) -> T:
+        """Look until what was just written is seen; give what the last look saw."""
+        for delay in VISIBLE_AFTER:
+            seen = look()
+            if is_seen(seen):
+                return seen
+            self._sleep(delay)
+        return look()
+
+    def _if_found(self, get: Callable[[], T]) -> T | None:
+        try:
+            return get()
+        except OmicsApiError as error:
+            if error.code != "ResourceNotFoundException":
+                raise
+            return None
 
     def _items(
         self, operation: str, key: str, token: str | None, *, max_silence: float = 0, **members: Any

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -21,8 +21,6 @@ from airflow_provider_omics_cache.states import RunCacheStatus
 IF_EXISTS = ("reuse", "update", "fail")
 _GONE = frozenset({RunCacheStatus.DELETED, RunCacheStatus.FAILED})
 _MAX_GENERATIONS = 10
-#: Seconds to wait, one after the other, until GetRunCache shows what was just written.
-_CONSISTENCY_DELAYS = (1, 2, 4, 8)
 
 
 class EnsuredRunCache(NamedTuple):
@@ -162,12 +160,7 @@ class EnsureRunCacheHook(OmicsOperationsHook):
         return None, active
 
     def _get_run_cache_or_none(self, run_cache_id: str) -> Answer | None:
-        try:
-            return self.get_run_cache(run_cache_id=run_cache_id)
-        except OmicsApiError as error:
-            if error.code != "ResourceNotFoundException":
-                raise
-            return None
+        return self._if_found(lambda: self.get_run_cache(run_cache_id=run_cache_id))
 
     def _report_same_name(
         self, others: list[Answer], name: str, location: str, owner: str | None, if_exists: str
@@ -187,7 +180,6 @@ class EnsureRunCacheHook(OmicsOperationsHook):
         name, location = members["name"], members["cache_s3_location"]
         owner = members["cache_bucket_owner_id"]
         token_owner = None if request_id or self._is_own_account(owner) else owner
-        refusal = ""
         for generation in range(1 if request_id else _MAX_GENERATIONS):
             token = request_id or run_cache_token(
                 name=name,
@@ -199,18 +191,11 @@ class EnsureRunCacheHook(OmicsOperationsHook):
             try:
                 answer = self.create_run_cache(request_id=token, **members)
             except OmicsApiError as error:
-                # The token may belong to the same cache with, say, another description, made a moment ago.
-                if error.code == "ConflictException":
-                    run_cache = self._wait_for(lambda: self._find_run_cache(name, location, owner)[0])
-                elif error.code == "ValidationException":
-                    run_cache, _ = self._find_run_cache(name, location, owner)
-                else:
-                    raise
+                run_cache = self._find_run_cache_of_spent_token(error, name, location, owner, request_id)
                 if run_cache is not None:
                     return run_cache
-                if request_id or (error.code == "ValidationException" and refusal == error.reason):
+                if request_id or error.code != "ConflictException":
                     raise
-                refusal = error.reason or ""
                 continue
             if answer.get("status") not in _GONE:
                 run_cache = self._wait_for_state(answer["id"])
@@ -223,6 +208,19 @@ class EnsureRunCacheHook(OmicsOperationsHook):
             + (f"token {request_id!r} belongs" if request_id else f"tokens of {_MAX_GENERATIONS} generations belong")
             + " to caches that are gone or are others; set another request_id"
         )
+
+    def _find_run_cache_of_spent_token(
+        self, error: OmicsApiError, name: str, location: str, owner: str | None, request_id: str | None
+    ) -> Answer | None:
+        """Find what a refused token may stand for: the same cache with, say, another description, made a moment ago."""
+
+        def look() -> Answer | None:
+            return self._find_run_cache(name, location, owner)[0]
+
+        if error.code not in {"ConflictException", "ValidationException"}:
+            return None
+        is_about_token = error.code == "ConflictException" or "requestId" in (error.reason or "")
+        return self._look_again(look) if is_about_token and not request_id else look()
 
     def _is_own_account(self, owner: str | None) -> bool:
         """Whether an owner is what the service takes anyway, so that both ways to ask get the same token."""
@@ -241,23 +239,14 @@ class EnsureRunCacheHook(OmicsOperationsHook):
             raise api_error(error, "GetCallerIdentity", self.conn_region_name) from error
 
     def _wait_for_state(self, run_cache_id: str) -> Answer | None:
-        run_cache = self._wait_for(
+        run_cache = self._look_again(
             lambda: self._get_run_cache_or_none(run_cache_id),
-            lambda seen: seen.get("status") in frozenset(RunCacheStatus),
+            lambda seen: seen is not None and seen.get("status") in frozenset(RunCacheStatus),
         )
         status = None if run_cache is None else run_cache.get("status")
         if status is not None and status not in frozenset(RunCacheStatus):
             raise OmicsError(f"run cache {run_cache_id} is still {status}", run_cache_id=run_cache_id, status=status)
         return run_cache
-
-    def _wait_for(self, look: Callable[[], Answer | None], is_seen: Callable[[Answer], bool] = bool) -> Answer | None:
-        """Look again, for a little while, until the service shows what was just written."""
-        for delay in _CONSISTENCY_DELAYS:
-            run_cache = look()
-            if run_cache is not None and is_seen(run_cache):
-                return run_cache
-            self._sleep(delay)
-        return look()
 
     def _settle_differences(self, run_cache: Answer, wanted: Mapping[str, Any], if_exists: str) -> Answer:
         differing = run_caches.differences(run_cache, **wanted)
@@ -289,8 +278,9 @@ class EnsureRunCacheHook(OmicsOperationsHook):
             self.update_run_cache(run_cache_id=run_cache_id, **members)
         if tags:
             self.tag_resource(resource_arn=run_cache["arn"], tags=tags)
-        updated = self._wait_for(
-            lambda: self._get_run_cache_or_none(run_cache_id), lambda seen: not run_caches.differences(seen, **wanted)
+        updated = self._look_again(
+            lambda: self._get_run_cache_or_none(run_cache_id),
+            lambda seen: seen is not None and not run_caches.differences(seen, **wanted),
         )
         if updated is None or run_caches.differences(updated, **wanted):
             raise OmicsError(

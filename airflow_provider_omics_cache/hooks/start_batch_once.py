@@ -24,7 +24,7 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsApiError,
     OmicsError,
 )
-from airflow_provider_omics_cache.hooks.client import Answer, T
+from airflow_provider_omics_cache.hooks.client import VISIBLE_AFTER, Answer, T
 from airflow_provider_omics_cache.hooks.operations import OmicsOperationsHook
 from airflow_provider_omics_cache.states import BatchStatus
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 #: Seconds after which a throttled call is given up.
 _LONGEST_THROTTLING = 3600.0
-#: Seconds to wait, one after the other, until the service shows a batch that was started.
-_VISIBLE_AFTER = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)
 #: Batches of one task that may fail before they start a run, until the task fails.
 _MAX_FAILED_STARTS = 3
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -148,13 +146,17 @@ class StartBatchOnceHook(OmicsOperationsHook):
         """
         if error.code not in {"ConflictException", "ValidationException"}:
             raise error
+
+        def look() -> tuple[Answer | None, int]:
+            return self._find_batch(name, request_digest)
+
+        def is_seen(found: tuple[Answer | None, int]) -> bool:
+            return found[0] is not None or found[1] > generation
+
         is_late = error.code == "ConflictException" and not request_id
-        for delay in (*(_VISIBLE_AFTER if is_late else ()), None):
-            batch, next_generation = self._find_batch(name, request_digest)
-            if batch or next_generation > generation:
-                return batch, next_generation
-            if delay is not None:
-                self._sleep(delay)
+        found = self._look_again(look, is_seen) if is_late else look()
+        if is_seen(found):
+            return found
         if error.code == "ValidationException":
             raise error
         raise OmicsApiError(
@@ -168,19 +170,15 @@ class StartBatchOnceHook(OmicsOperationsHook):
 
     def _get_started_batch(self, batch_id: str) -> Answer:
         """Get a batch that is known to exist; wait until the service shows it."""
-        for delay in _VISIBLE_AFTER:
-            try:
-                return self._wait_out_throttling(lambda: self.get_batch(batch_id=batch_id))
-            except OmicsApiError as error:
-                if error.code != "ResourceNotFoundException":
-                    raise
-                not_found = error
-            self._sleep(delay)
-        raise OmicsError(
-            f"batch {batch_id} was started, but GetBatch did not find it for {sum(_VISIBLE_AFTER)} s: the next try of "
-            "the task looks for it again; if somebody has deleted it, set rerun_key to start a new batch",
-            batch_id=batch_id,
-        ) from not_found
+        get = partial(self._wait_out_throttling, partial(self.get_batch, batch_id=batch_id))
+        batch = self._look_again(partial(self._if_found, get))
+        if batch is None:
+            raise OmicsError(
+                f"batch {batch_id} was started, but GetBatch did not find it for {sum(VISIBLE_AFTER)} s: the next try "
+                "of the task looks for it again; if somebody has deleted it, set rerun_key to start a new batch",
+                batch_id=batch_id,
+            )
+        return batch
 
     def _judge_batch(self, batch: Answer, request_digest: str, *, is_own: bool = False) -> StartDecision:
         """Decide whether to take a batch or to start a new one.

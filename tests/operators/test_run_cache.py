@@ -26,6 +26,7 @@ from airflow_provider_omics_cache.exceptions import (
     RunCacheError,
 )
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.idempotency import run_cache_token
 from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator
 
 if TYPE_CHECKING:
@@ -188,16 +189,26 @@ def test_throttling_is_survived(execute: Any, omics: Any, local: Any, operation:
     assert len(active_caches(omics)) == 1
 
 
-@pytest.mark.parametrize("lag", [1, 10])
+@pytest.mark.parametrize("lag", [1, 20, 200])
+def test_a_cache_that_is_shown_late_is_waited_for(execute: Any, omics: Any, local: Any, lag: float) -> None:
+    local.settings.run_cache_visible_after = lag
+    returned, _ = execute()
+    assert [cache["id"] for cache in active_caches(omics)] == [returned]
+    assert local.calls["CreateRunCache"] == 1
+
+
+@pytest.mark.parametrize("lag", [1, 20, 200])
+@pytest.mark.parametrize("other", [{}, {"description": "the other DAG's"}])
 def test_a_service_that_shows_the_cache_late_makes_no_second_one(
-    execute: Any, omics: Any, local: Any, lag: float
+    execute: Any, omics: Any, local: Any, lag: float, other: dict[str, Any]
 ) -> None:
     local.settings.run_cache_visible_after = lag
     local.faults.drop_connection("CreateRunCache", times=1, after_effect=True)
     with pytest.raises(OmicsApiError):
         execute(botocore_config={"retries": {"total_max_attempts": 1}})
-    returned, _ = execute()
+    returned, _ = execute(**other)
     assert [cache["id"] for cache in active_caches(omics)] == [returned]
+    assert local.calls["CreateRunCache"] == 2
 
 
 @pytest.mark.parametrize("status", ["initial", "current"])
@@ -221,11 +232,7 @@ def test_a_deleted_cache_is_followed_by_a_new_one(
     assert active_caches(omics) == []
 
 
-@pytest.mark.parametrize("error", ["ConflictException", "ValidationException"])
-def test_a_deleted_cache_with_another_description_is_followed_by_a_new_one(
-    execute: Any, omics: Any, local: Any, error: str
-) -> None:
-    local.settings.changed_request_error = error
+def test_a_deleted_cache_with_another_description_is_followed_by_a_new_one(execute: Any, omics: Any) -> None:
     first, _ = execute(description="old")
     omics.delete_run_cache(id=first)
     second, _ = execute(description="new")
@@ -233,12 +240,34 @@ def test_a_deleted_cache_with_another_description_is_followed_by_a_new_one(
     assert omics.get_run_cache(id=second)["description"] == "new"
 
 
+@pytest.mark.parametrize("lag", [0, 200])
+def test_a_token_that_is_refused_as_invalid_makes_no_second_cache(
+    execute: Any, omics: Any, local: Any, lag: float
+) -> None:
+    local.settings.changed_request_error = "ValidationException"
+    local.settings.run_cache_visible_after = lag
+    omics.create_run_cache(
+        name="cohort",
+        cacheS3Location=LOCATION,
+        description="theirs",
+        requestId=run_cache_token(name="cohort", location=LOCATION, owner=None, region="us-east-1", generation=0),
+    )
+    execute(description="ours")
+    assert len(active_caches(omics)) == 1
+
+
+def test_a_refused_request_is_sent_once(execute: Any, omics: Any, local: Any) -> None:
+    with pytest.raises(OmicsRequestError):
+        execute(cache_behavior="CACHE_NEVER")
+    assert local.calls["CreateRunCache"] == 1
+
+
 def test_a_state_of_the_future_makes_no_second_cache(local: Any) -> None:
     hook = OmicsCacheHook()
     with Stubber(hook.conn) as stubber:
         stubber.add_response("list_run_caches", {"items": []})
         stubber.add_response("create_run_cache", {"id": "7", "status": "CREATING"})
-        for _ in range(5):
+        for _ in range(11):
             stubber.add_response("get_run_cache", {"id": "7", "status": "CREATING"}, {"id": "7"})
         with pytest.raises(OmicsError, match="run cache 7 is still CREATING") as caught:
             hook.ensure_run_cache(name="cohort", cache_s3_location=LOCATION)
