@@ -7,7 +7,6 @@ few bisections.
 
 from __future__ import annotations
 
-import json
 from array import array
 from bisect import bisect_left, insort
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 from airflow_provider_omics_cache.local.errors import ServiceError
 from airflow_provider_omics_cache.local.faults import Faults
 from airflow_provider_omics_cache.local.ids import derived_uuid
+from airflow_provider_omics_cache.local.protocol import dump_json
 from airflow_provider_omics_cache.local.run_overrides import RunOverrides
 from airflow_provider_omics_cache.local.settings import Settings
 from airflow_provider_omics_cache.states import BatchStatus, RunStatus, SubmissionStatus
@@ -298,7 +298,7 @@ class Batch:
         """Whether no run's merged parameters can exceed ``limit`` bytes."""
         if self.runs is None:
             return True
-        return len(json.dumps(self.default.get("parameters", {}))) + self.runs.longest <= limit
+        return len(dump_json(self.default.get("parameters", {}))) + self.runs.longest <= limit
 
     def tags_of_run(self, index: int) -> dict[str, str]:
         """Return the tags of a run, to look at or to change."""

@@ -177,12 +177,25 @@ def _read_json(body: bytes) -> dict[str, Any]:
     if not body:
         return {}
     try:
-        content = json.loads(body.decode("utf-8"), parse_constant=_not_json, parse_float=_finite)
-    except (ValueError, RecursionError):
+        content = load_json(body)
+    except ValueError:
         raise validation_error("The request body is not valid JSON") from None
     if not isinstance(content, dict):
         raise validation_error("The request body is not a JSON object")
     return content
+
+
+def load_json(body: bytes) -> Any:
+    """Return what JSON text holds; raise ValueError for text that JSON does not allow, or a number too large."""
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=_not_json, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def dump_json(value: Any) -> bytes:
+    """Return JSON text as the limits on its size count it: compact UTF-8."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def _not_json(constant: str) -> Any:

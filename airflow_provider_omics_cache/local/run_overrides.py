@@ -6,6 +6,8 @@ import json
 from array import array
 from typing import Any
 
+from airflow_provider_omics_cache.local.protocol import dump_json
+
 
 class RunOverrides:
     """Run settings in their given order.
@@ -23,7 +25,7 @@ class RunOverrides:
         for setting in settings:
             rest = {name: value for name, value in setting.items() if name != "runSettingId"}
             if rest:
-                encoded = json.dumps(rest).encode()
+                encoded = dump_json(rest)
                 self.longest = max(self.longest, len(encoded))
                 content += encoded
             self._ends.append(len(content))

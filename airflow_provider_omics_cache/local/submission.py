@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from airflow_provider_omics_cache.local.batch import Batch
 from airflow_provider_omics_cache.local.errors import validation_error
 from airflow_provider_omics_cache.local.ids import number_of
+from airflow_provider_omics_cache.local.protocol import dump_json, load_json
 from airflow_provider_omics_cache.local.region import Region, Surroundings, Workflow
 
 _MAX_PARAMETER_BYTES = 256_000
@@ -59,7 +59,7 @@ class RegionSubmitter:
         if output_uri is None:
             return "ValidationException", "outputUri is neither in the run setting nor in the default one"
         parameters = {**batch.default.get("parameters", {}), **run.get("parameters", {})}
-        if len(json.dumps(parameters).encode()) > _MAX_PARAMETER_BYTES:
+        if len(dump_json(parameters)) > _MAX_PARAMETER_BYTES:
             return "ValidationException", f"The parameters exceed {_MAX_PARAMETER_BYTES} bytes"
         if template is not None:
             unknown = sorted(parameters.keys() - template.keys())
@@ -90,8 +90,8 @@ class RegionSubmitter:
                 "s3UriConfigs have changed since calling StartRunBatch"
             )
         try:
-            settings = json.loads(content.decode("utf-8"), parse_constant=_not_json)
-        except (ValueError, RecursionError):
+            settings = load_json(content)
+        except ValueError:
             settings = None
         if not isinstance(settings, list):
             raise validation_error("Invalid JSON format in run configurations")
@@ -112,10 +112,6 @@ def check_documents(setting: dict[str, Any]) -> dict[str, Any]:
         if name in setting and not isinstance(setting[name], dict):
             raise validation_error(f"1 validation error detected: {name} must be a JSON object")
     return setting
-
-
-def _not_json(constant: str) -> Any:
-    raise ValueError(constant)
 
 
 def _some(names: list[str]) -> str:

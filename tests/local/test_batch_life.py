@@ -437,6 +437,8 @@ def test_a_failed_batch_can_leave_runs_behind(
         (run_settings(3) + run_settings(1), "Expected 4 unique runSettingIds but there were 3"),
         (b"{not json", "Invalid JSON format in run configurations"),
         (b'[{"runSettingId": "a", "parameters": {"x": NaN}}]', "Invalid JSON format in run configurations"),
+        (b'[{"runSettingId": "a", "parameters": {"x": 1e999}}]', "Invalid JSON format in run configurations"),
+        (b"[" * 100_000, "Invalid JSON format in run configurations"),
         ({"inlineSettings": []}, "Invalid JSON format in run configurations"),
         (run_settings(6), "Batch has 6 runs but 5 runs is the max."),
         ([{"name": "no id"}], "runConfigurations.1.member.runSettingId"),
@@ -561,6 +563,24 @@ def test_a_run_needs_an_output_uri_and_small_parameters(omics: Any, local_health
     reasons = {name: row.get("submissionFailureReason") for name, row in rows(omics, answer["id"]).items()}
 
     assert reasons == {"good": None, "nowhere": "ValidationException", "large": "ValidationException"}
+
+
+@pytest.mark.parametrize("template", [None, {"reads": {}, "genome": {}}])
+@pytest.mark.parametrize("letter", ["x", "é", "\ud800"])
+@pytest.mark.parametrize(("excess", "reason"), [(0, None), (1, "ValidationException")])
+def test_merged_parameters_are_measured_as_compact_utf8(
+    omics: Any, local_healthomics: LocalHealthOmics, template: Any, letter: str, excess: int, reason: str | None
+) -> None:
+    if template is not None:
+        local_healthomics.register_workflow("4711", parameter_template=template)
+    around = len(b'{"genome":"","reads":""}')
+    letters = letter * ((256_000 - around) // len(letter.encode("utf-8", "surrogatepass")))
+    rest = "y" * (256_000 - around - len(letters.encode("utf-8", "surrogatepass")) + excess)
+    inline = [{"runSettingId": "a", "parameters": {"reads": rest}}]
+    batch_id = start(omics, default={"parameters": {"genome": letters}}, batchRunSettings={"inlineSettings": inline})
+    local_healthomics.clock.advance(10)
+
+    assert rows(omics, batch_id)["a"].get("submissionFailureReason") == reason
 
 
 @pytest.mark.parametrize(
