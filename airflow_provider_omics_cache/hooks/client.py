@@ -7,6 +7,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -71,6 +72,11 @@ class OmicsClientHook(AwsBaseHook):
             connection = AwsConnectionWrapper.from_connection_metadata(extra={"config_kwargs": config_kwargs})
             wrapper.botocore_config = _merge_config(connection.botocore_config, self._config)
         return wrapper
+
+    @property
+    def config(self) -> Config:
+        """The client's settings, as a copy: botocore writes into the retry settings that it is given."""
+        return deepcopy(super().config)
 
     def get_session(self, region_name: str | None = None, deferrable: bool = False) -> Any:
         """Make the session with which clients are created, with our defaults under the user's settings."""

@@ -197,6 +197,19 @@ def test_retries_are_standard_unless_the_user_says_otherwise(
     assert config.retries == retries
 
 
+@pytest.mark.parametrize("place", ["connection", "hook"])
+def test_retries_are_standard_for_an_assumed_role_too(
+    local_healthomics: Any, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """STS's client is made with the same settings, and botocore writes the mode that it takes into them."""
+    retries = {"retries": {"total_max_attempts": 7}}
+    extra: dict[str, Any] = {"role_arn": "arn:aws:iam::123456789012:role/omics"}
+    if place == "connection":
+        extra["config_kwargs"] = retries
+    config = client_config(monkeypatch, extra, config=retries if place == "hook" else None)
+    assert config.retries == {"mode": "standard", "total_max_attempts": 7}
+
+
 @pytest.mark.parametrize("place", ["environment", "file"])
 def test_the_retry_mode_of_the_environment_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str) -> None:
     if place == "environment":
