@@ -105,7 +105,7 @@ def _check_bucket(region: Region, around: Surroundings, request: dict[str, Any])
         bucket_region = around.object_store.bucket_region(region.account_id, bucket)
     except LookupError:
         raise validation_error(f"The bucket {bucket} of cacheS3Location cannot be accessed") from None
-    expected = request.get("cacheBucketOwnerId", owner)
+    expected = request.get("cacheBucketOwnerId", region.account_id)
     if owner != expected:
         raise validation_error(f"The bucket {bucket} of cacheS3Location is not owned by {expected}")
     if bucket_region != region.name:

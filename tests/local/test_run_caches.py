@@ -82,13 +82,27 @@ def test_a_bucket_of_another_owner_or_region_is_refused(omics: Any) -> None:
     boto3.client("s3", region_name="eu-west-1").create_bucket(
         Bucket="elsewhere", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
     )
+    other_account("s3").create_bucket(Bucket="theirs")
     for request in (
         {"cacheS3Location": "s3://elsewhere"},
         {"cacheS3Location": "s3://caches", "cacheBucketOwnerId": "210987654321"},
+        {"cacheS3Location": "s3://theirs"},
     ):
         with pytest.raises(ClientError) as error:
             omics.create_run_cache(**request)
         assert code_of(error) == ("ValidationException", 400)
+    assert omics.create_run_cache(cacheS3Location="s3://theirs", cacheBucketOwnerId="210987654321")["id"]
+
+
+def other_account(service: str) -> Any:
+    role = "arn:aws:iam::210987654321:role/other"
+    assumed = boto3.client("sts").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
+    return boto3.client(
+        service,
+        aws_access_key_id=assumed["AccessKeyId"],
+        aws_secret_access_key=assumed["SecretAccessKey"],
+        aws_session_token=assumed["SessionToken"],
+    )
 
 
 def test_update_changes_what_is_given(omics: Any) -> None:
@@ -215,19 +229,13 @@ def test_regions_and_accounts_are_apart(omics: Any) -> None:
     boto3.client("s3", region_name="eu-west-1").create_bucket(
         Bucket="irish", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
     )
-    role = "arn:aws:iam::210987654321:role/other"
-    assumed = boto3.client("sts").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
     irish = boto3.client("omics", region_name="eu-west-1")
-    theirs = boto3.client(
-        "omics",
-        aws_access_key_id=assumed["AccessKeyId"],
-        aws_secret_access_key=assumed["SecretAccessKey"],
-        aws_session_token=assumed["SessionToken"],
-    )
+    theirs = other_account("omics")
+    other_account("s3").create_bucket(Bucket="theirs")
 
     assert irish.list_run_caches()["items"] == theirs.list_run_caches()["items"] == []
     irish_id = irish.create_run_cache(cacheS3Location="s3://irish")["id"]
-    their_arn = theirs.create_run_cache(cacheS3Location="s3://caches")["arn"]
+    their_arn = theirs.create_run_cache(cacheS3Location="s3://theirs")["arn"]
 
     assert irish_id != mine
     assert ":210987654321:runCache/" in their_arn
