@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from airflow_provider_omics_cache import run_caches
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError, OmicsParameterError, RunCacheError
 from airflow_provider_omics_cache.hooks.client import Answer
-from airflow_provider_omics_cache.hooks.errors import api_error
+from airflow_provider_omics_cache.hooks.errors import api_error, check_request_id, check_tags
 from airflow_provider_omics_cache.hooks.operations import OmicsOperationsHook
 from airflow_provider_omics_cache.idempotency import run_cache_token
 from airflow_provider_omics_cache.states import RunCacheStatus
@@ -73,6 +73,7 @@ class EnsureRunCacheHook(OmicsOperationsHook):
                 raise OmicsParameterError(parameter, "has to be a string that is not empty", value)
         if not isinstance(tags, Mapping | None):
             raise OmicsParameterError("tags", "has to be a dictionary", tags)
+        request_id = check_request_id(request_id)
         owner = str(cache_bucket_owner_id) if cache_bucket_owner_id else None
         created = False
         run_cache, others = self._find_run_cache(name, cache_s3_location, owner)
@@ -274,6 +275,7 @@ class EnsureRunCacheHook(OmicsOperationsHook):
         for key, value in (tags or {}).items():
             _check_length("tags: a key", key, limits["key"])
             _check_length(f"tags: the value of {key!r}", value, limits["value"])
+        check_tags("tags", tags or {}, there=run_cache.get("tags"))
         if members:
             self.update_run_cache(run_cache_id=run_cache_id, **members)
         if tags:

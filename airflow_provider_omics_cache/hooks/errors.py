@@ -13,6 +13,7 @@ from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsParamete
 
 _REQUEST_ERROR_CODES = frozenset({"ValidationException", "ParamValidationError"})
 _LONGEST_SHOWN_VALUE = 200
+_MAX_TAGS = 50
 
 
 def check_id(parameter: str, value: Any) -> str:
@@ -26,6 +27,42 @@ def check_id(parameter: str, value: Any) -> str:
     if not re.fullmatch("[0-9]{1,18}", text):
         raise OmicsParameterError(parameter, "has to be an id of 1 to 18 digits", value)
     return text
+
+
+def check_request_id(value: Any) -> str | None:
+    """Return an idempotency token as a string, None for one that is not given.
+
+    :param value: the token: 1 to 128 characters.
+    :raises OmicsParameterError: the value is no token.
+    """
+    if value is None or value == "":
+        return None
+    text = str(value)
+    if text == "None" or len(text) > 128:
+        raise OmicsParameterError("request_id", "has to be a token of 1 to 128 characters", value)
+    return text
+
+
+def check_tags(
+    parameter: str, tags: Mapping[str, str], *, there: Mapping[str, str] | None = None, reserved: int = 0
+) -> None:
+    """Check how many tags a resource would have, and that none of them is AWS's own.
+
+    :param parameter: name of the parameter, for the error.
+    :param tags: what was given.
+    :param there: tags that these are merged over.
+    :param reserved: how many more tags the resource will get.
+    :raises OmicsParameterError: the service would refuse the tags.
+    """
+    foreign = sorted(key for key in tags if key.lower().startswith("aws:"))
+    if foreign:
+        raise OmicsParameterError(parameter, "cannot have keys that start with aws:", foreign)
+    count = len({key for key in there or () if not key.lower().startswith("aws:")} | tags.keys())
+    if count > _MAX_TAGS - reserved:
+        merged = ", merged with those that are there" if there else ""
+        raise OmicsParameterError(
+            parameter, f"can have at most {_MAX_TAGS - reserved} entries{merged}", f"{count} entries"
+        )
 
 
 def api_error(
@@ -66,11 +103,14 @@ def api_error(
 
 
 def _values_of(text: str, members: Mapping[str, Any]) -> str:
-    """Show the values of the members that a refusal names, or of all if it names none."""
-    plain = {name: value for name, value in members.items() if isinstance(value, str | int) and name != "requestId"}
-    named = {name: value for name, value in plain.items() if name in text} or plain
+    """Show the values of the members that a refusal names, or of all if it names none and quotes nothing."""
+    named = [name for name in members if name in text]
+    if not named and re.search(r"""(?<!\w)(["']).+?\1""", text):
+        return ""
     shown = [
-        f"{name} was {str(value)[:_LONGEST_SHOWN_VALUE]!r}" for name, value in named.items() if str(value) not in text
+        f"{name} was {str(members[name])[:_LONGEST_SHOWN_VALUE]!r}"
+        for name in named or members
+        if isinstance(members[name], str | int) and name != "requestId" and str(members[name]) not in text
     ]
     return f" ({', '.join(shown)})" if shown else ""
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from airflow_provider_omics_cache.hooks.client import Answer
 from airflow_provider_omics_cache.hooks.ensure_run_cache import EnsuredRunCache, EnsureRunCacheHook, check_if_exists
-from airflow_provider_omics_cache.hooks.errors import api_error, check_id
+from airflow_provider_omics_cache.hooks.errors import api_error, check_id, check_tags
 from airflow_provider_omics_cache.hooks.start_batch_once import StartBatchOnceHook
 
-__all__ = ["EnsuredRunCache", "OmicsCacheHook", "api_error", "check_id", "check_if_exists"]
+__all__ = ["EnsuredRunCache", "OmicsCacheHook", "api_error", "check_id", "check_if_exists", "check_tags"]
 
 
 class OmicsCacheHook(EnsureRunCacheHook, StartBatchOnceHook):

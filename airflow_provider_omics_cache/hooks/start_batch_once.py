@@ -25,6 +25,7 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsError,
 )
 from airflow_provider_omics_cache.hooks.client import VISIBLE_AFTER, Answer, T
+from airflow_provider_omics_cache.hooks.errors import check_request_id
 from airflow_provider_omics_cache.hooks.operations import OmicsOperationsHook
 from airflow_provider_omics_cache.states import BatchStatus
 
@@ -69,6 +70,7 @@ class StartBatchOnceHook(OmicsOperationsHook):
         :return: the batch as GetBatch shows it.
         :raises BatchError: the batch that is there can neither be taken nor replaced.
         """
+        request_id = check_request_id(request_id)
         name = identity.batch_name(batch_name)
 
         def token(generation: int) -> str:

@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from airflow_provider_omics_cache._compat import conf
 from airflow_provider_omics_cache.batch_start import OWN_TAGS
 from airflow_provider_omics_cache.exceptions import OmicsError, OmicsParameterError
-from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error, check_id
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error, check_id, check_tags
 from airflow_provider_omics_cache.idempotency import BatchIdentity, digest, request_digest
 from airflow_provider_omics_cache.run_settings import (
     MAX_FILE_BYTES,
@@ -82,8 +82,9 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
         passed on unread and must not change until the batch is submitted. (templated)
     :param batch_name: beginning of the batch's name, which ends in a hash of what the batch belongs to; at most
         47 characters of it are used. Default: the task id. (templated)
-    :param tags: tags of the batch; its runs do not inherit them. (templated)
-    :param run_tags: tags of every run, merged over ``runTags`` of ``default_run_setting``. (templated)
+    :param tags: tags of the batch, at most 48: the operator adds two. Its runs do not inherit them. (templated)
+    :param run_tags: tags of every run, merged over ``runTags`` of ``default_run_setting``; at most 50 together.
+        (templated)
     :param settings_s3_prefix: ``s3://`` URI below which more than 100 settings are uploaded. The batch's role has to
         be able to read there. (templated)
     :param s3_conn_id: Airflow connection for the upload. Default: ``aws_conn_id``. (templated)
@@ -162,8 +163,9 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
         members = self.hook.describe_shape("StartRunBatchRequest")["members"]
         default_run_setting = self._checked_default_run_setting(members["defaultRunSetting"])
         tags = self._checked_tags("tags", self.tags, members["tags"])
-        if self.request_id:
-            _raise_broken(check_member("request_id", self.request_id, shape=members["requestId"]))
+        if OWN_TAGS & tags.keys():
+            raise OmicsParameterError("tags", f"cannot hold {', '.join(sorted(OWN_TAGS))}", sorted(tags))
+        check_tags("tags", tags, reserved=len(OWN_TAGS))
         identity = BatchIdentity(
             token_namespace=conf.get("omics_cache", "token_namespace", fallback="") or "",
             dag_id=ti.dag_id,
@@ -181,7 +183,7 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
                 default_run_setting=default_run_setting,
                 batch_run_settings=settings.prepare,
                 tags=tags,
-                request_id=self.request_id or None,
+                request_id=self.request_id,
             )
         batch = started.batch
         ti.xcom_push(
@@ -213,16 +215,17 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
         _raise_broken(
             check_member("default_run_setting", setting, shape=shape, unknown_rule=_unknown_rule("DefaultRunSetting"))
         )
+        default_tags = setting.get("runTags", {})
+        check_tags("default_run_setting.runTags", default_tags)
+        check_tags("run_tags", run_tags, there=default_tags)
         if run_tags:
-            setting["runTags"] = {**setting.get("runTags", {}), **run_tags}
+            setting["runTags"] = {**default_tags, **run_tags}
         return setting
 
     def _checked_tags(self, parameter: str, tags: Any, shape: Mapping[str, Any]) -> dict[str, str]:
         if tags is None:
             return {}
         _raise_broken(check_member(parameter, tags, shape=shape))
-        if parameter == "tags" and OWN_TAGS & tags.keys():
-            raise OmicsParameterError("tags", f"cannot hold {', '.join(sorted(OWN_TAGS))}", sorted(tags))
         return dict(tags)
 
     def _checked_settings(

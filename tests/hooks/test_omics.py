@@ -240,6 +240,10 @@ def test_a_refused_request_is_not_retried(hook: OmicsCacheHook, stubber: Stubber
         ("cacheS3Location: no such bucket", "cacheS3Location: no such bucket (cacheS3Location was 's3://bucket/x')"),
         ("no such bucket", "no such bucket (cacheS3Location was 's3://bucket/x', name was 'cohort')"),
         ("Value 'cohort' at 'name' is bad", "Value 'cohort' at 'name' is bad"),
+        ("Value 'token' at 'requestId' is bad", "Value 'token' at 'requestId' is bad"),
+        ("The quota 'x' is used up", "The quota 'x' is used up"),
+        ('The quota "x" is used up', 'The quota "x" is used up'),
+        ("tags are not right", "tags are not right"),
     ],
 )
 def test_a_refusal_names_the_value(hook: OmicsCacheHook, stubber: Stubber, text: str, told: str) -> None:

@@ -53,6 +53,13 @@ def settings_of(count: int, **members: Any) -> list[dict[str, Any]]:
     ]
 
 
+def tags_of(count: int) -> dict[str, str]:
+    return {f"key-{number}": "value" for number in range(count)}
+
+
+STAGED = {"run_settings": settings_of(101), "settings_s3_prefix": PREFIX}
+
+
 def operator(**kwargs: Any) -> StartRunBatchOperator:
     given = {"default_run_setting": DEFAULT_RUN_SETTING, "run_settings": settings_of(2), **kwargs}
     return StartRunBatchOperator(task_id="start_batch", **given)
@@ -218,6 +225,12 @@ class TestSettings:
         assert batch["defaultRunSetting"]["runTags"] == {"project": "new", "lab": "7"}
         assert batch["tags"].keys() == {"team", DIGEST_TAG, GENERATION_TAG}
         assert default["runTags"] == {"project": "old", "lab": "7"}, "the author's dict was changed"
+
+    def test_all_tags_that_fit(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+        default = {**DEFAULT_RUN_SETTING, "runTags": {"key-0": "old", "lab": "7"}}
+        batch_id = start(task_context, default_run_setting=default, tags=tags_of(48), run_tags=tags_of(49))
+        batch = aws().get_batch(batch_id=batch_id)
+        assert (len(batch["tags"]), len(batch["defaultRunSetting"]["runTags"])) == (50, 50)
 
     def test_ids_may_be_numbers(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
         batch_id = start(task_context, default_run_setting={**DEFAULT_RUN_SETTING, "workflowId": 1234567})
@@ -617,6 +630,10 @@ class TestRequestId:
         assert len(started) == 1
         assert {context["ti"].xcoms["batch"]["request_id"] for context in contexts} == {"my-own"}
 
+    def test_it_may_be_a_number(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+        start(task_context, request_id=7)
+        assert task_context["ti"].xcoms["batch"]["request_id"] == "7"
+
     def test_one_that_belongs_to_a_failed_batch(self, local: LocalHealthOmics, new_task_context: NewContext) -> None:
         local.faults.fail_batch()
         start(new_task_context(), request_id="my-own")
@@ -701,7 +718,25 @@ class TestBadInput:
             ({"tags": {"a": 1}}, "tags", "has a value that has to be a string; got 1"),
             ({"tags": {DIGEST_TAG: "x"}}, "tags", "cannot hold"),
             ({"run_tags": ["a"]}, "run_tags", "has to be a dict"),
-            ({"request_id": "x" * 129}, "request_id", "can have at most 128 characters"),
+            ({**STAGED, "tags": tags_of(49)}, "tags", "can have at most 48 entries; got '49 entries'"),
+            ({**STAGED, "tags": {"aws:a": "b"}}, "tags", "cannot have keys that start with aws:"),
+            ({**STAGED, "run_tags": {"aws:a": "b"}}, "run_tags", "cannot have keys that start with aws:"),
+            (
+                {
+                    **STAGED,
+                    "default_run_setting": {**DEFAULT_RUN_SETTING, "runTags": {"project": "a", "lab": "7"}},
+                    "run_tags": tags_of(49),
+                },
+                "run_tags",
+                "can have at most 50 entries, merged with those that are there; got '51 entries'",
+            ),
+            (
+                {**STAGED, "default_run_setting": {**DEFAULT_RUN_SETTING, "runTags": tags_of(51)}},
+                "default_run_setting.runTags",
+                "can have at most 50 entries; got '51 entries'",
+            ),
+            ({"request_id": "x" * 129}, "request_id", "has to be a token of 1 to 128 characters"),
+            ({"request_id": "None"}, "request_id", "has to be a token of 1 to 128 characters; got 'None'"),
         ],
     )
     def test_one_error_and_nothing_half_done(

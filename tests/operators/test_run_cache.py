@@ -500,6 +500,11 @@ def test_bad_input_is_one_error_that_leaves_nothing(
         ({"tags": {"team": 7}}, "tags: the value of 'team' has to be a string of 0 to 256 characters; got 7"),
         ({"description": "d" * 257}, "description has to be a string of 1 to 256 characters"),
         ({"description": "", "tags": {"a": "b"}}, "description has to be a string of 1 to 256 characters"),
+        (
+            {"tags": {f"key-{number}": "v" for number in range(50)}},
+            "tags can have at most 50 entries, merged with those that are there; got '51 entries'",
+        ),
+        ({"tags": {"AWS:team": "a"}}, r"tags cannot have keys that start with aws:; got \['AWS:team'\]"),
     ],
 )
 def test_an_update_is_not_half_done(execute: Any, omics: Any, parameters: dict[str, Any], told: str) -> None:
@@ -512,6 +517,27 @@ def test_an_update_is_not_half_done(execute: Any, omics: Any, parameters: dict[s
         {"site": "x"},
         "CACHE_ON_FAILURE",
     )
+
+
+def test_fifty_tags_fit(execute: Any) -> None:
+    execute(tags={"site": "x"})
+    tags = {f"key-{number}": "v" for number in range(49)}
+    assert len(execute(tags={**tags, "site": "y"}, if_exists="update")[1]["tags"]) == 50
+
+
+@pytest.mark.parametrize("value", ["None", "x" * 129])
+def test_a_bad_request_id_is_named(execute: Any, local: Any, value: str) -> None:
+    with pytest.raises(OmicsParameterError, match=r"^request_id has to be a token of 1 to 128 characters; got"):
+        execute(request_id=value)
+    assert local.calls.total() == 0
+
+
+def test_a_request_id_may_be_a_number_or_empty(execute: Any, omics: Any) -> None:
+    made = omics.create_run_cache(name="cohort", cacheS3Location=LOCATION, requestId="7")["id"]
+    omics.update_run_cache(id=made, name="renamed")
+    with pytest.raises(RunCacheError, match="token '7' belongs to"):
+        execute(request_id=7)
+    assert execute(request_id="")[1]["created"] is True
 
 
 @pytest.mark.parametrize("parameter", ["name", "cache_s3_location"])
