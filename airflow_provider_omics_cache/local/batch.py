@@ -99,6 +99,8 @@ class Batch:
         self.submission_failures: dict[int, tuple[str, str]] = {}
         self.run_failures: dict[int, str] = {}
         self.run_tags: dict[int, dict[str, str]] = {}
+        #: Runs that have completed and are held back until somebody was told, by index.
+        self.unreported: dict[int, dict[str, Any]] = {}
         self._outcomes = bytearray()
         self._outcome_counts = [0] * len(_OUTCOMES)
         self._started = array("I")  # every run that was started
@@ -276,7 +278,8 @@ class Batch:
         processed_at = self.processed_at
         if processed_at is None:
             return BatchStatus.SUBMITTING
-        return BatchStatus.PROCESSED if _reached(now, processed_at) else BatchStatus.INPROGRESS
+        processed = _reached(now, processed_at) and not self.unreported
+        return BatchStatus.PROCESSED if processed else BatchStatus.INPROGRESS
 
     def run_status(self, index: int, now: float) -> RunStatus:
         """State of a run that was started."""
@@ -292,7 +295,9 @@ class Batch:
         ):
             if index >= self._due(now - until):
                 return status
-        return RunStatus.FAILED if index in self.run_failures else RunStatus.COMPLETED
+        if index in self.run_failures:
+            return RunStatus.FAILED
+        return RunStatus.STOPPING if index in self.unreported else RunStatus.COMPLETED
 
     def parameters_fit(self, limit: int) -> bool:
         """Whether no run's merged parameters can exceed ``limit`` bytes."""
@@ -368,8 +373,11 @@ class Batch:
             strict=False,
         ):
             counts[status] = this - following
-        counts[RunStatus.FAILED] = bisect_left(self._failing, self._due(at - self._ages()[-1]))
-        counts[RunStatus.COMPLETED] = reached[-1] - counts[RunStatus.FAILED]
+        ended = self._due(at - self._ages()[-1])
+        counts[RunStatus.FAILED] = bisect_left(self._failing, ended)
+        unreported = sum(index < ended and self._is_living(index) for index in self.unreported)
+        counts[RunStatus.STOPPING] += unreported
+        counts[RunStatus.COMPLETED] = reached[-1] - counts[RunStatus.FAILED] - unreported
         if not before_change:
             stopped = bisect_left(self._cancelled_ends, at + _TOLERANCE)
             counts[RunStatus.CANCELLED] = stopped

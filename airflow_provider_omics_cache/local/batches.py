@@ -31,7 +31,7 @@ _BEFORE_SUBMITTING = frozenset({BatchStatus.CREATING, BatchStatus.PENDING})
 
 def start_run_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
     """StartRunBatch."""
-    now, settings = around.clock.elapsed(), around.settings
+    now, settings = around.now, around.settings
     replayed = region.tokens.find("StartRunBatch", request, now=now, settings=settings)
     if replayed is not None:
         batch = region.batches.get(int(replayed["id"]))
@@ -101,7 +101,7 @@ def get_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> 
 def list_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
     """ListBatch."""
     _check_one_filter(request, ("status", "name", "runGroupId"))
-    after, now = start_of_page("ListBatch", request), around.clock.elapsed()
+    after, now = start_of_page("ListBatch", request), around.now
     submitter = RegionSubmitter(region, around)
 
     def rows() -> Iterator[tuple[int, dict[str, Any]]]:
@@ -229,7 +229,7 @@ def _step(total: int) -> int:
 
 
 def _find(region: Region, around: Surroundings, request: dict[str, Any]) -> tuple[Batch, float]:
-    now = around.clock.elapsed()
+    now = around.now
     batch = region.batches.get(number_of(request["batchId"]))
     if batch is None or not _is_visible(around, batch, now):
         raise not_found("Batch", request["batchId"])

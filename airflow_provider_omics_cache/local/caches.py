@@ -16,7 +16,7 @@ from airflow_provider_omics_cache.states import RunCacheStatus
 
 def create_run_cache(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
     """CreateRunCache."""
-    now, settings = around.clock.elapsed(), around.settings
+    now, settings = around.now, around.settings
     replayed = region.tokens.find("CreateRunCache", request, now=now, settings=settings)
     if replayed is not None:
         cache = region.run_caches.get(int(replayed["id"]))
@@ -89,7 +89,7 @@ def update_run_cache(region: Region, around: Surroundings, request: dict[str, An
 def delete_run_cache(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
     """DeleteRunCache."""
     cache = _existing(region, around, request["id"])
-    now, submitter = around.clock.elapsed(), RegionSubmitter(region, around)
+    now, submitter = around.now, RegionSubmitter(region, around)
     for batch in region.every_batch():
         batch.advance(now, submitter)
         if batch.uses_cache(cache.id, now):
@@ -130,7 +130,7 @@ def _status(cache: RunCache) -> str:
 def _is_visible(around: Surroundings, cache: RunCache) -> bool:
     if cache.deleted and not around.settings.show_deleted_run_caches:
         return False
-    return around.clock.elapsed() >= cache.created_at + around.settings.run_cache_visible_after
+    return around.now >= cache.created_at + around.settings.run_cache_visible_after
 
 
 def _visible(region: Region, around: Surroundings, run_cache_id: str) -> RunCache:

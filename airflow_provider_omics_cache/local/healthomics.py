@@ -20,6 +20,7 @@ from airflow_provider_omics_cache.local.s3 import MotoObjectStore
 from airflow_provider_omics_cache.local.service import OPERATIONS
 from airflow_provider_omics_cache.local.settings import Settings
 from airflow_provider_omics_cache.local.state import State, account_of
+from airflow_provider_omics_cache.local.submission import RegionSubmitter
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,11 @@ class LocalHealthOmics:
         self.faults = Faults(clock=self.clock, operations=OPERATIONS)
         #: Requests that arrived, by name of the operation.
         self.calls: Counter[str] = Counter()
-        #: Called with GetRun's answer and the ``runSettingId`` once for each run that has completed, when a
-        #: request first sees it.
+        #: Called with GetRun's answer and the ``runSettingId`` for each run that has completed, before a request
+        #: sees that it has. When it raises, the request is answered with CallbackFailed and the next one calls again.
         self.on_run_completed: Callable[[dict[str, Any]], None] | None = None
         self._lock = threading.RLock()
+        self._reporting = threading.Lock()
         self._protocol = _protocol()
         self._state = State()
         self._around = Surroundings(
@@ -137,26 +139,39 @@ class LocalHealthOmics:
             rate = self.settings.rate_limits.get(name)
             if rate is not None:
                 region.spend_quota(name, per_second=rate, now=self.clock.elapsed())
-            answer = self._protocol.answer(name, OPERATIONS[name](region, self._around, parameters))
-            completed = self._completed_runs(region)
-        for run in completed:
-            if self.on_run_completed is not None:
-                self.on_run_completed(run)
-        return answer
+            self._hold_back_completed_runs(region)
+        self._report_completed_runs(region)
+        with self._lock:
+            self._hold_back_completed_runs(region)
+            return self._protocol.answer(name, OPERATIONS[name](region, self._around, parameters))
 
-    def _completed_runs(self, region: Region) -> list[dict[str, Any]]:
+    def _hold_back_completed_runs(self, region: Region) -> None:
+        now = self._around.now = self.clock.elapsed()
         if self.on_run_completed is None:
-            return []
-        now = self.clock.elapsed()
-        return [
-            {
-                **describe_run(region, self._around, batch, index, now),
-                "runSettingId": batch.runs.ids[index],
-            }
-            for batch in region.every_batch()
-            if batch.runs is not None
-            for index in batch.newly_ended(now)
-        ]
+            return
+        for batch in region.every_batch():
+            batch.advance(now, RegionSubmitter(region, self._around))
+            if batch.runs is None:
+                continue
+            for index in batch.newly_ended(now):
+                run = describe_run(region, self._around, batch, index, now)
+                batch.unreported[index] = {**run, "runSettingId": batch.runs.ids[index]}
+
+    def _report_completed_runs(self, region: Region) -> None:
+        if not self._reporting.acquire(blocking=False):
+            return  # another request does, or the callback itself asks
+        try:
+            with self._lock:
+                held_back = [(batch, *run) for batch in region.every_batch() for run in batch.unreported.items()]
+            for batch, index, run in held_back:
+                if self.on_run_completed is not None:
+                    self.on_run_completed(run)
+                del batch.unreported[index]
+        except Exception as error:
+            log.exception("on_run_completed failed")
+            raise ServiceError("CallbackFailed", f"on_run_completed failed: {error!r}") from error
+        finally:
+            self._reporting.release()
 
 
 def credential_scope(headers: Mapping[str, str]) -> tuple[str, str, str]:

@@ -58,6 +58,8 @@ class Surroundings:
     faults: Faults
     object_store: ObjectStore
     check_setting: SettingChecker
+    #: Service time of the request that is answered.
+    now: float = 0.0
     #: By workflow id; None stands for a deleted workflow.
     workflows: dict[str, Workflow | None] = field(default_factory=dict)
     #: By run group id; False stands for a deleted run group.

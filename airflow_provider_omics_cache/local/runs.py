@@ -98,7 +98,7 @@ def delete_run(region: Region, around: Surroundings, request: dict[str, Any]) ->
 
 
 def _find(region: Region, around: Surroundings, run_id: str) -> tuple[Batch, int, float]:
-    now, number = around.clock.elapsed(), number_of(run_id)
+    now, number = around.now, number_of(run_id)
     for batch in region.every_batch():
         batch.advance(now, RegionSubmitter(region, around))
     for batch in region.every_batch():
@@ -111,7 +111,7 @@ def _find(region: Region, around: Surroundings, run_id: str) -> tuple[Batch, int
 def _rows(
     region: Region, around: Surroundings, after: int, request: dict[str, Any]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    now, submitter = around.clock.elapsed(), RegionSubmitter(region, around)
+    now, submitter = around.now, RegionSubmitter(region, around)
     for batch in region.every_batch():
         first = batch.number * _RUNS_PER_BATCH
         if after >= first + _RUNS_PER_BATCH or request.get("batchId", str(batch.number)) != str(batch.number):

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -621,6 +623,69 @@ def test_completed_runs_are_reported_once(omics: Any, local_healthomics: LocalHe
     assert "sample-2" not in [run["runSettingId"] for run in reported]
     assert reported[0]["status"] == "COMPLETED"
     assert reported[0]["runOutputUri"].startswith("s3://results/out/")
+
+
+def test_a_run_is_not_completed_before_it_was_reported(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    reported: list[str] = []
+
+    def refuse_one(run: dict[str, Any]) -> None:
+        if run["runSettingId"] == "sample-1":
+            raise AssertionError("no disk")
+        reported.append(run["runSettingId"])
+
+    local_healthomics.on_run_completed = refuse_one
+    batch_id = start(omics, 3)
+    local_healthomics.clock.advance(100)
+    for _ in range(2):
+        with pytest.raises(ClientError, match=r"on_run_completed failed: AssertionError.*no disk") as error:
+            omics.get_batch(batchId=batch_id)
+        assert code_of(error) == ("CallbackFailed", 400)
+    assert reported == ["sample-0"]
+
+    local_healthomics.on_run_completed = lambda run: reported.append(run["runSettingId"])
+
+    assert omics.get_batch(batchId=batch_id)["status"] == "PROCESSED"
+    assert reported == ["sample-0", "sample-1", "sample-2"]
+
+
+def test_runs_are_held_back_from_others_while_they_are_reported(
+    omics: Any, local_healthomics: LocalHealthOmics
+) -> None:
+    reached, released = threading.Event(), threading.Event()
+
+    def write_slowly(run: dict[str, Any]) -> None:
+        if run["runSettingId"] == "sample-1":
+            reached.set()
+            assert released.wait(30)
+
+    local_healthomics.on_run_completed = write_slowly
+    batch_id = start(omics, 3)
+    local_healthomics.clock.advance(100)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(omics.get_batch, batchId=batch_id)
+        try:
+            assert reached.wait(30)
+            meanwhile = omics.get_batch(batchId=batch_id)
+            states = [run["status"] for run in omics.list_runs(batchId=batch_id)["items"]]
+        finally:
+            released.set()
+
+    assert (meanwhile["status"], "processedTime" in meanwhile) == ("INPROGRESS", False)
+    assert counts(meanwhile, "runSummary") == {"completedRunCount": 1, "stoppingRunCount": 2}
+    assert states == ["COMPLETED", "STOPPING", "STOPPING"]
+    assert first.result()["status"] == omics.get_batch(batchId=batch_id)["status"] == "PROCESSED"
+
+
+def test_runs_that_are_held_back_are_let_go_with_the_callback(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.on_run_completed = lambda run: run[0]
+    batch_id = start(omics, 3)
+    local_healthomics.clock.advance(100)
+    with pytest.raises(ClientError, match="KeyError"):
+        omics.get_batch(batchId=batch_id)
+
+    local_healthomics.on_run_completed = None
+
+    assert omics.get_batch(batchId=batch_id)["status"] == "PROCESSED"
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

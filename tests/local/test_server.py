@@ -75,7 +75,8 @@ def test_completed_runs_can_write_their_outputs(server: LocalHealthOmicsServer) 
     omics, s3 = client(server), client(server, "s3")
 
     def write(run: dict[str, Any]) -> None:
-        assert omics.get_run(id=run["id"])["status"] == "COMPLETED"
+        assert run["status"] == "COMPLETED"
+        assert omics.get_run(id=run["id"])["uuid"] == run["uuid"]
         s3.put_object(Bucket="caches", Key=f"{run['id']}/{run['runSettingId']}.vcf", Body=b"")
 
     server.on_run_completed = write
