@@ -141,7 +141,13 @@ def check_run_settings(
     :param unknown_rule: what to say about a member that the shape does not have.
     """
     broken = BrokenRules("run_settings")
-    if not isinstance(settings, Sequence) or isinstance(settings, (str, bytes, bytearray)):
+    if isinstance(settings, str) and settings.lstrip()[:1] in {"[", "{"}:
+        broken.add(
+            "has to be a list of dicts or an s3:// URI: pass the XCom itself (task.output) or set "
+            "render_template_as_native_obj=True",
+            f"str of {len(settings):,} characters",
+        )
+    elif not isinstance(settings, Sequence) or isinstance(settings, (str, bytes, bytearray)):
         broken.add("has to be a list of dicts or an s3:// URI", _shown("run_settings", settings))
     elif not settings:
         broken.add("has to hold at least one setting", settings)

@@ -139,11 +139,20 @@ class TestGood:
 class TestBad:
     @pytest.mark.parametrize(
         "settings",
-        [None, 5, {"runSettingId": "a"}, '[{"runSettingId": "a"}]', "bucket/settings.json", b"s3://a/b", iter([])],
+        [None, 5, {"runSettingId": "a"}, "bucket/settings.json", b"s3://a/b", iter([])],
     )
     def test_neither_list_nor_uri(self, settings: Any) -> None:
         parameter, rule, _ = refused(settings)
         assert (parameter, rule) == ("run_settings", "has to be a list of dicts or an s3:// URI")
+
+    @pytest.mark.parametrize("text", ['[{"runSettingId": "secret"}]', " {'runSettingId': 'secret'}"])
+    def test_rendered_text_is_not_shown(self, text: str) -> None:
+        assert refused(text) == (
+            "run_settings",
+            "has to be a list of dicts or an s3:// URI: pass the XCom itself (task.output) or set "
+            "render_template_as_native_obj=True",
+            f"str of {len(text)} characters",
+        )
 
     def test_an_empty_list(self) -> None:
         assert refused([]) == ("run_settings", "has to hold at least one setting", [])

@@ -162,8 +162,9 @@ class StartBatchOnceHook(OmicsOperationsHook):
         if error.code == "ValidationException":
             raise error
         raise OmicsApiError(
-            f"{error}; the request token may belong to a batch that was renamed or deleted: "
-            f"set {'another request_id' if request_id else 'rerun_key'} to start a new one",
+            f"{error}; the request token may belong to a batch with another batch_name, or to a deleted one: "
+            f"give the batch_name of the first try, or set {'another request_id' if request_id else 'rerun_key'} "
+            "to start a new one",
             code=error.code,
             http_status=error.http_status,
             operation=error.operation,

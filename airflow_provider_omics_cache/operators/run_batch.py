@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 _S3_PREFIX = re.compile(r"s3://(?P<bucket>[^/]+)(?:/(?P<key>.*))?", re.DOTALL)
+_BUCKET = re.compile("[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _IDS = ("workflowId", "cacheId", "runGroupId")
 _SPOOLED_BYTES = 1024**2
 #: Seconds to wait, one after the other, while another try uploads the same settings.
@@ -67,7 +68,8 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
     - makes the task fail, without a retry, if it is active with other settings, failed after runs were started,
       was cancelled, or its runs were deleted. The error tells the ways out.
 
-    A changed ``batch_name`` makes another batch: keep it the same for all tries.
+    ``batch_name`` has to be the same for all tries: a batch of another name is not found again. A changed one is an
+    error, or a second batch once the service has forgotten the token of the first.
 
     Up to 100 run settings are sent inline. More are checked and uploaded as one JSON array below
     ``settings_s3_prefix``, under a name that is the SHA-256 of the content; what is there already is never
@@ -233,8 +235,8 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
     ) -> _Settings:
         """Check everything about the settings, without writing anything but the temporary file."""
         prefix = self.settings_s3_prefix or None
-        if prefix is not None and (not isinstance(prefix, str) or not _S3_PREFIX.fullmatch(prefix)):
-            raise OmicsParameterError("settings_s3_prefix", "has to be an s3:// URI with a bucket", prefix)
+        if prefix is not None:
+            _check_bucket_name("settings_s3_prefix", prefix)
         if isinstance(self.run_settings, str) and self.run_settings.startswith("s3://"):
             return self._settings_of_uri(self.run_settings)
         found = check_run_settings(
@@ -275,6 +277,7 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
         return _Settings(digest=found.sha256, count=found.count, s3_uri=s3_uri, prepare=upload)
 
     def _settings_of_uri(self, uri: str) -> _Settings:
+        _check_bucket_name("run_settings", uri)
         bucket, key = _bucket_and_key(uri)
         if not key:
             raise OmicsParameterError("run_settings", "has to be the s3:// URI of an object", uri)
@@ -371,6 +374,16 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
 def _bucket_and_key(uri: str) -> tuple[str, str]:
     found = _S3_PREFIX.fullmatch(uri)
     return (found["bucket"], found["key"] or "") if found else ("", "")
+
+
+def _check_bucket_name(parameter: str, uri: Any) -> None:
+    found = _S3_PREFIX.fullmatch(uri) if isinstance(uri, str) else None
+    if not found:
+        raise OmicsParameterError(parameter, "has to be an s3:// URI with a bucket", uri)
+    if not _BUCKET.fullmatch(found["bucket"]):
+        raise OmicsParameterError(
+            parameter, "has to name a bucket: 3 to 63 lower case letters, digits, dots and hyphens", uri
+        )
 
 
 def _unknown_rule(shape: str) -> str:

@@ -380,7 +380,7 @@ class TestOnce:
         """The batch may have another name and run: to start another one would be paid for twice."""
         start(new_task_context())
         renamed = {"batch_name": "renamed"}
-        with pytest.raises(OmicsApiError, match=r"ConflictException.*renamed or deleted: set rerun_key"):
+        with pytest.raises(OmicsApiError, match=r"ConflictException.*another batch_name.* or set rerun_key"):
             start(new_task_context(), **renamed)
         assert len(batches()) == 1
         start(new_task_context(), rerun_key="2", **renamed)
@@ -679,6 +679,12 @@ class TestBadInput:
             ({"settings_s3_prefix": "omics-settings/a"}, "settings_s3_prefix", "has to be an s3:// URI with a bucket"),
             ({"settings_s3_prefix": "s3:///a"}, "settings_s3_prefix", "has to be an s3:// URI with a bucket"),
             (
+                {"run_settings": '  [{"runSettingId": "secret", "parameters": {}}]'},
+                "run_settings",
+                r"XCom itself \(task.output\) or set .*; got 'str of [0-9]+ characters'",
+            ),
+            ({"run_settings": "{'runSettingId': 'secret'}"}, "run_settings", "set render_template_as_native_obj=True"),
+            (
                 {"run_settings": settings_of(101), "settings_s3_prefix": f"{PREFIX}{'a' * 700}"},
                 "settings_s3_prefix",
                 "can have at most 680 characters",
@@ -751,9 +757,20 @@ class TestBadInput:
             start(task_context, **kwargs)
         assert caught.value.parameter == parameter
         assert str(caught.value).startswith(f"{parameter} ")
+        assert "secret" not in str(caught.value)
         assert local.calls["StartRunBatch"] == 0
         assert staged_keys() == []
         assert task_context["ti"].xcoms == {}
+
+    @pytest.mark.parametrize("bucket", ["Omics", "o_mics", "ab", "a" * 64, "omics ", "-omics", "omics."])
+    @pytest.mark.parametrize("parameter", ["settings_s3_prefix", "run_settings"])
+    def test_a_name_that_no_bucket_has(
+        self, local: LocalHealthOmics, task_context: dict[str, Any], parameter: str, bucket: str
+    ) -> None:
+        rule = f"{parameter} has to name a bucket: 3 to 63 lower case letters, digits, dots and hyphens; got 's3://{bucket}/"
+        with pytest.raises(OmicsParameterError, match=rule):
+            start(task_context, **{**STAGED, "s3_extra_args": {"ACL": "private"}, parameter: f"s3://{bucket}/own.json"})
+        assert local.calls.total() == 0
 
     def test_a_session_policy_is_nowhere_to_be_read(
         self, local: LocalHealthOmics, task_context: dict[str, Any], caplog: pytest.LogCaptureFixture
