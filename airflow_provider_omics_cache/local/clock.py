@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ class Clock:
     def __init__(self, *, speed: float = 0.0, tick: float = 0.0) -> None:
         self._lock = threading.Lock()
         self._started_at = datetime.now(UTC)
+        self._most = (datetime.max.replace(tzinfo=UTC) - self._started_at).total_seconds() - 1
         self._elapsed = 0.0
         self._read_at = time.monotonic()
         self._speed = _not_negative("speed", speed)
@@ -62,6 +64,8 @@ class Clock:
         """Move service time forward by ``seconds``."""
         seconds = _not_negative("seconds", seconds)
         with self._lock:
+            if self._elapsed + seconds > self._most:
+                raise ValueError(f"seconds must be a number that does not lead beyond the year 9999; got {seconds!r}")
             self._elapsed += seconds
 
     def wait(self, seconds: float) -> None:
@@ -73,11 +77,11 @@ class Clock:
 
     def _catch_up(self) -> None:
         read_at = time.monotonic()
-        self._elapsed += (read_at - self._read_at) * self._speed
+        self._elapsed = min(self._elapsed + (read_at - self._read_at) * self._speed, self._most)
         self._read_at = read_at
 
 
 def _not_negative(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         raise ValueError(f"{name} must be a number of at least 0; got {value!r}")
     return float(value)

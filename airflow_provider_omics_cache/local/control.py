@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
@@ -14,6 +15,8 @@ from airflow_provider_omics_cache.local.protocol import Response
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local.healthomics import LocalHealthOmics
+
+log = logging.getLogger(__name__)
 
 CONTROL_PATH = "/local-healthomics"
 
@@ -58,8 +61,11 @@ def answer_control(local: LocalHealthOmics, method: str, name: str, body: bytes)
         if not isinstance(given, dict):
             raise ValueError("the body must be a JSON object")
         answer = _control(local, method, name, given)
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         return _json(400, {"message": str(error)})
+    except Exception:
+        log.exception("The control of the local HealthOmics failed")
+        return _json(500, {"message": "The control of the local HealthOmics failed"})
     if answer is None:
         return _json(404, {"message": f"there is no control {method} {CONTROL_PATH}/{name}"})
     return _json(200, answer)

@@ -230,7 +230,21 @@ def test_the_control_refuses_what_makes_no_sense(server: LocalHealthOmicsServer)
         status, content = send(server, method, f"/local-healthomics/{name}", b"{}")
         assert status == 404
         assert name in content["message"]
-    assert send(server, "POST", "/local-healthomics/clock", b"[")[0] == 400
+    for body in (b"[", b"[" * 100_000, b"\xff", b"[]", b'{"advance": 1e12}', b'{"speed": 1' + b"0" * 400 + b"}"):
+        assert send(server, "POST", "/local-healthomics/clock", body)[0] == 400
+    assert send(server, "GET", "/local-healthomics/clock")[0] == 200
+
+
+def test_a_failure_of_the_control_is_json(server: LocalHealthOmicsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(server, "reset", fail)
+
+    status, content = send(server, "POST", "/local-healthomics/reset")
+
+    assert (status, set(content)) == (500, {"message"})
+    assert "secret" not in content["message"]
 
 
 def test_the_ready_made_connection_works_with_hooks(
