@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import boto3
 import botocore
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 from botocore import xform_name
 from botocore.config import Config
@@ -22,7 +23,7 @@ from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsVersionError
-from airflow_provider_omics_cache.hooks.errors import api_error, without_payloads, without_session_policy
+from airflow_provider_omics_cache.hooks.errors import api_error, as_api_error, without_payloads, without_session_policy
 from airflow_provider_omics_cache.waiting import is_passing
 
 if TYPE_CHECKING:
@@ -108,18 +109,21 @@ class OmicsClientHook(AwsBaseHook):
     # Calls
 
     @property
+    def _client(self) -> Any:
+        with as_api_error("CreateClient"):
+            return self.conn
+
+    @property
     def _model(self) -> ServiceModel:
-        client: Any = self.conn
-        model: ServiceModel = client.meta.service_model
+        model: ServiceModel = self._client.meta.service_model
         return model
 
     def _call(self, operation: str, **members: Any) -> Answer:
         given = {name: value for name, value in members.items() if value is not None}
-        region = endpoint_url = None
+        self._check_model(operation, given)
+        client = self._client
+        region, endpoint_url = client.meta.region_name, client.meta.endpoint_url
         try:
-            client: Any = self.conn
-            region, endpoint_url = client.meta.region_name, client.meta.endpoint_url
-            self._check_model(operation, given)
             answer: Answer = getattr(client, xform_name(operation))(**given)
         except ParamValidationError as error:
             shown = ParamValidationError(report=without_payloads(error.kwargs["report"]))
@@ -227,6 +231,15 @@ class OmicsClientHook(AwsBaseHook):
                 f"botocore {botocore.__version__} does not know {name} of HealthOmics; upgrade boto3"
             )
         return _describe(model.shape_for(name))
+
+
+def s3_client(**parameters: Any) -> Any:
+    """Make a client of S3.
+
+    :param parameters: those of :class:`~airflow.providers.amazon.aws.hooks.s3.S3Hook`.
+    """
+    with as_api_error("CreateClient"):
+        return S3Hook(**parameters).conn
 
 
 def _is_sdk_host(host: str, session: Session) -> bool:

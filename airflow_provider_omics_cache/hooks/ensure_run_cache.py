@@ -7,13 +7,12 @@ from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from airflow_provider_omics_cache import run_caches
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError, OmicsParameterError, RunCacheError
-from airflow_provider_omics_cache.hooks.client import Answer
-from airflow_provider_omics_cache.hooks.errors import api_error, check_request_id, check_tags
+from airflow_provider_omics_cache.hooks.client import Answer, s3_client
+from airflow_provider_omics_cache.hooks.errors import as_api_error, check_request_id, check_tags
 from airflow_provider_omics_cache.hooks.operations import OmicsOperationsHook
 from airflow_provider_omics_cache.idempotency import run_cache_token
 from airflow_provider_omics_cache.states import RunCacheStatus
@@ -105,7 +104,7 @@ class EnsureRunCacheHook(OmicsOperationsHook):
         bucket = location.netloc
         if location.scheme != "s3" or not bucket:
             raise OmicsParameterError("cache_s3_location", "has to be an s3:// URI", cache_s3_location)
-        region, owner = self.conn_region_name, str(cache_bucket_owner_id or self._own_account())
+        region, owner = self._client.meta.region_name, str(cache_bucket_owner_id or self._own_account())
         status, bucket_region = self._head_bucket(Bucket=bucket, ExpectedBucketOwner=owner)
         if status == 404:
             raise OmicsParameterError("cache_s3_location", "has to name a bucket that exists", cache_s3_location)
@@ -124,21 +123,20 @@ class EnsureRunCacheHook(OmicsOperationsHook):
 
     def _head_bucket(self, **members: Any) -> tuple[int, str | None]:
         """Give the HTTP status and the bucket's Region, as far as S3 tells it."""
-        try:
-            metadata = self._s3_client.head_bucket(**members)["ResponseMetadata"]
-        except ClientError as error:
-            metadata = error.response["ResponseMetadata"]
-            if metadata["HTTPStatusCode"] not in {301, 403, 404}:
-                raise api_error(error, "HeadBucket") from error
-        except BotoCoreError as error:
-            raise api_error(error, "HeadBucket", self.conn_region_name) from error
+        with as_api_error("HeadBucket"):
+            try:
+                metadata = self._s3_client.head_bucket(**members)["ResponseMetadata"]
+            except ClientError as error:
+                metadata = error.response["ResponseMetadata"]
+                if metadata["HTTPStatusCode"] not in {301, 403, 404}:
+                    raise
         return metadata["HTTPStatusCode"], metadata.get("HTTPHeaders", {}).get("x-amz-bucket-region")
 
     @cached_property
     def _s3_client(self) -> Any:
-        return S3Hook(
+        return s3_client(
             aws_conn_id=self.aws_conn_id, region_name=self._region_name, verify=self._verify, config=self._config
-        ).conn
+        )
 
     def _find_run_cache(self, name: str, location: str, owner: str | None) -> tuple[Answer | None, list[Answer]]:
         """Find the cache among the account's; also give the caches of its name that are elsewhere."""
@@ -234,10 +232,8 @@ class EnsureRunCacheHook(OmicsOperationsHook):
             return False
 
     def _own_account(self) -> str:
-        try:
+        with as_api_error("GetCallerIdentity"):
             return self.account_id
-        except (BotoCoreError, ClientError) as error:
-            raise api_error(error, "GetCallerIdentity", self.conn_region_name) from error
 
     def _wait_for_state(self, run_cache_id: str) -> Answer | None:
         run_cache = self._look_again(

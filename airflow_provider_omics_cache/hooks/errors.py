@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from botocore.exceptions import ClientError, HTTPClientError, ParamValidationError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsParameterError, OmicsRequestError
@@ -91,7 +92,7 @@ def api_error(
     elif isinstance(error, ParamValidationError):
         text = without_payloads(error.kwargs["report"])
         text += _values_of(text, members or {})
-    elif isinstance(error, NoConnectionError | HTTPClientError):
+    elif endpoint_url and isinstance(error, NoConnectionError | HTTPClientError):
         text = f"{text} (endpoint {endpoint_url}, Region {region})"
     message = f"{operation} failed: {code}: {text}"
     if request_id:
@@ -100,6 +101,18 @@ def api_error(
     return error_class(
         message, code=code, http_status=http_status, operation=operation, request_id=request_id, reason=text
     )
+
+
+@contextmanager
+def as_api_error(operation: str) -> Iterator[None]:
+    """Translate what botocore raises inside.
+
+    :param operation: name of the API operation.
+    """
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise api_error(error, operation) from error
 
 
 def _values_of(text: str, members: Mapping[str, Any]) -> str:

@@ -12,7 +12,6 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
 import botocore
-from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
@@ -20,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from airflow_provider_omics_cache._compat import conf
 from airflow_provider_omics_cache.batch_start import OWN_TAGS
 from airflow_provider_omics_cache.exceptions import OmicsError, OmicsParameterError
+from airflow_provider_omics_cache.hooks.client import s3_client
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error, check_id, check_tags
 from airflow_provider_omics_cache.idempotency import BatchIdentity, digest, request_digest
 from airflow_provider_omics_cache.run_settings import (
@@ -366,9 +366,7 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
     @cached_property
     def _s3(self) -> Any:
         """S3's client, of the other connection if there is one."""
-        if self.s3_conn_id:
-            return S3Hook(aws_conn_id=self.s3_conn_id).conn
-        return S3Hook(**self._hook_parameters).conn
+        return s3_client(**({"aws_conn_id": self.s3_conn_id} if self.s3_conn_id else self._hook_parameters))
 
 
 def _bucket_and_key(uri: str) -> tuple[str, str]:

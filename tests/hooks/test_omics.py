@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import pickle
 from copy import deepcopy
 from pathlib import Path
@@ -305,11 +306,42 @@ def test_a_connection_error_names_endpoint_and_region() -> None:
     assert "endpoint http://localhost:1, Region us-east-1" in str(error)
 
 
-def test_a_client_that_cannot_be_made_is_an_api_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    with pytest.raises(OmicsApiError, match="GetRunCache failed: NoRegionError"):
-        OmicsCacheHook(aws_conn_id=None).get_run_cache(run_cache_id="1")
+NO_CLIENT_CONNECTIONS: dict[str, dict[str, Any]] = {
+    "NoRegionError": {},
+    "InvalidRegionError": {"region_name": "us east"},
+    "EndpointConnectionError": {
+        "region_name": "us-east-1",
+        "role_arn": "arn:aws:iam::123456789012:role/omics",
+        "config_kwargs": {"retries": {"total_max_attempts": 1}},
+    },
+}
+
+
+@pytest.mark.parametrize("code", NO_CLIENT_CONNECTIONS)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda hook: hook.get_run_cache(run_cache_id="1"),
+        lambda hook: hook.describe_shape("TagResourceRequest"),
+        lambda hook: hook.check_batches(),
+        lambda hook: hook.check_bucket(cache_s3_location="s3://bucket"),
+        lambda hook: hook.check_bucket(cache_s3_location="s3://bucket", cache_bucket_owner_id="123456789012"),
+    ],
+)
+def test_a_client_that_cannot_be_made_is_an_api_error(monkeypatch: pytest.MonkeyPatch, code: str, call: Any) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9")
+    connection = {"conn_type": "aws", "login": "a", "password": "b", "extra": NO_CLIENT_CONNECTIONS[code]}
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
+    with pytest.raises(OmicsApiError, match=f"CreateClient failed: {code}") as caught:
+        call(OmicsCacheHook())
+    assert caught.value.code == code
+    assert "endpoint None" not in str(caught.value)
+
+
+def test_credentials_that_are_missing_are_an_api_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     with pytest.raises(OmicsApiError, match="GetRunCache failed: NoCredentialsError") as caught:
         OmicsCacheHook(aws_conn_id=None, region_name="us-east-1").get_run_cache(run_cache_id="1")
     assert isinstance(caught.value.__cause__, NoCredentialsError)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import pickle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -459,6 +460,15 @@ class TestOnce:
         assert not isinstance(caught.value, OmicsRequestError), "a retry can mend it"
         assert batches() == []
 
+    def test_an_s3_connection_of_which_no_client_can_be_made(
+        self, local: LocalHealthOmics, task_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        extra = {"region_name": "us east"}
+        monkeypatch.setenv("AIRFLOW_CONN_LAB", json.dumps({"conn_type": "aws", "extra": extra}))
+        with pytest.raises(OmicsApiError, match="CreateClient failed: InvalidRegionError"):
+            start(task_context, **STAGED, s3_conn_id="lab")
+        assert local.calls["StartRunBatch"] == 0
+
     def test_another_try_uploads_at_this_moment(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
         conflicts = iter(range(2))
 
@@ -810,6 +820,12 @@ class TestAnywhere:
         monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", "aws://")
         with pytest.raises(OmicsVersionError, match=r"boto3>=1\.42\.74"):
             operator(run_settings=settings_of(101), settings_s3_prefix=PREFIX).execute(task_context)
+
+    def test_no_region(self, task_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", "aws://")
+        with pytest.raises(OmicsApiError, match="CreateClient failed: NoRegionError"):
+            operator().execute(task_context)
 
     def test_everything_but_nothing_of_the_bases_is_templated(self) -> None:
         assert set(StartRunBatchOperator.template_fields) == {
