@@ -20,6 +20,8 @@ from airflow_provider_omics_cache.local import serve
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT."""
     arguments = _parser().parse_args(argv)
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
+        os.environ.pop(name, None)  # moto's own sessions would look for it
     if arguments.account:
         os.environ["MOTO_ACCOUNT_ID"] = arguments.account
     stopped = threading.Event()

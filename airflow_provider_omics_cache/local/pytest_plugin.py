@@ -42,9 +42,11 @@ def local_healthomics(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHealthOm
 
 
 @pytest.fixture
-def local_healthomics_server() -> Iterator[LocalHealthOmicsServer]:
+def local_healthomics_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHealthOmicsServer]:
     """A local HealthOmics behind HTTP; see its ``url``, ``airflow_connection`` and ``client_kwargs``."""
     from airflow_provider_omics_cache.local import serve
 
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
     with serve(port=0) as server:
         yield server

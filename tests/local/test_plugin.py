@@ -79,7 +79,13 @@ def test_no_setting_of_the_user_leads_to_aws(tmp_path: Path, monkeypatch: pytest
         import boto3
 
         def test_in_process(local_healthomics):
-            assert boto3.client("omics").list_run_caches()["items"] == []
+            boto3.client("s3").create_bucket(Bucket="caches")
+            assert boto3.client("omics").create_run_cache(cacheS3Location="s3://caches")["id"]
+
+        def test_server(local_healthomics_server):
+            local_healthomics_server.create_bucket("caches")
+            client = boto3.client("omics", **local_healthomics_server.client_kwargs)
+            assert client.create_run_cache(cacheS3Location="s3://caches")["id"]
     """
 
-    assert "1 passed" in run(code, tmp_path).stdout
+    assert "2 passed" in run(code, tmp_path).stdout

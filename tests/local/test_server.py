@@ -275,7 +275,8 @@ def send(
 
 
 @pytest.mark.parametrize("stop_with", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_serves_until_it_is_stopped(stop_with: signal.Signals) -> None:
+def test_the_command_serves_until_it_is_stopped(stop_with: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "production")
     command = [
         sys.executable,
         "-m",
@@ -295,6 +296,7 @@ def test_the_command_serves_until_it_is_stopped(stop_with: signal.Signals) -> No
             name, _, value = shlex.split(process.stdout.readline())[1].partition("=")
             connection = json.loads(value)
             kwargs = connection["extra"]["config_kwargs"]
+            monkeypatch.delenv("AWS_PROFILE")
             omics = boto3.client(
                 "omics",
                 endpoint_url=connection["extra"]["endpoint_url"],
