@@ -16,10 +16,12 @@ from botocore.compat import HTTPHeaders
 from botocore.exceptions import ConnectionClosedError
 from botocore.handlers import BUILTIN_HANDLERS
 from moto import mock_aws
+from moto.core.models import botocore_stubber
 
 from airflow_provider_omics_cache.local.errors import ConnectionDropped
 from airflow_provider_omics_cache.local.healthomics import LocalHealthOmics
 from airflow_provider_omics_cache.local.protocol import Request, Response
+from airflow_provider_omics_cache.local.state import RUNNING_SERVERS
 
 _HOST = re.compile(
     r"((workflows|tags)-)?omics(-fips)?\.[a-z0-9-]+\.amazonaws\.com"
@@ -34,10 +36,13 @@ _active: list[LocalHealthOmics] = []
 class mock_healthomics:
     """Serve HealthOmics in this process, and moto's mocks of the rest of AWS.
 
-    Every boto3 and aiobotocore client that is made inside talks to it, unless it has an endpoint of its own. Works as
-    a context manager, and as a decorator of functions and coroutine functions.
+    Every boto3 and aiobotocore client talks to it that is made inside and whose session is made inside, too, unless it
+    has an endpoint of its own; for one of a session made before, see :func:`patch_client`. Works as a context manager,
+    and as a decorator of functions and coroutine functions.
 
     :param speed: service seconds per real second; 0, the default, stands still until ``clock.advance``.
+    :raises RuntimeError: on entering, when a server runs in this process that was not started inside a mock: they
+        share moto's services, and a mock begins with empty ones.
     """
 
     def __init__(self, *, speed: float = 0.0) -> None:
@@ -70,6 +75,10 @@ class mock_healthomics:
 
 @contextlib.contextmanager
 def _served(speed: float) -> Iterator[LocalHealthOmics]:
+    if RUNNING_SERVERS and not botocore_stubber.enabled:
+        raise RuntimeError(
+            "A mock would wipe the local HealthOmics server that runs in this process. Start the server inside the mock"
+        )
     install()
     with mock_aws():
         local = LocalHealthOmics(speed=speed)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from moto.core.base_backend import BackendDict, BaseBackend
 from moto.iam.models import get_account_id_from
 
 from airflow_provider_omics_cache.local.errors import ServiceError, shorten
 from airflow_provider_omics_cache.local.region import Region
+
+#: Servers of this process; they share what moto keeps.
+RUNNING_SERVERS: set[Any] = set()
 
 
 class OmicsBackend(BaseBackend):

@@ -22,6 +22,7 @@ from airflow_provider_omics_cache.local.control import CONTROL_PATH, answer_cont
 from airflow_provider_omics_cache.local.errors import ConnectionDropped, ServiceError
 from airflow_provider_omics_cache.local.healthomics import LocalHealthOmics, credential_scope
 from airflow_provider_omics_cache.local.protocol import Request, Response
+from airflow_provider_omics_cache.local.state import RUNNING_SERVERS
 
 try:
     from moto.moto_server.werkzeug_app import MotoRequestHandler as _RequestHandler
@@ -31,7 +32,6 @@ except ImportError:  # a moto without a handler of its own
 Environment = dict[str, Any]
 StartResponse = Callable[..., Any]
 
-_running: set[LocalHealthOmicsServer] = set()
 _CREDENTIALS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
 
 
@@ -102,7 +102,7 @@ class LocalHealthOmicsServer(LocalHealthOmics):
 
     def start(self) -> None:
         """Start to answer."""
-        _running.add(self)
+        RUNNING_SERVERS.add(self)
         self._thread.start()
 
     def stop(self) -> None:
@@ -110,8 +110,8 @@ class LocalHealthOmicsServer(LocalHealthOmics):
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
-        _running.discard(self)
-        if not _running and not botocore_stubber.enabled:
+        RUNNING_SERVERS.discard(self)
+        if not RUNNING_SERVERS and not botocore_stubber.enabled:
             BackendDict.reset()
 
 

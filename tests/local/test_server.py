@@ -18,7 +18,12 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
 
-from airflow_provider_omics_cache.local import LocalHealthOmicsControl, LocalHealthOmicsServer
+from airflow_provider_omics_cache.local import (
+    LocalHealthOmics,
+    LocalHealthOmicsControl,
+    LocalHealthOmicsServer,
+    mock_healthomics,
+)
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.local.conftest import DEFAULT_RUN_SETTING, run_settings
 
@@ -160,6 +165,22 @@ def test_resetting_moto_resets_the_service(server: LocalHealthOmicsServer) -> No
 
     assert status == 200
     assert omics.list_run_caches()["items"] == []
+
+
+def test_a_mock_does_not_wipe_a_running_server(server: LocalHealthOmicsServer) -> None:
+    created = client(server).create_run_cache(cacheS3Location="s3://caches")
+
+    with pytest.raises(RuntimeError, match="Start the server inside the mock"), mock_healthomics():
+        pass
+
+    assert client(server).get_run_cache(id=created["id"])["status"] == "ACTIVE"
+
+
+def test_a_server_can_be_started_inside_a_mock(
+    local_healthomics: LocalHealthOmics, local_healthomics_server: LocalHealthOmicsServer
+) -> None:
+    with mock_healthomics():
+        assert client(local_healthomics_server).list_run_caches()["items"] == []
 
 
 def test_errors_are_json_whatever_is_asked(server: LocalHealthOmicsServer) -> None:
