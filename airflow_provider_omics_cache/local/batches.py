@@ -213,8 +213,7 @@ def _only_index(batch: Batch, request: dict[str, Any]) -> int | None:
     if "runSettingId" in request:
         index = batch.runs.index_of(request["runSettingId"])
     elif "runId" in request:
-        run_id = request["runId"]
-        index = batch.run_indexes.get(number_of(run_id)) if run_id.isdecimal() else None
+        index = batch.run_indexes.get(number_of(request["runId"]))
     else:
         return None
     return -1 if index is None else index

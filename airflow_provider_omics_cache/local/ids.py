@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
+
+_ID = re.compile(r"[1-9][0-9]{0,17}")
 
 
 def number_of(identifier: str) -> int:
     """Return the number that an id stands for; -1 when the service would write it otherwise."""
-    return -1 if identifier.startswith("0") else int(identifier)
+    return int(identifier) if _ID.fullmatch(identifier) else -1
 
 
 def new_uuid() -> str:

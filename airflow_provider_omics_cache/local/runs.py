@@ -37,7 +37,7 @@ _OVERRIDDEN = ("name", "outputUri", "priority", "engineSettings")
 
 def get_run(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
     """GetRun."""
-    batch, index, now = _find(region, around, request["id"])
+    batch, index, now = find_run(region, around, request["id"])
     return describe_run(region, around, batch, index, now)
 
 
@@ -78,7 +78,7 @@ def list_runs(region: Region, around: Surroundings, request: dict[str, Any]) -> 
 
 def cancel_run(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
     """CancelRun."""
-    batch, index, now = _find(region, around, request["id"])
+    batch, index, now = find_run(region, around, request["id"])
     status = batch.run_status(index, now)
     if status in FINISHED_RUN_STATES:
         raise _wrong_state(around, request["id"], status, "cancelled")
@@ -88,7 +88,7 @@ def cancel_run(region: Region, around: Surroundings, request: dict[str, Any]) ->
 
 def delete_run(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
     """DeleteRun."""
-    batch, index, now = _find(region, around, request["id"])
+    batch, index, now = find_run(region, around, request["id"])
     status = batch.run_status(index, now)
     if status not in FINISHED_RUN_STATES:
         raise _wrong_state(around, request["id"], status, "deleted")
@@ -97,7 +97,8 @@ def delete_run(region: Region, around: Surroundings, request: dict[str, Any]) ->
     return {}
 
 
-def _find(region: Region, around: Surroundings, run_id: str) -> tuple[Batch, int, float]:
+def find_run(region: Region, around: Surroundings, run_id: str) -> tuple[Batch, int, float]:
+    """Return the batch of a run, its place there, and the time; raise a ResourceNotFoundException."""
     now, number = around.now, number_of(run_id)
     for batch in region.every_batch():
         batch.advance(now, RegionSubmitter(region, around))

@@ -8,6 +8,7 @@ from typing import Any
 from airflow_provider_omics_cache.local.errors import not_found, validation_error
 from airflow_provider_omics_cache.local.ids import number_of
 from airflow_provider_omics_cache.local.region import Region, Surroundings
+from airflow_provider_omics_cache.local.runs import find_run
 
 _MAX_TAGS = 50
 _ARN = re.compile(r"arn:[^:]+:omics:[^:]*:[^:]*:(runCache|runBatch|run)/([0-9]{1,18})")
@@ -53,7 +54,6 @@ def _tags_of(region: Region, around: Surroundings, arn: str) -> dict[str, str]:
         if kind == "runBatch" and number in region.batches:
             return region.batches[number].tags
         if kind == "run":
-            for batch in region.every_batch():
-                if number in batch.run_indexes:
-                    return batch.tags_of_run(batch.run_indexes[number])
+            batch, index, _ = find_run(region, around, match[2])
+            return batch.tags_of_run(index)
     raise not_found("Resource", arn)

@@ -135,7 +135,9 @@ def test_rows_are_paged_and_filtered(omics: Any, local_healthomics: LocalHealthO
     assert len(rows(omics, batch_id, submissionStatus="SUCCESS")) == 6
     run_id = rows(omics, batch_id, runSettingId="sample-5")["sample-5"]["runId"]
     assert list(rows(omics, batch_id, runId=run_id)) == ["sample-5"]
-    assert rows(omics, batch_id, runSettingId="absent") == rows(omics, batch_id, runId="x") == {}
+    assert rows(omics, batch_id, runSettingId="absent") == {}
+    for other in ("x", "1" * 5_000, "\u0661", f"0{run_id}", "\xb2"):
+        assert rows(omics, batch_id, runId=other) == {}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 97, 100])
@@ -372,16 +374,21 @@ def test_single_runs_are_cancelled_and_deleted(omics: Any, local_healthomics: Lo
 
 def test_run_ids_can_be_reused(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     local_healthomics.settings.reuse_run_ids = True
-    first_id = start(omics, 1)
+    first_id = start(omics, 1, {"runTags": {"batch": "first"}})
     local_healthomics.clock.advance(100)
     old = rows(omics, first_id)["sample-0"]
     omics.delete_run(id=old["runId"])
-    second_id = start(omics, 1)
+    for call in (omics.list_tags_for_resource, lambda **arn: omics.tag_resource(**arn, tags={"late": "1"})):
+        with pytest.raises(ClientError) as error:
+            call(resourceArn=old["runArn"])
+        assert code_of(error) == ("ResourceNotFoundException", 404)
+    second_id = start(omics, 1, {"runTags": {"batch": "second"}})
     local_healthomics.clock.advance(100)
 
     new = rows(omics, second_id)["sample-0"]
 
     assert new["runId"] == old["runId"]
+    assert omics.list_tags_for_resource(resourceArn=new["runArn"])["tags"] == {"batch": "second"}
     assert new["runInternalUuid"] != old["runInternalUuid"]
     assert omics.get_run(id=new["runId"])["batchId"] == second_id
 
