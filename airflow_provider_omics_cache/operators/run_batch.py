@@ -90,8 +90,9 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
     :param settings_s3_prefix: ``s3://`` URI below which more than 100 settings are uploaded. The batch's role has to
         be able to read there. (templated)
     :param s3_conn_id: Airflow connection for the upload. Default: ``aws_conn_id``. (templated)
-    :param s3_extra_args: more arguments of PutObject, such as ``ServerSideEncryption``, ``SSEKMSKeyId`` or ``ACL``.
-        (templated)
+    :param s3_extra_args: more arguments of PutObject, such as ``ServerSideEncryption``, ``SSEKMSKeyId``, ``ACL`` or
+        ``ExpectedBucketOwner``; those that HeadObject has too go with each look at a file. Default: where the bucket
+        is that of ``outputUri``, ``outputBucketOwnerId`` of ``default_run_setting`` is the expected owner. (templated)
     :param request_id: idempotency token, at most 128 characters. Default: derived from what the batch belongs to and
         from the settings. (templated)
     :param rerun_key: any string; another one makes another batch in the same DAG run. (templated)
@@ -269,22 +270,26 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
                 "settings_s3_prefix", f"can have at most {longest - len(s3_uri) + len(prefix)} characters", prefix
             )
         self._check_s3_extra_args()
+        extra_args = {
+            "ContentType": "application/json",
+            **_bucket_owner(prefix, default_run_setting),
+            **(self.s3_extra_args or {}),
+        }
 
         def upload() -> Mapping[str, Any]:
-            self._upload(file, s3_uri, found.size)
+            self._upload(file, s3_uri, found.size, extra_args)
             return {"s3UriSettings": s3_uri}
 
         return _Settings(digest=found.sha256, count=found.count, s3_uri=s3_uri, prepare=upload)
 
     def _settings_of_uri(self, uri: str) -> _Settings:
         _check_bucket_name("run_settings", uri)
-        bucket, key = _bucket_and_key(uri)
-        if not key:
+        if not _bucket_and_key(uri)[1]:
             raise OmicsParameterError("run_settings", "has to be the s3:// URI of an object", uri)
         self._check_s3_extra_args()
         etag = None
         try:
-            etag = self._s3.head_object(Bucket=bucket, Key=key, **self._extra_args_of("HeadObject"))["ETag"]
+            etag = self._head_object(uri, self.s3_extra_args or {})["ETag"]
         except ClientError as error:
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             if status == 404:
@@ -296,10 +301,9 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
             raise self._s3_error(error, "HeadObject") from error
         return _Settings(digest=digest([uri, etag]), s3_uri=uri, prepare=lambda: {"s3UriSettings": uri})
 
-    def _upload(self, file: IO[bytes], s3_uri: str, size: int) -> None:
+    def _upload(self, file: IO[bytes], s3_uri: str, size: int, extra_args: Mapping[str, Any]) -> None:
         """Upload the settings unless they are there; the name is their SHA-256."""
         bucket, key = _bucket_and_key(s3_uri)
-        extra_args = {"ContentType": "application/json", **(self.s3_extra_args or {})}
         for delay in (*_UPLOAD_CONFLICT_DELAYS, None):
             file.seek(0)
             try:
@@ -315,7 +319,7 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
                         "settings_s3_prefix", "has to name a bucket that exists", self.settings_s3_prefix
                     ) from error
                 if code == "PreconditionFailed":
-                    self._check_uploaded(s3_uri, size)
+                    self._check_uploaded(s3_uri, size, extra_args)
                     self.log.info("The run settings are in %s already", s3_uri)
                     return
                 if code != "ConditionalRequestConflict" or delay is None:
@@ -327,10 +331,9 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
                 self.log.info("Uploaded the run settings to %s (%s bytes)", s3_uri, f"{size:,}")
                 return
 
-    def _check_uploaded(self, s3_uri: str, size: int) -> None:
-        bucket, key = _bucket_and_key(s3_uri)
+    def _check_uploaded(self, s3_uri: str, size: int, extra_args: Mapping[str, Any]) -> None:
         try:
-            found = self._s3.head_object(Bucket=bucket, Key=key, **self._extra_args_of("HeadObject"))["ContentLength"]
+            found = self._head_object(s3_uri, extra_args)["ContentLength"]
         except (BotoCoreError, ClientError):  # a role that may write need not be one that may read
             return
         if found != size:
@@ -353,9 +356,12 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
                 sorted(unknown),
             )
 
-    def _extra_args_of(self, operation: str) -> dict[str, Any]:
-        members = self._members_of(operation)
-        return {name: value for name, value in (self.s3_extra_args or {}).items() if name in members}
+    def _head_object(self, s3_uri: str, extra_args: Mapping[str, Any]) -> dict[str, Any]:
+        bucket, key = _bucket_and_key(s3_uri)
+        members = self._members_of("HeadObject")
+        known = {name: value for name, value in extra_args.items() if name in members}
+        found: dict[str, Any] = self._s3.head_object(Bucket=bucket, Key=key, **known)
+        return found
 
     def _members_of(self, operation: str) -> set[str]:
         return set(self._s3.meta.service_model.operation_model(operation).input_shape.members)
@@ -372,6 +378,15 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
 def _bucket_and_key(uri: str) -> tuple[str, str]:
     found = _S3_PREFIX.fullmatch(uri)
     return (found["bucket"], found["key"] or "") if found else ("", "")
+
+
+def _bucket_owner(settings_s3_prefix: str, default_run_setting: Mapping[str, Any]) -> dict[str, str]:
+    """Tell S3 who has to own the bucket of the settings, where it is the one of the runs' output."""
+    owner = default_run_setting.get("outputBucketOwnerId")
+    output_bucket, _ = _bucket_and_key(default_run_setting.get("outputUri") or "")
+    if owner and output_bucket == _bucket_and_key(settings_s3_prefix)[0]:
+        return {"ExpectedBucketOwner": owner}
+    return {}
 
 
 def _check_bucket_name(parameter: str, uri: Any) -> None:

@@ -6,6 +6,7 @@ import os
 import pickle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 import boto3
 import botocore
@@ -248,6 +249,77 @@ class TestSettings:
         assert len(names[1]) == 64
 
 
+OWNER = {"ExpectedBucketOwner": "111122223333"}
+
+
+@needs_batches
+class TestS3:
+    """What S3 is asked."""
+
+    @pytest.mark.parametrize(
+        ("bucket", "extra", "sent"),
+        [
+            ("omics-results", None, {"ContentType": "application/json", **OWNER}),
+            ("omics-results", {"ContentType": "text/plain"}, {"ContentType": "text/plain", **OWNER}),
+            (
+                "omics-results",
+                {"ExpectedBucketOwner": "444455556666"},
+                {"ContentType": "application/json", "ExpectedBucketOwner": "444455556666"},
+            ),
+            ("omics-other", None, {"ContentType": "application/json"}),
+        ],
+    )
+    @pytest.mark.parametrize("is_there", [False, True])
+    def test_an_upload(
+        self,
+        local: LocalHealthOmics,
+        task_context: dict[str, Any],
+        bucket: str,
+        extra: dict[str, Any] | None,
+        sent: dict[str, Any],
+        is_there: bool,
+    ) -> None:
+        default = {**DEFAULT_RUN_SETTING, "outputBucketOwnerId": OWNER["ExpectedBucketOwner"]}
+        prefix = f"s3://{bucket}/staged"
+        task = operator(**{**STAGED, "settings_s3_prefix": prefix}, default_run_setting=default, s3_extra_args=extra)
+        with Stubber(task._s3) as stubber:
+            put = {"Bucket": bucket, "Key": ANY, "Body": ANY, "IfNoneMatch": "*", **sent}
+            if is_there:
+                stubber.add_client_error("put_object", "PreconditionFailed", "", 412, expected_params=put)
+                head = {"Bucket": bucket, "Key": ANY, **{name: sent[name] for name in OWNER if name in sent}}
+                stubber.add_response("head_object", {"ContentLength": 1}, head)
+                with pytest.raises(OmicsError, match="somebody replaced the file"):
+                    task.execute(task_context)
+            else:
+                stubber.add_response("put_object", {}, put)
+                with pytest.raises(OmicsRequestError, match="cannot be accessed"):  # nothing was written
+                    task.execute(task_context)
+            stubber.assert_no_pending_responses()
+
+    def test_a_look_at_a_file_of_the_users(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+        s3().put_object(Bucket=BUCKET, Key="own.json", Body=json.dumps(settings_of(3)))
+        task = operator(run_settings=f"s3://{BUCKET}/own.json", s3_extra_args={"ACL": "private", **OWNER})
+        with Stubber(task._s3) as stubber:
+            stubber.add_response("head_object", {"ETag": "a"}, {"Bucket": BUCKET, "Key": "own.json", **OWNER})
+            task.execute(task_context)
+            stubber.assert_no_pending_responses()
+
+    def test_a_look_that_fails(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+        task = operator(run_settings=f"s3://{BUCKET}/own.json")
+        with Stubber(task._s3) as stubber:
+            stubber.add_client_error("head_object", "InternalError", "sorry", 500)
+            with pytest.raises(OmicsApiError, match="HeadObject failed: InternalError: sorry"):
+                task.execute(task_context)
+        assert local.calls["ListBatch"] == 0
+
+    def test_its_client_has_the_operators_settings(self, local: LocalHealthOmics) -> None:
+        task = operator(region_name="eu-west-1", verify=False, botocore_config={"read_timeout": 77})
+        for client in (task._s3, task.hook._s3_client):
+            assert client.meta.region_name == "eu-west-1"
+            assert client.meta.config.read_timeout == 77
+            assert client._endpoint.http_session._verify is False
+
+
 @needs_batches
 class TestOnce:
     def test_xcom(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
@@ -363,6 +435,25 @@ class TestOnce:
         assert slow.execute(context) == other["ti"].xcoms["batch"]["id"]
         assert context["ti"].xcoms["batch"]["reattached"]
         assert len(batches()) == 1
+
+    def test_a_refused_token_of_a_failed_batch_is_followed_by_the_next(
+        self, local: LocalHealthOmics, task_context: dict[str, Any]
+    ) -> None:
+        """Another try with other tags has started a batch in the meantime, which failed at once."""
+        local.settings.creating_seconds = 0
+        local.faults.fail_batch(after="CREATING", times=1)
+        client, slow = aws().conn, operator()
+
+        def start_first(params: dict[str, Any], **_: Any) -> None:
+            if not batches():
+                client.start_run_batch(**{**params, "tags": {**params["tags"], "owner": "other"}})
+
+        slow.hook.conn.meta.events.register("provide-client-params.omics.StartRunBatch", start_first)
+        before = local.clock.now()
+        batch_id = slow.execute(task_context)
+        failed, taken = batches()
+        assert (failed["status"], taken["id"]) == ("FAILED", batch_id)
+        assert local.clock.now() == before
 
     def test_a_refused_token_waits_for_a_batch_that_is_listed_late(
         self, local: LocalHealthOmics, new_task_context: NewContext
