@@ -33,6 +33,9 @@ _DELETE_FAILED = _CODES[SubmissionStatus.DELETE_FAILED]
 # Times are sums of floats: what is due within a microsecond is due.
 _TOLERANCE = 1e-6
 
+# The living runs, the failing ones of them, when the cancelled ones end, and how many are deleted.
+_RunGroups = tuple["array[int]", list[int], list[float], int]
+
 FINISHED_RUN_STATES = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
 
 
@@ -111,9 +114,10 @@ class Batch:
         self._cancelled_by_batch = 0
         self._uncancelled_by_batch = 0
         self._deleted_runs: set[int] = set()
+        self._changes: list[tuple[float, _RunGroups]] = []  # what was before the batch was cancelled or deleted
         self._known_faults: dict[str, int | None] = {}
         self._processed_at: float | None = None
-        self._advanced_to = created_at
+        self._advanced_to = float("-inf")
         self._reported = 0
 
     # Catching up with the clock
@@ -133,19 +137,17 @@ class Batch:
         for after, due_at in (("CREATING", self.pending_at), ("PENDING", self.submitting_at)):
             if not _reached(now, due_at):
                 return
-            if self.runs is None and (fault := faults.batch_failure(self.name, after)) is not None:
+            fault = faults.batch_failure(self.name, after)
+            if fault is not None and not _reached(self._advanced_to, due_at):
                 faults.strike_batch(fault)
                 self._fail(due_at, fault.reason)
                 return
         if self.runs is None:
             try:
-                self.runs = RunOverrides(submitter.load_settings(self))
+                self.runs = self._take(submitter.load_settings(self))
             except ServiceError as error:
                 self._fail(self.submitting_at, error.message)
                 return
-            self.inline_settings = None
-            self._outcomes = bytearray(len(self.runs))
-            self.run_numbers = array("Q", bytes(8 * len(self.runs)))
         due = self._due(now)
         if self.submitted == len(self.runs):
             return
@@ -161,6 +163,12 @@ class Batch:
                 return
             self._submit(self.submitted, submitter, failure_of_all)
             self.submitted += 1
+
+    def _take(self, settings: list[dict[str, Any]]) -> RunOverrides:
+        self.inline_settings = None
+        self._outcomes = bytearray(len(settings))
+        self.run_numbers = array("Q", bytes(8 * len(settings)))
+        return RunOverrides(settings)
 
     def _submit(self, index: int, submitter: Submitter, failure_of_all: tuple[str, str] | None) -> None:
         assert self.runs is not None
@@ -357,12 +365,8 @@ class Batch:
     def run_summary(self, at: float) -> dict[str, int]:
         """The counts of runs, as they were at that time."""
         counts = dict.fromkeys(RunStatus, 0)
-        cancelled = self.cancelled_at is not None and self.cancelled_at <= at
-        deleted = self.deleted_at is not None and self.deleted_at <= at
-        before_change = (self.cancelled_at is not None and not cancelled) or (
-            self.deleted_at is not None and not deleted
-        )
-        living = self._started if before_change else self._living
+        groups = (before for changed_at, before in self._changes if at < changed_at)
+        living, failing, cancelled_ends, deleted = next(groups, self._run_groups())
         submitted = min(self._due(at), self.submitted)
         reached = [bisect_left(living, submitted)]
         reached += [bisect_left(living, min(self._due(at - age), submitted)) for age in self._ages()]
@@ -374,22 +378,29 @@ class Batch:
         ):
             counts[status] = this - following
         ended = self._due(at - self._ages()[-1])
-        counts[RunStatus.FAILED] = bisect_left(self._failing, ended)
+        counts[RunStatus.FAILED] = bisect_left(failing, ended)
         unreported = sum(index < ended and self._is_living(index) for index in self.unreported)
         counts[RunStatus.STOPPING] += unreported
         counts[RunStatus.COMPLETED] = reached[-1] - counts[RunStatus.FAILED] - unreported
-        if not before_change:
-            stopped = bisect_left(self._cancelled_ends, at + _TOLERANCE)
-            counts[RunStatus.CANCELLED] = stopped
-            counts[RunStatus.STOPPING] += len(self._cancelled_ends) - stopped
-            counts[RunStatus.DELETED] = len(self._deleted_runs) + self._outcome_counts[_DELETE_SUCCESS]
+        stopped = bisect_left(cancelled_ends, at + _TOLERANCE)
+        counts[RunStatus.CANCELLED] = stopped
+        counts[RunStatus.STOPPING] += len(cancelled_ends) - stopped
+        counts[RunStatus.DELETED] = deleted
         return {f"{status.lower()}RunCount": count for status, count in counts.items()}
+
+    def _run_groups(self) -> _RunGroups:
+        deleted = len(self._deleted_runs) + self._outcome_counts[_DELETE_SUCCESS]
+        return self._living, self._failing, self._cancelled_ends, deleted
 
     # Changes
 
     def cancel(self, now: float, fails: Callable[[str], bool]) -> None:
         """Cancel the batch: nothing more is started, and what was started is cancelled."""
+        self._changes.append((now, self._run_groups()))
         self.cancelled_at = now
+        listed = self.settings.cancelled_before_submission == "listed"
+        if self.runs is None and self.inline_settings is not None and listed:
+            self.runs = self._take(self.inline_settings)
         if self.runs is None:
             return
         kept = array("I")
@@ -405,16 +416,16 @@ class Batch:
                 self._set_outcome(index, _CANCEL_SUCCESS)
                 self._cancelled_by_batch += 1
                 self._cancelled_runs[index] = stopped_at
-                self._cancelled_ends.append(stopped_at)
         self._keep_living(kept)
-        self._cancelled_ends.sort()
-        if self.settings.cancelled_before_submission == "listed":
+        self._cancelled_ends = sorted(self._cancelled_runs.values())
+        if listed:
             for index in range(self.submitted, len(self.runs)):
                 self._set_outcome(index, _CANCEL_SUCCESS)
                 self._cancelled_by_batch += 1
 
     def delete_runs(self, now: float, fails: Callable[[str], bool]) -> list[int]:
         """Delete the runs; return the ids that became free."""
+        self._changes.append((now, self._run_groups()))
         self.deleted_at = now
         freed: list[int] = []
         if self.runs is None:

@@ -134,7 +134,7 @@ class Faults:
         :param operation: name of the API operation, or ``*`` for any.
         :param times: how many calls; None for all. Default 1.
         :param rate: share of the calls that are struck. Default 1.0.
-        :param after_effect: whether the call takes effect before that. Default True.
+        :param after_effect: whether the call takes effect before that, which leaves refused calls alone. Default True.
         """
         effect: Literal["drop_after", "drop_before"] = "drop_after" if after_effect else "drop_before"
         self._add_call(_CallFault(times, rate, operation, effect))

@@ -112,7 +112,8 @@ class LocalHealthOmics:
         except ServiceError as error:
             return error_answer(error)
         answer = self._answer(name, request, headers)
-        self.faults.after_call(name)
+        if answer.status < 300:
+            self.faults.after_call(name)
         return answer
 
     def _answer(self, name: str, request: Request, headers: Mapping[str, str]) -> Response:

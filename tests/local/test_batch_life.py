@@ -281,6 +281,24 @@ def test_runs_that_a_cancelled_batch_never_submitted_can_be_listed(
     assert sum("runId" in row for row in listed.values()) == 5
 
 
+def test_runs_of_a_batch_that_is_cancelled_before_submission_can_be_listed(
+    omics: Any, local_healthomics: LocalHealthOmics
+) -> None:
+    local_healthomics.settings.cancelled_before_submission = "listed"
+    batch_id = start(omics, 10)
+    local_healthomics.clock.advance(2)
+
+    omics.cancel_run_batch(batchId=batch_id)
+
+    listed = rows(omics, batch_id, submissionStatus="CANCEL_SUCCESS")
+    assert len(listed) == 10
+    assert not any("runId" in row for row in listed.values())
+    local_healthomics.clock.advance(100)
+    batch = omics.get_batch(batchId=batch_id)
+    assert (batch["status"], counts(batch, "runSummary")) == ("CANCELLED", {})
+    assert batch["submissionSummary"]["successfulCancelSubmissionCount"] == 10
+
+
 def test_deleting_the_runs_can_fail_for_some(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     local_healthomics.faults.fail_delete(["sample-0", "sample-2"])
     batch_id = start(omics, 3)
@@ -393,6 +411,27 @@ def test_run_ids_can_be_reused(omics: Any, local_healthomics: LocalHealthOmics) 
     assert omics.get_run(id=new["runId"])["batchId"] == second_id
 
 
+def test_a_run_that_is_stopping_can_be_cancelled(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    batch_id = start(omics, 1)
+    local_healthomics.clock.advance(30)
+    run_id = rows(omics, batch_id)["sample-0"]["runId"]
+    assert omics.get_run(id=run_id)["status"] == "STOPPING"
+
+    for _ in range(2):
+        omics.cancel_run(id=run_id)
+
+    local_healthomics.clock.advance(100)
+    assert omics.get_run(id=run_id)["status"] == "CANCELLED"
+
+
+def test_small_steps_of_the_clock_add_up(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    batch_id = start(omics)
+    for status in ("PENDING", "PENDING", "SUBMITTING"):
+        for _ in range(10):
+            local_healthomics.clock.advance(0.1)
+        assert omics.get_batch(batchId=batch_id)["status"] == status
+
+
 def test_a_failed_run_is_no_failed_submission(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     batch_id = start(omics, 3)
     local_healthomics.clock.advance(20)
@@ -438,6 +477,33 @@ def test_a_failed_batch_can_leave_runs_behind(
     assert batch["failedTime"] > batch["creationTime"]
     assert len(omics.list_runs(batchId=batch_id)["items"]) == left
     assert omics.get_batch(batchId=again)["status"] == "PROCESSED"
+
+
+@pytest.mark.parametrize(
+    ("after", "seen_after", "status"),
+    [("CREATING", 1, "PROCESSED"), ("PENDING", 3, "PROCESSED"), ("PENDING", 1, "FAILED")],
+)
+def test_a_batch_does_not_fail_in_a_state_that_it_has_left(
+    omics: Any, local_healthomics: LocalHealthOmics, after: Any, seen_after: float, status: str
+) -> None:
+    batch_id = start(omics)
+    local_healthomics.clock.advance(seen_after)
+    omics.get_batch(batchId=batch_id)
+
+    local_healthomics.faults.fail_batch(after=after)
+
+    local_healthomics.clock.advance(100)
+    assert omics.get_batch(batchId=batch_id)["status"] == status
+
+
+@pytest.mark.parametrize("after", ["CREATING", "PENDING"])
+def test_a_batch_can_fail_in_a_state_that_lasts_no_time(
+    omics: Any, local_healthomics: LocalHealthOmics, after: Any
+) -> None:
+    local_healthomics.settings.creating_seconds = local_healthomics.settings.pending_seconds = 0
+    local_healthomics.faults.fail_batch(after=after)
+
+    assert omics.get_batch(batchId=start(omics))["status"] == "FAILED"
 
 
 @pytest.mark.parametrize(

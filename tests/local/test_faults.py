@@ -92,11 +92,18 @@ def test_a_connection_drops_before_or_after_the_effect(
     assert len(omics.list_run_caches()["items"]) == 1
 
 
-def test_a_refused_call_is_dropped_as_well(omics: Any, local_healthomics: LocalHealthOmics) -> None:
-    local_healthomics.faults.drop_connection("GetRunCache")
+def test_a_connection_is_dropped_after_an_effect_only(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.faults.drop_connection("CreateRunCache")
+    local_healthomics.faults.throttle("CreateRunCache")
 
+    with pytest.raises(omics.exceptions.ThrottlingException):
+        omics.create_run_cache(cacheS3Location="s3://caches")
+    with pytest.raises(omics.exceptions.ValidationException):
+        omics.create_run_cache(cacheS3Location="s3://missing")
     with pytest.raises(ConnectionClosedError):
-        omics.get_run_cache(id="1")
+        omics.create_run_cache(cacheS3Location="s3://caches")
+
+    assert len(omics.list_run_caches()["items"]) == 1
 
 
 def test_latency_passes_on_the_clock(omics: Any, local_healthomics: LocalHealthOmics) -> None:
@@ -138,6 +145,40 @@ def test_counts_can_be_stale_while_the_status_is_not(omics: Any, local_healthomi
     assert stale["status"] == fresh["status"] == "INPROGRESS"
     assert stale["submissionSummary"]["pendingStartSubmissionCount"] == 5
     assert fresh["submissionSummary"]["pendingStartSubmissionCount"] == 0
+
+
+@needs_batches
+def test_the_oldest_of_stale_counts_is_shown(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.faults.stale_counts(seconds=0.25)
+    local_healthomics.faults.stale_counts(seconds=10, times=1)
+    batch_id = start(omics)
+    local_healthomics.clock.advance(3.5)
+
+    pending = [omics.get_batch(batchId=batch_id)["submissionSummary"]["pendingStartSubmissionCount"] for _ in range(2)]
+
+    assert pending == [10, 5]
+
+
+@needs_batches
+@pytest.mark.parametrize("change", ["cancel_run_batch", "delete_run_batch"])
+def test_stale_counts_know_what_was_before_a_change(
+    omics: Any, local_healthomics: LocalHealthOmics, change: str
+) -> None:
+    local_healthomics.faults.fail_run("sample-0")
+    batch_id = start(omics, 40)
+    local_healthomics.clock.advance(8)
+    run_ids = [row["runId"] for row in omics.list_runs_in_batch(batchId=batch_id)["runs"]]
+    omics.cancel_run(id=run_ids[1])
+    local_healthomics.clock.advance(26.02 if change == "cancel_run_batch" else 100)
+    before = omics.get_batch(batchId=batch_id)["runSummary"]
+    assert (before["failedRunCount"], before["cancelledRunCount"]) == (1, 1)
+
+    getattr(omics, change)(batchId=batch_id)
+    local_healthomics.clock.advance(3)
+    assert omics.get_batch(batchId=batch_id)["runSummary"] != before
+    local_healthomics.faults.stale_counts(seconds=3.01)
+
+    assert omics.get_batch(batchId=batch_id)["runSummary"] == before
 
 
 @needs_batches
