@@ -91,6 +91,6 @@ def request_digest(*, default_run_setting: dict[str, Any], settings_digest: str)
     The batch's own name and tags are not part of it: to change them is no reason to pay for the runs again.
 
     :param default_run_setting: the default run setting as it is sent.
-    :param settings_digest: digest of the per-run settings, in their order.
+    :param settings_digest: digest of the per-run settings, whatever their order.
     """
     return digest({"defaultRunSetting": default_run_setting, "batchRunSettings": settings_digest})

@@ -68,6 +68,8 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
     - makes the task fail, without a retry, if it is active with other settings, failed after runs were started,
       was cancelled, or its runs were deleted. The error tells the ways out.
 
+    The order of the settings and of the keys inside them makes no difference.
+
     ``batch_name`` has to be the same for all tries: a batch of another name is not found again. A changed one is an
     error, or a second batch once the service has forgotten the token of the first.
 
@@ -81,7 +83,8 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
         (camelCase); ``workflowId`` and ``roleArn`` are required. (templated)
     :param run_settings: what each run has of its own: a list of dicts with the members of AWS's ``InlineSetting``,
         at most 100,000, each with a unique ``runSettingId``; or the ``s3://`` URI of a JSON array of them, which is
-        passed on unread and must not change until the batch is submitted. (templated)
+        passed on unread and must not change until the batch is submitted. It has to exist for every try, also for
+        one that finds its batch. (templated)
     :param batch_name: beginning of the batch's name, which ends in a hash of what the batch belongs to; at most
         47 characters of it are used. Default: the task id. (templated)
     :param tags: tags of the batch, at most 48: the operator adds two. Its runs do not inherit them. (templated)
@@ -102,8 +105,10 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
     :param botocore_config: settings of the botocore client, merged over the connection's.
 
     :return: id of the batch. XCom key ``batch`` holds id, arn, uuid, status, name, expected_runs (None for settings
-        that the task has not read), request_id, settings_s3_uri (None for inline settings) and ``reattached``:
-        whether an earlier try had started the batch.
+        that the task has not read), request_id, settings_s3_uri (None for inline settings; where a batch was found
+        whose settings had another order, its own file has another name) and ``reattached``: whether the batch of an
+        earlier try was found. One that the service does not list yet and gives back for the same token counts as
+        started.
     :raises OmicsParameterError: a parameter breaks a rule; nothing was started or uploaded.
     :raises OmicsVersionError: the installed botocore does not know batches.
     :raises BatchError: the batch that is there can neither be taken nor replaced.
@@ -251,7 +256,7 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
         if found.count <= MAX_INLINE_SETTINGS:
             file.seek(0)
             inline = json.loads(file.read())
-            return _Settings(digest=found.sha256, count=found.count, prepare=lambda: {"inlineSettings": inline})
+            return _Settings(digest=found.digest, count=found.count, prepare=lambda: {"inlineSettings": inline})
         if prefix is None:
             raise OmicsParameterError(
                 "settings_s3_prefix",
@@ -280,7 +285,7 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
             self._upload(file, s3_uri, found.size, extra_args)
             return {"s3UriSettings": s3_uri}
 
-        return _Settings(digest=found.sha256, count=found.count, s3_uri=s3_uri, prepare=upload)
+        return _Settings(digest=found.digest, count=found.count, s3_uri=s3_uri, prepare=upload)
 
     def _settings_of_uri(self, uri: str) -> _Settings:
         _check_bucket_name("run_settings", uri)

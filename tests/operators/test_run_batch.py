@@ -382,6 +382,19 @@ class TestOnce:
         started.append(start(new_task_context()))
         assert len(set(started)) == len(started)
 
+    @pytest.mark.parametrize("count", [2, 101])
+    @pytest.mark.parametrize("finished", [False, True])
+    def test_the_order_of_settings_is_not_paid_for_again(
+        self, local: LocalHealthOmics, new_task_context: NewContext, count: int, finished: bool
+    ) -> None:
+        first = start(new_task_context(), run_settings=settings_of(count), settings_s3_prefix=PREFIX)
+        if finished:
+            finish(local, first)
+        context = new_task_context()
+        assert start(context, run_settings=settings_of(count)[::-1], settings_s3_prefix=PREFIX) == first
+        assert context["ti"].xcoms["batch"]["reattached"]
+        assert len(batches()) == 1
+
     def test_the_order_of_keys_and_an_empty_rerun_key_make_no_difference(
         self, local: LocalHealthOmics, new_task_context: NewContext
     ) -> None:
@@ -595,7 +608,6 @@ class TestTable:
         "change",
         [
             {"run_settings": OTHER},
-            {"run_settings": settings_of(2)[::-1]},
             {"run_tags": {"project": "new"}},
             {"default_run_setting": {**DEFAULT_RUN_SETTING, "cacheId": "7654321"}},
         ],
