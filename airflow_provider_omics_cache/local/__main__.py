@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import shlex
 import signal
 import sys
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_provider_omics_cache.local import serve
@@ -19,9 +21,9 @@ from airflow_provider_omics_cache.local import serve
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT."""
-    arguments = _parser().parse_args(argv)
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
         os.environ.pop(name, None)  # moto's own sessions would look for it
+    arguments = _parser().parse_args(argv)
     if arguments.account:
         os.environ["MOTO_ACCOUNT_ID"] = arguments.account
     stopped = threading.Event()
@@ -50,15 +52,21 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve a local HealthOmics, and moto's S3, STS and IAM, over HTTP.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one)")
+    parser.add_argument("--port", type=_port, default=0, help="port to listen on (default: a free one)")
     parser.add_argument(
         "--speed",
         type=_not_negative,
         default=1.0,
         help="service seconds per real second; 0 stands still (default 1.0)",
     )
-    parser.add_argument("--account", help="account id of every caller (default: moto's)")
-    parser.add_argument("--region", default="us-east-1", help="Region of the connection (default us-east-1)")
+    parser.add_argument("--account", type=_account, help="account id of every caller (default: moto's)")
+    parser.add_argument(
+        "--region",
+        choices=boto3.session.Session().get_available_regions("omics"),
+        metavar="REGION",
+        default="us-east-1",
+        help="Region of the connection (default us-east-1)",
+    )
     parser.add_argument(
         "--bucket", action="append", default=[], metavar="NAME", help="S3 bucket to create (repeatable)"
     )
@@ -69,6 +77,18 @@ def _parser() -> argparse.ArgumentParser:
         help="Python function to call with each run that has completed",
     )
     return parser
+
+
+def _port(text: str) -> int:
+    if not 0 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError("must be from 0 to 65535")
+    return int(text)
+
+
+def _account(text: str) -> str:
+    if re.fullmatch("[0-9]{12}", text) is None:
+        raise argparse.ArgumentTypeError("must be 12 digits")
+    return text
 
 
 def _not_negative(text: str) -> float:

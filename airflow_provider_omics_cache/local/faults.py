@@ -123,6 +123,10 @@ class Faults:
         :param times: how many calls; None for all. Default 1.
         :param rate: share of the calls that are struck. Default 1.0.
         """
+        _texts("code", [code])
+        _texts("message", [message])
+        if status is not None and not (_is_count(status) and 400 <= status <= 599):
+            raise ValueError(f"status must be None or from 400 to 599; got {status!r}")
         error = ServiceError(code, message, status)
         self._add_call(_CallFault(times, rate, operation, "error", error))
 
@@ -163,7 +167,8 @@ class Faults:
         :param message: submissionFailureMessage.
         :param times: in how many batches; None for all, the default.
         """
-        (run_setting_id,) = _texts("run_setting_id", [run_setting_id])
+        for name, value in (("run_setting_id", run_setting_id), ("reason", reason), ("message", message)):
+            _texts(name, [value])
         with self._lock:
             self._submissions[run_setting_id] = _SubmissionFault(times, 1.0, reason, message)
 
@@ -173,7 +178,8 @@ class Faults:
         :param run_setting_id: the run's runSettingId.
         :param reason: the run's failureReason. Default RUN_TASK_FAILED.
         """
-        (run_setting_id,) = _texts("run_setting_id", [run_setting_id])
+        _texts("run_setting_id", [run_setting_id])
+        _texts("reason", [reason])
         with self._lock:
             self._runs[run_setting_id] = reason
 
@@ -194,6 +200,8 @@ class Faults:
         :param batch_name: name of the batch. Default: any.
         :param times: how many batches; None for all. Default 1.
         """
+        _texts("reason", [reason])
+        _texts("batch_name", [] if batch_name is None else [batch_name])
         if after not in ("CREATING", "PENDING", "SUBMITTING"):
             raise ValueError(f"after must be CREATING, PENDING or SUBMITTING; got {after!r}")
         if started_runs != 0 and (after != "SUBMITTING" or not _is_count(started_runs)):

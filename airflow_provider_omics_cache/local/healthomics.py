@@ -13,6 +13,7 @@ from typing import Any
 from airflow_provider_omics_cache.local.clock import Clock
 from airflow_provider_omics_cache.local.errors import ConnectionDropped, ServiceError
 from airflow_provider_omics_cache.local.faults import Faults
+from airflow_provider_omics_cache.local.ids import number_of
 from airflow_provider_omics_cache.local.protocol import Protocol, Request, Response, error_answer
 from airflow_provider_omics_cache.local.region import Region, Surroundings, Workflow
 from airflow_provider_omics_cache.local.runs import describe_run
@@ -71,18 +72,27 @@ class LocalHealthOmics:
         :param parameter_template: parameter names with their properties, as in CreateWorkflow; ``optional`` is
             looked at. Default: takes any parameters.
         """
+        _check_id("workflow_id", workflow_id)
+        if parameter_template is not None and not (
+            isinstance(parameter_template, dict)
+            and all(isinstance(about, dict) for about in parameter_template.values())
+        ):
+            raise ValueError(f"parameter_template must be None or a dict of dicts; got {parameter_template!r}")
         self._around.workflows[workflow_id] = Workflow(parameter_template)
 
     def delete_workflow(self, workflow_id: str) -> None:
         """Make a workflow not exist: submissions of its runs fail."""
+        _check_id("workflow_id", workflow_id)
         self._around.workflows[workflow_id] = None
 
     def register_run_group(self, run_group_id: str) -> None:
         """Make a run group known; that matters with ``settings.strict_run_groups``."""
+        _check_id("run_group_id", run_group_id)
         self._around.run_groups[run_group_id] = True
 
     def delete_run_group(self, run_group_id: str) -> None:
         """Make a run group not exist: submissions of its runs fail."""
+        _check_id("run_group_id", run_group_id)
         self._around.run_groups[run_group_id] = False
 
     def forget_tokens(self) -> None:
@@ -173,6 +183,11 @@ class LocalHealthOmics:
             raise ServiceError("CallbackFailed", f"on_run_completed failed: {error!r}") from error
         finally:
             self._reporting.release()
+
+
+def _check_id(parameter: str, value: str) -> None:
+    if not isinstance(value, str) or number_of(value) == -1:
+        raise ValueError(f"{parameter} must be text of 1 to 18 digits; got {value!r}")
 
 
 def credential_scope(headers: Mapping[str, str]) -> tuple[str, str, str]:

@@ -21,6 +21,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
+from airflow_provider_omics_cache.local.errors import STATUS_OF_CODE
+
 #: Calls per second that AWS documents, per account and Region, for ``Settings.rate_limits``.
 DOCUMENTED_RATE_LIMITS: dict[str, float] = {
     "StartRunBatch": 1,
@@ -40,6 +42,7 @@ DOCUMENTED_RATE_LIMITS: dict[str, float] = {
     "UntagResource": 5,
     "ListTagsForResource": 5,
 }
+_OPERATIONS = {*DOCUMENTED_RATE_LIMITS, "ListBatch", "DeleteRunBatch", "DeleteBatch"}
 
 
 @dataclass(kw_only=True)
@@ -153,11 +156,11 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
     if kind is str:
-        return isinstance(value, str)
+        return isinstance(value, str) and value in STATUS_OF_CODE
     if kind == (str | None):
-        return value is None or isinstance(value, str)
+        return value is None or _fits(value, str)
     if kind == dict[str, float]:
         return isinstance(value, dict) and all(
-            isinstance(name, str) and _fits(rate, float) and rate > 0 for name, rate in value.items()
+            name in _OPERATIONS and _fits(rate, float) and rate > 0 for name, rate in value.items()
         )
     return value in get_args(kind)

@@ -8,9 +8,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from airflow_provider_omics_cache.local import LocalHealthOmics
+from airflow_provider_omics_cache.local.service import OPERATIONS as OPERATIONS_OF_SERVICE
 from airflow_provider_omics_cache.local.settings import DOCUMENTED_RATE_LIMITS, Settings
 from tests.conftest import needs_batches
-from tests.local.broken_requests import OPERATIONS
 from tests.local.conftest import DEFAULT_RUN_SETTING, run_settings
 
 
@@ -244,6 +244,16 @@ def test_only_the_named_batch_fails(omics: Any, local_healthomics: LocalHealthOm
         ("fail_run", {"run_setting_id": None}, "run_setting_id"),
         ("fail_cancel", {"run_setting_ids": [1]}, "run_setting_ids"),
         ("fail_delete", {"run_setting_ids": [""]}, "run_setting_ids"),
+        ("error", {"status": "teapot"}, "status"),
+        ("error", {"status": 200}, "status"),
+        ("error", {"status": 600}, "status"),
+        ("error", {"code": ""}, "code"),
+        ("error", {"message": 5}, "message"),
+        ("fail_submission", {"run_setting_id": "a", "reason": 5}, "reason"),
+        ("fail_submission", {"run_setting_id": "a", "message": None}, "message"),
+        ("fail_run", {"run_setting_id": "a", "reason": ""}, "reason"),
+        ("fail_batch", {"reason": None}, "reason"),
+        ("fail_batch", {"batch_name": 5}, "batch_name"),
         ("fail_batch", {"after": "PROCESSED"}, "after"),
         ("fail_batch", {"started_runs": 1}, "started_runs"),
         ("fail_batch", {"after": "SUBMITTING", "started_runs": -1}, "started_runs"),
@@ -278,9 +288,25 @@ def test_calls_above_a_rate_limit_are_throttled(omics: Any, local_healthomics: L
     assert served() == 2
 
 
-@needs_batches
-def test_documented_limits_are_of_operations_that_exist() -> None:
-    assert set(OPERATIONS) >= DOCUMENTED_RATE_LIMITS.keys()
+def test_every_operation_can_be_limited() -> None:
+    assert OPERATIONS_OF_SERVICE.keys() >= DOCUMENTED_RATE_LIMITS.keys()
+    Settings().rate_limits = dict.fromkeys(OPERATIONS_OF_SERVICE, 1.5)
+
+
+@pytest.mark.parametrize("identifier", [5, None, "", "x", "1" * 19])
+@pytest.mark.parametrize("kind", ["workflow", "run_group"])
+@pytest.mark.parametrize("action", ["register", "delete"])
+def test_an_id_that_no_request_can_name_is_refused(
+    local_healthomics: LocalHealthOmics, action: str, kind: str, identifier: Any
+) -> None:
+    with pytest.raises(ValueError, match=f"^{kind}_id must be"):
+        getattr(local_healthomics, f"{action}_{kind}")(identifier)
+
+
+@pytest.mark.parametrize("template", [5, ["reads"], {"reads": "x"}])
+def test_a_template_holds_the_properties_of_each_parameter(local_healthomics: LocalHealthOmics, template: Any) -> None:
+    with pytest.raises(ValueError, match=r"^parameter_template must be"):
+        local_healthomics.register_workflow("1", parameter_template=template)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +318,12 @@ def test_documented_limits_are_of_operations_that_exist() -> None:
         ("list_unsubmitted_runs", 1),
         ("replayed_status", "later"),
         ("rate_limits", {"GetBatch": 0}),
+        ("rate_limits", {"Getbatch": 1}),
+        ("rate_limits", {5: 1}),
         ("wrong_state_error", None),
+        ("wrong_state_error", "Foo"),
+        ("changed_request_error", "conflict"),
+        ("changed_request_error", []),
     ],
 )
 def test_a_setting_takes_no_other_value(name: str, value: object) -> None:

@@ -340,7 +340,18 @@ def test_the_command_serves_until_it_is_stopped(stop_with: signal.Signals, monke
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--speed", "-1"], ["--speed", "nan"], ["--bucket", "No"], ["--on-run-completed", "nowhere:nothing"]]
+    "arguments",
+    [
+        ["--speed", "-1"],
+        ["--speed", "nan"],
+        ["--bucket", "No"],
+        ["--on-run-completed", "nowhere:nothing"],
+        ["--port", "99999"],
+        ["--port", "-1"],
+        ["--account", "foo"],
+        ["--account", "1234567890123"],
+        ["--region", "eu-west-3"],
+    ],
 )
 def test_the_command_refuses_bad_arguments(arguments: list[str]) -> None:
     command = [sys.executable, "-m", "airflow_provider_omics_cache.local", *arguments]
@@ -349,4 +360,5 @@ def test_the_command_refuses_bad_arguments(arguments: list[str]) -> None:
 
     assert finished.returncode == 2
     assert "Traceback" not in finished.stderr
+    assert arguments[0].removeprefix("--") in finished.stderr
     assert finished.stdout == ""
