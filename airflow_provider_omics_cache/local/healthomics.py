@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from airflow_provider_omics_cache.local.clock import Clock
 from airflow_provider_omics_cache.local.errors import ConnectionDropped, ServiceError
@@ -142,7 +143,7 @@ class LocalHealthOmics:
             return error_answer(ServiceError("InternalServerException", "The local HealthOmics failed"))
 
     def _serve(self, name: str, request: Request, headers: Mapping[str, str]) -> Response:
-        access_key, region_name, _ = credential_scope(headers)
+        access_key, region_name, _ = credential_scope(headers, request.query)
         account_id = account_of(access_key, headers.get("x-moto-account-id"))
         parameters = self._protocol.read(name, request)
         with self._lock:
@@ -190,9 +191,9 @@ def _check_id(parameter: str, value: str) -> None:
         raise ValueError(f"{parameter} must be text of 1 to 18 digits; got {value!r}")
 
 
-def credential_scope(headers: Mapping[str, str]) -> tuple[str, str, str]:
+def credential_scope(headers: Mapping[str, str], query: str) -> tuple[str, str, str]:
     """Return access key id, Region and service that a request was signed for."""
-    match = _CREDENTIAL.search(headers.get("authorization", ""))
+    match = _CREDENTIAL.search(headers.get("authorization") or unquote(query))
     if match is None:
         raise ServiceError("AccessDeniedException", "The request is not signed")
     return match[1], match[2], match[3]

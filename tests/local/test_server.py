@@ -191,6 +191,31 @@ def test_errors_are_json_whatever_is_asked(server: LocalHealthOmicsServer) -> No
         assert set(content) == {"message"}
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/runCache", 403),
+        ("/runCache/1", 403),
+        ("/runBatch/1?x=y", 403),
+        ("/local-healthomics", 404),
+        ("/local-healthomics/", 404),
+    ],
+)
+def test_what_cannot_be_of_s3_is_answered_in_json(server: LocalHealthOmicsServer, path: str, expected: int) -> None:
+    status, content = send(server, "GET", path)
+
+    assert (status, set(content)) == (expected, {"message"})
+
+
+def test_a_request_can_be_signed_in_its_query(server: LocalHealthOmicsServer) -> None:
+    created = client(server).create_run_cache(cacheS3Location="s3://caches")
+    signed = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=x%2F20261120%2Fus-east-1%2Fomics%2Faws4_request"
+
+    status, content = send(server, "GET", f"/runCache?{signed}&maxResults=5")
+
+    assert (status, [item["id"] for item in content["items"]]) == (200, [created["id"]])
+
+
 @needs_batches
 def test_many_threads_are_served(server: LocalHealthOmicsServer) -> None:
     omics = client(server, max_pool_connections=16)
