@@ -174,7 +174,8 @@ class LocalHealthOmics:
             return  # another request does, or the callback itself asks
         try:
             with self._lock:
-                held_back = [(batch, *run) for batch in region.every_batch() for run in batch.unreported.items()]
+                batches = [*region.removed_batches.values(), *region.batches.values()]
+                held_back = [(batch, *run) for batch in batches for run in batch.unreported.items()]
             for batch, index, run in held_back:
                 if self.on_run_completed is not None:
                     self.on_run_completed(run)
