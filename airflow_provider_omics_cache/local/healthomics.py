@@ -179,7 +179,8 @@ class LocalHealthOmics:
             for batch, index, run in held_back:
                 if self.on_run_completed is not None:
                     self.on_run_completed(run)
-                del batch.unreported[index]
+                with self._lock:
+                    del batch.unreported[index]
         except Exception as error:
             log.exception("on_run_completed failed")
             raise ServiceError("CallbackFailed", f"on_run_completed failed: {error!r}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from airflow_provider_omics_cache._compat import conf
 from airflow_provider_omics_cache.batch_start import OWN_TAGS
 from airflow_provider_omics_cache.exceptions import OmicsError, OmicsParameterError
 from airflow_provider_omics_cache.hooks.client import s3_client
+from airflow_provider_omics_cache.hooks.errors import bucket_and_key, check_bucket_name
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error, check_id, check_tags
 from airflow_provider_omics_cache.idempotency import BatchIdentity, digest, request_digest
 from airflow_provider_omics_cache.run_settings import (
@@ -33,8 +33,6 @@ from airflow_provider_omics_cache.run_settings import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-_S3_PREFIX = re.compile(r"s3://(?P<bucket>[^/]+)(?:/(?P<key>.*))?", re.DOTALL)
-_BUCKET = re.compile("[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _IDS = ("workflowId", "cacheId", "runGroupId")
 _SPOOLED_BYTES = 1024**2
 #: Seconds to wait, one after the other, while another try uploads the same settings.
@@ -242,7 +240,7 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
         """Check everything about the settings, without writing anything but the temporary file."""
         prefix = self.settings_s3_prefix or None
         if prefix is not None:
-            _check_bucket_name("settings_s3_prefix", prefix)
+            check_bucket_name("settings_s3_prefix", prefix)
         if isinstance(self.run_settings, str) and self.run_settings.startswith("s3://"):
             return self._settings_of_uri(self.run_settings)
         found = check_run_settings(
@@ -288,8 +286,8 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
         return _Settings(digest=found.digest, count=found.count, s3_uri=s3_uri, prepare=upload)
 
     def _settings_of_uri(self, uri: str) -> _Settings:
-        _check_bucket_name("run_settings", uri)
-        if not _bucket_and_key(uri)[1]:
+        check_bucket_name("run_settings", uri)
+        if not bucket_and_key(uri)[1]:
             raise OmicsParameterError("run_settings", "has to be the s3:// URI of an object", uri)
         self._check_s3_extra_args()
         etag = None
@@ -308,7 +306,7 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
 
     def _upload(self, file: IO[bytes], s3_uri: str, size: int, extra_args: Mapping[str, Any]) -> None:
         """Upload the settings unless they are there; the name is their SHA-256."""
-        bucket, key = _bucket_and_key(s3_uri)
+        bucket, key = bucket_and_key(s3_uri)
         for delay in (*_UPLOAD_CONFLICT_DELAYS, None):
             file.seek(0)
             try:
@@ -362,7 +360,7 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
             )
 
     def _head_object(self, s3_uri: str, extra_args: Mapping[str, Any]) -> dict[str, Any]:
-        bucket, key = _bucket_and_key(s3_uri)
+        bucket, key = bucket_and_key(s3_uri)
         members = self._members_of("HeadObject")
         known = {name: value for name, value in extra_args.items() if name in members}
         found: dict[str, Any] = self._s3.head_object(Bucket=bucket, Key=key, **known)
@@ -380,28 +378,13 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
         return s3_client(**({"aws_conn_id": self.s3_conn_id} if self.s3_conn_id else self._hook_parameters))
 
 
-def _bucket_and_key(uri: str) -> tuple[str, str]:
-    found = _S3_PREFIX.fullmatch(uri)
-    return (found["bucket"], found["key"] or "") if found else ("", "")
-
-
 def _bucket_owner(settings_s3_prefix: str, default_run_setting: Mapping[str, Any]) -> dict[str, str]:
     """Tell S3 who has to own the bucket of the settings, where it is the one of the runs' output."""
     owner = default_run_setting.get("outputBucketOwnerId")
-    output_bucket, _ = _bucket_and_key(default_run_setting.get("outputUri") or "")
-    if owner and output_bucket == _bucket_and_key(settings_s3_prefix)[0]:
+    output_bucket, _ = bucket_and_key(default_run_setting.get("outputUri") or "")
+    if owner and output_bucket == bucket_and_key(settings_s3_prefix)[0]:
         return {"ExpectedBucketOwner": owner}
     return {}
-
-
-def _check_bucket_name(parameter: str, uri: Any) -> None:
-    found = _S3_PREFIX.fullmatch(uri) if isinstance(uri, str) else None
-    if not found:
-        raise OmicsParameterError(parameter, "has to be an s3:// URI with a bucket", uri)
-    if not _BUCKET.fullmatch(found["bucket"]):
-        raise OmicsParameterError(
-            parameter, "has to name a bucket: 3 to 63 lower case letters, digits, dots and hyphens", uri
-        )
 
 
 def _unknown_rule(shape: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import re
 import tempfile
 import time
 from abc import abstractmethod
@@ -15,10 +14,10 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.amazon.aws.sensors.base_aws import AwsBaseSensor
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import S3Transfer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_provider_omics_cache import allowance, submission, waiting
@@ -46,6 +45,8 @@ from airflow_provider_omics_cache.exceptions import (
     TooManyFailedSubmissionsError,
     TriggerEventError,
 )
+from airflow_provider_omics_cache.hooks.client import s3_client
+from airflow_provider_omics_cache.hooks.errors import bucket_and_key, check_bucket_name
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error, check_id
 from airflow_provider_omics_cache.states import DELETED_BATCH_STATES, BatchStatus
 from airflow_provider_omics_cache.submission import Submissions
@@ -63,8 +64,6 @@ EXECUTION_TIMEOUT_MARGIN = 60
 
 #: A dict with more entries than this belongs in S3.
 LARGE_MAPPING = 10_000
-
-_S3_OBJECT = re.compile(r"s3://[^/]+/.+")
 
 
 class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
@@ -358,8 +357,16 @@ class BatchSubmissionSensor(BatchSensor):
         super().check_parameters()
         self._expected_runs()
         self._allowance()
-        if self.mapping_s3_uri is not None and not _S3_OBJECT.fullmatch(str(self.mapping_s3_uri)):
-            raise OmicsParameterError("mapping_s3_uri", "must be s3://bucket/key", self.mapping_s3_uri)
+        if self.mapping_s3_uri is not None:
+            check_bucket_name("mapping_s3_uri", self.mapping_s3_uri)
+            if not bucket_and_key(self.mapping_s3_uri)[1]:
+                raise OmicsParameterError("mapping_s3_uri", "must be s3://bucket/key", self.mapping_s3_uri)
+        if self.s3_extra_args is not None:
+            if not isinstance(self.s3_extra_args, dict):
+                raise OmicsParameterError("s3_extra_args", "must be a dict", type(self.s3_extra_args).__name__)
+            unknown = sorted(self.s3_extra_args.keys() - set(S3Transfer.ALLOWED_UPLOAD_ARGS))
+            if unknown:
+                raise OmicsParameterError("s3_extra_args", "must hold only options of boto3's uploads", unknown)
 
     def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
         """List the runs, push the XComs, and give the verdict."""
@@ -475,7 +482,7 @@ class BatchSubmissionSensor(BatchSensor):
                 "arn": batch.arn,
                 "uuid": batch.uuid,
                 "status": batch.status,
-                "total_runs": batch.total_runs if batch.total_runs is not None else submissions.rows,
+                "total_runs": max(batch.total_runs or 0, len(submissions.run_ids) + submissions.failed_count),
                 "submitted": len(submissions.run_ids),
                 "failed": submissions.failed_count,
             },
@@ -498,17 +505,21 @@ class BatchSubmissionSensor(BatchSensor):
 
     def _upload(self, file: IO[bytes], uri: str) -> None:
         file.seek(0)
-        bucket, key = S3Hook.parse_s3_url(uri)
-        s3 = S3Hook(
-            aws_conn_id=self.s3_conn_id or self.aws_conn_id,
-            region_name=self.region_name,
-            verify=self.verify,
-            extra_args=self.s3_extra_args,
-        )
+        bucket, key = bucket_and_key(uri)
+        s3 = s3_client(**({"aws_conn_id": self.s3_conn_id} if self.s3_conn_id else self._hook_parameters))
         try:
-            s3.load_file_obj(file, key, bucket, replace=True)
+            s3.upload_fileobj(file, bucket, key, ExtraArgs=self.s3_extra_args)
         except (BotoCoreError, Boto3Error, ClientError) as error:
-            raise api_error(error, "PutObject", self.region_name) from error
+            failure = api_error(error, "PutObject", s3.meta.region_name, s3.meta.endpoint_url)
+            raise OmicsApiError(
+                f"mapping_s3_uri must be writable; got {uri!r}: {failure}",
+                code=failure.code,
+                http_status=failure.http_status,
+                operation=failure.operation,
+                request_id=failure.request_id,
+                reason=failure.reason,
+                batch_id=self.batch_id,
+            ) from error
         self.log.info("the listing of batch %s is in %s", self.batch_id, uri)
 
     def _expected_runs(self) -> int | None:

@@ -217,7 +217,7 @@ def test_a_mapping_for_a_missing_bucket_is_an_error_that_a_retry_may_mend(
     service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
 ) -> None:
     batch_id = start_batch(client)
-    with pytest.raises(OmicsApiError, match="NoSuchBucket") as caught:
+    with pytest.raises(OmicsApiError, match=r"must be writable; got 's3://nowhere.*NoSuchBucket") as caught:
         wait("poke", batch_id, mapping_s3_uri="s3://nowhere/map.jsonl")
     assert not isinstance(caught.value, AirflowFailException)
     assert "return_value" not in task_context["ti"].xcoms
@@ -984,6 +984,7 @@ def test_a_resumed_task_asks_get_batch_no_more(service: Any, client: Any, task_c
         ({"max_failed_submissions": 0.5}, "max_failed_submissions"),
         ({"mapping_s3_uri": "results/map.jsonl"}, "mapping_s3_uri"),
         ({"mapping_s3_uri": "s3://bucket"}, "mapping_s3_uri"),
+        ({"mapping_s3_uri": "s3://BUCKET/map.jsonl"}, "mapping_s3_uri"),
     ],
 )
 @pytest.mark.parametrize("deferrable", [False, True])
@@ -995,7 +996,17 @@ def test_bad_parameters_name_parameter_rule_and_value(
         sensor.execute(task_context)
     assert caught.value.parameter == parameter
     assert repr(arguments[parameter]) in str(caught.value)
-    assert "must be" in str(caught.value) or "has to be" in str(caught.value)
+    assert caught.value.rule.startswith(("must be", "has to be", "has to name"))
+    assert not service.calls
+
+
+@pytest.mark.parametrize("extra_args", [{"Bogus": 1}, "ACL=private"])
+def test_upload_options_are_checked_before_the_wait(extra_args: Any, service: Any, task_context: Any) -> None:
+    sensor = BatchSubmissionSensor(
+        task_id="wait", batch_id="42", mapping_s3_uri="s3://results/map.jsonl", s3_extra_args=extra_args
+    )
+    with pytest.raises(OmicsParameterError, match="s3_extra_args must"):
+        sensor.execute(task_context)
     assert not service.calls
 
 
