@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
+
+from airflow_provider_omics_cache.get_provider_info import get_provider_info
+from tests.conftest import needs_batches
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -16,6 +25,34 @@ INCLUDES = [
     for page in sorted(DOCS.rglob("*.rst"))
     for number, found in enumerate(INCLUDE.finditer(page.read_text()), start=1)
 ]
+
+
+def is_base(found: type) -> bool:
+    """Tell whether the package itself builds on a class."""
+    package = found.__module__.partition(".")[0]
+    return any(subclass.__module__.startswith(f"{package}.") for subclass in found.__subclasses__())
+
+
+def public_classes() -> Iterator[Any]:
+    """Give each operator and sensor, bases left out, with its page."""
+    for kind in ("operators", "sensors"):
+        for path in get_provider_info()[kind][0]["python-modules"]:
+            for name, found in vars(importlib.import_module(path)).items():
+                match = re.fullmatch(r"(?P<stem>[A-Z]\w+)(Operator|Sensor)", name)
+                if match and found.__module__ == path and not is_base(found):
+                    stem = re.sub(r"(?<!^)(?=[A-Z])", "_", match["stem"]).lower()
+                    yield pytest.param(found, DOCS / kind / f"{stem}.rst", id=name)
+
+
+CLASSES = list(public_classes())
+SECTIONS = ["Parameters", "XCom", "Failures", "IAM"]
+
+
+def policy_actions(page: Path) -> set[str]:
+    """Return the actions that the one IAM policy of a page allows."""
+    (policy,) = re.findall(r"^\.\. code-block:: json\n\n((?:(?:   .*)?\n)+)", page.read_text(), re.MULTILINE)
+    listed = [statement["Action"] for statement in json.loads(policy)["Statement"]]
+    return {action for one in listed for action in ([one] if isinstance(one, str) else one)}
 
 
 @pytest.mark.parametrize(("page", "path", "options"), INCLUDES)
@@ -51,3 +88,32 @@ def test_every_page_is_reachable_from_the_index() -> None:
         page.relative_to(DOCS).with_suffix("").as_posix() for suffix in ("*.rst", "*.md") for page in DOCS.rglob(suffix)
     }
     assert pages - {"index"} == listed
+
+
+@pytest.mark.parametrize(("found", "page"), CLASSES)
+def test_every_operator_and_sensor_has_its_page(found: type, page: Path) -> None:
+    text = page.read_text()
+    assert text.splitlines()[0] == found.__name__
+    assert f".. autoclass:: {found.__module__}.{found.__name__}\n" in text
+    assert re.findall(r"^(\w+)\n-+$", text, re.MULTILINE)[-len(SECTIONS) :] == SECTIONS
+    assert ".. literalinclude:: ../../example_dags/" in text
+    assert policy_actions(page)
+
+
+@pytest.mark.parametrize(("found", "page"), CLASSES)
+def test_every_parameter_is_described(found: type, page: Path) -> None:
+    parameters = set(inspect.signature(found.__init__).parameters) - {"self", "kwargs"}
+    described = set(re.findall(r":param (\w+):", found.__doc__ or ""))
+    assert parameters <= described
+
+
+def test_the_whole_policy_is_what_the_pages_ask_for() -> None:
+    wanted = {action for case in CLASSES for action in policy_actions(case.values[1])}
+    assert policy_actions(DOCS / "iam.rst") == wanted
+
+
+@needs_batches
+def test_policies_name_actions_that_exist() -> None:
+    operations = set(boto3.client("omics", region_name="us-east-1").meta.service_model.operation_names)
+    named = {action.partition(":")[2] for action in policy_actions(DOCS / "iam.rst") if action.startswith("omics:")}
+    assert named <= operations
