@@ -47,6 +47,12 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_omics_cache.triggers.run_batch"],
             }
         ],
+        "extra-links": [
+            "airflow_provider_omics_cache.links.omics.OmicsRunLink",
+            "airflow_provider_omics_cache.links.omics.OmicsBatchLink",
+            "airflow_provider_omics_cache.links.omics.OmicsRunCacheS3Link",
+            "airflow_provider_omics_cache.links.omics.OmicsLogGroupLink",
+        ],
         "config": {
             "omics_cache": {
                 "description": "Settings of the AWS HealthOmics provider.",

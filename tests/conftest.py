@@ -41,13 +41,18 @@ class RecordedTaskInstance:
         self.start_date = datetime.now(UTC)
         self.first_reschedule_date: datetime | None = None
         self.xcoms: dict[str, Any] = {}
+        self.links: dict[str, Any] = {}
         self.pushed: list[str] = []
         if AIRFLOW_3:
             self.get_first_reschedule_date = lambda context: self.first_reschedule_date
 
     def xcom_push(self, key: str, value: Any) -> None:
+        stored = json.loads(json.dumps(value, allow_nan=False))
+        if key.startswith("_"):
+            self.links[key] = stored
+            return
         self.pushed.append(key)
-        self.xcoms[key] = json.loads(json.dumps(value, allow_nan=False))
+        self.xcoms[key] = stored
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,6 +10,7 @@ import airflow
 import jsonschema
 import pytest
 from airflow.configuration import conf
+from airflow.providers.amazon.aws.links.base_aws import BaseAwsLink
 from airflow.providers_manager import ProvidersManager
 from packaging.utils import canonicalize_name
 
@@ -66,6 +67,18 @@ def test_every_module_that_users_import_from_is_listed() -> None:
     # The other modules of hooks/ are the parts that this one is made of.
     there.add("airflow_provider_omics_cache.hooks.omics")
     assert set(listed_modules()) == there
+
+
+def test_every_link_of_an_operator_is_listed_and_exists() -> None:
+    """Airflow 2 shows the links of listed classes only."""
+    listed = set(get_provider_info()["extra-links"])
+    for path in listed:
+        module, _, name = path.rpartition(".")
+        assert issubclass(getattr(importlib.import_module(module), name), BaseAwsLink)
+    modules = [importlib.import_module(module) for module in listed_modules()]
+    classes = [thing for module in modules for thing in vars(module).values() if isinstance(thing, type)]
+    links = [link for each in classes for link in getattr(each, "operator_extra_links", ()) or ()]
+    assert {f"{type(link).__module__}.{type(link).__name__}" for link in links} <= listed
 
 
 def test_integrations_are_declared() -> None:
