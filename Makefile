@@ -16,7 +16,7 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: venv venv-minimum venv-awscli
+.PHONY: venv venv-minimum venv-awscli venv-screenshots
 venv: ## Make .venv: the newest Airflow and this package, editable (PYTHON=python3.12 chooses the Python)
 	@.ci/venv .venv requirements/airflow-3.3.txt "$(PYTHON)" "3.11 3.12 3.13" --package
 
@@ -26,9 +26,18 @@ venv-minimum:
 venv-awscli:
 	@.ci/venv .venv-awscli requirements/awscli.txt "$(PYTHON)" "3.11 3.12 3.13"
 
-.PHONY: demo
+venv-screenshots:
+	@.ci/venv .venv-screenshots requirements/screenshots.txt "$(PYTHON)" "3.11 3.12 3.13"
+
+.PHONY: demo demo-ui screenshots
 demo: venv ## Run the quickstart DAG on a real Airflow against the local HealthOmics
 	@.venv/bin/python .ci/demo.py
+
+demo-ui: venv ## Leave Airflow's UI and the local HealthOmics up with the example DAGs, until Ctrl-C
+	@.venv/bin/python .ci/demo_ui.py
+
+screenshots: venv venv-screenshots ## Take the pictures of README.md and docs/ (needs Chromium; CHROMIUM=/usr/bin/chromium)
+	@.venv-screenshots/bin/python .ci/screenshots.py
 
 .PHONY: test test-minimum test-all
 test: venv venv-awscli ## Run all tests on the newest Airflow (PYTEST_ARGS="-k sensor" chooses)
@@ -59,7 +68,9 @@ locks: ## Compile requirements/ anew (needs uv)
 		-c <(echo apache-airflow==3.3.2) -o requirements/airflow-3.3.txt
 	$(UV) pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade -q \
 		<(echo awscli==1.46.2) -o requirements/awscli.txt
+	$(UV) pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade -q \
+		<(echo playwright; echo pillow) -o requirements/screenshots.txt
 
 .PHONY: clean
 clean: ## Remove environments and everything built
-	rm -rf .venv .venv-minimum .venv-awscli build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-minimum .venv-awscli .venv-screenshots build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

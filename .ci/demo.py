@@ -5,18 +5,15 @@ Airflow's own home is a temporary directory; whatever is started is stopped, and
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from airflow_processes import ROOT, airflow_command, airflow_environment, stop_when_told
+from demo_service import demo_service
+
 DAG_ID = "omics_quickstart"
 LAST_TASK = "print_runs"
 LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\dT\S+ \[\w+ *\] (?P<message>.*?) +\[(?P<logger>[\w.]+)\]")
@@ -25,22 +22,16 @@ TASK_LINE = re.compile(r"\[DAG TEST\] starting task_id=(?P<task>\w+)")
 
 def main() -> int:
     """Run the demo and return its exit code."""
-    # Being stopped is an exception, so that what was started is stopped too.
-    for sign in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(sign, lambda number, _: sys.exit(128 + number))
-    with tempfile.TemporaryDirectory(prefix="omics-demo-") as home, local_healthomics() as (url, connection):
-        print(f"The local HealthOmics answers at {url}", flush=True)
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AWS_"))},
-            "AIRFLOW_HOME": home,
-            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW_CONN_AWS_DEFAULT": connection,
-            "NO_COLOR": "1",
-            "NO_PROXY": "localhost,127.0.0.1",
-            "no_proxy": "localhost,127.0.0.1",
-            "PYTHONUNBUFFERED": "1",
-        }
+    stop_when_told()
+    with tempfile.TemporaryDirectory(prefix="omics-demo-") as home, demo_service() as service:
+        print(f"The local HealthOmics answers at {service.url}", flush=True)
+        environment = airflow_environment(
+            Path(home),
+            ROOT / "example_dags",
+            AIRFLOW_CONN_AWS_DEFAULT=service.airflow_connection,
+            NO_COLOR="1",
+            PYTHONUNBUFFERED="1",
+        )
         print("Airflow makes its database", flush=True)
         log, exit_code = run_airflow("db", "migrate", environment=environment)
         if exit_code == 0:
@@ -56,25 +47,13 @@ def main() -> int:
     return 0
 
 
-@contextmanager
-def local_healthomics() -> Iterator[tuple[str, str]]:
-    """Start the local HealthOmics in a process of its own; give its URL and an Airflow connection to it."""
-    command = [sys.executable, "-m", "airflow_provider_omics_cache.local", "--bucket", "omics-quickstart"]
-    with running(command, stderr=None) as process:
-        assert process.stdout is not None
-        first, second = process.stdout.readline(), process.stdout.readline()
-        if not second:
-            sys.exit("The local HealthOmics did not start.")
-        (assignment,) = shlex.split(second.removeprefix("export "))
-        yield first.split()[-1], assignment.partition("=")[2]
-
-
 def run_airflow(*arguments: str, environment: dict[str, str]) -> tuple[list[str], int]:
     """Run an airflow command, telling what the provider's tasks do; return its output and its exit code."""
     log = []
-    with running([sys.executable, "-m", "airflow", *arguments], env=environment) as process:
+    with airflow_command(*arguments, environment=environment, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        for line in process.stdout:
+        for raw in process.stdout:
+            line = raw.decode(errors="replace")
             log.append(line)
             task, entry = TASK_LINE.search(line), LOG_LINE.match(line)
             if task:
@@ -82,32 +61,6 @@ def run_airflow(*arguments: str, environment: dict[str, str]) -> tuple[list[str]
             elif entry and "airflow_provider_omics_cache" in entry["logger"]:
                 print(f"    {entry['message']}", flush=True)
         return log, process.wait()
-
-
-@contextmanager
-def running(
-    command: list[str], env: dict[str, str] | None = None, stderr: int | None = subprocess.STDOUT
-) -> Iterator[subprocess.Popen[str]]:
-    """Run a command in a process group of its own, and stop the whole group at the end."""
-    process = subprocess.Popen(
-        command,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, sign)
-                process.wait(10)
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                continue
 
 
 def printed_by_last_task(log: list[str]) -> list[str]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import boto3
 import pytest
+from airflow_processes import AirflowProcesses
 from quickstart import SAMPLES
 
 from airflow_provider_omics_cache.local import LocalHealthOmicsServer
 from tests.conftest import needs_aiobotocore, needs_batches
-from tests.system.airflow_processes import AirflowProcesses
 
 pytestmark = [pytest.mark.system, needs_batches, needs_aiobotocore]
 

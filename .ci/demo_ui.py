@@ -1,0 +1,69 @@
+"""``make demo-ui``: leave Airflow's UI and the local HealthOmics up, with every example DAG, until Ctrl-C.
+
+Airflow's own home is a temporary directory; whatever is started is stopped, and nothing stays behind.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from airflow_processes import ROOT, AirflowProcesses, free_port, stop_when_told
+from demo_service import demo_service
+
+from airflow_provider_omics_cache.local import LocalHealthOmicsServer
+
+EXAMPLE_DAGS = ROOT / "example_dags"
+AIRFLOW_PORT = 8080
+SERVICE_PORT = 8765
+
+
+@contextmanager
+def demo_ui() -> Iterator[tuple[AirflowProcesses, LocalHealthOmicsServer]]:
+    """Run Airflow with the example DAGs on the local HealthOmics while the context lasts."""
+    with (
+        tempfile.TemporaryDirectory(prefix="omics-demo-ui-", ignore_cleanup_errors=True) as home,
+        demo_service(free_port(SERVICE_PORT)) as service,
+    ):
+        environment = {
+            "AIRFLOW_CONN_AWS_DEFAULT": service.airflow_connection,
+            "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
+        }
+        airflow = AirflowProcesses(Path(home), EXAMPLE_DAGS, environment, port=free_port(AIRFLOW_PORT))
+        with airflow:
+            yield airflow, service
+
+
+def main() -> int:
+    """Show the demo until the process is told to stop."""
+    stop_when_told()
+    print("Airflow starts; this takes half a minute.", flush=True)
+    with demo_ui() as (airflow, service):
+        aws = (
+            f"AWS_ENDPOINT_URL={service.url} AWS_DISABLE_HOST_PREFIX_INJECTION=true AWS_REGION={service.region_name} "
+            "AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test"
+        )
+        print(
+            f"""
+Airflow's UI:           {airflow.url} (no login needed)
+the local HealthOmics:  {service.url}
+Airflow's log:          {airflow.log}
+
+Trigger a DAG in the UI; omics_quickstart is a good first one. What the service holds, any AWS client can tell:
+
+  {aws} aws omics list-batch
+
+Ctrl-C stops everything.
+""",
+            flush=True,
+        )
+        airflow.wait_for_end()
+    print("Airflow has ended by itself.", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
