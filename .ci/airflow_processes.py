@@ -24,9 +24,16 @@ COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
 def stop_when_told() -> None:
-    """Let signals that stop the process raise SystemExit, so that what was started is stopped too."""
-    for sign in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(sign, lambda number, _: sys.exit(128 + number))
+    """Let a signal that stops the process raise SystemExit, once, so that what was started is stopped too."""
+    signals = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+    def stop(number: int, _: object) -> None:
+        for sign in signals:
+            signal.signal(sign, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for sign in signals:
+        signal.signal(sign, stop)
 
 
 def free_port(wanted: int = 0) -> int:

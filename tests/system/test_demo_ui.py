@@ -1,0 +1,66 @@
+"""``make demo-ui``: everything is up, and nothing is left after Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from demo_ui_process import DemoUi, running_demo_ui
+
+from tests.conftest import needs_aiobotocore, needs_batches
+
+pytestmark = [
+    pytest.mark.system,
+    needs_batches,
+    needs_aiobotocore,
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="there is no /proc to find processes in"),
+]
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "example_dags").glob("*.py"))
+
+
+def processes_of(home: str) -> list[str]:
+    """Return the command lines of all processes that have this AIRFLOW_HOME."""
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"AIRFLOW_HOME={home}".encode() in (directory / "environ").read_bytes().split(b"\0"):
+                found.append((directory / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue  # it has ended, or is another user's
+    return found
+
+
+def airflow_home(demo: DemoUi) -> str:
+    (line,) = [line for line in demo.output.read_text().splitlines() if line.startswith("Airflow's log:")]
+    return str(Path(line.split()[-1]).parent)
+
+
+def test_is_up_with_every_example_until_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "production")
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "of-the-user"))
+    with running_demo_ui(sys.executable, tmp_path / "output") as demo:
+        home = airflow_home(demo)
+        wanted = {path.stem for path in EXAMPLES}
+        demo.airflow.wait(lambda: files_of_dags(demo) >= wanted, f"the DAGs of {sorted(wanted)}", timeout=120)
+        assert demo.airflow.call("GET", "/api/v2/importErrors")["import_errors"] == []
+        assert urllib.request.urlopen(demo.airflow.url, timeout=10).status == 200
+        assert urllib.request.urlopen(f"{demo.service_url}/local-healthomics/clock", timeout=10).status == 200
+        assert len(processes_of(home)) > 4
+
+        demo.process.send_signal(signal.SIGINT)
+        assert demo.process.wait(60) == 128 + signal.SIGINT
+    assert processes_of(home) == []
+    assert not Path(home).exists()
+    assert not (tmp_path / "of-the-user").exists()
+    for url in (demo.airflow.url, demo.service_url):
+        with pytest.raises(urllib.error.URLError):
+            urllib.request.urlopen(url, timeout=10)
+
+
+def files_of_dags(demo: DemoUi) -> set[str]:
+    return {Path(dag["fileloc"]).stem for dag in demo.airflow.call("GET", "/api/v2/dags")["dags"]}
