@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 try:
     from airflow.providers.common.compat.sdk import (
@@ -41,6 +41,7 @@ __all__ = [
     "PokeReturnValue",
     "conf",
     "first_reschedule_date",
+    "object_storage_path",
 ]
 
 
@@ -54,3 +55,12 @@ def first_reschedule_date(context: Context) -> datetime | None:
     first_try = (ti.max_tries or 0) - (ti.task.retries or 0) + 1
     started: datetime | None = _orig_start_date(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, first_try)
     return started
+
+
+def object_storage_path(path: str, *, conn_id: str | None) -> Any:
+    """Make Airflow's ObjectStoragePath, which reads a file wherever it is."""
+    try:
+        from airflow.sdk import ObjectStoragePath
+    except ImportError:  # Airflow 2
+        from airflow.io.path import ObjectStoragePath  # type: ignore[no-redef]
+    return ObjectStoragePath(path, conn_id=conn_id)

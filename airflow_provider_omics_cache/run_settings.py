@@ -36,7 +36,7 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=T
 @dataclass
 class _BrokenRule:
     count: int = 0
-    offenders: list[tuple[int | None, Any]] = field(default_factory=list)
+    offenders: list[tuple[Any, Any]] = field(default_factory=list)
 
 
 class BrokenRules:
@@ -45,6 +45,9 @@ class BrokenRules:
     :param parameter: name of the parameter.
     """
 
+    #: What the entries of the parameter are called.
+    entries = "settings"
+
     def __init__(self, parameter: str) -> None:
         self._parameter = parameter
         self._rules: dict[tuple[str, str], _BrokenRule] = {}
@@ -52,7 +55,7 @@ class BrokenRules:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
-    def add(self, rule: str, value: Any, *, member: str = "", index: int | None = None) -> None:
+    def add(self, rule: str, value: Any, *, member: str = "", index: Any = None) -> None:
         """Note an offender.
 
         :param rule: what the value has to be.
@@ -73,17 +76,22 @@ class BrokenRules:
         for (other_member, rule), broken in self._rules.items():
             text = rule if other_member == member else f"{other_member} {rule}".lstrip()
             if broken.count > 1:
-                shown = ", ".join(f"[{index}] {value!r}" for index, value in broken.offenders)
+                shown = ", ".join(f"{self.place(index)} {value!r}" for index, value in broken.offenders)
                 which = f"the first {len(broken.offenders)}: " if broken.count > len(broken.offenders) else ""
-                text += f" ({broken.count:,} settings break this rule; {which}{shown})"
+                text += f" ({broken.count:,} {self.entries} break this rule; {which}{shown})"
             elif broken is not first:
                 index_shown, value_shown = broken.offenders[0]
-                text += f" (got {value_shown!r}{'' if index_shown is None else f' at [{index_shown}]'})"
+                text += f" (got {value_shown!r}{'' if index_shown is None else f' at {self.place(index_shown)}'})"
             rules.append(text)
-        return self._path(member, index), "; also ".join(rules), value
+        return self.path(member, index), "; also ".join(rules), value
 
-    def _path(self, member: str, index: int | None) -> str:
-        path = self._parameter if index is None else f"{self._parameter}[{index}]"
+    def place(self, index: Any) -> str:
+        """Name an entry of the parameter."""
+        return f"[{index}]"
+
+    def path(self, member: str, index: Any) -> str:
+        """Name a member of an entry, or of the parameter itself."""
+        path = self._parameter if index is None else f"{self._parameter}{self.place(index)}"
         return f"{path}.{member}" if member else path
 
 

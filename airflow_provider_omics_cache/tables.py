@@ -1,0 +1,246 @@
+"""Reading rows: out of a CSV, TSV, JSON or JSON Lines file, wherever it is, or out of any iterable of dicts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from airflow_provider_omics_cache._compat import object_storage_path
+from airflow_provider_omics_cache.exceptions import OmicsParameterError
+from airflow_provider_omics_cache.run_settings import BrokenRules
+
+_SHOWN_CHARACTERS = 100
+
+
+class Place(NamedTuple):
+    """Where a row stands.
+
+    :param row: number of the row, from 1; a header is none.
+    :param line: line of the file that the row begins on, None where there are no lines.
+    """
+
+    row: int
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return f"row {self.row}" if self.line is None else f"row {self.row} (line {self.line})"
+
+
+Row = tuple[Place, Mapping[str, Any]]
+
+
+class BrokenRows(BrokenRules):
+    """What is wrong with a table: for each rule the first rows, and how many there are."""
+
+    entries = "rows"
+
+    def place(self, index: Any) -> str:
+        """Name a row."""
+        return str(index)
+
+    def path(self, member: str, index: Any) -> str:
+        """Name a column of a row, or the table itself."""
+        return ", ".join(str(part) for part in (self._parameter, index, member) if part)
+
+    def raise_if_any(self) -> None:
+        """Raise what has been noted.
+
+        :raises OmicsParameterError: anything has.
+        """
+        if self:
+            raise OmicsParameterError(*self.summary())
+
+
+def read_table(table: Any, *, conn_id: str | None = None) -> list[dict[str, Any]]:
+    """Read the rows of a file, for example the listing that ``mapping_s3_uri`` or ``runs_s3_uri`` of a sensor names.
+
+    ``s3://`` is read with the amazon provider's S3Hook, anything else with Airflow's ObjectStoragePath, which needs
+    the package of the URI's filesystem.
+
+    :param table: path or URI (str, pathlib or ObjectStoragePath) of a ``.csv`` or ``.tsv`` file with a header, of a
+        ``.json`` array of objects, or of a ``.jsonl`` or ``.ndjson`` file with one object a line; in UTF-8.
+    :param conn_id: Airflow connection to read it with. Default: the one in the URI (``s3://conn_id@bucket/key``), else
+        for S3 ``aws_default``.
+    :return: the rows; what a CSV file holds is text without the spaces around it.
+    :raises OmicsParameterError: it cannot be read, naming the line or the row.
+    :raises OmicsApiError: S3 refuses it.
+    """
+    return [dict(row) for _, row in read_rows("table", table, conn_id=conn_id)]
+
+
+def read_rows(
+    parameter: str, table: Any, *, conn_id: str | None = None, least: int = 1, most: int | None = None
+) -> list[Row]:
+    """Read the rows of a file, or take those of an iterable, with their places.
+
+    :param parameter: name of the parameter, for errors.
+    :param table: as for :func:`read_table`, or an iterable of dicts.
+    :param conn_id: as for :func:`read_table`.
+    :param least: how many rows there have to be, 0 or 1.
+    :param most: how many rows there may be. Default: any number.
+    :raises OmicsParameterError: naming the parameter, the row and the rule.
+    :raises OmicsApiError: S3 refuses it.
+    """
+    broken = BrokenRows(parameter)
+    if isinstance(table, str) or hasattr(table, "read_bytes"):
+        found = _parse(parameter, str(table), _read(parameter, table, conn_id), broken)
+    elif isinstance(table, (bytes, Mapping)) or not isinstance(table, Iterable):
+        raise OmicsParameterError(
+            parameter, "must be an iterable of dicts, or the path or URI of a file", type(table).__name__
+        )
+    else:
+        found = _objects(((Place(number), row) for number, row in enumerate(table, 1)), broken)
+    rows = []
+    for row in found:
+        rows.append(row)
+        if most is not None and len(rows) > most:
+            raise OmicsParameterError(parameter, f"can have at most {most:,} rows", "more")
+    broken.raise_if_any()
+    if len(rows) < least:
+        raise OmicsParameterError(parameter, "must have at least one row", table if isinstance(table, str) else "none")
+    return rows
+
+
+def shown(value: Any) -> Any:
+    """Shorten what an error shows of a cell."""
+    text = value if isinstance(value, str) else repr(value)
+    if len(text) > _SHOWN_CHARACTERS:
+        return f"{text[:_SHOWN_CHARACTERS]}... ({len(text):,} characters)"
+    return value
+
+
+def _read(parameter: str, table: Any, conn_id: str | None) -> bytes:
+    uri = str(table)
+    _check_suffix(parameter, uri)
+    if uri.startswith("s3://"):
+        return _read_s3(parameter, uri, conn_id)
+    try:
+        path = object_storage_path(table, conn_id=conn_id) if isinstance(table, str) else table
+        data: bytes = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise OmicsParameterError(parameter, f"must be a file that can be read ({error})", uri) from error
+    except (ImportError, ValueError) as error:
+        raise OmicsParameterError(parameter, f"must be of a filesystem that is installed ({error})", uri) from error
+    return data
+
+
+def _read_s3(parameter: str, uri: str, conn_id: str | None) -> bytes:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from airflow_provider_omics_cache.hooks.errors import api_error
+    from airflow_provider_omics_cache.hooks.s3 import bucket_and_key, check_object_uri, s3_client
+
+    bucket, key = bucket_and_key(uri)
+    own_conn_id, _, bucket = bucket.rpartition("@")
+    uri = f"s3://{bucket}/{key}"
+    check_object_uri(parameter, uri)
+    conn_id = conn_id or own_conn_id
+    s3 = s3_client(**({"aws_conn_id": conn_id} if conn_id else {}))
+    try:
+        data: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    except (BotoCoreError, ClientError) as error:
+        failure = api_error(error, "GetObject", s3.meta.region_name, s3.meta.endpoint_url)
+        if failure.http_status == 404:
+            raise OmicsParameterError(parameter, f"must exist in S3 ({failure.code})", uri) from error
+        raise failure.with_text(f"{parameter} must be readable; got {uri!r}: {failure}") from error
+    return data
+
+
+def _suffix(uri: str) -> str:
+    return PurePosixPath(uri).suffix.lower()
+
+
+def _check_suffix(parameter: str, uri: str) -> None:
+    if _suffix(uri) not in _PARSERS:
+        raise OmicsParameterError(parameter, f"must end in {', '.join(_PARSERS)}", uri)
+
+
+def _parse(parameter: str, uri: str, data: bytes, broken: BrokenRows) -> Iterator[Row]:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        broken.add("must be UTF-8", data[error.start : error.end], member=f"line {line}")
+        return iter(())
+    return _PARSERS[_suffix(uri)](text, broken)
+
+
+def _parse_csv(text: str, broken: BrokenRows, delimiter: str = ",") -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    columns: list[str] = []
+    number = last_line = 0
+    try:
+        for cells in reader:
+            line, last_line = last_line + 1, reader.line_num
+            cells = [cell.strip() for cell in cells]
+            if not any(cells):
+                continue
+            if not columns:
+                columns = cells
+                if "" in columns or len(set(columns)) < len(columns):
+                    broken.add("must name each column, and each differently", columns, member=f"line {line}")
+                    return
+                continue
+            number += 1
+            place = Place(number, line)
+            if len(cells) == len(columns):
+                yield place, dict(zip(columns, cells, strict=True))
+            else:
+                broken.add(f"must have {len(columns)} cells as the header has", f"{len(cells)} cells", index=place)
+    except csv.Error as error:
+        broken.add("must be CSV", str(error), member=f"line {reader.line_num}")
+
+
+def _parse_tsv(text: str, broken: BrokenRows) -> Iterator[Row]:
+    return _parse_csv(text, broken, delimiter="\t")
+
+
+def _parse_json(text: str, broken: BrokenRows) -> Iterator[Row]:
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        broken.add("must be JSON", str(error))
+        return iter(())
+    if not isinstance(rows, list):
+        broken.add("must be a JSON array of objects", type(rows).__name__)
+        return iter(())
+    return _objects(((Place(number), row) for number, row in enumerate(rows, 1)), broken)
+
+
+def _parse_json_lines(text: str, broken: BrokenRows) -> Iterator[Row]:
+    def values() -> Iterator[tuple[Place, Any]]:
+        number = 0
+        for line, content in enumerate(text.split("\n"), 1):
+            if not content.strip():
+                continue
+            number += 1
+            place = Place(number, line)
+            try:
+                value = json.loads(content)
+            except (ValueError, RecursionError) as error:
+                broken.add("must be JSON", str(error), index=place)
+            else:
+                yield place, value
+
+    return _objects(values(), broken)
+
+
+def _objects(values: Iterable[tuple[Place, Any]], broken: BrokenRows) -> Iterator[Row]:
+    for place, value in values:
+        if isinstance(value, Mapping):
+            yield place, value
+        else:
+            broken.add("must be an object (a dict)", type(value).__name__, index=place)
+
+
+_PARSERS = {
+    ".csv": _parse_csv,
+    ".tsv": _parse_tsv,
+    ".json": _parse_json,
+    ".jsonl": _parse_json_lines,
+    ".ndjson": _parse_json_lines,
+}
