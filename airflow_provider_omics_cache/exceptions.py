@@ -83,6 +83,22 @@ class OmicsApiError(OmicsError):
         self.operation = operation
         self.request_id = request_id
 
+    def with_text(self, message: str, *, batch_id: str | None = None) -> OmicsApiError:
+        """Tell the same failure in other words, as one that a retry may mend; raise it ``from`` botocore's error.
+
+        :param message: what went wrong, for people.
+        :param batch_id: the batch it is about.
+        """
+        return OmicsApiError(
+            message,
+            code=self.code,
+            http_status=self.http_status,
+            operation=self.operation,
+            request_id=self.request_id,
+            reason=self.reason,
+            batch_id=batch_id or self.batch_id,
+        )
+
 
 class OmicsRequestError(OmicsApiError, AirflowFailException):
     """AWS (or botocore) refused the request itself; a retry of the same request cannot mend it."""
@@ -120,8 +136,20 @@ class TooManyFailedSubmissionsError(BatchError):
     """More runs could not be submitted than ``max_failed_submissions`` allows."""
 
 
+class TooManyFailedRunsError(BatchError):
+    """More runs did not complete than ``max_failed_runs`` allows."""
+
+
 class IncompleteListingError(OmicsError):
     """The service did not list every run of a batch that has nothing left to submit."""
+
+
+class UnknownOutcomeError(OmicsError):
+    """The service does not tell how many runs of a processed batch have completed."""
+
+
+class BatchTimeoutError(OmicsError):
+    """The batch was not over at the operator's ``timeout``; a retry goes on waiting for it."""
 
 
 class BatchSilenceError(OmicsError):

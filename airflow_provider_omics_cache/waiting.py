@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
-from airflow_provider_omics_cache.states import BatchStatus
+from airflow_provider_omics_cache.states import BatchStatus, RunStatus
 
 #: So many rounds in a row without the batch mean that it does not exist.
 NOT_FOUND_ROUNDS = 3
@@ -65,7 +65,10 @@ def is_passing(failure: ApiFailure) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one GetBatch answer tells; None where it tells nothing."""
+    """What one GetBatch answer tells; None where it tells nothing.
+
+    ``run_counts`` holds the counts of ``runSummary`` that are told, by the lower-case status of the runs.
+    """
 
     id: str
     arn: str | None = None
@@ -75,7 +78,9 @@ class Batch:
     submitted: int | None = None
     failed: int | None = None
     pending: int | None = None
+    run_counts: Mapping[str, int] = field(default_factory=dict)
     submitted_time: datetime | None = None
+    processed_time: datetime | None = None
     failure_reason: str | None = None
 
     @property
@@ -89,6 +94,8 @@ class Batch:
     def from_answer(cls, batch_id: str, answer: Mapping[str, Any]) -> Batch:
         """Read an answer of GetBatch. A batch without ``submittedTime`` was submitted by its ``processedTime``."""
         summary = answer.get("submissionSummary") or {}
+        run_summary = answer.get("runSummary") or {}
+        run_counts = {status.lower(): run_summary.get(f"{status.lower()}RunCount") for status in RunStatus}
         return cls(
             id=batch_id,
             arn=answer.get("arn"),
@@ -98,7 +105,9 @@ class Batch:
             submitted=summary.get("successfulStartSubmissionCount"),
             failed=summary.get("failedStartSubmissionCount"),
             pending=summary.get("pendingStartSubmissionCount"),
+            run_counts={status: count for status, count in run_counts.items() if count is not None},
             submitted_time=answer.get("submittedTime") or answer.get("processedTime"),
+            processed_time=answer.get("processedTime"),
             failure_reason=answer.get("failureReason"),
         )
 
@@ -111,7 +120,9 @@ class Batch:
             "status": self.status,
             "total_runs": self.total_runs,
             "counts": {"submitted": self.submitted, "failed": self.failed, "pending": self.pending},
+            "run_counts": dict(self.run_counts),
             "submitted_time": self.submitted_time.isoformat() if self.submitted_time else None,
+            "processed_time": self.processed_time.isoformat() if self.processed_time else None,
         }
 
     @classmethod
@@ -121,7 +132,7 @@ class Batch:
         :raises ValueError: when a member is not of its type.
         """
         counts = _member(value, "counts", Mapping) or {}
-        submitted_time = _member(value, "submitted_time", str)
+        run_counts = _member(value, "run_counts", Mapping) or {}
         batch_id = _member(value, "id", str)
         if not batch_id:
             raise ValueError("the trigger's event names no batch")
@@ -134,7 +145,9 @@ class Batch:
             submitted=_member(counts, "submitted", int),
             failed=_member(counts, "failed", int),
             pending=_member(counts, "pending", int),
-            submitted_time=datetime.fromisoformat(submitted_time) if submitted_time else None,
+            run_counts={status: _member(run_counts, status, int) for status in run_counts},
+            submitted_time=_time(value, "submitted_time"),
+            processed_time=_time(value, "processed_time"),
             failure_reason=failure_reason,
         )
 
@@ -161,7 +174,8 @@ class Event:
     """The end of a wait, in the form in which it travels from a trigger to its task.
 
     ``message`` is for people; of a batch that failed it is the service's failure reason. ``code`` is the service's
-    error code, or one of this module's. ``deadline`` is in epoch seconds.
+    error code, or one of this module's. ``deadline`` is in epoch seconds. Of a wait that ended without an answer about
+    the batch, ``batch`` holds the id only.
     """
 
     status: str
@@ -169,6 +183,11 @@ class Event:
     code: str = ""
     deadline: float | None = None
     batch: dict[str, Any] | None = None
+
+    @property
+    def batch_id(self) -> str | None:
+        """The batch that was waited for."""
+        return (self.batch or {}).get("id")
 
     def to_json(self) -> dict[str, Any]:
         """Give the event as a trigger yields it."""
@@ -195,6 +214,11 @@ class Event:
         if status in {EventStatus.DONE, EventStatus.FAILED}:
             Batch.from_json(event.batch or {})
         return event
+
+
+def _time(value: Mapping[str, Any], name: str) -> datetime | None:
+    text = _member(value, name, str)
+    return datetime.fromisoformat(text) if text else None
 
 
 def _member(value: Mapping[str, Any], name: str, kind: Any) -> Any:
@@ -295,7 +319,9 @@ class BatchWait:
     def _event(
         self, status: EventStatus, *, message: str, code: str = "", batch: dict[str, Any] | None = None
     ) -> Event:
-        return Event(status=str(status), message=message, code=code, deadline=self.deadline, batch=batch)
+        return Event(
+            status=str(status), message=message, code=code, deadline=self.deadline, batch_id=self.batch_id, batch=batch
+        )
 
     def _report(self, batch: Batch) -> None:
         status = batch.status or "without a status"

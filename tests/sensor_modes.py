@@ -14,7 +14,12 @@ from unittest.mock import patch
 import boto3
 from airflow.triggers.base import BaseTrigger
 
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.mixins import batch_wait as wait_module
+from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitOperator
+from airflow_provider_omics_cache.sensors import run_batch as sensor_module
 from airflow_provider_omics_cache.sensors.run_batch import BatchSensor
+from airflow_provider_omics_cache.triggers import run_batch as trigger_module
 
 try:
     from airflow.sdk.exceptions import AirflowRescheduleException, TaskDeferred
@@ -121,3 +126,15 @@ class ServiceTime:
 
     async def async_sleep(self, seconds: float) -> None:
         self._clock.advance(seconds)
+
+
+def use_service_time(monkeypatch: Any, local: Any) -> None:
+    """Make the local service's clock the clock of everything that waits: waiting moves it on."""
+    clock = ServiceTime(local.clock)
+    for module in (sensor_module, trigger_module, wait_module):
+        monkeypatch.setattr(module, "time", clock)
+    for waiting in (OmicsCacheHook, BatchWaitOperator):
+        monkeypatch.setattr(waiting, "_sleep", staticmethod(clock.sleep))
+    monkeypatch.setattr(OmicsCacheHook, "_clock", staticmethod(clock.monotonic))
+    monkeypatch.setattr("time.sleep", clock.sleep)
+    monkeypatch.setattr("asyncio.sleep", clock.async_sleep)

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 import boto3
 import botocore
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 from botocore import xform_name
 from botocore.config import Config
@@ -231,15 +230,6 @@ class OmicsClientHook(AwsBaseHook):
                 f"botocore {botocore.__version__} does not know {name} of HealthOmics; upgrade boto3"
             )
         return _describe(model.shape_for(name))
-
-
-def s3_client(**parameters: Any) -> Any:
-    """Make a client of S3.
-
-    :param parameters: those of :class:`~airflow.providers.amazon.aws.hooks.s3.S3Hook`.
-    """
-    with as_api_error("CreateClient"):
-        return S3Hook(**parameters).conn
 
 
 def _is_sdk_host(host: str, session: Session) -> bool:

@@ -11,14 +11,14 @@ from botocore.exceptions import ClientError
 
 from airflow_provider_omics_cache import run_caches
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError, OmicsParameterError, RunCacheError
-from airflow_provider_omics_cache.hooks.client import Answer, s3_client
-from airflow_provider_omics_cache.hooks.errors import as_api_error, check_request_id, check_tags
-from airflow_provider_omics_cache.hooks.operations import OmicsOperationsHook
+from airflow_provider_omics_cache.hooks.change_run_cache import GONE, ChangeRunCacheHook
+from airflow_provider_omics_cache.hooks.client import Answer
+from airflow_provider_omics_cache.hooks.errors import as_api_error, check_request_id
+from airflow_provider_omics_cache.hooks.s3 import s3_client
 from airflow_provider_omics_cache.idempotency import run_cache_token
 from airflow_provider_omics_cache.states import RunCacheStatus
 
 IF_EXISTS = ("reuse", "update", "fail")
-_GONE = frozenset({RunCacheStatus.DELETED, RunCacheStatus.FAILED})
 _MAX_GENERATIONS = 10
 
 
@@ -33,7 +33,7 @@ class EnsuredRunCache(NamedTuple):
     created: bool
 
 
-class EnsureRunCacheHook(OmicsOperationsHook):
+class EnsureRunCacheHook(ChangeRunCacheHook):
     """Find the run cache that is asked for, or create it."""
 
     def ensure_run_cache(
@@ -158,9 +158,6 @@ class EnsureRunCacheHook(OmicsOperationsHook):
             return matching[0], []
         return None, active
 
-    def _get_run_cache_or_none(self, run_cache_id: str) -> Answer | None:
-        return self._if_found(lambda: self.get_run_cache(run_cache_id=run_cache_id))
-
     def _report_same_name(
         self, others: list[Answer], name: str, location: str, owner: str | None, if_exists: str
     ) -> None:
@@ -196,7 +193,7 @@ class EnsureRunCacheHook(OmicsOperationsHook):
                 if request_id or error.code != "ConflictException":
                     raise
                 continue
-            if answer.get("status") not in _GONE:
+            if answer.get("status") not in GONE:
                 run_cache = self._wait_for_state(answer["id"])
                 if run_cache is not None and _is_cache_of(run_cache, name, location, owner):
                     self.log.info("Created run cache %s at %s", run_cache["id"], run_cache["cacheS3Uri"])
@@ -250,9 +247,7 @@ class EnsureRunCacheHook(OmicsOperationsHook):
         if not differing:
             return run_cache
         run_cache_id = run_cache["id"]
-        text = "; ".join(
-            f"{parameter} is {found!r}, asked for is {asked!r}" for parameter, (found, asked) in differing.items()
-        )
+        text = run_caches.describe(differing)
         if if_exists == "fail":
             raise RunCacheError(
                 f"run cache {run_cache_id} differs: {text}",
@@ -262,30 +257,7 @@ class EnsureRunCacheHook(OmicsOperationsHook):
         if if_exists == "reuse":
             self.log.warning("Run cache %s is used as it is: %s", run_cache_id, text)
             return run_cache
-        members = {parameter: asked for parameter, (_, asked) in differing.items()}
-        tags = members.pop("tags", None)
-        limits = self.describe_shape("UpdateRunCacheRequest")["members"]
-        if "description" in members:
-            _check_length("description", members["description"], limits["description"])
-        limits = self.describe_shape("TagResourceRequest")["members"]["tags"]
-        for key, value in (tags or {}).items():
-            _check_length("tags: a key", key, limits["key"])
-            _check_length(f"tags: the value of {key!r}", value, limits["value"])
-        check_tags("tags", tags or {}, there=run_cache.get("tags"))
-        if members:
-            self.update_run_cache(run_cache_id=run_cache_id, **members)
-        if tags:
-            self.tag_resource(resource_arn=run_cache["arn"], tags=tags)
-        updated = self._look_again(
-            lambda: self._get_run_cache_or_none(run_cache_id),
-            lambda seen: seen is not None and not run_caches.differences(seen, **wanted),
-        )
-        if updated is None or run_caches.differences(updated, **wanted):
-            raise OmicsError(
-                f"run cache {run_cache_id} does not show its update yet: {text}", run_cache_id=run_cache_id
-            )
-        self.log.info("Updated run cache %s: %s", run_cache_id, text)
-        return updated
+        return self._change(run_cache, wanted)
 
 
 def check_if_exists(value: str) -> None:
@@ -296,12 +268,6 @@ def check_if_exists(value: str) -> None:
     """
     if value not in IF_EXISTS:
         raise OmicsParameterError("if_exists", f"has to be one of {', '.join(IF_EXISTS)}", value)
-
-
-def _check_length(parameter: str, value: Any, limits: Mapping[str, Any]) -> None:
-    low, high = limits["min"], limits["max"]
-    if not isinstance(value, str) or not low <= len(value) <= high:
-        raise OmicsParameterError(parameter, f"has to be a string of {low} to {high} characters", value)
 
 
 def _is_cache_of(run_cache: Answer, name: str, location: str, owner: str | None) -> bool:

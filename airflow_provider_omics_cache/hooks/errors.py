@@ -14,8 +14,6 @@ from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsParamete
 
 _REQUEST_ERROR_CODES = frozenset({"ValidationException", "ParamValidationError"})
 _LONGEST_SHOWN_VALUE = 200
-_S3_URI = re.compile(r"s3://(?P<bucket>[^/]+)(?:/(?P<key>.*))?", re.DOTALL)
-_BUCKET = re.compile("[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _MAX_TAGS = 50
 
 
@@ -30,28 +28,6 @@ def check_id(parameter: str, value: Any) -> str:
     if not re.fullmatch("[0-9]{1,18}", text):
         raise OmicsParameterError(parameter, "has to be an id of 1 to 18 digits", value)
     return text
-
-
-def bucket_and_key(uri: str) -> tuple[str, str]:
-    """Take an ``s3://`` URI apart; both parts are empty if it is none."""
-    found = _S3_URI.fullmatch(uri)
-    return (found["bucket"], found["key"] or "") if found else ("", "")
-
-
-def check_bucket_name(parameter: str, uri: Any) -> None:
-    """Check that a value is an ``s3://`` URI with the name of a bucket that can exist.
-
-    :param parameter: name of the parameter, for the error.
-    :param uri: the value.
-    :raises OmicsParameterError: it is not.
-    """
-    bucket = bucket_and_key(uri)[0] if isinstance(uri, str) else ""
-    if not bucket:
-        raise OmicsParameterError(parameter, "has to be an s3:// URI with a bucket", uri)
-    if not _BUCKET.fullmatch(bucket):
-        raise OmicsParameterError(
-            parameter, "has to name a bucket: 3 to 63 lower case letters, digits, dots and hyphens", uri
-        )
 
 
 def check_request_id(value: Any) -> str | None:

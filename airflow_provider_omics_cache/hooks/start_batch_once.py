@@ -161,14 +161,10 @@ class StartBatchOnceHook(OmicsOperationsHook):
             return found
         if error.code == "ValidationException":
             raise error
-        raise OmicsApiError(
+        raise error.with_text(
             f"{error}; the request token may belong to a batch with another batch_name, or to a deleted one: "
             f"give the batch_name of the first try, or set {'another request_id' if request_id else 'rerun_key'} "
-            "to start a new one",
-            code=error.code,
-            http_status=error.http_status,
-            operation=error.operation,
-            request_id=error.request_id,
+            "to start a new one"
         ) from error
 
     def _get_started_batch(self, batch_id: str) -> Answer:

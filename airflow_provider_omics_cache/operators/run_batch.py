@@ -18,9 +18,8 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from airflow_provider_omics_cache._compat import conf
 from airflow_provider_omics_cache.batch_start import OWN_TAGS
 from airflow_provider_omics_cache.exceptions import OmicsError, OmicsParameterError
-from airflow_provider_omics_cache.hooks.client import s3_client
-from airflow_provider_omics_cache.hooks.errors import bucket_and_key, check_bucket_name
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error, check_id, check_tags
+from airflow_provider_omics_cache.hooks.s3 import bucket_and_key, check_bucket_name, s3_client
 from airflow_provider_omics_cache.idempotency import BatchIdentity, digest, request_digest
 from airflow_provider_omics_cache.run_settings import (
     MAX_FILE_BYTES,

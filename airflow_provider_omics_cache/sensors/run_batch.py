@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import math
 import tempfile
 import time
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from fractions import Fraction
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.sensors.base_aws import AwsBaseSensor
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
-from boto3.exceptions import Boto3Error
-from boto3.s3.transfer import S3Transfer
-from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_provider_omics_cache import allowance, submission, waiting
 from airflow_provider_omics_cache._compat import (
     AirflowFailException,
-    AirflowOptionalProviderFeatureException,
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
@@ -36,45 +29,32 @@ from airflow_provider_omics_cache.exceptions import (
     BatchDeletedError,
     BatchError,
     BatchFailedError,
-    BatchNotFoundError,
     BatchSilenceError,
     IncompleteListingError,
     OmicsApiError,
     OmicsError,
     OmicsParameterError,
     TooManyFailedSubmissionsError,
-    TriggerEventError,
 )
-from airflow_provider_omics_cache.hooks.client import s3_client
-from airflow_provider_omics_cache.hooks.errors import bucket_and_key, check_bucket_name
-from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error, check_id
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitMixin, seconds
+from airflow_provider_omics_cache.mixins.s3_output import S3OutputMixin
 from airflow_provider_omics_cache.states import DELETED_BATCH_STATES, BatchStatus
 from airflow_provider_omics_cache.submission import Submissions
-from airflow_provider_omics_cache.triggers.run_batch import SHORTEST_INTERVAL, BatchSubmissionTrigger, BatchTrigger
-from airflow_provider_omics_cache.waiting import Batch, BatchWait, Event, EventStatus
+from airflow_provider_omics_cache.triggers.run_batch import SHORTEST_INTERVAL, BatchSubmissionTrigger
+from airflow_provider_omics_cache.waiting import Batch
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-#: The trigger ends the wait at its deadline; Airflow's own timeout stands behind it.
-DEFER_TIMEOUT_MARGIN = 300
-
-#: Airflow 2 stops a deferred task at its execution timeout: the wait ends so much earlier, or a tenth of it.
-EXECUTION_TIMEOUT_MARGIN = 60
 
 #: A dict with more entries than this belongs in S3.
 LARGE_MAPPING = 10_000
 
 
-class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
-    """Base of the sensors that wait for a batch: rounds, modes, deadlines and flags.
-
-    In each mode a round ends in the same :class:`~airflow_provider_omics_cache.waiting.Event`, which
-    :meth:`conclude` turns into a result or an error.
-    """
+class BatchSensor(BatchWaitMixin, AwsBaseSensor[OmicsCacheHook]):
+    """Base of the sensors that wait for a batch: modes and flags."""
 
     aws_hook_class = OmicsCacheHook
-    trigger_class: ClassVar[type[BatchTrigger]]
 
     def __init__(
         self,
@@ -87,33 +67,24 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.batch_id = batch_id
-        self.max_silence = _seconds("max_silence", max_silence)
+        self.max_silence = seconds("max_silence", max_silence)
         self.deferrable = deferrable
-        self._wait: BatchWait | None = None
 
-    def check_parameters(self) -> None:
-        """Refuse bad parameters before the first call.
+    @property
+    def interval(self) -> float:
+        """Seconds between two rounds."""
+        return max(SHORTEST_INTERVAL, self.poke_interval)
 
-        :raises OmicsParameterError: naming the parameter, the rule and the value.
-        """
-        self.batch_id = check_id("batch_id", self.batch_id)
-
-    @abstractmethod
-    def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
-        """Turn the end of the wait into the task's result.
-
-        :param batch: the batch as it was seen last.
-        :param context: Airflow's context of the task.
-        :param has_failed: the batch will never become what is waited for.
-        :return: the result, or None when the service has to catch up first.
-        """
+    def timeout_error(self, message: str) -> Exception:
+        """Give the error of a wait that has reached its deadline."""
+        return AirflowSensorTimeout(message)
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Ask once, and conclude when there is nothing left to wait for."""
         event = self._round(context)
         while event is None and self.reschedule and self._started_wait(context).is_disturbed:
             # Rounds without an answer are counted in a row, and a rescheduled task would forget them.
-            time.sleep(max(SHORTEST_INTERVAL, self.poke_interval))
+            time.sleep(self.interval)
             event = self._started_wait(context).overdue(time.time()) or self._round(context)
         return (event is not None and self._conclude(event, context)) or False
 
@@ -131,26 +102,11 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
         """Conclude with the trigger's event; defer again when the service has to catch up."""
         with self._failure_flags():
             self.check_parameters()
-            try:
-                parsed = Event.from_json(event)
-            except ValueError as error:
-                raise TriggerEventError(str(error), batch_id=self.batch_id) from error
-            if parsed.batch and parsed.batch["id"] != self.batch_id:
-                raise TriggerEventError(
-                    f"the trigger's event is about batch {parsed.batch['id']}, not {self.batch_id}",
-                    batch_id=self.batch_id,
-                )
+            parsed = self._resume(event)
             result = self._unless_silent(lambda: self._conclude(parsed, context))
             if result:
                 return result.xcom_value
-            deadline = parsed.deadline or self._deadline(context)
-            if time.time() >= deadline:
-                raise AirflowSensorTimeout(f"batch {self.batch_id}: the deadline has passed and runs are missing")
-            self._defer(deadline)
-
-    def _look(self, context: Context) -> PokeReturnValue | None:
-        event = self._round(context)
-        return self._conclude(event, context) if event else None
+            self._defer_again(parsed, context)
 
     def _unless_silent(self, look: Callable[[], PokeReturnValue | None]) -> PokeReturnValue | None:
         """Look, and with ``silent_fail`` take an error that a retry may mend for "not yet", as poking does."""
@@ -188,103 +144,16 @@ class BatchSensor(AwsBaseSensor[OmicsCacheHook]):
                 raise AirflowSkipException(f"Skipping instead of failing: {error}") from error
             raise
 
-    def _defer(self, deadline: float) -> None:
-        if importlib.util.find_spec("aiobotocore") is None:
-            raise AirflowOptionalProviderFeatureException(
-                "deferrable=True needs aiobotocore: install airflow-provider-omics-cache[batch]"
-            )
-        remaining = max(0.0, deadline - time.time())
-        self.defer(
-            trigger=self.trigger_class(
-                batch_id=self.batch_id,
-                poke_interval=self.poke_interval,
-                deadline=deadline,
-                max_silence=self.max_silence,
-                aws_conn_id=self.aws_conn_id,
-                region_name=self.region_name,
-                verify=self.verify,
-                botocore_config=self.botocore_config,
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=remaining + DEFER_TIMEOUT_MARGIN),
-        )
-
     def _started(self, context: Context) -> float:
         """When the wait began, in epoch seconds; a rescheduled task began at its first poke."""
-        started = (first_reschedule_date(context) if self.reschedule else None) or context["ti"].start_date
-        return started.timestamp() if started else time.time()
+        first = first_reschedule_date(context) if self.reschedule else None
+        return first.timestamp() if first else super()._started(context)
 
-    def _deadline(self, context: Context) -> float:
-        """When the wait ends at the latest.
-
-        ``execution_timeout`` holds for one process where the task is not deferred, and Airflow sees to it. Of a
-        deferred task it ends the wait a little early, since Airflow 2 would not let the task resume after it.
-        """
-        seconds = self.timeout
-        if self.deferrable and self.execution_timeout:
-            allowed = self.execution_timeout.total_seconds()
-            seconds = min(seconds, allowed - min(EXECUTION_TIMEOUT_MARGIN, allowed / 10))
-        return self._started(context) + seconds
-
-    def _started_wait(self, context: Context) -> BatchWait:
-        if self._wait is None:
-            self.check_parameters()
-            self._wait = BatchWait(
-                batch_id=self.batch_id,
-                decide=self.trigger_class.decide,
-                progress=self.trigger_class.progress,
-                max_silence=self.max_silence,
-                deadline=self._deadline(context),
-                first_round=not self.reschedule or first_reschedule_date(context) is None,
-            )
-        return self._wait
-
-    def _round(self, context: Context) -> Event | None:
-        wait = self._started_wait(context)
-        try:
-            answer = self.hook.get_batch(batch_id=wait.batch_id)
-        except OmicsApiError as error:
-            event = wait.failed(error, time.time())
-            if event:
-                raise self._error(event, error) from error.__cause__
-        else:
-            event = wait.answered(answer)
-        for level, line in wait.take_lines():
-            self.log.log(level, "%s", line)
-        return event
-
-    def _conclude(self, event: Event, context: Context) -> PokeReturnValue | None:
-        if event.status == EventStatus.TIMEOUT:
-            raise AirflowSensorTimeout(event.message)
-        if event.status == EventStatus.ERROR:
-            raise self._error(event)
-        batch = Batch.from_json(event.batch or {}, failure_reason=event.message)
-        return self.conclude(batch, context, has_failed=event.status == EventStatus.FAILED)
-
-    def _error(self, event: Event, failure: OmicsApiError | None = None) -> Exception:
-        if event.code == waiting.NOT_FOUND:
-            account = None
-            with suppress(Exception):
-                account = self.hook.account_id
-            return BatchNotFoundError(
-                f"batch {self.batch_id} is not found in account {account or 'unknown'}, "
-                f"Region {self.hook.conn_region_name}, connection {self.aws_conn_id!r}: {event.message}",
-                batch_id=self.batch_id,
-            )
-        if event.code == waiting.SILENCE:
-            return BatchSilenceError(event.message, batch_id=self.batch_id)
-        return OmicsApiError(
-            event.message,
-            code=event.code,
-            operation="GetBatch",
-            batch_id=self.batch_id,
-            http_status=failure.http_status if failure else None,
-            request_id=failure.request_id if failure else None,
-            reason=failure.reason if failure else None,
-        )
+    def _is_first_round(self, context: Context) -> bool:
+        return not self.reschedule or first_reschedule_date(context) is None
 
 
-class BatchSubmissionSensor(BatchSensor):
+class BatchSubmissionSensor(S3OutputMixin, BatchSensor):
     """Wait until every run of a batch has been submitted, and hand on its ``runSettingId → runId`` mapping.
 
     Submission is not completion: the runs go on when this sensor has succeeded. The sensor never cancels anything.
@@ -347,7 +216,7 @@ class BatchSubmissionSensor(BatchSensor):
         super().__init__(batch_id=batch_id, **kwargs)
         self.expected_runs = expected_runs
         self.max_failed_submissions = max_failed_submissions
-        self.consistency_timeout = _seconds("consistency_timeout", consistency_timeout)
+        self.consistency_timeout = seconds("consistency_timeout", consistency_timeout)
         self.mapping_s3_uri = mapping_s3_uri
         self.s3_conn_id = s3_conn_id
         self.s3_extra_args = s3_extra_args
@@ -357,16 +226,7 @@ class BatchSubmissionSensor(BatchSensor):
         super().check_parameters()
         self._expected_runs()
         self._allowance()
-        if self.mapping_s3_uri is not None:
-            check_bucket_name("mapping_s3_uri", self.mapping_s3_uri)
-            if not bucket_and_key(self.mapping_s3_uri)[1]:
-                raise OmicsParameterError("mapping_s3_uri", "must be s3://bucket/key", self.mapping_s3_uri)
-        if self.s3_extra_args is not None:
-            if not isinstance(self.s3_extra_args, dict):
-                raise OmicsParameterError("s3_extra_args", "must be a dict", type(self.s3_extra_args).__name__)
-            unknown = sorted(self.s3_extra_args.keys() - set(S3Transfer.ALLOWED_UPLOAD_ARGS))
-            if unknown:
-                raise OmicsParameterError("s3_extra_args", "must hold only options of boto3's uploads", unknown)
+        self.check_s3_output("mapping_s3_uri")
 
     def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
         """List the runs, push the XComs, and give the verdict."""
@@ -489,8 +349,7 @@ class BatchSubmissionSensor(BatchSensor):
         )
         mapping: dict[str, str] | str = submissions.run_ids
         if file and self.mapping_s3_uri:
-            self._upload(file, self.mapping_s3_uri)
-            mapping = self.mapping_s3_uri
+            mapping = self.write_to_s3(file, "mapping_s3_uri")
         elif len(mapping) > LARGE_MAPPING:
             self.log.warning(
                 "the mapping has %s entries; set mapping_s3_uri, or use an object storage XCom backend",
@@ -502,25 +361,6 @@ class BatchSubmissionSensor(BatchSensor):
         """Push what a task that fails cannot return."""
         if self.do_xcom_push:
             context["ti"].xcom_push(key="return_value", value=mapping)
-
-    def _upload(self, file: IO[bytes], uri: str) -> None:
-        file.seek(0)
-        bucket, key = bucket_and_key(uri)
-        s3 = s3_client(**({"aws_conn_id": self.s3_conn_id} if self.s3_conn_id else self._hook_parameters))
-        try:
-            s3.upload_fileobj(file, bucket, key, ExtraArgs=self.s3_extra_args)
-        except (BotoCoreError, Boto3Error, ClientError) as error:
-            failure = api_error(error, "PutObject", s3.meta.region_name, s3.meta.endpoint_url)
-            raise OmicsApiError(
-                f"mapping_s3_uri must be writable; got {uri!r}: {failure}",
-                code=failure.code,
-                http_status=failure.http_status,
-                operation=failure.operation,
-                request_id=failure.request_id,
-                reason=failure.reason,
-                batch_id=self.batch_id,
-            ) from error
-        self.log.info("the listing of batch %s is in %s", self.batch_id, uri)
 
     def _expected_runs(self) -> int | None:
         if self.expected_runs in (None, "", "None"):
@@ -540,10 +380,3 @@ class BatchSubmissionSensor(BatchSensor):
 def _is_final(error: BaseException) -> bool:
     """Tell whether Airflow's sensors take the error for the sensor's verdict, not for a fault to retry."""
     return isinstance(error, (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout))
-
-
-def _seconds(parameter: str, value: float | timedelta) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
-        raise OmicsParameterError(parameter, "must be a number of seconds from 0, or a timedelta", value)
-    return seconds

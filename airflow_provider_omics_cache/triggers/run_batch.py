@@ -112,7 +112,13 @@ class BatchTrigger(BaseTrigger):
         except Exception as error:
             self.log.exception("Waiting for batch %s failed", self.batch_id)
             failure = api_error(error, "GetBatch", self.region_name)
-            event = Event(status=EventStatus.ERROR, message=str(failure), code=failure.code, deadline=self.deadline)
+            event = Event(
+                status=EventStatus.ERROR,
+                message=str(failure),
+                code=failure.code,
+                deadline=self.deadline,
+                batch={"id": self.batch_id},
+            )
         yield TriggerEvent(event.to_json())
 
     async def _wait(self, wait: BatchWait) -> Event:

@@ -32,11 +32,9 @@ from airflow_provider_omics_cache.exceptions import (
     TriggerEventError,
 )
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.sensors import run_batch as sensor_module
 from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
-from airflow_provider_omics_cache.triggers import run_batch as trigger_module
 from tests.conftest import needs_aiobotocore, needs_batches
-from tests.sensor_modes import MODES, ServiceTime, TaskDeferred, run_sensor, start_batch
+from tests.sensor_modes import MODES, TaskDeferred, run_sensor, start_batch, use_service_time
 
 pytestmark = needs_batches
 
@@ -48,13 +46,7 @@ each_mode = pytest.mark.parametrize(
 @pytest.fixture
 def service(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The local HealthOmics, whose clock is the sensors' and triggers' clock too."""
-    clock = ServiceTime(local_healthomics.clock)
-    for module in (sensor_module, trigger_module):
-        monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(OmicsCacheHook, "_sleep", staticmethod(clock.sleep))
-    monkeypatch.setattr(OmicsCacheHook, "_clock", staticmethod(clock.monotonic))
-    monkeypatch.setattr("time.sleep", clock.sleep)
-    monkeypatch.setattr("asyncio.sleep", clock.async_sleep)
+    use_service_time(monkeypatch, local_healthomics)
     return local_healthomics
 
 
@@ -930,7 +922,7 @@ def test_silent_fail_asks_again(mode: str, service: Any, client: Any, wait: Call
 def test_without_aiobotocore_nothing_is_deferred(
     service: Any, client: Any, task_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sensor_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     sensor = BatchSubmissionSensor(task_id="wait", batch_id=start_batch(client), deferrable=True)
     with pytest.raises(AirflowOptionalProviderFeatureException, match=r"airflow-provider-omics-cache\[batch\]"):
         sensor.execute(task_context)

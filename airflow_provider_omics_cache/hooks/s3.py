@@ -1,0 +1,95 @@
+"""What the package does with S3: URIs, clients, uploads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import IO, Any
+
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import S3Transfer
+from botocore.exceptions import BotoCoreError, ClientError
+
+from airflow_provider_omics_cache.exceptions import OmicsParameterError
+from airflow_provider_omics_cache.hooks.errors import api_error, as_api_error
+
+_S3_URI = re.compile(r"s3://(?P<bucket>[^/]+)(?:/(?P<key>.*))?", re.DOTALL)
+_BUCKET = re.compile("[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+def s3_client(**parameters: Any) -> Any:
+    """Make a client of S3.
+
+    :param parameters: those of :class:`~airflow.providers.amazon.aws.hooks.s3.S3Hook`.
+    """
+    with as_api_error("CreateClient"):
+        return S3Hook(**parameters).conn
+
+
+def bucket_and_key(uri: str) -> tuple[str, str]:
+    """Take an ``s3://`` URI apart; both parts are empty if it is none."""
+    found = _S3_URI.fullmatch(uri)
+    return (found["bucket"], found["key"] or "") if found else ("", "")
+
+
+def check_bucket_name(parameter: str, uri: Any) -> None:
+    """Check that a value is an ``s3://`` URI with the name of a bucket that can exist.
+
+    :param parameter: name of the parameter, for the error.
+    :param uri: the value.
+    :raises OmicsParameterError: it is not.
+    """
+    bucket = bucket_and_key(uri)[0] if isinstance(uri, str) else ""
+    if not bucket:
+        raise OmicsParameterError(parameter, "has to be an s3:// URI with a bucket", uri)
+    if not _BUCKET.fullmatch(bucket):
+        raise OmicsParameterError(
+            parameter, "has to name a bucket: 3 to 63 lower case letters, digits, dots and hyphens", uri
+        )
+
+
+def check_object_uri(parameter: str, uri: Any) -> None:
+    """Check that a value is the ``s3://`` URI of an object.
+
+    :param parameter: name of the parameter, for the error.
+    :param uri: the value.
+    :raises OmicsParameterError: it is not.
+    """
+    check_bucket_name(parameter, uri)
+    if not bucket_and_key(uri)[1]:
+        raise OmicsParameterError(parameter, "must be s3://bucket/key", uri)
+
+
+def check_upload_args(s3_extra_args: Any) -> None:
+    """Check the options of an upload.
+
+    :param s3_extra_args: the options, None for none.
+    :raises OmicsParameterError: boto3's uploads do not know one of them.
+    """
+    if s3_extra_args is None:
+        return
+    if not isinstance(s3_extra_args, dict):
+        raise OmicsParameterError("s3_extra_args", "must be a dict", type(s3_extra_args).__name__)
+    unknown = sorted(s3_extra_args.keys() - set(S3Transfer.ALLOWED_UPLOAD_ARGS))
+    if unknown:
+        raise OmicsParameterError("s3_extra_args", "must hold only options of boto3's uploads", unknown)
+
+
+def upload(file: IO[bytes], uri: str, *, parameter: str, s3: Any, extra_args: Mapping[str, Any] | None) -> None:
+    """Upload a file from its beginning.
+
+    :param file: the file.
+    :param uri: the ``s3://`` URI of the object.
+    :param parameter: name of the parameter that holds the URI, for the error.
+    :param s3: client of S3.
+    :param extra_args: options of the upload.
+    :raises OmicsApiError: S3 refuses it.
+    """
+    bucket, key = bucket_and_key(uri)
+    file.seek(0)
+    try:
+        s3.upload_fileobj(file, bucket, key, ExtraArgs=extra_args)
+    except (BotoCoreError, Boto3Error, ClientError) as error:
+        failure = api_error(error, "PutObject", s3.meta.region_name, s3.meta.endpoint_url)
+        raise failure.with_text(f"{parameter} must be writable; got {uri!r}: {failure}") from error
