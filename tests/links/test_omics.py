@@ -9,6 +9,13 @@ from airflow.providers.amazon.aws.links import base_aws
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from botocore.handlers import BUILTIN_HANDLERS
 
+try:
+    from airflow.sdk import DAG
+    from airflow.serialization.serialized_objects import DagSerialization
+except ImportError:
+    from airflow.models.dag import DAG
+    from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
+
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.links.omics import (
     OmicsBatchLink,
@@ -131,6 +138,15 @@ def test_there_is_no_link_where_the_console_is_not_known(link: OmicsLink) -> Non
 @pytest.mark.parametrize("link", [OmicsRunLink(), OmicsRunCacheS3Link()])
 def test_there_is_no_link_to_what_is_not_known(link: OmicsLink) -> None:
     assert formatted(link, "us-east-1", "aws.amazon.com") == ""
+
+
+def test_airflow_knows_the_links_of_a_task_that_is_stored() -> None:
+    with DAG("linked", schedule=None) as dag:
+        operator()
+        Linked.partial(task_id="mapped").expand(region_name=["us-east-1"])
+    stored = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    for task in stored.tasks:
+        assert {link.name for link in task.operator_extra_links} == {link.name for link in LINKS}
 
 
 # What is kept of them
