@@ -55,6 +55,7 @@ def differences(
     cache_behavior: str | None,
     description: str | None,
     tags: Mapping[str, str] | None,
+    name: str | None = None,
 ) -> dict[str, tuple[Any, Any]]:
     """Compare a cache with what is asked for; what is not given is not compared.
 
@@ -62,9 +63,12 @@ def differences(
     :param cache_behavior: behaviour asked for.
     :param description: description asked for.
     :param tags: tags asked for; other tags of the cache do not count.
+    :param name: name asked for.
     :return: found and wanted value by parameter; of tags only those that differ.
     """
     differing: dict[str, tuple[Any, Any]] = {}
+    if name is not None and name != run_cache.get("name"):
+        differing["name"] = (run_cache.get("name"), name)
     found_behavior = run_cache.get("cacheBehavior") or _DEFAULT_BEHAVIOR
     if cache_behavior is not None and cache_behavior != found_behavior:
         differing["cache_behavior"] = (found_behavior, cache_behavior)
@@ -75,3 +79,13 @@ def differences(
     if wanted_tags:
         differing["tags"] = ({key: found_tags.get(key) for key in wanted_tags}, wanted_tags)
     return differing
+
+
+def describe(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    """Tell differences in a sentence.
+
+    :param differing: what :func:`differences` gives.
+    """
+    return "; ".join(
+        f"{parameter} is {found!r}, asked for is {asked!r}" for parameter, (found, asked) in differing.items()
+    )

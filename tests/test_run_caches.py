@@ -92,8 +92,11 @@ def test_the_oldest_cache_comes_first_then_the_smallest_id() -> None:
 
 
 def test_only_what_is_given_is_compared() -> None:
-    found = cache(cacheBehavior="CACHE_ALWAYS", description="old", tags={"team": "a", "site": "x"})
-    assert run_caches.differences(found, cache_behavior=None, description=None, tags=None) == {}
+    found = cache(name="cohort", cacheBehavior="CACHE_ALWAYS", description="old", tags={"team": "a", "site": "x"})
+    unchanged: dict[str, Any] = {"cache_behavior": None, "description": None, "tags": None}
+    assert run_caches.differences(found, **unchanged) == {}
+    assert run_caches.differences(found, **unchanged, name="cohort") == {}
+    assert run_caches.differences(found, **unchanged, name="other") == {"name": ("cohort", "other")}
     assert run_caches.differences(
         found, cache_behavior="CACHE_ON_FAILURE", description="new", tags={"team": "b", "site": "x", "cost": "1"}
     ) == {

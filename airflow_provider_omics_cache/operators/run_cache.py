@@ -103,19 +103,117 @@ class CreateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
             request_id=self.request_id,
             if_exists=self.if_exists,
         )
-        creation_time = run_cache.get("creationTime")
-        context["ti"].xcom_push(
-            key="run_cache",
-            value={
-                "id": run_cache["id"],
-                "arn": run_cache.get("arn"),
-                "name": run_cache.get("name"),
-                "status": run_cache.get("status"),
-                "cache_behavior": run_cache.get("cacheBehavior"),
-                "cache_s3_uri": run_cache.get("cacheS3Uri"),
-                "creation_time": creation_time and creation_time.isoformat(),
-                "tags": run_cache.get("tags") or {},
-                "created": created,
-            },
-        )
+        context["ti"].xcom_push(key="run_cache", value={**_described(run_cache), "created": created})
         return str(run_cache["id"])
+
+
+class UpdateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
+    """Change the name, behaviour, description or tags of a HealthOmics run cache.
+
+    Only what differs is sent; what is not given stays as it is, and so do other tags. At least one of ``name``,
+    ``cache_behavior``, ``description`` and ``tags`` has to be given. The S3 location and the bucket's owner of a cache
+    cannot be changed: another location is another, empty cache.
+
+    .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflow-cache-update.html
+
+    :param run_cache_id: id of the cache. (templated)
+    :param name: new name, 1 to 128 characters. Default: unchanged. (templated)
+    :param cache_behavior: ``CACHE_ON_FAILURE`` or ``CACHE_ALWAYS``. Default: unchanged. (templated)
+    :param description: new description, 1 to 256 characters. Default: unchanged. (templated)
+    :param tags: tags to set. (templated)
+    :param aws_conn_id: Airflow connection for AWS; None or empty for boto3's own ways. (templated)
+    :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
+    :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
+    :param botocore_config: settings of the botocore client, merged over the connection's.
+
+    :return: id of the cache, after GetRunCache has shown the update. XCom key ``run_cache`` holds id, arn, name,
+        status, cache_behavior, cache_s3_uri, creation_time, tags and ``updated``: the list of what this try changed.
+    :raises OmicsParameterError: a parameter breaks a rule, or nothing is asked for; nothing is changed.
+    :raises RunCacheError: there is no such cache, or it is DELETED or FAILED.
+    :raises OmicsApiError: a call to AWS failed.
+    """
+
+    aws_hook_class = OmicsCacheHook
+    template_fields: Sequence[str] = aws_template_fields(
+        "run_cache_id", "name", "cache_behavior", "description", "tags"
+    )
+    template_fields_renderers = {"tags": "json"}  # noqa: RUF012
+
+    def __init__(
+        self,
+        *,
+        run_cache_id: str,
+        name: str | None = None,
+        cache_behavior: str | None = None,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.run_cache_id = run_cache_id
+        self.name = name
+        self.cache_behavior = cache_behavior
+        self.description = description
+        self.tags = tags
+
+    def execute(self, context: Any) -> str:
+        """Change what differs and push what is known of the cache."""
+        run_cache, updated = self.hook.change_run_cache(
+            run_cache_id=self.run_cache_id,
+            name=self.name,
+            cache_behavior=self.cache_behavior,
+            description=self.description,
+            tags=self.tags,
+        )
+        context["ti"].xcom_push(key="run_cache", value={**_described(run_cache), "updated": updated})
+        return str(run_cache["id"])
+
+
+class DeleteRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
+    """Delete a HealthOmics run cache; one that is gone already is fine.
+
+    Only the cache is deleted: its data stays in S3, and **cannot be linked to a cache again**, not even to a new one at
+    the same location. This is not for the teardown of a DAG run: the next run would start with an empty cache, and
+    pay for all tasks again. To free the space, delete the data in S3 too, or let a lifecycle rule do that.
+
+    The service refuses to delete a cache that an active run uses; the error tells so, and a retry may succeed later.
+
+    .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflow-cache-delete.html
+
+    :param run_cache_id: id of the cache. (templated)
+    :param aws_conn_id: Airflow connection for AWS; None or empty for boto3's own ways. (templated)
+    :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
+    :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
+    :param botocore_config: settings of the botocore client, merged over the connection's.
+
+    :return: id of the cache, after GetRunCache has stopped showing it as active.
+    :raises OmicsParameterError: the id is none.
+    :raises OmicsApiError: a call to AWS failed, or the cache is in use.
+    """
+
+    aws_hook_class = OmicsCacheHook
+    template_fields: Sequence[str] = aws_template_fields("run_cache_id")
+
+    def __init__(self, *, run_cache_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.run_cache_id = run_cache_id
+
+    def execute(self, context: Any) -> str:
+        """Delete the cache."""
+        self.hook.remove_run_cache(run_cache_id=self.run_cache_id)
+        return str(self.run_cache_id)
+
+
+def _described(run_cache: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a cache as the XCom ``run_cache`` tells it."""
+    creation_time = run_cache.get("creationTime")
+    return {
+        "id": run_cache["id"],
+        "arn": run_cache.get("arn"),
+        "name": run_cache.get("name"),
+        "status": run_cache.get("status"),
+        "cache_behavior": run_cache.get("cacheBehavior"),
+        "cache_s3_uri": run_cache.get("cacheS3Uri"),
+        "creation_time": creation_time and creation_time.isoformat(),
+        "tags": run_cache.get("tags") or {},
+    }
