@@ -6,7 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import boto3
+
 from airflow_provider_omics_cache.local import LocalHealthOmicsServer, serve
+
+BUCKET = "omics-quickstart"
+SAMPLES = 2_000
 
 
 @contextmanager
@@ -15,5 +20,15 @@ def demo_service(port: int = 0) -> Iterator[LocalHealthOmicsServer]:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     with serve(port=port, speed=1) as service:
-        service.create_bucket("omics-quickstart")
+        service.create_bucket(BUCKET)
+        boto3.client("s3", **service.client_kwargs).put_object(
+            Bucket=BUCKET, Key="samplesheet.csv", Body=samplesheet().encode()
+        )
         yield service
+
+
+def samplesheet() -> str:
+    """Make the samplesheet that the examples read."""
+    samples = [f"HG{number:05}" for number in range(1, SAMPLES + 1)]
+    reads = f"s3://{BUCKET}/reads"
+    return "\n".join(["sample,fastq_1,fastq_2", *(f"{s},{reads}/{s}_1.fq.gz,{reads}/{s}_2.fq.gz" for s in samples)])
