@@ -8,6 +8,7 @@ from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, check_if_exists
+from airflow_provider_omics_cache.links.omics import OmicsLogGroupLink, OmicsRunCacheS3Link, persist_links
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,6 +61,7 @@ class CreateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
         "request_id",
     )
     template_fields_renderers = {"tags": "json"}  # noqa: RUF012
+    operator_extra_links = (OmicsRunCacheS3Link(), OmicsLogGroupLink())
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class CreateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
             request_id=self.request_id,
             if_exists=self.if_exists,
         )
+        _persist_links(context, self, run_cache)
         context["ti"].xcom_push(key="run_cache", value={**_described(run_cache), "created": created})
         return str(run_cache["id"])
 
@@ -138,6 +141,7 @@ class UpdateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
         "run_cache_id", "name", "cache_behavior", "description", "tags"
     )
     template_fields_renderers = {"tags": "json"}  # noqa: RUF012
+    operator_extra_links = (OmicsRunCacheS3Link(), OmicsLogGroupLink())
 
     def __init__(
         self,
@@ -165,6 +169,7 @@ class UpdateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
             description=self.description,
             tags=self.tags,
         )
+        _persist_links(context, self, run_cache)
         context["ti"].xcom_push(key="run_cache", value={**_described(run_cache), "updated": updated})
         return str(run_cache["id"])
 
@@ -202,6 +207,15 @@ class DeleteRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
         """Delete the cache."""
         self.hook.remove_run_cache(run_cache_id=self.run_cache_id)
         return str(self.run_cache_id)
+
+
+def _persist_links(context: Any, operator: Any, run_cache: Mapping[str, Any]) -> None:
+    persist_links(
+        context,
+        operator,
+        cache_s3_uri=run_cache.get("cacheS3Uri") or "",
+        log_stream_prefix=f"runCache/{run_cache['id']}/",
+    )
 
 
 def _described(run_cache: Mapping[str, Any]) -> dict[str, Any]:
