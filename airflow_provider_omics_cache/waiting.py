@@ -320,7 +320,11 @@ class BatchWait:
         self, status: EventStatus, *, message: str, code: str = "", batch: dict[str, Any] | None = None
     ) -> Event:
         return Event(
-            status=str(status), message=message, code=code, deadline=self.deadline, batch_id=self.batch_id, batch=batch
+            status=str(status),
+            message=message,
+            code=code,
+            deadline=self.deadline,
+            batch=batch or {"id": self.batch_id},
         )
 
     def _report(self, batch: Batch) -> None:
