@@ -67,7 +67,17 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "string",
                         "example": "production",
                         "default": "",
-                    }
+                    },
+                    "max_get_run_per_second": {
+                        "description": (
+                            "How many GetRun calls a second a task makes at most when it asks for runs one by one. "
+                            "HealthOmics allows 10 a second for a whole account and Region by default.\n"
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": "8",
+                        "default": "5",
+                    },
                 },
             }
         },

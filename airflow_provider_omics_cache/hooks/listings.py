@@ -1,0 +1,72 @@
+"""Everything about the runs of a batch: long lists that go on where they were after a failure that passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+from airflow_provider_omics_cache._compat import conf
+from airflow_provider_omics_cache.exceptions import OmicsParameterError
+from airflow_provider_omics_cache.hooks.client import Answer
+from airflow_provider_omics_cache.hooks.errors import check_id
+from airflow_provider_omics_cache.hooks.operations import OmicsOperationsHook
+
+_PAGE = 100
+
+
+class ListingsHook(OmicsOperationsHook):
+    """List the submissions and the runs of a batch, and get runs one after the other."""
+
+    def list_submissions(self, *, batch_id: str, max_silence: float = 3600) -> Iterator[Answer]:
+        """List all runs of a batch, going on at the page it was at after a throttle or a lost connection.
+
+        :param batch_id: id of the batch.
+        :param max_silence: for how many seconds one page may stay without an answer.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_ListRunsInBatch.html
+        """
+        batch_id = check_id("batch_id", batch_id)
+        return self._items("ListRunsInBatch", "runs", None, max_silence=max_silence, batchId=batch_id, maxItems=_PAGE)
+
+    def list_started_runs(self, *, batch_id: str, max_silence: float = 3600) -> Iterator[Answer]:
+        """List the runs that a batch has started and that nobody has deleted, with their status and times.
+
+        They come without runSettingId and uuid; :meth:`list_submissions` has those.
+
+        :param batch_id: id of the batch.
+        :param max_silence: for how many seconds one page may stay without an answer.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_ListRuns.html
+        """
+        batch_id = check_id("batch_id", batch_id)
+        return self._items("ListRuns", "items", None, max_silence=max_silence, batchId=batch_id, maxResults=_PAGE)
+
+    def get_runs(self, run_ids: Iterable[str], *, max_silence: float = 3600) -> Iterator[tuple[str, Answer | None]]:
+        """Get runs one after the other, at most ``[omics_cache] max_get_run_per_second`` a second.
+
+        The quota of GetRun is shared by everything in the account and Region.
+
+        :param run_ids: ids of the runs.
+        :param max_silence: for how many seconds one call may stay without an answer.
+        :return: each id with GetRun's answer, None for a run that the service does not know.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_GetRun.html
+        """
+        pause = 1 / _max_get_run_per_second()
+        next_call = self._clock()
+        for run_id in run_ids:
+            self._sleep(max(0.0, next_call - self._clock()))
+            next_call = max(next_call, self._clock()) + pause
+            get = partial(self._patiently, partial(self.get_run, run_id=run_id), max_seconds=max_silence)
+            yield run_id, self._if_found(get)
+
+
+def _max_get_run_per_second() -> float:
+    text = conf.get("omics_cache", "max_get_run_per_second", fallback="5")
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise OmicsParameterError("[omics_cache] max_get_run_per_second", "has to be a number above 0", text)
+    return rate
