@@ -6,7 +6,7 @@ import importlib.util
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,12 +24,13 @@ from airflow_provider_omics_cache.exceptions import (
     TriggerEventError,
 )
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, check_id
+from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, persist_links
 from airflow_provider_omics_cache.triggers.run_batch import SHORTEST_INTERVAL, BatchTrigger
 from airflow_provider_omics_cache.waiting import Batch, BatchWait, Event, EventStatus
 
 if TYPE_CHECKING:
     from airflow.providers.amazon.aws.utils.mixins import AwsBaseHookMixin
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperatorLink, Context
 
     _AwsTask = AwsBaseHookMixin[OmicsCacheHook]
 else:
@@ -61,7 +62,10 @@ class BatchWaitMixin(_AwsTask):
     defer: Callable[..., Any]
     log: Any
 
+    operator_extra_links: Collection[BaseOperatorLink] = (OmicsBatchLink(), OmicsLogGroupLink())
+
     _wait: BatchWait | None = None
+    _has_links = False
 
     def check_parameters(self) -> None:
         """Refuse bad parameters before the first call.
@@ -139,6 +143,9 @@ class BatchWaitMixin(_AwsTask):
                 raise self._error(event, error) from error.__cause__
         else:
             event = wait.answered(answer)
+        if not self._has_links:
+            self._has_links = True
+            persist_links(context, self)
         for level, line in wait.take_lines():
             self.log.log(level, "%s", line)
         return event

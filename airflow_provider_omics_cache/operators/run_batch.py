@@ -21,6 +21,7 @@ from airflow_provider_omics_cache.exceptions import OmicsError, OmicsParameterEr
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error, check_id, check_tags
 from airflow_provider_omics_cache.hooks.s3 import bucket_and_key, check_bucket_name, s3_client
 from airflow_provider_omics_cache.idempotency import BatchIdentity, digest, request_digest
+from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, persist_links
 from airflow_provider_omics_cache.run_settings import (
     MAX_FILE_BYTES,
     MAX_INLINE_SETTINGS,
@@ -132,6 +133,7 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
         "run_tags": "json",
         "s3_extra_args": "json",
     }
+    operator_extra_links = (OmicsBatchLink(), OmicsLogGroupLink())
 
     _sleep: Callable[[float], None] = staticmethod(time.sleep)
 
@@ -191,6 +193,7 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
                 request_id=self.request_id,
             )
         batch = started.batch
+        persist_links(context, self)
         ti.xcom_push(
             key="batch",
             value={
