@@ -163,9 +163,28 @@ class AirflowApi:
 
         self.wait(are_there, f"the DAGs {sorted(wanted)}", timeout=120)
 
-    def trigger(self, dag_id: str) -> str:
+    def wait_for_files(self, directory: Path) -> list[str]:
+        """Wait until the DAG processor has read every file of a directory; return the ids of all DAGs.
+
+        :raises RuntimeError: a file cannot be imported.
+        """
+        wanted = {path.name for path in directory.glob("*.py")}
+        dag_ids: list[str] = []
+
+        def are_read() -> bool:
+            errors = self.call("GET", "/api/v2/importErrors")["import_errors"]
+            if errors:
+                raise RuntimeError("\n".join(f"{error['filename']}:\n{error['stack_trace']}" for error in errors))
+            dags = self.call("GET", "/api/v2/dags")["dags"]
+            dag_ids[:] = [dag["dag_id"] for dag in dags]
+            return wanted <= {Path(dag["fileloc"]).name for dag in dags}
+
+        self.wait(are_read, f"the DAGs of {sorted(wanted)}", timeout=120)
+        return dag_ids
+
+    def trigger(self, dag_id: str, run_id: str | None = None) -> str:
         """Start a DAG run and return its id."""
-        run = self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})
+        run = self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "dag_run_id": run_id})
         return str(run["dag_run_id"])
 
     def clear(self, dag_id: str, run_id: str) -> None:

@@ -19,6 +19,7 @@ from airflow_provider_omics_cache.local import LocalHealthOmicsServer
 EXAMPLE_DAGS = ROOT / "example_dags"
 AIRFLOW_PORT = 8080
 SERVICE_PORT = 8765
+FIRST_DAG = "omics_quickstart"
 
 
 @contextmanager
@@ -31,6 +32,7 @@ def demo_ui() -> Iterator[tuple[AirflowProcesses, LocalHealthOmicsServer]]:
         environment = {
             "AIRFLOW_CONN_AWS_DEFAULT": service.airflow_connection,
             "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
+            "AIRFLOW__OMICS_CACHE__MAX_GET_RUN_PER_SECOND": "1000",  # nobody shares the local service's quota
         }
         airflow = AirflowProcesses(Path(home), EXAMPLE_DAGS, environment, port=free_port(AIRFLOW_PORT))
         with airflow:
@@ -42,8 +44,9 @@ def main() -> int:
     stop_when_told()
     print("Airflow starts; this takes half a minute.", flush=True)
     with demo_ui() as (airflow, service):
+        dag_ids = airflow.wait_for_files(EXAMPLE_DAGS)
         aws = (
-            f"AWS_ENDPOINT_URL={service.url} AWS_DISABLE_HOST_PREFIX_INJECTION=true AWS_REGION={service.region_name} "
+            f"AWS_ENDPOINT_URL={service.url} AWS_DISABLE_HOST_PREFIX_INJECTION=true AWS_DEFAULT_REGION={service.region_name} "
             "AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test"
         )
         print(
@@ -52,9 +55,17 @@ Airflow's UI:           {airflow.url} (no login needed)
 the local HealthOmics:  {service.url}
 Airflow's log:          {airflow.log}
 
-Trigger a DAG in the UI; omics_quickstart is a good first one. What the service holds, any AWS client can tell:
+Trigger a DAG in the UI, {FIRST_DAG} first; there are {", ".join(dag_ids)}.
+
+What the service holds, any AWS client can tell:
 
   {aws} aws omics list-batch
+
+Let the run of a sample fail, or its submission (the next two times), and see what the DAGs make of it:
+
+  curl -d '{{"args": ["HG00042"]}}' {service.url}/local-healthomics/faults/fail_run
+  curl -d '{{"args": ["HG00042"], "kwargs": {{"reason": "ThrottlingException", "times": 2}}}}' \
+    {service.url}/local-healthomics/faults/fail_submission
 
 Ctrl-C stops everything.
 """,

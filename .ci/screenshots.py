@@ -1,0 +1,168 @@
+"""``make screenshots``: take the pictures of README.md and docs/ in the Airflow of ``make demo-ui``.
+
+The pictures are files of the repository, docs/_static/screenshots/*.png: look at them before you commit them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from airflow_processes import ROOT, stop_when_told
+from demo_ui_process import DemoUi, running_demo_ui
+from PIL import Image
+from playwright.sync_api import Page, expect, sync_playwright
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PICTURES = ROOT / "docs" / "_static" / "screenshots"
+SIZE = {"width": 1400, "height": 900}
+MAX_BYTES = 200_000
+#: Graphs are drawn and moved after their data has come.
+SETTLED_AFTER_MS = 1500
+RUN_ID = "november"
+
+
+def main() -> int:
+    """Take every picture anew."""
+    stop_when_told()
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="omics-screenshots-") as directory:
+        python = str(ROOT / ".venv" / "bin" / "python")
+        with running_demo_ui(python, Path(directory) / "demo-ui.log") as demo, browser_page() as page:
+            Camera(demo, page).take_all()
+    return 0
+
+
+@contextmanager
+def browser_page() -> Iterator[Page]:
+    """Open a page in headless Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+        yield browser.new_page(viewport=SIZE, color_scheme="light", locale="en-US", timezone_id="UTC")
+        browser.close()
+
+
+class Camera:
+    """Takes pictures of Airflow's UI.
+
+    :param demo: the running demo.
+    :param page: a page of the browser.
+    """
+
+    def __init__(self, demo: DemoUi, page: Page) -> None:
+        self._demo = demo
+        self._airflow = demo.airflow
+        self._page = page
+
+    def take_all(self) -> None:
+        """Run examples and take every picture."""
+        for dag in self._airflow.call("GET", "/api/v2/dags")["dags"]:
+            self._open(f"/dags/{dag['dag_id']}", view="graph", details=30)
+            self._page.add_style_tag(content=".react-flow__panel { display: none }")
+            self._take(dag["dag_id"], ".react-flow")
+        self.take_cohort()
+        self.take_xcom()
+        self.take_resubmission()
+
+    def take_cohort(self) -> None:
+        """Take a sensor while it is deferred, and the DAG run when it has finished."""
+        dag_id, sensor = "omics_cohort", "wait_for_submission"
+        self._control("clock", speed=0)  # the batch stays as it is, and the sensor deferred
+        self._airflow.trigger(dag_id, RUN_ID)
+        self._airflow.wait(lambda: self._state(dag_id, sensor) == "deferred", f"{sensor} to defer", timeout=90)
+        self._open(f"{self._run(dag_id)}/tasks/{sensor}/details", view="grid", details=75)
+        self._take("deferred_task")
+        self._finish(dag_id)
+        self._open(self._run(dag_id), view="graph", details=30)
+        self._take("finished_run")
+
+    def take_xcom(self) -> None:
+        """Take the mapping in the sensor's XCom."""
+        dag_id = "omics_quickstart"
+        self._airflow.trigger(dag_id, RUN_ID)
+        self._finish(dag_id)
+        self._open_xcom(dag_id, "wait_for_submission")
+        self._take("xcom")
+
+    def take_resubmission(self) -> None:
+        """Take failed submissions in the sensor's XCom, and the DAG run that has submitted them again."""
+        dag_id = "omics_resubmit_failed"
+        for sample in ("HG00007", "HG00042", "HG01234"):
+            fault = {"reason": "ThrottlingException", "message": "Rate exceeded", "times": 1}
+            self._control("faults/fail_submission", args=[sample], kwargs=fault)
+        self._airflow.trigger(dag_id, RUN_ID)
+        self._finish(dag_id)
+        self._open_xcom(dag_id, "wait_for_submission")
+        self._take("failed_submissions")
+        self._open(self._run(dag_id), view="graph", details=30)
+        self._take("resubmitted_run")
+
+    def _run(self, dag_id: str) -> str:
+        return f"/dags/{dag_id}/runs/{RUN_ID}"
+
+    def _finish(self, dag_id: str) -> None:
+        self._control("clock", speed=30)
+        states = self._airflow.wait_for_runs([(dag_id, RUN_ID)], timeout=600)
+        if set(states.values()) != {"success"}:
+            sys.exit(f"{dag_id} has not succeeded: {states}")
+
+    def _open_xcom(self, dag_id: str, task_id: str) -> None:
+        self._open(f"{self._run(dag_id)}/tasks/{task_id}/xcom?sort=-key", view="grid", details=75)
+        self._page.get_by_label("Expand all extra JSON").click()
+
+    def _state(self, dag_id: str, task_id: str) -> str:
+        state: str = self._airflow.task(dag_id, RUN_ID, task_id)["state"]
+        return state
+
+    def _control(self, name: str, **values: Any) -> None:
+        url = f"{self._demo.service_url}/local-healthomics/{name}"
+        urllib.request.urlopen(urllib.request.Request(url, data=json.dumps(values).encode()), timeout=10)
+
+    def _open(self, path: str, *, view: str, details: int) -> None:
+        """Open a page with the grid or the graph beside it.
+
+        :param path: path of the page.
+        :param view: ``grid`` or ``graph``.
+        :param details: per cent of the width that the page itself has.
+        """
+        panels = {"details-panel,main-panel": {"expandToSizes": {}, "layout": [100 - details, details]}}
+        self._page.goto(self._airflow.url)
+        for key, value in {"default_dag_view": view, f"react-resizable-panels:{view}-ltr": panels}.items():
+            self._page.evaluate("([key, value]) => localStorage.setItem(key, value)", [key, json.dumps(value)])
+        self._page.goto(self._airflow.url + path)
+
+    def _take(self, name: str, selector: str | None = None) -> None:
+        """Take the page, or a part of it, when everything is there."""
+        self._page.wait_for_load_state("networkidle")
+        for unfinished in (".chakra-skeleton", ".chakra-spinner", "[role=progressbar]"):
+            expect(self._page.locator(f"{unfinished}:visible")).to_have_count(0)
+        alerts = [text for text in self._page.get_by_role("alert").all_inner_texts() if text.strip()]
+        if alerts:
+            sys.exit(f"{self._page.url} shows {alerts}")
+        self._page.wait_for_timeout(SETTLED_AFTER_MS)
+        taken = self._page.locator(selector).screenshot() if selector else self._page.screenshot()
+        picture = PICTURES / f"{name}.png"
+        Image.open(io.BytesIO(taken)).convert("RGB").quantize(256).save(picture, optimize=True)
+        size = picture.stat().st_size
+        if size > MAX_BYTES:
+            sys.exit(f"{picture} has {size:,} bytes, more than {MAX_BYTES:,}")
+        print(f"{picture.relative_to(ROOT)}: {size:,} bytes", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
