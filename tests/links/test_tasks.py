@@ -1,0 +1,137 @@
+"""The console links of each task, there before it waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+
+try:
+    from airflow.sdk.exceptions import TaskDeferred
+except ImportError:
+    from airflow.exceptions import TaskDeferred
+
+from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunCacheS3Link
+from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
+from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator, UpdateRunCacheOperator
+from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
+from tests.conftest import AIRFLOW_3, needs_aiobotocore, needs_batches
+
+if TYPE_CHECKING:
+    from airflow_provider_omics_cache.local import LocalHealthOmics
+
+ROLE = "arn:aws:iam::123456789012:role/omics"
+RUNS = "https://us-east-1.console.aws.amazon.com/omics/home?region=us-east-1#/runs"
+LOGS = (
+    "https://console.aws.amazon.com/cloudwatch/home?region=us-east-1"
+    "#logsV2:log-groups/log-group/$252Faws$252Fomics$252FWorkflowLog"
+)
+OF_A_BATCH = {"HealthOmics Runs": RUNS, "HealthOmics Logs": LOGS}
+
+
+@pytest.fixture
+def local(local_healthomics: LocalHealthOmics) -> LocalHealthOmics:
+    boto3.client("s3").create_bucket(Bucket="cohort")
+    return local_healthomics
+
+
+def links_of(operator: Any, context: dict[str, Any]) -> dict[str, str]:
+    """Give what Airflow shows of a task by now, by the name of the button."""
+    kept = context["ti"].links
+    shown = {
+        link.name: link.format_link(**kept[link.key]) for link in operator.operator_extra_links if link.key in kept
+    }
+    if AIRFLOW_3:
+        by_key = {link.name: kept.get(link.xcom_key) for link in operator.operator_extra_links}
+        assert {name: url for name, url in by_key.items() if url} == shown
+    return shown
+
+
+def start_batch() -> str:
+    batch = boto3.client("omics").start_run_batch(
+        defaultRunSetting={"workflowId": "1", "roleArn": ROLE, "outputUri": "s3://cohort/"},
+        batchRunSettings={"inlineSettings": [{"runSettingId": "a"}]},
+    )
+    return str(batch["id"])
+
+
+def test_a_run_cache_leads_to_its_folder_and_its_log_streams(
+    local: LocalHealthOmics, task_context: dict[str, Any]
+) -> None:
+    create = CreateRunCacheOperator(task_id="cache", name="cohort", cache_s3_location="s3://cohort/cache")
+    cache_id = create.execute(task_context)
+    uri = boto3.client("omics").get_run_cache(id=cache_id)["cacheS3Uri"]
+    prefix = uri.removeprefix("s3://cohort/")
+    shown = {
+        "Run Cache in S3": f"https://console.aws.amazon.com/s3/buckets/cohort?region=us-east-1&prefix={prefix}",
+        "HealthOmics Logs": f"{LOGS}$3FlogStreamNameFilter$3DrunCache$252F{cache_id}$252F",
+    }
+    assert links_of(create, task_context) == shown
+    task_context["ti"].links.clear()
+    update = UpdateRunCacheOperator(task_id="update", run_cache_id=cache_id, name="other")
+    update.execute(task_context)
+    assert links_of(update, task_context) == shown
+
+
+@needs_batches
+def test_the_start_of_a_batch_leads_to_the_runs(local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+    start = StartRunBatchOperator(
+        task_id="start",
+        default_run_setting={"workflowId": "1", "roleArn": ROLE, "outputUri": "s3://cohort/"},
+        run_settings=[{"runSettingId": "a"}],
+    )
+    start.execute(task_context)
+    assert links_of(start, task_context) == OF_A_BATCH
+
+
+@needs_batches
+def test_a_sensor_leads_to_the_runs_from_its_first_round_on(
+    local: LocalHealthOmics, task_context: dict[str, Any]
+) -> None:
+    sensor = BatchSubmissionSensor(task_id="wait", batch_id=start_batch())
+    assert not sensor.poke(task_context)
+    assert links_of(sensor, task_context) == OF_A_BATCH
+
+
+@needs_batches
+def test_a_sensor_has_its_links_while_the_service_is_silent(
+    local: LocalHealthOmics, task_context: dict[str, Any]
+) -> None:
+    sensor = BatchSubmissionSensor(
+        task_id="wait", batch_id=start_batch(), botocore_config={"retries": {"total_max_attempts": 1}}
+    )
+    local.faults.throttle("GetBatch", times=1)
+    assert not sensor.poke(task_context)
+    assert links_of(sensor, task_context) == OF_A_BATCH
+
+
+@needs_batches
+@needs_aiobotocore
+def test_a_deferred_sensor_leads_to_the_runs(local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+    sensor = BatchSubmissionSensor(task_id="wait", batch_id=start_batch(), deferrable=True)
+    with pytest.raises(TaskDeferred):
+        sensor.execute(task_context)
+    assert links_of(sensor, task_context) == OF_A_BATCH
+
+
+@needs_batches
+def test_links_are_kept_once_by_a_process(local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+    sensor = BatchSubmissionSensor(task_id="wait", batch_id=start_batch())
+    sensor.poke(task_context)
+    task_context["ti"].links.clear()
+    sensor.poke(task_context)
+    assert links_of(sensor, task_context) == {}
+
+
+@pytest.mark.parametrize(
+    ("task", "links"),
+    [
+        (CreateRunCacheOperator, {OmicsRunCacheS3Link, OmicsLogGroupLink}),
+        (UpdateRunCacheOperator, {OmicsRunCacheS3Link, OmicsLogGroupLink}),
+        (StartRunBatchOperator, {OmicsBatchLink, OmicsLogGroupLink}),
+        (BatchSubmissionSensor, {OmicsBatchLink, OmicsLogGroupLink}),
+    ],
+)
+def test_each_task_has_the_links_of_what_it_works_on(task: Any, links: set[type]) -> None:
+    assert {type(link) for link in task.operator_extra_links} == links
