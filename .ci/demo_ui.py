@@ -46,8 +46,8 @@ def main() -> int:
     with demo_ui() as (airflow, service):
         dag_ids = airflow.wait_for_files(EXAMPLE_DAGS)
         aws = (
-            f"AWS_ENDPOINT_URL={service.url} AWS_DISABLE_HOST_PREFIX_INJECTION=true AWS_DEFAULT_REGION={service.region_name} "
-            "AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test"
+            f"AWS_ENDPOINT_URL={service.url} AWS_DISABLE_HOST_PREFIX_INJECTION=true "
+            f"AWS_DEFAULT_REGION={service.region_name} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test"
         )
         print(
             f"""
