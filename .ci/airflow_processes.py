@@ -209,6 +209,11 @@ class AirflowApi:
         """Get a task instance."""
         return self.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}")
 
+    def links(self, dag_id: str, run_id: str, task_id: str) -> Any:
+        """Get the URLs of a task instance's links, None for those that are not there, by name."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/links"
+        return self.call("GET", path)["extra_links"]
+
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
         """Get the value of an XCom."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
