@@ -19,7 +19,7 @@ from typing import Any
 from airflow_processes import ROOT, stop_when_told
 from demo_ui_process import DemoUi, running_demo_ui
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import FloatRect, Page, expect, sync_playwright
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 CHROMIUM_ARGUMENTS = [
@@ -34,6 +34,8 @@ SIZE = {"width": 1400, "height": 900}
 MAX_BYTES = 200_000
 #: Graphs are drawn and moved after their data has come.
 SETTLED_AFTER_MS = 1500
+#: Pixels around the graph.
+MARGIN = 16
 RUN_ID = "november"
 
 
@@ -72,9 +74,8 @@ class Camera:
     def take_all(self) -> None:
         """Run examples and take every picture."""
         for dag in self._airflow.call("GET", "/api/v2/dags")["dags"]:
-            self._open(f"/dags/{dag['dag_id']}", view="graph", details=30)
-            self._page.add_style_tag(content=".react-flow__panel { display: none }")
-            self._take(dag["dag_id"], ".react-flow")
+            self._open(f"/dags/{dag['dag_id']}", view="graph", details=20)
+            self._take(dag["dag_id"], only=".react-flow__node")
         self.take_cohort()
         self.take_xcom()
         self.take_resubmission()
@@ -146,8 +147,8 @@ class Camera:
             self._page.evaluate("([key, value]) => localStorage.setItem(key, value)", [key, json.dumps(value)])
         self._page.goto(self._airflow.url + path)
 
-    def _take(self, name: str, selector: str | None = None) -> None:
-        """Take the page, or a part of it, when everything is there."""
+    def _take(self, name: str, *, only: str | None = None) -> None:
+        """Take the page, or the part of it that shows the elements of a selector, when everything is there."""
         self._page.wait_for_load_state("networkidle")
         for unfinished in (".chakra-skeleton", ".chakra-spinner", "[role=progressbar]"):
             expect(self._page.locator(f"{unfinished}:visible")).to_have_count(0)
@@ -155,13 +156,20 @@ class Camera:
         if alerts:
             sys.exit(f"{self._page.url} shows {alerts}")
         self._page.wait_for_timeout(SETTLED_AFTER_MS)
-        taken = self._page.locator(selector).screenshot() if selector else self._page.screenshot()
+        taken = self._page.screenshot(clip=self._around(only) if only else None)
         picture = PICTURES / f"{name}.png"
         Image.open(io.BytesIO(taken)).convert("RGB").quantize(256).save(picture, optimize=True)
         size = picture.stat().st_size
         if size > MAX_BYTES:
             sys.exit(f"{picture} has {size:,} bytes, more than {MAX_BYTES:,}")
-        print(f"{picture.relative_to(ROOT)}: {size:,} bytes", flush=True)
+        print(f"{picture}: {size:,} bytes", flush=True)
+
+    def _around(self, selector: str) -> FloatRect:
+        boxes = [box for element in self._page.locator(selector).all() if (box := element.bounding_box())]
+        left, top = (min(box[side] for box in boxes) - MARGIN for side in ("x", "y"))
+        right = max(box["x"] + box["width"] for box in boxes) + MARGIN
+        bottom = max(box["y"] + box["height"] for box in boxes) + MARGIN
+        return {"x": left, "y": top, "width": right - left, "height": bottom - top}
 
 
 if __name__ == "__main__":
