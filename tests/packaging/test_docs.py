@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,25 @@ def test_every_marker_has_both_ends() -> None:
         assert re.findall(r"\[START (\w+)\]", text) == re.findall(r"\[END (\w+)\]", text), path
 
 
+def test_every_example_is_shown_whole() -> None:
+    pages = "".join(page.read_text() for page in sorted(DOCS.rglob("*.rst")))
+    for path in sorted((ROOT / "example_dags").glob("*.py")):
+        shown = f"   :start-after: [START {path.stem}]\n   :end-before: [END {path.stem}]\n"
+        assert f"{path.name}\n   :language: python\n{shown}" in pages, path
+
+
 def test_readme_shows_the_quickstart_as_it_is() -> None:
     (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    source = (ROOT / "example_dags" / "quickstart.py").read_text()
-    assert shown == source.split("# [START quickstart]\n")[1].split("# [END quickstart]\n")[0]
+    assert shown.startswith("run_cache = CreateRunCacheOperator(")
+    assert textwrap.indent(shown, "    ") in (ROOT / "example_dags" / "quickstart.py").read_text()
+
+
+def test_every_picture_is_there_shown_and_small() -> None:
+    pages = [ROOT / "README.md", *DOCS.rglob("*.rst")]
+    shown = {found for page in pages for found in re.findall(r"_static/screenshots/(\w+)\.png", page.read_text())}
+    pictures = {picture.stem: picture.stat().st_size for picture in (DOCS / "_static" / "screenshots").glob("*.png")}
+    assert pictures.keys() == shown
+    assert all(size < 200_000 for size in pictures.values()), pictures
 
 
 def test_every_page_is_reachable_from_the_index() -> None:
