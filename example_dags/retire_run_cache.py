@@ -1,0 +1,48 @@
+"""At the end of a project: mark its run cache as retired, and delete it when no run uses it any more.
+
+The data of the cache stays in S3, and no cache can be linked to it again: delete it, or let a lifecycle rule do that.
+
+It runs as it is against the local HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default``.
+"""
+
+from __future__ import annotations
+
+# [START retire_run_cache]
+from datetime import timedelta
+
+try:
+    from airflow.sdk import dag, task
+    from airflow.sdk.exceptions import AirflowSkipException
+except ImportError:  # Airflow 2
+    from airflow.decorators import dag, task
+    from airflow.exceptions import AirflowSkipException
+
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.operators.run_cache import DeleteRunCacheOperator, UpdateRunCacheOperator
+
+
+@dag(schedule=None, params={"run_cache_name": "quickstart"})
+def omics_retire_run_cache():
+    @task
+    def find_run_cache(name: str) -> str:
+        for run_cache in OmicsCacheHook().list_run_caches():
+            if run_cache.get("name") == name and run_cache.get("status") == "ACTIVE":
+                return run_cache["id"]
+        raise AirflowSkipException(f"There is no run cache {name!r}")
+
+    run_cache_id = find_run_cache("{{ params.run_cache_name }}")
+    mark = UpdateRunCacheOperator(
+        task_id="mark_as_retired",
+        run_cache_id=run_cache_id,
+        description="Retired: use it in no new run",
+        tags={"retired": "true"},
+    )
+    # As long as a run uses the cache, the service refuses: try again for a day.
+    delete = DeleteRunCacheOperator(
+        task_id="delete_run_cache", run_cache_id=run_cache_id, retries=24, retry_delay=timedelta(hours=1)
+    )
+    mark >> delete
+
+
+omics_retire_run_cache()
+# [END retire_run_cache]
