@@ -49,6 +49,7 @@ def main() -> int:
             f"AWS_ENDPOINT_URL={service.url} AWS_DISABLE_HOST_PREFIX_INJECTION=true "
             f"AWS_DEFAULT_REGION={service.region_name} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test"
         )
+        faults = f"{service.url}/local-healthomics/faults"
         print(
             f"""
 Airflow's UI:           {airflow.url} (no login needed)
@@ -61,11 +62,10 @@ What the service holds, any AWS client can tell:
 
   {aws} aws omics list-batch
 
-Let the run of a sample fail, or its submission (the next two times), and see what the DAGs make of it:
+Let the run of a sample fail, or its next submission, and see what omics_resubmit_failed makes of it:
 
-  curl -d '{{"args": ["HG00042"]}}' {service.url}/local-healthomics/faults/fail_run
-  curl -d '{{"args": ["HG00042"], "kwargs": {{"reason": "ThrottlingException", "times": 2}}}}' \
-    {service.url}/local-healthomics/faults/fail_submission
+  curl {faults}/fail_run -d '{{"args": ["HG00007"]}}'
+  curl {faults}/fail_submission -d '{{"args": ["HG00042"], "kwargs": {{"reason": "ThrottlingException", "times": 1}}}}'
 
 Ctrl-C stops everything.
 """,
