@@ -5,10 +5,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import boto3
 import pytest
 
 from tests.conftest import HAS_BATCHES
+from tests.examples.cohorts import BUCKET
+
+if TYPE_CHECKING:
+    from airflow_provider_omics_cache.local import LocalHealthOmics
 
 # ``dag.test()`` looks for the DAG there.
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(__file__).parents[2] / "example_dags")
@@ -31,3 +37,13 @@ def _environment_as_before() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture
+def cohort_service(local_healthomics: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) -> LocalHealthOmics:
+    """The service for big batches: each request sees them five minutes older, and runs are got as fast as can be."""
+    boto3.client("s3").create_bucket(Bucket=BUCKET)
+    monkeypatch.setenv("AIRFLOW__OMICS_CACHE__MAX_GET_RUN_PER_SECOND", "1000000")
+    local_healthomics.settings.submission_rate = float("inf")
+    local_healthomics.clock.tick = 300
+    return local_healthomics

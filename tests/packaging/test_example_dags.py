@@ -20,3 +20,43 @@ def test_quickstart_reads_in_the_order_in_which_it_runs() -> None:
     assert list(dag.task_dict) == expected
     for task_id, next_task_id in pairwise(expected):
         assert next_task_id in dag.task_dict[task_id].downstream_task_ids
+
+
+GRAPHS = {
+    "cohort": [
+        ("read_samplesheet", "start_batch"),
+        ("ensure_run_cache", "start_batch"),
+        ("start_batch", "wait_for_submission"),
+        ("wait_for_submission", "wait_for_completion"),
+        ("wait_for_completion", "join_outputs"),
+    ],
+    "resubmit_failed": [
+        ("read_samplesheet", "start_batch"),
+        ("start_batch", "wait_for_submission"),
+        ("wait_for_submission", "resubmission.find_retryable"),
+        ("resubmission.find_retryable", "resubmission.start_batch"),
+        ("resubmission.start_batch", "resubmission.wait_for_submission"),
+        ("resubmission.wait_for_submission", "merge_mappings"),
+        ("wait_for_submission", "completion.wait_for_first_batch"),
+        ("resubmission.wait_for_submission", "completion.wait_for_second_batch"),
+        ("completion.wait_for_first_batch", "report"),
+        ("completion.wait_for_second_batch", "report"),
+        ("merge_mappings", "report"),
+    ],
+    "fan_out": [
+        ("read_samplesheet", "start_batch"),
+        ("start_batch", "wait_for_submission"),
+        ("wait_for_submission", "wait_for_completion"),
+        ("wait_for_completion", "make_groups"),
+        ("make_groups", "find_outputs"),
+        ("find_outputs", "count_outputs"),
+    ],
+}
+
+
+@pytest.mark.parametrize("example", GRAPHS)
+def test_example_has_the_graph_that_its_page_tells_of(example: str) -> None:
+    dag = getattr(importlib.import_module(example), f"omics_{example}")()
+    assert set(dag.task_dict) == {task_id for edge in GRAPHS[example] for task_id in edge}
+    for task_id, next_task_id in GRAPHS[example]:
+        assert next_task_id in dag.task_dict[task_id].downstream_task_ids

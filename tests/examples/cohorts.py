@@ -1,0 +1,43 @@
+"""What the tests of the examples with a samplesheet have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import boto3
+
+BUCKET = "omics-quickstart"
+
+
+def put_samplesheet(samples: Iterable[str]) -> None:
+    """Write the samplesheet that the examples read."""
+    lines = ["sample,fastq_1,fastq_2"]
+    for number, sample in enumerate(samples):
+        paired = f"s3://{BUCKET}/{sample}_2.fq" if number % 2 else ""
+        lines.append(f"{sample},s3://{BUCKET}/{sample}_1.fq,{paired}")
+    boto3.client("s3").put_object(Bucket=BUCKET, Key="samplesheet.csv", Body="\n".join(lines).encode())
+
+
+def all_of(operation: str, key: str = "items", **members: Any) -> list[dict[str, Any]]:
+    """List all pages."""
+    pages = boto3.client("omics").get_paginator(operation).paginate(**members)
+    return [item for page in pages for item in page[key]]
+
+
+def read_json_lines(name: str) -> list[dict[str, Any]]:
+    """Read the one file of the bucket with this name."""
+    s3 = boto3.client("s3")
+    keys = [entry["Key"] for entry in s3.list_objects_v2(Bucket=BUCKET)["Contents"]]
+    (key,) = [key for key in keys if key.endswith(f"/{name}")]
+    content = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read().decode()
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def states_of(dag_run: Any) -> dict[str, list[str]]:
+    """State of each task, of all its mapped instances."""
+    states: dict[str, list[str]] = {}
+    for ti in dag_run.get_task_instances():
+        states.setdefault(ti.task_id, []).append(str(ti.state))
+    return states
