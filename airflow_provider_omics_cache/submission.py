@@ -7,10 +7,10 @@ answers is promised: an absent count is unknown, never zero.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_provider_omics_cache.failures import MAX_LISTED_RUNS, Failures
 from airflow_provider_omics_cache.states import (
     CHANGED_AFTER_SUBMISSION_STATES,
     DELETED_BATCH_STATES,
@@ -18,10 +18,6 @@ from airflow_provider_omics_cache.states import (
     BatchStatus,
 )
 from airflow_provider_omics_cache.waiting import Batch, Verdict
-
-#: How many runs an XCom or a summary names at most.
-MAX_LISTED_RUNS = 1_000
-MAX_NAMED_RUNS = 5
 
 _WAIT = {BatchStatus.CREATING, BatchStatus.PENDING, BatchStatus.SUBMITTING, BatchStatus.STOPPING}
 _FAILED = {BatchStatus.FAILED, BatchStatus.CANCELLED, *DELETED_BATCH_STATES}
@@ -63,13 +59,16 @@ class Submissions:
         self.rows = 0
         self.run_ids: dict[str, str] = {}
         self.failed: list[dict[str, Any]] = []
-        self.failed_count = 0
         self.changed: list[dict[str, Any]] = []
         self._not_submitted: set[str] = set()
         self._repeated = 0
         self._unfinished = 0
-        self._reasons: Counter[str] = Counter()
-        self._reason_ids: dict[str, list[str]] = {}
+        self._failures = Failures()
+
+    @property
+    def failed_count(self) -> int:
+        """How many runs were not submitted."""
+        return self._failures.count
 
     @staticmethod
     def record(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,19 +109,13 @@ class Submissions:
 
     def add_unlisted(self, number: int) -> None:
         """Count runs that were never submitted and that the service does not list."""
-        if number > 0:
-            self.failed_count += number
-            self._reasons["never submitted"] += number
+        self._failures.add_unnamed("never submitted", number)
 
     def _add_failed(self, run_setting_id: str, row: Mapping[str, Any]) -> None:
-        self.failed_count += 1
         if len(self.failed) < MAX_LISTED_RUNS:
             self.failed.append(self.record(row))
         reason = row.get("submissionFailureReason") or row.get("submissionStatus") or "never submitted"
-        self._reasons[reason] += 1
-        named = self._reason_ids.setdefault(reason, [])
-        if len(named) < MAX_NAMED_RUNS:
-            named.append(run_setting_id)
+        self._failures.add(reason, run_setting_id)
 
     def missing(self, expected: int | None) -> str | None:
         """Say what the listing lacks, or None when every run of the batch is in it with its outcome.
@@ -143,12 +136,7 @@ class Submissions:
 
     def failure_summary(self) -> str:
         """Sum up the failed submissions by reason, with the first few ids of each."""
-        reasons = []
-        for reason, count in self._reasons.most_common():
-            named = self._reason_ids.get(reason, [])
-            more = ["..."] if count > len(named) else []
-            reasons.append(f"{reason}: {count:,} ({', '.join(named + more)})")
-        return "; ".join(reasons)
+        return self._failures.summary()
 
 
 def expected_number(expected_runs: int | None, batch: Batch) -> int | None:

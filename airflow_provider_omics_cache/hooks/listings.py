@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
-from functools import partial
+from functools import cached_property, partial
 
 from airflow_provider_omics_cache._compat import conf
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
@@ -16,6 +17,8 @@ _PAGE = 100
 
 class ListingsHook(OmicsOperationsHook):
     """List the submissions and the runs of a batch, and get runs one after the other."""
+
+    _next_get_run = -math.inf
 
     def list_submissions(self, *, batch_id: str, max_silence: float = 3600) -> Iterator[Answer]:
         """List all runs of a batch, going on at the page it was at after a throttle or a lost connection.
@@ -42,31 +45,38 @@ class ListingsHook(OmicsOperationsHook):
         return self._items("ListRuns", "items", None, max_silence=max_silence, batchId=batch_id, maxResults=_PAGE)
 
     def get_runs(self, run_ids: Iterable[str], *, max_silence: float = 3600) -> Iterator[tuple[str, Answer | None]]:
-        """Get runs one after the other, at most ``[omics_cache] max_get_run_per_second`` a second.
-
-        The quota of GetRun is shared by everything in the account and Region.
+        """Get runs one after the other, each in its turn as :meth:`get_run_in_turn`.
 
         :param run_ids: ids of the runs.
         :param max_silence: for how many seconds one call may stay without an answer.
         :return: each id with GetRun's answer, None for a run that the service does not know.
+        """
+        for run_id in run_ids:
+            yield run_id, self.get_run_in_turn(run_id=run_id, max_silence=max_silence)
+
+    def get_run_in_turn(self, *, run_id: str, max_silence: float = 3600) -> Answer | None:
+        """Get a run; wait before, so that there are at most ``[omics_cache] max_get_run_per_second`` a second.
+
+        The quota of GetRun is shared by everything in the account and Region.
+
+        :param run_id: id of the run.
+        :param max_silence: for how many seconds the call may stay without an answer.
+        :return: GetRun's answer, None for a run that the service does not know.
 
         .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_GetRun.html
         """
-        pause = 1 / _max_get_run_per_second()
-        next_call = self._clock()
-        for run_id in run_ids:
-            self._sleep(max(0.0, next_call - self._clock()))
-            next_call = max(next_call, self._clock()) + pause
-            get = partial(self._patiently, partial(self.get_run, run_id=run_id), max_seconds=max_silence)
-            yield run_id, self._if_found(get)
+        self._sleep(max(0.0, self._next_get_run - self._clock()))
+        self._next_get_run = self._clock() + 1 / self._max_get_run_per_second
+        get = partial(self._patiently, partial(self.get_run, run_id=run_id), max_seconds=max_silence)
+        return self._if_found(get)
 
-
-def _max_get_run_per_second() -> float:
-    text = conf.get("omics_cache", "max_get_run_per_second", fallback="5")
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise OmicsParameterError("[omics_cache] max_get_run_per_second", "has to be a number above 0", text)
-    return rate
+    @cached_property
+    def _max_get_run_per_second(self) -> float:
+        text = conf.get("omics_cache", "max_get_run_per_second", fallback="5")
+        try:
+            rate = float(text)
+        except ValueError:
+            rate = 0.0
+        if not 0 < rate < math.inf:
+            raise OmicsParameterError("[omics_cache] max_get_run_per_second", "has to be a number above 0", text)
+        return rate

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from airflow_provider_omics_cache.hooks.client import Answer
+from airflow_provider_omics_cache.hooks.cancel_batch import CancelBatchHook
+from airflow_provider_omics_cache.hooks.delete_batch import DeleteBatchHook
 from airflow_provider_omics_cache.hooks.ensure_run_cache import EnsuredRunCache, EnsureRunCacheHook, check_if_exists
 from airflow_provider_omics_cache.hooks.errors import api_error, check_id, check_tags
 from airflow_provider_omics_cache.hooks.start_batch_once import StartBatchOnceHook
@@ -12,7 +11,7 @@ from airflow_provider_omics_cache.hooks.start_batch_once import StartBatchOnceHo
 __all__ = ["EnsuredRunCache", "OmicsCacheHook", "api_error", "check_id", "check_if_exists", "check_tags"]
 
 
-class OmicsCacheHook(EnsureRunCacheHook, StartBatchOnceHook):
+class OmicsCacheHook(EnsureRunCacheHook, StartBatchOnceHook, CancelBatchHook, DeleteBatchHook):
     """Talk to AWS HealthOmics: run caches, batches, their runs and tags.
 
     One method per API operation, named as the operation, with the operation's members in snake_case. Only
@@ -29,14 +28,3 @@ class OmicsCacheHook(EnsureRunCacheHook, StartBatchOnceHook):
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_Operations_Amazon_Omics.html
     """
-
-    def list_submissions(self, *, batch_id: str, max_silence: float = 3600) -> Iterator[Answer]:
-        """List all runs of a batch, going on at the page it was at after a throttle or a lost connection.
-
-        :param batch_id: id of the batch.
-        :param max_silence: for how many seconds one page may stay without an answer.
-
-        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_ListRunsInBatch.html
-        """
-        batch_id = check_id("batch_id", batch_id)
-        return self._items("ListRunsInBatch", "runs", None, max_silence=max_silence, batchId=batch_id, maxItems=100)

@@ -60,6 +60,7 @@ class BatchWaitMixin(_AwsTask):
     timeout: float
     execution_timeout: timedelta | None
     defer: Callable[..., Any]
+    do_xcom_push: bool
     log: Any
 
     operator_extra_links: Collection[BaseOperatorLink] = (OmicsBatchLink(), OmicsLogGroupLink())

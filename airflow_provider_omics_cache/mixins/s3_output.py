@@ -33,7 +33,7 @@ class S3OutputMixin:
         uri = getattr(self, parameter)
         if uri is not None:
             check_object_uri(parameter, uri)
-        check_upload_args(self.s3_extra_args)
+            check_upload_args(self.s3_extra_args)
 
     def write_to_s3(self, file: IO[bytes], parameter: str) -> str:
         """Upload a file; give its URI.

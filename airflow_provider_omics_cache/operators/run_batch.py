@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from datetime import timedelta
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
 import botocore
-from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from airflow_provider_omics_cache._compat import conf
 from airflow_provider_omics_cache.batch_start import OWN_TAGS
-from airflow_provider_omics_cache.exceptions import OmicsError, OmicsParameterError
-from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error, check_id, check_tags
-from airflow_provider_omics_cache.hooks.s3 import bucket_and_key, check_bucket_name, s3_client
+from airflow_provider_omics_cache.completion import RunCounts
+from airflow_provider_omics_cache.exceptions import BatchCancelledError, BatchError, OmicsError, OmicsParameterError
+from airflow_provider_omics_cache.hooks.omics import api_error, check_id, check_tags
+from airflow_provider_omics_cache.hooks.s3 import bucket_and_key, check_bucket_name
 from airflow_provider_omics_cache.idempotency import BatchIdentity, digest, request_digest
-from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, persist_links
+from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunLink, persist_links
+from airflow_provider_omics_cache.mixins.batch_completion import BatchCompletionMixin
+from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitOperator, seconds
 from airflow_provider_omics_cache.run_settings import (
     MAX_FILE_BYTES,
     MAX_INLINE_SETTINGS,
@@ -29,12 +30,16 @@ from airflow_provider_omics_cache.run_settings import (
     check_member,
     check_run_settings,
 )
+from airflow_provider_omics_cache.triggers.run_batch import KILL_SECONDS, StartRunBatchTrigger
+from airflow_provider_omics_cache.waiting import Batch
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 _IDS = ("workflowId", "cacheId", "runGroupId")
 _SPOOLED_BYTES = 1024**2
+#: For how many seconds a batch is tried to be cancelled at the task's timeout.
+CANCEL_SECONDS = 300.0
 #: Seconds to wait, one after the other, while another try uploads the same settings.
 _UPLOAD_CONFLICT_DELAYS = (1, 2, 4)
 
@@ -55,7 +60,7 @@ class _Settings:
     s3_uri: str | None = None
 
 
-class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
+class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
     """Start a batch of HealthOmics runs, once: a retry finds the batch that an earlier try has started.
 
     One batch belongs to one task of one DAG run (and to one ``map_index``), however often the task is retried or
@@ -70,6 +75,9 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
 
     ``batch_name`` has to be the same for all tries: a batch of another name is not found again. A changed one is an
     error, or a second batch once the service has forgotten the token of the first.
+
+    With ``wait_for_completion=True`` it waits until every run has ended, as BatchCompletionSensor does, in this process
+    or in the triggerer. The XCom ``batch`` is there before it waits; a retry finds the batch and goes on waiting.
 
     Up to 100 run settings are sent inline. More are checked and uploaded as one JSON array below
     ``settings_s3_prefix``, under a name that is the SHA-256 of the content; what is there already is never
@@ -97,6 +105,20 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
     :param request_id: idempotency token, at most 128 characters. Default: derived from what the batch belongs to and
         from the settings. (templated)
     :param rerun_key: any string; another one makes another batch in the same DAG run. (templated)
+    :param wait_for_completion: wait for the end of the batch's runs. Default False.
+    :param waiter_delay: seconds between two looks at the batch, at least 1, or a timedelta. Default 60.
+    :param timeout: seconds of waiting (or a timedelta) after which the task fails. Default: a week.
+    :param deferrable: wait in the triggerer; needs aiobotocore. Default: ``[operators] default_deferrable``. Nothing is
+        deferred without ``wait_for_completion``.
+    :param max_failed_runs: how many runs may not complete: a number, or a share of all such as ``"5%"``. Default 0.
+    :param runs_s3_uri: write what is known of each run to this object, as BatchCompletionSensor does. (templated)
+    :param include_outputs: write where the outputs are, too; asks GetRun for every run. Default False.
+    :param consistency_timeout: seconds after the batch's end (or a timedelta) during which counts or a listing that
+        lack runs are waited for. Default 300.
+    :param max_silence: seconds (or a timedelta) of waiting without an answer after which the task fails. Default 3600.
+    :param cancel_on_kill: cancel the batch when the task is killed while it waits: marked, cleared, or stopped by
+        ``execution_timeout``. Of a deferred task Airflow tells that from 3.3 on. Default False.
+    :param cancel_on_timeout: cancel the batch at ``timeout``; the task is not retried then. Default False.
     :param aws_conn_id: Airflow connection for AWS; None or empty for boto3's own ways. (templated)
     :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
     :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
@@ -106,14 +128,17 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
         that the task has not read), request_id, settings_s3_uri (None for inline settings; where a batch was found
         whose settings had another order, its own file has another name) and ``reattached``: whether the batch of an
         earlier try was found. One that the service does not list yet and gives back for the same token counts as
-        started.
+        started. After a wait, the keys ``run_counts``, ``failed_runs`` and ``failed_run_count`` tell how the runs have
+        ended, as those of BatchCompletionSensor do.
     :raises OmicsParameterError: a parameter breaks a rule; nothing was started or uploaded.
     :raises OmicsVersionError: the installed botocore does not know batches.
-    :raises BatchError: the batch that is there can neither be taken nor replaced.
+    :raises BatchError: the batch that is there can neither be taken nor replaced; or, after a wait, it failed, was
+        cancelled or deleted, or (TooManyFailedRunsError) too many of its runs did not complete.
+    :raises BatchTimeoutError: the batch had not ended at ``timeout``; a retry goes on waiting.
     :raises OmicsApiError: a call to AWS failed.
     """
 
-    aws_hook_class = OmicsCacheHook
+    trigger_class = StartRunBatchTrigger
     template_fields: Sequence[str] = aws_template_fields(
         "default_run_setting",
         "run_settings",
@@ -125,6 +150,7 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
         "s3_extra_args",
         "request_id",
         "rerun_key",
+        "runs_s3_uri",
     )
     template_fields_renderers = {  # noqa: RUF012
         "default_run_setting": "json",
@@ -133,9 +159,9 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
         "run_tags": "json",
         "s3_extra_args": "json",
     }
-    operator_extra_links = (OmicsBatchLink(), OmicsLogGroupLink())
+    operator_extra_links = (OmicsRunLink(), OmicsBatchLink(), OmicsLogGroupLink())
 
-    _sleep: Callable[[float], None] = staticmethod(time.sleep)
+    batch_id = ""
 
     def __init__(
         self,
@@ -150,6 +176,13 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
         s3_extra_args: dict[str, Any] | None = None,
         request_id: str | None = None,
         rerun_key: str | None = None,
+        wait_for_completion: bool = False,
+        max_failed_runs: int | str = 0,
+        runs_s3_uri: str | None = None,
+        include_outputs: bool = False,
+        consistency_timeout: float | timedelta = 300,
+        cancel_on_kill: bool = False,
+        cancel_on_timeout: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -163,9 +196,59 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
         self.s3_extra_args = s3_extra_args
         self.request_id = request_id
         self.rerun_key = rerun_key
+        self.wait_for_completion = wait_for_completion
+        self.max_failed_runs = max_failed_runs
+        self.runs_s3_uri = runs_s3_uri
+        self.include_outputs = include_outputs
+        self.consistency_timeout = seconds("consistency_timeout", consistency_timeout)
+        self.cancel_on_kill = cancel_on_kill
+        self.cancel_on_timeout = cancel_on_timeout
 
     def execute(self, context: Context) -> str:
-        """Start or find the batch and push what is known of it."""
+        """Start or find the batch, push what is known of it, and wait if that is wanted."""
+        self.check_completion_parameters()
+        batch_id = self._start(context)
+        if self.wait_for_completion:
+            self.batch_id = batch_id
+            self.wait(context)
+        return batch_id
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        """Conclude with the trigger's event, which brings the id of the batch."""
+        self.batch_id = str(((event or {}).get("batch") or {}).get("id") or "")
+        return super().execute_complete(context, event)
+
+    def on_kill(self) -> None:
+        """Cancel the batch, if that is wanted and it is known; what goes wrong is logged."""
+        if not (self.cancel_on_kill and self.batch_id):
+            return
+        try:
+            self.hook.cancel_batch_once(batch_id=self.batch_id, max_seconds=KILL_SECONDS)
+        except Exception:
+            self.log.exception("Cancelling batch %s failed", self.batch_id)
+
+    def result(self, batch: Batch, counts: RunCounts) -> str:
+        """Give what the task returns: the id of the batch."""
+        return batch.id
+
+    def trigger_arguments(self) -> dict[str, Any]:
+        """Give what the trigger needs beyond the wait itself."""
+        return {"cancel_on_kill": self.cancel_on_kill}
+
+    def timeout_error(self, message: str) -> Exception:
+        """Give the error of a wait that has reached its deadline, after cancelling the batch if that is wanted."""
+        if not self.cancel_on_timeout:
+            return super().timeout_error(message)
+        try:
+            self.hook.cancel_batch_once(batch_id=self.batch_id, max_seconds=CANCEL_SECONDS)
+        except OmicsError as error:
+            return BatchError(f"{message}; cancelling it failed: {error}", batch_id=self.batch_id)
+        return BatchCancelledError(
+            f"{message}; it is cancelled, as cancel_on_timeout says; a new rerun_key starts a new batch",
+            batch_id=self.batch_id,
+        )
+
+    def _start(self, context: Context) -> str:
         ti = context["ti"]
         members = self.hook.describe_shape("StartRunBatchRequest")["members"]
         default_run_setting = self._checked_default_run_setting(members["defaultRunSetting"])
@@ -373,11 +456,6 @@ class StartRunBatchOperator(AwsBaseOperator[OmicsCacheHook]):
 
     def _s3_error(self, error: Exception, operation: str) -> OmicsError:
         return api_error(error, operation, self._s3.meta.region_name, self._s3.meta.endpoint_url)
-
-    @cached_property
-    def _s3(self) -> Any:
-        """S3's client, of the other connection if there is one."""
-        return s3_client(**({"aws_conn_id": self.s3_conn_id} if self.s3_conn_id else self._hook_parameters))
 
 
 def _bucket_owner(settings_s3_prefix: str, default_run_setting: Mapping[str, Any]) -> dict[str, str]:

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from fractions import Fraction
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.sensors.base_aws import AwsBaseSensor
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
-from airflow_provider_omics_cache import allowance, submission, waiting
+from airflow_provider_omics_cache import submission
 from airflow_provider_omics_cache._compat import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -24,24 +24,27 @@ from airflow_provider_omics_cache._compat import (
     conf,
     first_reschedule_date,
 )
+from airflow_provider_omics_cache.allowance import allowed
+from airflow_provider_omics_cache.completion import RunCounts
 from airflow_provider_omics_cache.exceptions import (
-    BatchCancelledError,
-    BatchDeletedError,
     BatchError,
-    BatchFailedError,
-    BatchSilenceError,
     IncompleteListingError,
-    OmicsApiError,
     OmicsError,
     OmicsParameterError,
     TooManyFailedSubmissionsError,
 )
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunLink
+from airflow_provider_omics_cache.mixins.batch_completion import BatchCompletionMixin
+from airflow_provider_omics_cache.mixins.batch_listing import BatchListingMixin, batch_error, batch_record
 from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitMixin, seconds
-from airflow_provider_omics_cache.mixins.s3_output import S3OutputMixin
-from airflow_provider_omics_cache.states import DELETED_BATCH_STATES, BatchStatus
+from airflow_provider_omics_cache.states import BatchStatus
 from airflow_provider_omics_cache.submission import Submissions
-from airflow_provider_omics_cache.triggers.run_batch import SHORTEST_INTERVAL, BatchSubmissionTrigger
+from airflow_provider_omics_cache.triggers.run_batch import (
+    SHORTEST_INTERVAL,
+    BatchCompletionTrigger,
+    BatchSubmissionTrigger,
+)
 from airflow_provider_omics_cache.waiting import Batch
 
 if TYPE_CHECKING:
@@ -153,7 +156,7 @@ class BatchSensor(BatchWaitMixin, AwsBaseSensor[OmicsCacheHook]):
         return not self.reschedule or first_reschedule_date(context) is None
 
 
-class BatchSubmissionSensor(S3OutputMixin, BatchSensor):
+class BatchSubmissionSensor(BatchListingMixin, BatchSensor):
     """Wait until every run of a batch has been submitted, and hand on its ``runSettingId → runId`` mapping.
 
     Submission is not completion: the runs go on when this sensor has succeeded. The sensor never cancels anything.
@@ -225,7 +228,7 @@ class BatchSubmissionSensor(S3OutputMixin, BatchSensor):
         """Refuse bad parameters before the first call."""
         super().check_parameters()
         self._expected_runs()
-        self._allowance()
+        self.allowance("max_failed_submissions")
         self.check_s3_output("mapping_s3_uri")
 
     def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
@@ -237,7 +240,7 @@ class BatchSubmissionSensor(S3OutputMixin, BatchSensor):
             if submissions is None:
                 return None
             mapping = self._push(batch, submissions, file, context)
-        if submissions.failed_count > allowance.allowed(self._allowance(), submissions.rows):
+        if submissions.failed_count > allowed(self.allowance("max_failed_submissions"), submissions.rows):
             self._push_mapping(mapping, context)
             raise TooManyFailedSubmissionsError(
                 f"batch {batch.id}: {submissions.failed_count:,} of {submissions.rows:,} runs were not submitted, "
@@ -268,28 +271,15 @@ class BatchSubmissionSensor(S3OutputMixin, BatchSensor):
         except (OmicsError, AirflowSensorTimeout) as error:
             note = f"; handing on its runs failed: {error}"
         submitted = max(len(submissions.run_ids), batch.submitted or 0)
-        if batch.status == BatchStatus.FAILED:
-            error_class: type[BatchError] = BatchFailedError
-            text = f"failed: {batch.failure_reason or 'no reason given'}; at least {submitted:,} runs were started"
-        elif batch.status == BatchStatus.CANCELLED:
-            error_class = BatchCancelledError
-            text = f"was cancelled after {submitted:,} runs were submitted; a new rerun_key starts a new batch"
-        elif batch.status in DELETED_BATCH_STATES:
-            error_class = BatchDeletedError
-            text = f"is {batch.status}: somebody deletes its runs; {submitted:,} had been submitted"
-        else:
-            error_class = BatchError
-            text = f"is {batch.status}; {submitted:,} runs were submitted"
-        return error_class(
-            f"batch {batch.id} {text}{note}", batch_id=batch.id, status=batch.status, reason=batch.failure_reason
-        )
+        at_least = "at least " if batch.status == BatchStatus.FAILED else ""
+        return batch_error(batch, f"{at_least}{submitted:,} runs were submitted{note}")
 
     def _complete_listing(self, batch: Batch, file: IO[bytes] | None, context: Context) -> Submissions | None:
         """List the runs; None when the service has to catch up."""
         expected = submission.expected_number(self._expected_runs(), batch)
         submissions = self._list(Submissions(), file, context)
         missing = submissions.missing(expected)
-        if missing and self._is_consistent_by_now(batch, context):
+        if missing and self.is_consistent_by_now(batch.submitted_time, context):
             submissions = self._list(Submissions(), file, context)
             missing = submissions.missing(expected)
             if missing:
@@ -307,26 +297,13 @@ class BatchSubmissionSensor(S3OutputMixin, BatchSensor):
         if file:
             file.seek(0)
             file.truncate()
-        remaining = max(0.0, self._deadline(context) - time.time())
-        patience = min(self.max_silence, remaining)
-        try:
-            for row in self.hook.list_submissions(batch_id=self.batch_id, max_silence=patience):
-                submissions.add(row)
-                if file:
-                    record = {**Submissions.record(row), "run_arn": row.get("runArn")}
-                    file.write(json.dumps(record).encode() + b"\n")
-        except OmicsApiError as error:
-            if not waiting.is_passing(error):
-                raise
-            text = f"batch {self.batch_id}: its runs could not be listed for {patience:,.0f} s: {error}"
-            if remaining < self.max_silence:
-                raise AirflowSensorTimeout(text) from error
-            raise BatchSilenceError(text, batch_id=self.batch_id) from error
+        rows = partial(self.hook.list_submissions, batch_id=self.batch_id)
+        for row in self.within_limits(context, lambda patience: rows(max_silence=patience)):
+            submissions.add(row)
+            if file:
+                record = {**Submissions.record(row), "run_arn": row.get("runArn")}
+                file.write(json.dumps(record).encode() + b"\n")
         return submissions
-
-    def _is_consistent_by_now(self, batch: Batch, context: Context) -> bool:
-        submitted = batch.submitted_time.timestamp() if batch.submitted_time else self._started(context)
-        return time.time() >= submitted + self.consistency_timeout
 
     def _push(
         self, batch: Batch, submissions: Submissions, file: IO[bytes] | None, context: Context
@@ -337,15 +314,12 @@ class BatchSubmissionSensor(S3OutputMixin, BatchSensor):
         ti.xcom_push(key="changed_after_submission", value=submissions.changed)
         ti.xcom_push(
             key="batch",
-            value={
-                "id": batch.id,
-                "arn": batch.arn,
-                "uuid": batch.uuid,
-                "status": batch.status,
-                "total_runs": max(batch.total_runs or 0, len(submissions.run_ids) + submissions.failed_count),
-                "submitted": len(submissions.run_ids),
-                "failed": submissions.failed_count,
-            },
+            value=batch_record(
+                batch,
+                total_runs=max(batch.total_runs or 0, len(submissions.run_ids) + submissions.failed_count),
+                submitted=len(submissions.run_ids),
+                failed=submissions.failed_count,
+            ),
         )
         mapping: dict[str, str] | str = submissions.run_ids
         if file and self.mapping_s3_uri:
@@ -370,11 +344,83 @@ class BatchSubmissionSensor(S3OutputMixin, BatchSensor):
             raise OmicsParameterError("expected_runs", "must be a whole number of runs from 1", self.expected_runs)
         return int(expected)
 
-    def _allowance(self) -> int | Fraction:
-        try:
-            return allowance.parse(self.max_failed_submissions)
-        except ValueError as error:
-            raise OmicsParameterError("max_failed_submissions", str(error), self.max_failed_submissions) from None
+
+class BatchCompletionSensor(BatchCompletionMixin, BatchSensor):
+    """Wait until every run of a batch has ended, and tell how.
+
+    A batch that is PROCESSED has ended, well or not. The sensor succeeds when the service says that enough runs have
+    completed; whatever is not known to be completed counts as failed: runs that failed, were cancelled or deleted, or
+    were never submitted. When a batch has failed or was cancelled, it waits for the end of the runs that go on. The
+    sensor never cancels anything. It asks GetBatch once a round, and lists the runs (ListRunsInBatch, ListRuns, and
+    GetRun for those that failed) only at the end, if one has not completed or ``runs_s3_uri`` is set.
+
+    .. seealso::
+        https://docs.aws.amazon.com/omics/latest/api/API_GetBatch.html,
+        https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
+
+    Before it succeeds, and before it fails because of the batch, it pushes these XComs:
+
+    * ``return_value`` and ``run_counts``: ``{total, completed, failed, cancelled, deleted, not_submitted}``, None where
+      the service does not tell;
+    * ``failed_run_count``: how many runs are not known to be completed;
+    * ``failed_runs``: at most 1,000 of them as ``{run_setting_id, run_id, run_uuid, status, failure_reason,
+      status_message}``. The status of a run that was never submitted is ``NOT_SUBMITTED``; reason and message are
+      those of its submission then.
+
+    :param batch_id: the batch, as StartRunBatchOperator returns it. (templated)
+    :param max_failed_runs: how many runs may not complete: a number, or a share of all such as ``"5%"``. Default 0.
+    :param runs_s3_uri: write what is known of each run to this object, one JSON document a line: ``run_setting_id``,
+        ``run_id``, ``run_uuid``, ``status``, ``creation_time``, ``start_time``, ``stop_time``, ``failure_reason``,
+        ``status_message``, ``run_output_uri``. (templated)
+    :param include_outputs: ask GetRun for every run, so that ``run_output_uri`` is known. At most ``[omics_cache]
+        max_get_run_per_second`` are asked for: 100,000 runs take hours. Default False.
+    :param consistency_timeout: seconds after the batch's end (or a timedelta) during which counts or a listing that
+        lack runs are waited for. Default 300.
+    :param max_silence: seconds (or a timedelta) without an answer (throttled, faults, lost connections) after which
+        the task fails. Default 3600.
+    :param s3_conn_id: connection for that object. Default: ``aws_conn_id``. (templated)
+    :param s3_extra_args: options of the upload, for example ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
+        (templated)
+    :param poke_interval: seconds between two rounds, or a timedelta. Default 60. ``exponential_backoff`` has no
+        effect on a deferred task.
+    :param deferrable: wait in the triggerer; needs aiobotocore. Default: ``[operators] default_deferrable``.
+    :return: the counts.
+    :raises BatchFailedError: when the batch failed as a whole; so do BatchCancelledError, BatchDeletedError and
+        BatchNotFoundError for what they name. None of these is retried.
+    :raises TooManyFailedRunsError: when more than ``max_failed_runs`` did not complete; not retried.
+    :raises UnknownOutcomeError: when the service does not tell how many completed, after ``consistency_timeout``.
+    :raises IncompleteListingError: when the service has not listed all runs after ``consistency_timeout``.
+    :raises BatchSilenceError: when no answer came for ``max_silence``.
+    :raises OmicsApiError: when AWS refuses a call.
+    """
+
+    template_fields: Sequence[str] = aws_template_fields("batch_id", "runs_s3_uri", "s3_conn_id", "s3_extra_args")
+    operator_extra_links = (OmicsRunLink(), OmicsBatchLink(), OmicsLogGroupLink())
+    trigger_class = BatchCompletionTrigger
+
+    def __init__(
+        self,
+        *,
+        batch_id: str,
+        max_failed_runs: int | str = 0,
+        runs_s3_uri: str | None = None,
+        include_outputs: bool = False,
+        consistency_timeout: float | timedelta = 300,
+        s3_conn_id: str | None = None,
+        s3_extra_args: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(batch_id=batch_id, **kwargs)
+        self.max_failed_runs = max_failed_runs
+        self.runs_s3_uri = runs_s3_uri
+        self.include_outputs = include_outputs
+        self.consistency_timeout = seconds("consistency_timeout", consistency_timeout)
+        self.s3_conn_id = s3_conn_id
+        self.s3_extra_args = s3_extra_args
+
+    def result(self, batch: Batch, counts: RunCounts) -> dict[str, int | None]:
+        """Give what the task returns: the counts."""
+        return counts.to_json()
 
 
 def _is_final(error: BaseException) -> bool:

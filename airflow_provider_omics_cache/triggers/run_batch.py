@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
 
-from airflow_provider_omics_cache import submission
+from airflow_provider_omics_cache import completion, submission
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error
 from airflow_provider_omics_cache.waiting import Batch, BatchWait, Event, EventStatus, Verdict
@@ -24,6 +25,9 @@ SHORTEST_INTERVAL = 1.0
 
 #: Share by which each interval varies, so that tasks that were deferred together do not ask together.
 JITTER = 0.1
+
+#: For how many seconds a killed task waits until its batch can be cancelled; Airflow gives it half a minute.
+KILL_SECONDS = 20.0
 
 
 class BatchTrigger(BaseTrigger):
@@ -152,3 +156,37 @@ class BatchSubmissionTrigger(BatchTrigger):
 
     decide = staticmethod(submission.decide)
     progress = staticmethod(submission.progress)
+
+
+class BatchCompletionTrigger(BatchTrigger):
+    """Waits until every run of a batch has ended; see :class:`BatchTrigger`."""
+
+    decide = staticmethod(completion.decide)
+    progress = staticmethod(completion.progress)
+
+
+class StartRunBatchTrigger(BatchCompletionTrigger):
+    """Waits for the batch that an operator has started, and cancels it if its author says so and its task is killed.
+
+    :param cancel_on_kill: cancel the batch when somebody marks the deferred task or clears it (Airflow 3.3 and
+        later). Default False.
+    """
+
+    def __init__(self, *, cancel_on_kill: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cancel_on_kill = cancel_on_kill
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Give the class path and the keyword arguments that make this trigger again."""
+        path, kwargs = super().serialize()
+        return path, {**kwargs, "cancel_on_kill": self.cancel_on_kill}
+
+    async def on_kill(self) -> None:
+        """Cancel the batch, if that is wanted; what goes wrong is logged."""
+        if not self.cancel_on_kill:
+            return
+        cancel = sync_to_async(self._hook().cancel_batch_once)
+        try:
+            await cancel(batch_id=self.batch_id, max_seconds=KILL_SECONDS)
+        except Exception:
+            self.log.exception("Cancelling batch %s failed", self.batch_id)

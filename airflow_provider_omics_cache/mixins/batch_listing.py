@@ -1,0 +1,104 @@
+"""What tasks that list the runs of a batch have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_omics_cache.allowance import parse
+from airflow_provider_omics_cache.exceptions import (
+    BatchCancelledError,
+    BatchDeletedError,
+    BatchError,
+    BatchFailedError,
+    BatchSilenceError,
+    OmicsApiError,
+    OmicsParameterError,
+)
+from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitMixin
+from airflow_provider_omics_cache.mixins.s3_output import S3OutputMixin
+from airflow_provider_omics_cache.states import DELETED_BATCH_STATES, BatchStatus
+from airflow_provider_omics_cache.waiting import Batch, is_passing
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from airflow.sdk import Context
+
+T = TypeVar("T")
+
+_WHAT_HAPPENED: dict[str, tuple[type[BatchError], str]] = {
+    BatchStatus.FAILED: (BatchFailedError, "failed: {reason}"),
+    BatchStatus.CANCELLED: (BatchCancelledError, "was cancelled; a new rerun_key starts a new batch"),
+    **dict.fromkeys(DELETED_BATCH_STATES, (BatchDeletedError, "is {status}: somebody deletes its runs")),
+}
+
+
+class BatchListingMixin(S3OutputMixin, BatchWaitMixin):
+    """List runs once the wait is over, within the task's own limits."""
+
+    consistency_timeout: float
+
+    def within_limits(self, context: Context, make: Callable[[float], Iterable[T]]) -> Iterator[T]:
+        """Go through a list that AWS gives bit by bit; wait out failures that pass, until the task's deadline.
+
+        :param context: Airflow's context of the task.
+        :param make: makes the list; takes for how many seconds one call may stay without an answer.
+        :raises BatchSilenceError: no answer came for ``max_silence``.
+        """
+        remaining = max(0.0, self._deadline(context) - time.time())
+        patience = min(self.max_silence, remaining)
+        try:
+            yield from make(patience)
+        except OmicsApiError as error:
+            if not is_passing(error):
+                raise
+            text = f"batch {self.batch_id}: its runs could not be listed for {patience:,.0f} s: {error}"
+            if remaining < self.max_silence:
+                raise self.timeout_error(text) from error
+            raise BatchSilenceError(text, batch_id=self.batch_id) from error
+
+    def is_consistent_by_now(self, since: datetime | None, context: Context) -> bool:
+        """Tell whether the service has had ``consistency_timeout`` to catch up.
+
+        :param since: when the batch became what it is; None for the start of the wait.
+        :param context: Airflow's context of the task.
+        """
+        start = since.timestamp() if since else self._started(context)
+        return time.time() >= start + self.consistency_timeout
+
+    def allowance(self, parameter: str) -> int | Fraction:
+        """Read how many runs may fail.
+
+        :param parameter: name of the parameter that tells it.
+        :raises OmicsParameterError: naming the parameter, the rule and the value.
+        """
+        value = getattr(self, parameter)
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise OmicsParameterError(parameter, str(error), value) from None
+
+
+def batch_error(batch: Batch, told: str) -> BatchError:
+    """Give the error of a batch that will never become what is waited for.
+
+    :param batch: the batch.
+    :param told: what is known of its runs.
+    """
+    error_class, text = _WHAT_HAPPENED.get(str(batch.status), (BatchError, "is {status}"))
+    happened = text.format(reason=batch.failure_reason or "no reason given", status=batch.status)
+    return error_class(
+        f"batch {batch.id} {happened}; {told}", batch_id=batch.id, status=batch.status, reason=batch.failure_reason
+    )
+
+
+def batch_record(batch: Batch, **counts: Any) -> dict[str, Any]:
+    """Name what is known of a batch as the XCom ``batch`` does.
+
+    :param batch: the batch.
+    :param counts: how many runs it has, and what became of them.
+    """
+    return {"id": batch.id, "arn": batch.arn, "uuid": batch.uuid, "status": batch.status, **counts}
