@@ -198,9 +198,9 @@ class BatchCompletionMixin(BatchListingMixin):
         ti.xcom_push(key="run_counts", value=counts.to_json())
         ti.xcom_push(key="failed_runs", value=outcomes.failed)
         ti.xcom_push(key="failed_run_count", value=counts.not_completed)
-        first = next((run["run_id"] for run in outcomes.failed if run["run_id"]), None)
-        if first:
-            persist_links(context, self, run_id=first)
+        run_id = next((run["run_id"] for run in outcomes.failed if run["status"] == RunStatus.FAILED), None)
+        if run_id:
+            persist_links(context, self, run_id=run_id, log_stream_prefix=f"run/{run_id}")
 
     def _push_result(self, batch: Batch, counts: RunCounts, context: Context) -> None:
         """Push what a task that fails cannot return."""

@@ -12,10 +12,16 @@ try:
 except ImportError:
     from airflow.exceptions import TaskDeferred
 
-from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunCacheS3Link
+from airflow_provider_omics_cache.exceptions import TooManyFailedRunsError
+from airflow_provider_omics_cache.links.omics import (
+    OmicsBatchLink,
+    OmicsLogGroupLink,
+    OmicsRunCacheS3Link,
+    OmicsRunLink,
+)
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator, UpdateRunCacheOperator
-from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
+from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
 from tests.conftest import AIRFLOW_3, needs_aiobotocore, needs_batches
 
 if TYPE_CHECKING:
@@ -51,7 +57,7 @@ def links_of(operator: Any, context: dict[str, Any]) -> dict[str, str]:
 def start_batch() -> str:
     batch = boto3.client("omics").start_run_batch(
         defaultRunSetting={"workflowId": "1", "roleArn": ROLE, "outputUri": "s3://cohort/"},
-        batchRunSettings={"inlineSettings": [{"runSettingId": "a"}]},
+        batchRunSettings={"inlineSettings": [{"runSettingId": name} for name in "abcd"]},
     )
     return str(batch["id"])
 
@@ -116,6 +122,42 @@ def test_a_deferred_sensor_leads_to_the_runs(local: LocalHealthOmics, task_conte
 
 
 @needs_batches
+def test_the_end_of_a_batch_leads_to_the_first_run_that_failed(
+    local: LocalHealthOmics, task_context: dict[str, Any]
+) -> None:
+    local.faults.fail_submission("a", reason="ValidationException")
+    local.faults.fail_run("c", reason="RUN_TASK_FAILED")
+    local.faults.fail_run("d", reason="RUN_TASK_FAILED")
+    batch_id = start_batch()
+    sensor = BatchCompletionSensor(task_id="wait", batch_id=batch_id)
+    local.clock.advance(10)
+    assert not sensor.poke(task_context)
+    assert links_of(sensor, task_context) == OF_A_BATCH
+    omics = boto3.client("omics")
+    cancelled, failed = (
+        omics.list_runs_in_batch(batchId=batch_id, runSettingId=name)["runs"][0]["runId"] for name in "bc"
+    )
+    omics.cancel_run(id=cancelled)
+    local.clock.advance(3600)
+    with pytest.raises(TooManyFailedRunsError):
+        sensor.poke(task_context)
+    assert links_of(sensor, task_context) == {
+        "HealthOmics Run": f"{RUNS}/{failed}",
+        "HealthOmics Runs": RUNS,
+        "HealthOmics Logs": f"{LOGS}$3FlogStreamNameFilter$3Drun$252F{failed}",
+    }
+
+
+@needs_batches
+def test_a_batch_without_a_failed_run_leads_to_none(local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+    local.faults.fail_submission("a", reason="ValidationException")
+    sensor = BatchCompletionSensor(task_id="wait", batch_id=start_batch(), max_failed_runs=1)
+    local.clock.advance(3600)
+    assert sensor.poke(task_context)
+    assert links_of(sensor, task_context) == OF_A_BATCH
+
+
+@needs_batches
 def test_links_are_kept_once_by_a_process(local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
     sensor = BatchSubmissionSensor(task_id="wait", batch_id=start_batch())
     sensor.poke(task_context)
@@ -129,8 +171,9 @@ def test_links_are_kept_once_by_a_process(local: LocalHealthOmics, task_context:
     [
         (CreateRunCacheOperator, {OmicsRunCacheS3Link, OmicsLogGroupLink}),
         (UpdateRunCacheOperator, {OmicsRunCacheS3Link, OmicsLogGroupLink}),
-        (StartRunBatchOperator, {OmicsBatchLink, OmicsLogGroupLink}),
+        (StartRunBatchOperator, {OmicsRunLink, OmicsBatchLink, OmicsLogGroupLink}),
         (BatchSubmissionSensor, {OmicsBatchLink, OmicsLogGroupLink}),
+        (BatchCompletionSensor, {OmicsRunLink, OmicsBatchLink, OmicsLogGroupLink}),
     ],
 )
 def test_each_task_has_the_links_of_what_it_works_on(task: Any, links: set[type]) -> None:

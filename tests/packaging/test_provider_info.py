@@ -78,7 +78,7 @@ def test_every_link_of_an_operator_is_listed_and_exists() -> None:
     modules = [importlib.import_module(module) for module in listed_modules()]
     classes = [thing for module in modules for thing in vars(module).values() if isinstance(thing, type)]
     links = [link for each in classes for link in getattr(each, "operator_extra_links", ()) or ()]
-    assert {f"{type(link).__module__}.{type(link).__name__}" for link in links} <= listed
+    assert {f"{type(link).__module__}.{type(link).__name__}" for link in links} == listed
 
 
 def test_integrations_are_declared() -> None:
