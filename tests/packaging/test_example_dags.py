@@ -51,6 +51,13 @@ GRAPHS = {
         ("make_groups", "find_outputs"),
         ("find_outputs", "count_outputs"),
     ],
+    "cancel_on_failure": [
+        ("read_samplesheet", "start_batch"),
+        ("start_batch", "wait_for_submission"),
+        ("wait_for_submission", "wait_for_completion"),
+        ("wait_for_completion", "cancel_batch"),
+    ],
+    "housekeeping": [("find_old_batches", "delete_batch")],
 }
 
 
@@ -60,3 +67,9 @@ def test_example_has_the_graph_that_its_page_tells_of(example: str) -> None:
     assert set(dag.task_dict) == {task_id for edge in GRAPHS[example] for task_id in edge}
     for task_id, next_task_id in GRAPHS[example]:
         assert next_task_id in dag.task_dict[task_id].downstream_task_ids
+
+
+def test_the_cancellation_is_a_teardown_of_the_batch() -> None:
+    dag = importlib.import_module("cancel_on_failure").omics_cancel_on_failure()
+    assert dag.task_dict["cancel_batch"].is_teardown
+    assert dag.task_dict["start_batch"].is_setup

@@ -1,0 +1,51 @@
+"""Cancel what is left of a batch whenever the DAG run fails while its runs are still running.
+
+The teardown runs whatever happens between it and its setup; a batch that has finished it leaves alone. It runs as it is
+against the local HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default`` and four Airflow
+variables: ``omics_workflow_id``, ``omics_role_arn``, ``omics_s3_uri`` and ``omics_samplesheet``.
+"""
+
+from __future__ import annotations
+
+# [START cancel_on_failure]
+try:
+    from airflow.sdk import dag, task
+except ImportError:  # Airflow 2
+    from airflow.decorators import dag, task
+from airflow_provider_omics_cache.operators.run_batch import CancelRunBatchOperator, StartRunBatchOperator
+from airflow_provider_omics_cache.samplesheets import run_settings_from_table
+from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
+
+S3_URI = "{{ var.value.get('omics_s3_uri', 's3://omics-quickstart') }}"
+SAMPLESHEET = "{{ var.value.get('omics_samplesheet', 's3://omics-quickstart/samplesheet.csv') }}"
+
+
+@dag(schedule=None)
+def omics_cancel_on_failure():
+    @task
+    def read_samplesheet(samplesheet: str) -> list[dict]:
+        return run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"})
+
+    start = StartRunBatchOperator(
+        task_id="start_batch",
+        default_run_setting={
+            "workflowId": "{{ var.value.get('omics_workflow_id', '1234567') }}",
+            "roleArn": "{{ var.value.get('omics_role_arn', 'arn:aws:iam::123456789012:role/omics') }}",
+            "outputUri": f"{S3_URI}/runs/",
+        },
+        run_settings=read_samplesheet(SAMPLESHEET),
+        settings_s3_prefix=f"{S3_URI}/settings/",
+    )
+    submission = BatchSubmissionSensor(
+        task_id="wait_for_submission", batch_id=start.output, max_failed_submissions="5%"
+    )
+    completion = BatchCompletionSensor(
+        task_id="wait_for_completion", batch_id=start.output, max_failed_runs="10%", timeout=2 * 24 * 3600
+    )
+    cancel = CancelRunBatchOperator(task_id="cancel_batch", batch_id=start.output)
+
+    start >> submission >> completion >> cancel.as_teardown(setups=start)
+
+
+omics_cancel_on_failure()
+# [END cancel_on_failure]

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from cohort import omics_cohort
+from housekeeping import omics_housekeeping
+
+from tests.examples.cohorts import all_of, put_samplesheet, read_json_lines, states_of
+
+if TYPE_CHECKING:
+    from airflow_provider_omics_cache.local import LocalHealthOmics
+
+
+def start_batch(name: str) -> str:
+    """Start a batch without the operator."""
+    answer = boto3.client("omics").start_run_batch(
+        batchName=name,
+        requestId=name,
+        defaultRunSetting={
+            "workflowId": "1234567",
+            "roleArn": "arn:aws:iam::123456789012:role/omics",
+            "outputUri": "s3://omics-quickstart/runs/",
+        },
+        batchRunSettings={"inlineSettings": [{"runSettingId": "HG001"}]},
+    )
+    return str(answer["id"])
+
+
+def test_deletes_what_is_old_and_over_and_keeps_the_mapping(
+    cohort_service: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_samplesheet(["HG001", "HG002"])
+    assert omics_cohort().test().state == "success"
+    (old,) = all_of("list_batch")
+    run_ids = {run["runSettingId"]: run["runId"] for run in all_of("list_runs_in_batch", "runs", batchId=old["id"])}
+    foreign = start_batch("of-somebody-else")
+    cohort_service.clock.advance(30 * 24 * 3600)
+    assert omics_cohort().test().state == "success"
+    young = {batch["id"] for batch in all_of("list_batch")} - {old["id"], foreign}
+
+    # The service's clock has gone ahead of Airflow's: "older than -10 days" is what began in its first ten days.
+    monkeypatch.setenv("AIRFLOW_VAR_OMICS_KEEP_DAYS", "-10")
+    dag_run = omics_housekeeping().test()
+
+    assert dag_run.state == "success"
+    assert {batch["id"] for batch in all_of("list_batch")} == {*young, foreign}
+    assert {run["batchId"] for run in all_of("list_runs")} == {*young, foreign}
+    saved: list[dict[str, Any]] = read_json_lines(f"{old['id']}.jsonl")
+    assert {record["run_setting_id"]: record["run_id"] for record in saved} == run_ids
+
+
+def test_nothing_old_is_nothing_to_do(cohort_service: LocalHealthOmics) -> None:
+    put_samplesheet(["HG001", "HG002"])
+    assert omics_cohort().test().state == "success"
+    dag_run = omics_housekeeping().test()
+    assert dag_run.state == "success"
+    assert states_of(dag_run)["delete_batch"] == ["skipped"]
+    assert len(all_of("list_batch")) == 1
