@@ -10,11 +10,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from airflow_provider_omics_cache.states import BatchStatus, RunStatus
+from airflow_provider_omics_cache.states import BatchStatus
 from airflow_provider_omics_cache.waiting import Batch, Verdict
-
-#: A run in one of these has ended; in any other, also one that this version does not know, it lives.
-ENDED_RUN_STATES = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.DELETED})
 
 
 class CancelDecision(StrEnum):

@@ -7,6 +7,7 @@ answers is promised: an absent count is unknown, never zero.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,6 +82,11 @@ class Submissions:
             "reason": row.get("submissionFailureReason"),
             "message": row.get("submissionFailureMessage"),
         }
+
+    @classmethod
+    def line(cls, row: Mapping[str, Any]) -> bytes:
+        """Give one row as a line of JSON, as files hold it."""
+        return json.dumps({**cls.record(row), "run_arn": row.get("runArn")}).encode() + b"\n"
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take in one entry of ListRunsInBatch."""

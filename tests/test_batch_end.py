@@ -6,6 +6,7 @@ import pytest
 
 from airflow_provider_omics_cache import batch_end, states
 from airflow_provider_omics_cache.batch_end import CancelDecision, DeleteDecision
+from airflow_provider_omics_cache.completion import ENDED_RUN_STATES
 from airflow_provider_omics_cache.local import batches as service
 from airflow_provider_omics_cache.states import BatchStatus
 from airflow_provider_omics_cache.waiting import Batch, Verdict
@@ -97,5 +98,5 @@ def test_the_counts_tell_of_a_cancellation(answer: dict[str, Any], expected: boo
 
 def test_every_run_state_of_botocore_is_ended_or_alive() -> None:
     alive = {"PENDING", "STARTING", "RUNNING", "STOPPING"}
-    assert set(OMICS.shape_for("RunStatus").enum) == alive | batch_end.ENDED_RUN_STATES
-    assert not alive & batch_end.ENDED_RUN_STATES
+    assert set(OMICS.shape_for("RunStatus").enum) == alive | ENDED_RUN_STATES
+    assert not alive & ENDED_RUN_STATES

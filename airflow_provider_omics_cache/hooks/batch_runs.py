@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import NamedTuple
 
+from airflow_provider_omics_cache.completion import is_same_run
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.hooks.client import Answer, T
 from airflow_provider_omics_cache.hooks.listings import ListingsHook
@@ -86,16 +87,15 @@ class BatchRunsHook(ListingsHook):
         started = {row["runId"]: row for row in rows if row.get("runId") in wanted}
         for run_id, run in self.get_runs(run_ids, max_silence=max_silence):
             row = started.get(run_id, {})
-            found = {} if run is None else {"batch": run.get("batchId"), "uuid": run.get("uuid")}
-            own = {"batch": batch_id, "uuid": row.get("runInternalUuid")}
-            if run is None or any(None not in (found[name], own[name]) and found[name] != own[name] for name in own):
+            if run is None or not is_same_run(row, run, batch_id=batch_id):
                 self.log.info("Run %s of batch %s is gone", run_id, batch_id)
                 continue
+            uuid = row.get("runInternalUuid")
             yield BatchRun(
                 run_setting_id=row.get("runSettingId"),
                 run_id=run_id,
                 status=run.get("status") or "without a status",
-                is_confirmed=found == own and None not in own.values(),
+                is_confirmed=run.get("batchId") == batch_id and uuid is not None and run.get("uuid") == uuid,
             )
 
 

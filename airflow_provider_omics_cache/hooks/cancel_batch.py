@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from airflow_provider_omics_cache.batch_end import ENDED_RUN_STATES, CancelDecision, decide_cancel
+from airflow_provider_omics_cache.batch_end import CancelDecision, decide_cancel
+from airflow_provider_omics_cache.completion import ENDED_RUN_STATES
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError
 from airflow_provider_omics_cache.hooks.batch_runs import LOOK_AGAIN_SECONDS, BatchRunsHook, name_runs
 from airflow_provider_omics_cache.hooks.client import Answer

@@ -76,6 +76,21 @@ def check_upload_args(s3_extra_args: Any) -> None:
         raise OmicsParameterError("s3_extra_args", "must hold only options of boto3's uploads", unknown)
 
 
+def head_object(uri: str, *, s3: Any, extra_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Look at an object.
+
+    :param uri: the ``s3://`` URI of the object.
+    :param s3: client of S3.
+    :param extra_args: options of an upload; those that HeadObject has too are sent.
+    :return: HeadObject's answer; what goes wrong is botocore's own error.
+    """
+    bucket, key = bucket_and_key(uri)
+    members = s3.meta.service_model.operation_model("HeadObject").input_shape.members
+    known = {name: value for name, value in extra_args.items() if name in members}
+    found: dict[str, Any] = s3.head_object(Bucket=bucket, Key=key, **known)
+    return found
+
+
 def upload(file: IO[bytes], uri: str, *, parameter: str, s3: Any, extra_args: Mapping[str, Any] | None) -> None:
     """Upload a file from its beginning.
 

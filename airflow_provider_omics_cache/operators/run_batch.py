@@ -13,16 +13,26 @@ import botocore
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from airflow_provider_omics_cache._compat import conf
+from airflow_provider_omics_cache._compat import PokeReturnValue, conf
+from airflow_provider_omics_cache.batch_end import CancelDecision, decide_cancel, was_cancelled
 from airflow_provider_omics_cache.batch_start import OWN_TAGS
-from airflow_provider_omics_cache.completion import RunCounts
-from airflow_provider_omics_cache.exceptions import BatchCancelledError, BatchError, OmicsError, OmicsParameterError
+from airflow_provider_omics_cache.completion import ENDED_RUN_STATES, RunCounts
+from airflow_provider_omics_cache.exceptions import (
+    BatchCancelledError,
+    BatchConflictError,
+    BatchError,
+    OmicsError,
+    OmicsParameterError,
+)
 from airflow_provider_omics_cache.hooks.omics import api_error, check_id, check_tags
-from airflow_provider_omics_cache.hooks.s3 import bucket_and_key, check_bucket_name
+from airflow_provider_omics_cache.hooks.s3 import bucket_and_key, check_bucket_name, head_object
 from airflow_provider_omics_cache.idempotency import BatchIdentity, digest, request_digest
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunLink, persist_links
 from airflow_provider_omics_cache.mixins.batch_completion import BatchCompletionMixin
+from airflow_provider_omics_cache.mixins.batch_end import EndRunBatchOperator
+from airflow_provider_omics_cache.mixins.batch_listing import batch_record
 from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitOperator, seconds
+from airflow_provider_omics_cache.mixins.saved_mapping import SavedMappingMixin
 from airflow_provider_omics_cache.run_settings import (
     MAX_FILE_BYTES,
     MAX_INLINE_SETTINGS,
@@ -30,7 +40,13 @@ from airflow_provider_omics_cache.run_settings import (
     check_member,
     check_run_settings,
 )
-from airflow_provider_omics_cache.triggers.run_batch import KILL_SECONDS, StartRunBatchTrigger
+from airflow_provider_omics_cache.states import BatchStatus, RunStatus
+from airflow_provider_omics_cache.triggers.run_batch import (
+    KILL_SECONDS,
+    BatchCancellationTrigger,
+    BatchDeletionTrigger,
+    StartRunBatchTrigger,
+)
 from airflow_provider_omics_cache.waiting import Batch
 
 if TYPE_CHECKING:
@@ -40,6 +56,8 @@ _IDS = ("workflowId", "cacheId", "runGroupId")
 _SPOOLED_BYTES = 1024**2
 #: For how many seconds a batch is tried to be cancelled at the task's timeout.
 CANCEL_SECONDS = 300.0
+#: For how many seconds a batch is looked at that cannot be cancelled yet, or that the service is busy with.
+_REQUEST_SECONDS = 600
 #: Seconds to wait, one after the other, while another try uploads the same settings.
 _UPLOAD_CONFLICT_DELAYS = (1, 2, 4)
 
@@ -445,17 +463,232 @@ class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
             )
 
     def _head_object(self, s3_uri: str, extra_args: Mapping[str, Any]) -> dict[str, Any]:
-        bucket, key = bucket_and_key(s3_uri)
-        members = self._members_of("HeadObject")
-        known = {name: value for name, value in extra_args.items() if name in members}
-        found: dict[str, Any] = self._s3.head_object(Bucket=bucket, Key=key, **known)
-        return found
+        return head_object(s3_uri, s3=self._s3, extra_args=extra_args)
 
     def _members_of(self, operation: str) -> set[str]:
         return set(self._s3.meta.service_model.operation_model(operation).input_shape.members)
 
     def _s3_error(self, error: Exception, operation: str) -> OmicsError:
         return api_error(error, operation, self._s3.meta.region_name, self._s3.meta.endpoint_url)
+
+
+class CancelRunBatchOperator(EndRunBatchOperator):
+    """Cancel a batch of HealthOmics runs, and wait until none of its runs lives.
+
+    However often the task runs, the batch is cancelled once. What happens depends on the state of the batch:
+
+    - CREATING: it is waited, for 10 minutes at most, until the batch can be cancelled;
+    - PENDING, SUBMITTING, INPROGRESS: it is cancelled;
+    - STOPPING, CANCELLED: somebody has cancelled it already, perhaps an earlier try;
+    - FAILED: the runs that live are cancelled one by one, since the service cancels no FAILED batch;
+    - PROCESSED or RUNS_*: the task fails, unless GetBatch counts runs that were cancelled as a batch.
+
+    A cancellation may be partial: when the batch is CANCELLED, the runs that still live are cancelled one by one. A run
+    is cancelled only after GetRun has confirmed the batch and the uuid, because HealthOmics reuses the ids of deleted
+    runs. Runs that have ended stay as they are.
+
+    As a teardown (``operator.as_teardown(setups=...)``) it succeeds where there is nothing to cancel: the batch has
+    finished, is not found, or ``batch_id`` is empty because none was started.
+
+    .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
+
+    :param batch_id: the batch, as StartRunBatchOperator returns it. (templated)
+    :param wait_for_completion: wait until the runs have stopped; otherwise succeed once the service has been asked.
+        Default: True.
+    :param waiter_delay: seconds between two looks, or a timedelta. Default 60.
+    :param timeout: seconds (or a timedelta) after which the task fails if runs still live; a retry goes on. Default: 7
+        days.
+    :param max_silence: seconds (or a timedelta) without an answer (throttled, faults, lost connections) after which
+        the task fails. Default 3600.
+    :param deferrable: wait in the triggerer; needs aiobotocore. Default: ``[operators] default_deferrable``.
+    :param aws_conn_id: Airflow connection for AWS; None or empty for boto3's own ways. (templated)
+    :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
+    :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
+    :param botocore_config: settings of the botocore client, merged over the connection's.
+
+    :return: id of the batch; None in a teardown without one. XCom key ``batch`` holds id, arn, uuid, status, and how
+        many of the started runs are ``cancelled`` and ``not_cancelled`` (ended otherwise); without waiting, status is
+        that before the request, and the numbers are None.
+    :raises OmicsParameterError: a parameter breaks a rule.
+    :raises BatchConflictError: the batch has finished, so that there is nothing to cancel.
+    :raises BatchNotFoundError: the service does not know the batch.
+    :raises OmicsError: runs live that could not be cancelled; it names them.
+    :raises BatchTimeoutError: runs still live at ``timeout``.
+    :raises OmicsApiError: a call to AWS failed.
+    """
+
+    template_fields: Sequence[str] = aws_template_fields("batch_id")
+    trigger_class = BatchCancellationTrigger
+
+    def request(self) -> dict[str, Any]:
+        """Cancel the batch as its state allows."""
+        batch = self.hook.cancel_batch_once(
+            batch_id=self.batch_id, max_seconds=_REQUEST_SECONDS, max_silence=self.max_silence
+        )
+        status = batch.get("status")
+        decision = decide_cancel(status)
+        if decision == CancelDecision.LOOK_AGAIN:
+            raise OmicsError(
+                f"batch {self.batch_id} is still {status} after {_REQUEST_SECONDS} s, and cannot be cancelled yet",
+                batch_id=self.batch_id,
+                status=status,
+            )
+        if self.is_over(batch) and not self.is_teardown:
+            raise BatchConflictError(
+                f"batch {self.batch_id} is {status}: {decision}", batch_id=self.batch_id, status=status
+            )
+        return batch
+
+    def is_over(self, batch: dict[str, Any]) -> bool:
+        """Whether the batch has finished without having been cancelled."""
+        return decide_cancel(batch.get("status")) == CancelDecision.FINISHED and not was_cancelled(batch)
+
+    def is_settled_without_batch(self) -> bool:
+        """Whether it is fine that the service does not know the batch."""
+        return self.is_teardown
+
+    def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
+        """Cancel the runs that still live, and succeed when there are none."""
+        statuses = self.hook.cancel_living_runs(batch_id=batch.id, max_silence=self.max_silence)
+        living = sum(status not in ENDED_RUN_STATES for status in statuses.values())
+        if living:
+            self.log.info("batch %s: %s of its runs have not ended yet", batch.id, f"{living:,}")
+            return None
+        cancelled = sum(status == RunStatus.CANCELLED for status in statuses.values())
+        if batch.status == BatchStatus.PROCESSED:
+            self.log.warning("batch %s is %s, and not CANCELLED: it was almost finished", batch.id, batch.status)
+        self.log.info("batch %s: %s runs are cancelled, %s had ended", batch.id, cancelled, len(statuses) - cancelled)
+        return PokeReturnValue(is_done=True, xcom_value=self.push(context, batch, cancelled, len(statuses) - cancelled))
+
+    def push(
+        self, context: Context, batch: Batch, cancelled: int | None = None, not_cancelled: int | None = None
+    ) -> str:
+        """Push what is known of the batch; give its id."""
+        counts = {"cancelled": cancelled, "not_cancelled": not_cancelled}
+        context["ti"].xcom_push(key="batch", value=batch_record(batch, **counts))
+        return batch.id
+
+
+class DeleteRunBatchOperator(SavedMappingMixin, EndRunBatchOperator):
+    """Delete the runs of a batch that is over, wait until they are gone, and delete the batch too if that is wanted.
+
+    Runs count towards the account's limit until they are deleted. Deleting them removes metadata; what they have
+    written to S3, and their logs, stay. However often the task runs, it ends in the same state. What happens depends
+    on the state of the batch:
+
+    - PROCESSED, CANCELLED: its runs are deleted;
+    - RUNS_DELETING, RUNS_DELETED: somebody has asked for that already, perhaps an earlier try;
+    - FAILED, RUNS_DELETE_FAILED: what is left is deleted run by run, since the service does not do it as a batch;
+    - any other: the task fails; cancel the batch first, with CancelRunBatchOperator.
+
+    Where the service could not delete each run, the rest is deleted run by run. A run is deleted only after GetRun has
+    confirmed the batch and the uuid, because HealthOmics reuses the ids of deleted runs.
+
+    With ``delete_batch=True`` the batch's metadata is deleted too, when no run is left. The link from runSettingId to
+    runId is lost with it, so that ``save_mapping_s3_uri`` has to be set. The mapping is written before anything is
+    deleted, and once: what an earlier try has written is kept. The object's metadata name its batch, and an object that
+    holds the mapping of another batch is not overwritten.
+
+    .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
+
+    :param batch_id: the batch, as StartRunBatchOperator returns it. (templated)
+    :param delete_batch: delete the batch's metadata too. Default: False.
+    :param save_mapping_s3_uri: write the listing of the batch to this object before anything is deleted, one JSON
+        document a line, in the form of BatchSubmissionSensor's ``mapping_s3_uri``. (templated)
+    :param s3_conn_id: connection for that object. Default: ``aws_conn_id``. (templated)
+    :param s3_extra_args: options of the upload, for example ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
+        (templated)
+    :param wait_for_completion: wait until the runs are deleted; otherwise succeed once the service has been asked.
+        Default: True; has to be True for ``delete_batch``.
+    :param waiter_delay: seconds between two looks, or a timedelta. Default 60.
+    :param timeout: seconds (or a timedelta) after which the task fails if the runs are still being deleted; a retry
+        goes on. Default: 7 days.
+    :param max_silence: seconds (or a timedelta) without an answer (throttled, faults, lost connections) after which
+        the task fails. Default 3600.
+    :param deferrable: wait in the triggerer; needs aiobotocore. Default: ``[operators] default_deferrable``.
+    :param aws_conn_id: Airflow connection for AWS; None or empty for boto3's own ways. (templated)
+    :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
+    :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
+    :param botocore_config: settings of the botocore client, merged over the connection's.
+
+    :return: id of the batch. XCom key ``batch`` holds id, arn, uuid, status (None where an earlier try has deleted the
+        batch, and that before the request without waiting), batch_deleted and mapping_s3_uri.
+    :raises OmicsParameterError: a parameter breaks a rule, or ``save_mapping_s3_uri`` holds the mapping of another
+        batch; nothing is deleted.
+    :raises BatchConflictError: the batch is not over, or its state is not known; nothing is deleted.
+    :raises BatchNotFoundError: the service does not know the batch, and no mapping tells that an earlier try has
+        deleted it.
+    :raises IncompleteListingError: the service does not list every run of the batch yet; nothing is deleted.
+    :raises OmicsError: runs are left; it names them, and the batch is not deleted.
+    :raises BatchTimeoutError: runs are still being deleted at ``timeout``.
+    :raises OmicsApiError: a call to AWS failed.
+    """
+
+    template_fields: Sequence[str] = aws_template_fields(
+        "batch_id", "save_mapping_s3_uri", "s3_conn_id", "s3_extra_args"
+    )
+    template_fields_renderers = {"s3_extra_args": "json"}  # noqa: RUF012
+    trigger_class = BatchDeletionTrigger
+
+    def __init__(
+        self,
+        *,
+        batch_id: str,
+        delete_batch: bool = False,
+        save_mapping_s3_uri: str | None = None,
+        s3_conn_id: str | None = None,
+        s3_extra_args: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(batch_id=batch_id, **kwargs)
+        self.delete_batch = delete_batch
+        self.save_mapping_s3_uri = save_mapping_s3_uri
+        self.s3_conn_id = s3_conn_id
+        self.s3_extra_args = s3_extra_args
+
+    def check_parameters(self) -> None:
+        """Refuse bad parameters before the first call."""
+        super().check_parameters()
+        if self.delete_batch and self.save_mapping_s3_uri is None:
+            raise OmicsParameterError(
+                "save_mapping_s3_uri",
+                "has to be set for delete_batch=True: the link from runSettingId to runId is lost with the batch",
+                self.save_mapping_s3_uri,
+            )
+        if self.delete_batch and not self.wait_for_completion:
+            raise OmicsParameterError(
+                "wait_for_completion",
+                "has to be True for delete_batch=True: the batch is deleted when no run is left",
+                self.wait_for_completion,
+            )
+        self.check_s3_output("save_mapping_s3_uri")
+
+    def request(self) -> dict[str, Any]:
+        """Save the mapping, then delete the runs as the state of the batch allows."""
+        return self.hook.delete_runs_once(
+            batch_id=self.batch_id,
+            max_seconds=_REQUEST_SECONDS,
+            max_silence=self.max_silence,
+            before=self.save_mapping,
+        )
+
+    def is_settled_without_batch(self) -> bool:
+        """Whether the mapping tells that an earlier try has deleted the batch."""
+        return self.delete_batch and self.saved_mapping() is not None
+
+    def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
+        """Delete the runs that are left, and then the batch."""
+        self.hook.delete_left_runs(batch_id=batch.id, max_silence=self.max_silence)
+        self.log.info("batch %s: no run is left", batch.id)
+        if self.delete_batch:
+            self.hook.delete_batch_once(batch_id=batch.id, max_silence=self.max_silence)
+        return PokeReturnValue(is_done=True, xcom_value=self.push(context, batch))
+
+    def push(self, context: Context, batch: Batch) -> str:
+        """Push what is known of the batch; give its id."""
+        known = {"batch_deleted": self.delete_batch, "mapping_s3_uri": self.save_mapping_s3_uri}
+        context["ti"].xcom_push(key="batch", value=batch_record(batch, **known))
+        return batch.id
 
 
 def _bucket_owner(settings_s3_prefix: str, default_run_setting: Mapping[str, Any]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -301,8 +300,7 @@ class BatchSubmissionSensor(BatchListingMixin, BatchSensor):
         for row in self.within_limits(context, lambda patience: rows(max_silence=patience)):
             submissions.add(row)
             if file:
-                record = {**Submissions.record(row), "run_arn": row.get("runArn")}
-                file.write(json.dumps(record).encode() + b"\n")
+                file.write(Submissions.line(row))
         return submissions
 
     def _push(

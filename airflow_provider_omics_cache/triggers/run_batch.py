@@ -12,7 +12,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from airflow_provider_omics_cache import completion, submission
+from airflow_provider_omics_cache import batch_end, completion, submission
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error
 from airflow_provider_omics_cache.waiting import Batch, BatchWait, Event, EventStatus, Verdict
@@ -190,3 +190,17 @@ class StartRunBatchTrigger(BatchCompletionTrigger):
             await cancel(batch_id=self.batch_id, max_seconds=KILL_SECONDS)
         except Exception:
             self.log.exception("Cancelling batch %s failed", self.batch_id)
+
+
+class BatchCancellationTrigger(BatchTrigger):
+    """Waits until a batch that somebody cancels has stopped; see :class:`BatchTrigger`."""
+
+    decide = staticmethod(batch_end.decide_cancellation)
+    progress = staticmethod(batch_end.progress)
+
+
+class BatchDeletionTrigger(BatchTrigger):
+    """Waits until the runs of a batch have been deleted; see :class:`BatchTrigger`."""
+
+    decide = staticmethod(batch_end.decide_deletion)
+    progress = staticmethod(batch_end.progress)

@@ -1,0 +1,86 @@
+"""What operators that bring a batch to an end have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_omics_cache.exceptions import BatchNotFoundError, OmicsApiError
+from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, persist_links
+from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitOperator
+from airflow_provider_omics_cache.waiting import NOT_FOUND, Batch, Event, EventStatus
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+#: What the id of a batch is where none was started.
+EMPTY_IDS = (None, "", "None")
+
+
+class EndRunBatchOperator(BatchWaitOperator):
+    """Base of the operators that bring a batch to an end."""
+
+    operator_extra_links = (OmicsBatchLink(), OmicsLogGroupLink())
+
+    def __init__(self, *, batch_id: str, wait_for_completion: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.batch_id = batch_id
+        self.wait_for_completion = wait_for_completion
+
+    @abstractmethod
+    def request(self) -> dict[str, Any]:
+        """Ask the service for the end of the batch.
+
+        :return: the batch as GetBatch has shown it.
+        :raises OmicsApiError: the service does not know the batch, or a call failed.
+        """
+
+    def is_over(self, batch: dict[str, Any]) -> bool:
+        """Whether there was nothing to ask for."""
+        return False
+
+    @abstractmethod
+    def is_settled_without_batch(self) -> bool:
+        """Whether it is fine that the service does not know the batch."""
+
+    @abstractmethod
+    def push(self, context: Context, batch: Batch) -> str:
+        """Push what is known of the batch; give its id."""
+
+    def execute(self, context: Context) -> str | None:
+        """Ask the service for the end of the batch, and wait for it in this process or in the triggerer."""
+        if self.is_teardown and self.batch_id in EMPTY_IDS:
+            self.log.info("There is nothing to do: batch_id is %r", self.batch_id)
+            return None
+        self.check_parameters()
+
+        def end() -> str:
+            try:
+                batch = self.request()
+            except OmicsApiError as error:
+                if error.code != "ResourceNotFoundException":
+                    raise
+                event = Event(status=EventStatus.ERROR, message=str(error), code=NOT_FOUND)
+                raise self._error(event) from error.__cause__
+            persist_links(context, self)
+            if self.is_over(batch) or not self.wait_for_completion:
+                return self.push(context, Batch.from_answer(self.batch_id, batch))
+            return str(self.wait(context))
+
+        return self._unless_settled(end, context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
+        """Conclude with the trigger's event."""
+        self.check_parameters()
+        return self._unless_settled(partial(super().execute_complete, context, event), context)
+
+    def _unless_settled(self, end: Callable[[], str], context: Context) -> str:
+        try:
+            return end()
+        except BatchNotFoundError as error:
+            if not self.is_settled_without_batch():
+                raise
+            self.log.info("There is nothing to do: %s", error)
+            return self.push(context, Batch(id=self.batch_id))

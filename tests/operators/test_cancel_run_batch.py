@@ -1,0 +1,457 @@
+"""CancelRunBatchOperator against the local HealthOmics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import boto3
+import pytest
+from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
+from botocore.exceptions import ClientError
+
+from airflow_provider_omics_cache._compat import AirflowFailException
+from airflow_provider_omics_cache.exceptions import (
+    BatchConflictError,
+    BatchNotFoundError,
+    BatchTimeoutError,
+    OmicsApiError,
+    OmicsError,
+    OmicsParameterError,
+)
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.operators.run_batch import CancelRunBatchOperator
+from tests.conftest import needs_batches
+from tests.operators.batch_states import (
+    ONE_ATTEMPT,
+    STATES,
+    batch_in,
+    changed_answers,
+    die,
+    each_mode,
+    run_operator,
+    runs_of,
+    status_of,
+)
+from tests.sensor_modes import start_batch, use_service_time
+
+pytestmark = needs_batches
+
+CANCELLABLE = ("CREATING", "PENDING", "SUBMITTING", "INPROGRESS", "STOPPING", "CANCELLED", "FAILED")
+FINISHED = tuple(status for status in STATES if status not in CANCELLABLE)
+
+
+@pytest.fixture
+def local(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The local HealthOmics, whose clock is everybody's."""
+    use_service_time(monkeypatch, local_healthomics)
+    return local_healthomics
+
+
+@pytest.fixture
+def client(local: Any) -> Any:
+    """Somebody else's client."""
+    return boto3.client("omics")
+
+
+@pytest.fixture
+def cancel(local: Any, new_task_context: Callable[[], dict[str, Any]]) -> Any:
+    """Run one try of the operator; give what it pushed."""
+
+    def cancel(batch_id: Any, mode: str = "sync", teardown: bool = False, **parameters: Any) -> dict[str, Any]:
+        def make(**arguments: Any) -> CancelRunBatchOperator:
+            made = operator(batch_id, **parameters, **arguments)
+            return made.as_teardown() if teardown else made
+
+        context = new_task_context()
+        returned = run_operator(make, mode, context, local.clock)
+        xcoms = {key: value for key, value in context["ti"].xcoms.items() if not key.startswith("_")}
+        assert xcoms.pop("return_value") == returned
+        pushed: dict[str, Any] = xcoms.pop("batch", {})
+        assert pushed.get("id") == returned
+        assert not xcoms
+        if pushed.get("status"):
+            found = boto3.client("omics").get_batch(batchId=returned)
+            assert (pushed.pop("arn"), pushed.pop("uuid")) == (found["arn"], found["uuid"])
+        return pushed
+
+    return cancel
+
+
+def operator(batch_id: Any, **parameters: Any) -> CancelRunBatchOperator:
+    return CancelRunBatchOperator(**{"task_id": "cancel", "batch_id": batch_id, "waiter_delay": 5, **parameters})
+
+
+def assert_nothing_lives(client: Any, batch_id: str) -> None:
+    assert set(runs_of(client, batch_id).values()) <= {"CANCELLED", "COMPLETED", "FAILED"}
+
+
+# What it does in each state
+
+
+@each_mode
+@pytest.mark.parametrize("status", CANCELLABLE)
+def test_after_it_no_run_lives(cancel: Any, local: Any, client: Any, mode: str, status: str) -> None:
+    batch_id = batch_in(status, local, client)
+    before = local.calls["CancelRunBatch"]
+    pushed = cancel(batch_id, mode)
+    started = runs_of(client, batch_id)
+    assert set(started.values()) <= {"CANCELLED"}
+    end = "FAILED" if status == "FAILED" else "CANCELLED"
+    assert status_of(client, batch_id) == end
+    assert pushed == {"id": batch_id, "status": end, "cancelled": len(started), "not_cancelled": 0}
+    asks = status in {"CREATING", "PENDING", "SUBMITTING", "INPROGRESS"}
+    assert local.calls["CancelRunBatch"] - before == (1 if asks else 0)
+    assert len(started) == {"PENDING": 0, "SUBMITTING": 1, "FAILED": 2}.get(status, 3)
+
+
+@pytest.mark.parametrize("status", CANCELLABLE)
+def test_a_second_try_changes_nothing(cancel: Any, local: Any, client: Any, status: str) -> None:
+    batch_id = batch_in(status, local, client)
+    first = cancel(batch_id)
+    state = status_of(client, batch_id), runs_of(client, batch_id)
+    calls = local.calls["CancelRunBatch"], local.calls["CancelRun"]
+    assert cancel(batch_id) == first
+    assert (status_of(client, batch_id), runs_of(client, batch_id)) == state
+    assert (local.calls["CancelRunBatch"], local.calls["CancelRun"]) == calls
+
+
+@each_mode
+@pytest.mark.parametrize("status", FINISHED)
+def test_a_batch_that_has_finished_is_an_error(cancel: Any, local: Any, client: Any, mode: str, status: str) -> None:
+    batch_id = batch_in(status, local, client)
+    with pytest.raises(
+        BatchConflictError, match=f"batch {batch_id} is {status}: it has finished: there is nothing to cancel"
+    ) as caught:
+        cancel(batch_id, mode)
+    assert (caught.value.batch_id, caught.value.status) == (batch_id, status)
+    assert isinstance(caught.value, AirflowFailException)
+    assert local.calls["CancelRunBatch"] == local.calls["CancelRun"] == 0
+
+
+@each_mode
+@pytest.mark.parametrize("status", FINISHED)
+def test_as_a_teardown_it_finds_nothing_to_cancel(cancel: Any, local: Any, client: Any, mode: str, status: str) -> None:
+    batch_id = batch_in(status, local, client)
+    pushed = cancel(batch_id, mode, teardown=True)
+    assert pushed == {"id": batch_id, "status": status, "cancelled": None, "not_cancelled": None}
+    assert local.calls["CancelRunBatch"] == local.calls["CancelRun"] == 0
+
+
+@each_mode
+@pytest.mark.parametrize("status", ["RUNS_DELETING", "RUNS_DELETED"])
+def test_a_batch_that_was_cancelled_and_then_cleaned_up_is_fine(
+    cancel: Any, local: Any, client: Any, mode: str, status: str
+) -> None:
+    batch_id = batch_in("CANCELLED", local, client)
+    client.delete_run_batch(batchId=batch_id)
+    local.clock.advance(0 if status == "RUNS_DELETING" else 10)
+    pushed = cancel(batch_id, mode)
+    assert pushed == {"id": batch_id, "status": status, "cancelled": 0, "not_cancelled": 0}
+
+
+@each_mode
+def test_a_batch_that_was_cancelled_and_is_processed_is_fine(cancel: Any, local: Any, client: Any, mode: str) -> None:
+    counts = {"successfulCancelSubmissionCount": 2, "failedCancelSubmissionCount": 1}
+    batch_id = batch_in("CANCELLED", local, client)
+    with changed_answers("GetBatch", {"status": "PROCESSED", "submissionSummary": counts}):
+        pushed = cancel(batch_id, mode)
+    assert pushed == {"id": batch_id, "status": "PROCESSED", "cancelled": 3, "not_cancelled": 0}
+
+
+@pytest.mark.parametrize("teardown", [True, False])
+@pytest.mark.parametrize("value", [None, "", "None"])
+def test_no_batch_at_all(cancel: Any, local: Any, value: Any, teardown: bool) -> None:
+    if teardown:
+        assert cancel(value, teardown=True) == {}
+    else:
+        with pytest.raises(OmicsParameterError, match="batch_id has to be an id of 1 to 18 digits; got"):
+            cancel(value)
+    assert sum(local.calls.values()) == 0
+
+
+@pytest.mark.parametrize("value", ["batch-7", "1" * 19, "-1", ["7"]])
+@pytest.mark.parametrize("teardown", [True, False])
+def test_what_is_no_id_is_an_error_everywhere(cancel: Any, local: Any, value: Any, teardown: bool) -> None:
+    with pytest.raises(OmicsParameterError, match="batch_id has to be an id of 1 to 18 digits; got"):
+        cancel(value, teardown=teardown)
+    assert sum(local.calls.values()) == 0
+
+
+def test_a_batch_that_is_not_found(cancel: Any, local: Any) -> None:
+    with pytest.raises(
+        BatchNotFoundError, match=r"batch 7 is not found in account 123456789012, Region us-east-1, connection 'aws_d"
+    ) as caught:
+        cancel("7")
+    assert isinstance(caught.value, AirflowFailException)
+    assert isinstance(caught.value.__cause__, ClientError)
+    assert local.calls["GetBatch"] == 3
+    nothing = dict.fromkeys(("arn", "uuid", "status", "cancelled", "not_cancelled"))
+    assert cancel("7", teardown=True) == {"id": "7", **nothing}
+
+
+def test_a_young_batch_is_found(cancel: Any, local: Any, client: Any) -> None:
+    local.settings.batch_visible_after = 7
+    batch_id = start_batch(client)
+    assert cancel(batch_id)["status"] == "CANCELLED"
+
+
+def test_an_id_may_be_a_number(cancel: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("INPROGRESS", local, client)
+    assert cancel(int(batch_id), "sync")["id"] == batch_id
+
+
+def test_creation_is_waited_out_for_some_time_only(cancel: Any, local: Any, client: Any) -> None:
+    local.settings.creating_seconds = 10_000
+    batch_id = start_batch(client)
+    with pytest.raises(OmicsError, match=f"batch {batch_id} is still CREATING after 600 s, and cannot be") as caught:
+        cancel(batch_id)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert 100 < local.calls["GetBatch"] < 130
+
+
+# Waiting
+
+
+def test_without_waiting_it_asks_and_ends(cancel: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("INPROGRESS", local, client)
+    pushed = cancel(batch_id, wait_for_completion=False)
+    assert pushed == {"id": batch_id, "status": "INPROGRESS", "cancelled": None, "not_cancelled": None}
+    assert status_of(client, batch_id) == "STOPPING"
+    assert cancel(batch_id, wait_for_completion=False)["status"] == "STOPPING"
+    assert local.calls["CancelRunBatch"] == 1
+
+
+@each_mode
+def test_a_timeout_is_an_error_to_retry(cancel: Any, local: Any, client: Any, mode: str) -> None:
+    local.settings.cancel_seconds = 1_000
+    batch_id = batch_in("INPROGRESS", local, client)
+    with pytest.raises(BatchTimeoutError) as caught:
+        cancel(batch_id, mode, timeout=timedelta(seconds=100))
+    assert not isinstance(caught.value, AirflowFailException)
+    assert cancel(batch_id, mode)["status"] == "CANCELLED"
+    assert local.calls["CancelRunBatch"] == 1
+
+
+@each_mode
+def test_answers_that_lag_behind_are_waited_out(cancel: Any, local: Any, client: Any, mode: str) -> None:
+    batch_id = batch_in("INPROGRESS", local, client)
+    with changed_answers("GetBatch", {"status": "INPROGRESS"}, times=3):
+        assert cancel(batch_id, mode)["status"] == "CANCELLED"
+    assert local.calls["CancelRunBatch"] == 1
+
+
+@each_mode
+def test_a_state_of_the_future_is_cancelled_and_waited_for(cancel: Any, local: Any, client: Any, mode: str) -> None:
+    batch_id = batch_in("INPROGRESS", local, client)
+    with changed_answers("GetBatch", {"status": "PAUSED"}, times=2):
+        assert cancel(batch_id, mode)["status"] == "CANCELLED"
+
+
+@pytest.mark.parametrize("error", ["ConflictException", "ValidationException"])
+def test_a_state_of_the_future_that_cannot_be_cancelled(cancel: Any, local: Any, client: Any, error: str) -> None:
+    local.settings.wrong_state_error = error
+    batch_id = batch_in("PROCESSED", local, client)
+    with (
+        changed_answers("GetBatch", {"status": "ARCHIVED"}),
+        pytest.raises(OmicsApiError, match=f"batch {batch_id} is ARCHIVED and was not cancelled: .*{error}") as caught,
+    ):
+        cancel(batch_id)
+    assert isinstance(caught.value.__cause__, ClientError)
+    assert local.calls["CancelRunBatch"] == 1
+
+
+# Refusals, faults and crashes
+
+
+@pytest.mark.parametrize("error", ["ConflictException", "ValidationException"])
+@pytest.mark.parametrize("status", ["CANCELLED", "PROCESSED"])
+def test_a_batch_that_changes_between_look_and_call(
+    cancel: Any, local: Any, client: Any, error: str, status: str
+) -> None:
+    local.settings.wrong_state_error = error
+    batch_id = batch_in(status, local, client)
+    with changed_answers("GetBatch", {"status": "INPROGRESS"}, times=1):
+        if status == "CANCELLED":
+            assert cancel(batch_id)["status"] == "CANCELLED"
+        else:
+            with pytest.raises(BatchConflictError, match="is PROCESSED: it has finished"):
+                cancel(batch_id)
+
+
+def test_a_refusal_that_stays_is_told(cancel: Any, local: Any, client: Any) -> None:
+    local.settings.run_running_seconds = 10_000
+    local.faults.error("CancelRunBatch", code="ConflictException", message="busy", times=None)
+    batch_id = batch_in("INPROGRESS", local, client)
+    with pytest.raises(OmicsApiError, match=f"batch {batch_id} is INPROGRESS and was not cancelled: .*busy") as caught:
+        cancel(batch_id)
+    assert caught.value.http_status == 409
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+@pytest.mark.parametrize(
+    "operation", ["GetBatch", "CancelRunBatch", "ListRuns", "ListRunsInBatch", "GetRun", "CancelRun"]
+)
+def test_throttling_is_waited_out(cancel: Any, local: Any, client: Any, operation: str) -> None:
+    local.settings.run_running_seconds = 10_000
+    batch_id = batch_in("INPROGRESS", local, client)
+    local.faults.fail_cancel(["sample-1"])
+    local.faults.throttle(operation, times=12)
+    assert cancel(batch_id)["cancelled"] == 3
+    assert_nothing_lives(client, batch_id)
+
+
+def test_access_that_is_denied_is_told(cancel: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("INPROGRESS", local, client)
+    local.faults.error("CancelRunBatch", code="AccessDeniedException", message="not you")
+    with pytest.raises(OmicsApiError, match="CancelRunBatch failed: AccessDeniedException: not you"):
+        cancel(batch_id)
+
+
+@pytest.mark.parametrize("config", [None, ONE_ATTEMPT])
+@pytest.mark.parametrize("status", ["PENDING", "SUBMITTING", "INPROGRESS"])
+def test_a_lost_answer(cancel: Any, local: Any, client: Any, status: str, config: Any) -> None:
+    batch_id = batch_in(status, local, client)
+    local.faults.drop_connection("CancelRunBatch", after_effect=True)
+    assert cancel(batch_id, botocore_config=config)["status"] == "CANCELLED"
+    local.faults.clear()
+    assert cancel(batch_id)["status"] == "CANCELLED"
+    assert_nothing_lives(client, batch_id)
+
+
+@pytest.mark.parametrize("config", [None, ONE_ATTEMPT])
+def test_a_lost_answer_about_one_run(cancel: Any, local: Any, client: Any, config: Any) -> None:
+    batch_id = batch_in("FAILED", local, client)
+    local.faults.drop_connection("CancelRun", after_effect=True)
+    assert cancel(batch_id, botocore_config=config)["cancelled"] == 2
+    assert_nothing_lives(client, batch_id)
+
+
+@pytest.mark.parametrize(
+    ("status", "method"),
+    [("INPROGRESS", "cancel_run_batch"), ("FAILED", "cancel_run"), ("INPROGRESS", "cancel_batch_once")],
+)
+def test_a_try_that_dies_after_the_call(
+    cancel: Any, local: Any, client: Any, status: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = batch_in(status, local, client)
+    die(monkeypatch, method)
+    with pytest.raises(KeyboardInterrupt):
+        cancel(batch_id)
+    assert cancel(batch_id)["not_cancelled"] == 0
+    assert_nothing_lives(client, batch_id)
+    assert local.calls["CancelRunBatch"] == (1 if status == "INPROGRESS" else 0)
+    assert local.calls["CancelRun"] == (2 if status == "FAILED" else 0)
+
+
+def test_a_try_after_a_failed_one(cancel: Any, local: Any, client: Any) -> None:
+    local.settings.run_running_seconds = 10_000
+    batch_id = batch_in("INPROGRESS", local, client)
+    local.faults.drop_connection("CancelRunBatch", times=None, after_effect=False)
+    with pytest.raises(OmicsApiError):
+        cancel(batch_id, max_silence=60)
+    local.faults.clear()
+    assert cancel(batch_id)["status"] == "CANCELLED"
+
+
+# One by one
+
+
+@each_mode
+def test_what_a_partial_cancellation_leaves_is_cancelled_one_by_one(
+    cancel: Any, local: Any, client: Any, mode: str
+) -> None:
+    local.settings.run_running_seconds = 10_000
+    batch_id = batch_in("INPROGRESS", local, client, runs=10)
+    local.faults.fail_cancel(["sample-3", "sample-7"])
+    pushed = cancel(batch_id, mode)
+    assert pushed == {"id": batch_id, "status": "CANCELLED", "cancelled": 10, "not_cancelled": 0}
+    assert local.calls["CancelRun"] == 2
+    assert local.calls["GetRun"] == 2
+
+
+@each_mode
+def test_runs_that_had_ended_stay_as_they_are(cancel: Any, local: Any, client: Any, mode: str) -> None:
+    local.faults.fail_run("sample-0")
+    local.settings.submission_rate = 0.1
+    batch_id = start_batch(client, 6)
+    local.clock.advance(3 + 60)
+    before = sorted(runs_of(client, batch_id).values())
+    assert before == ["COMPLETED", "COMPLETED", "FAILED", "PENDING", "RUNNING", "RUNNING"]
+    pushed = cancel(batch_id, mode)
+    after = sorted(runs_of(client, batch_id).values())
+    assert after == ["CANCELLED", "CANCELLED", "CANCELLED", "COMPLETED", "COMPLETED", "FAILED"]
+    assert (pushed["cancelled"], pushed["not_cancelled"]) == (3, 3)
+
+
+def test_what_cannot_be_cancelled_is_named(cancel: Any, local: Any, client: Any) -> None:
+    local.settings.run_running_seconds = 10_000
+    batch_id = batch_in("INPROGRESS", local, client, runs=30)
+    local.faults.fail_cancel([f"sample-{n}" for n in range(25)])
+    local.faults.error("CancelRun", code="ConflictException", message="not now", times=None)
+    with pytest.raises(OmicsError, match=r"runs live that could not be cancelled: 25 \(\d+ of sample-0") as caught:
+        cancel(batch_id)
+    assert str(caught.value).count("of sample-") == 20
+    assert "not now" in str(caught.value)
+    assert not isinstance(caught.value, AirflowFailException)
+    local.faults.clear()
+    assert cancel(batch_id)["cancelled"] == 30
+    assert local.calls["CancelRun"] == 50
+
+
+def test_a_run_that_ends_by_itself_is_fine(cancel: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("FAILED", local, client)
+    local.faults.latency("CancelRun", seconds=100)
+    pushed = cancel(batch_id)
+    assert (pushed["cancelled"], pushed["not_cancelled"]) == (0, 2)
+
+
+def test_a_run_id_that_was_given_to_another_run_is_left_alone(
+    cancel: Any, local: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the listing and the look, the runs end, are deleted, and their ids are given to another batch's runs."""
+    local.settings.reuse_run_ids = True
+    ours = batch_in("FAILED", local, client)
+    run_ids = set(runs_of(client, ours))
+    others: list[str] = []
+    list_runs_of = OmicsCacheHook._runs_of_batch
+
+    def interrupted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not others:
+            local.clock.advance(100)
+            for run_id in run_ids:
+                client.delete_run(id=run_id)
+            local.faults.clear()
+            local.settings.run_running_seconds = 10_000
+            others.append(batch_in("INPROGRESS", local, client))
+        return list_runs_of(self, *args, **kwargs)
+
+    monkeypatch.setattr(OmicsCacheHook, "_runs_of_batch", interrupted)
+    cancel(ours)
+    assert run_ids < set(runs_of(client, others[0])), "the ids were to be reused"
+    assert set(runs_of(client, others[0]).values()) == {"RUNNING"}
+    assert local.calls["CancelRun"] == 0
+
+
+@pytest.mark.parametrize(
+    ("operation", "changed"),
+    [("GetRun", {"uuid": None}), ("GetRun", {"batchId": None}), ("ListRunsInBatch", {"runs": []})],
+)
+def test_a_run_that_is_not_confirmed_is_left_alone_and_named(
+    cancel: Any, local: Any, client: Any, operation: str, changed: dict[str, Any]
+) -> None:
+    batch_id = batch_in("FAILED", local, client)
+    with (
+        changed_answers(operation, changed),
+        pytest.raises(OmicsError, match=r"could not be cancelled: 2 \(.*RUNNING, whose uuid is not known"),
+    ):
+        cancel(batch_id)
+    assert local.calls["CancelRun"] == 0
+
+
+# What Airflow sees
+
+
+def test_its_id_can_be_templated() -> None:
+    assert set(CancelRunBatchOperator.template_fields) == set(aws_template_fields("batch_id"))

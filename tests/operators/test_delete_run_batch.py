@@ -1,0 +1,587 @@
+"""DeleteRunBatchOperator against the local HealthOmics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import boto3
+import botocore.handlers
+import pytest
+from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
+from botocore.exceptions import ClientError
+
+from airflow_provider_omics_cache._compat import AirflowFailException
+from airflow_provider_omics_cache.exceptions import (
+    BatchConflictError,
+    BatchNotFoundError,
+    BatchTimeoutError,
+    IncompleteListingError,
+    OmicsApiError,
+    OmicsError,
+    OmicsParameterError,
+)
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.operators.run_batch import DeleteRunBatchOperator
+from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
+from tests.conftest import needs_batches
+from tests.operators.batch_states import (
+    ONE_ATTEMPT,
+    STATES,
+    batch_in,
+    changed_answers,
+    die,
+    each_mode,
+    run_operator,
+    runs_of,
+    status_of,
+)
+from tests.sensor_modes import start_batch, use_service_time
+
+pytestmark = needs_batches
+
+BUCKET = "cohort-mappings"
+URI = f"s3://{BUCKET}/mapping.jsonl"
+DELETABLE = ("CANCELLED", "FAILED", "PROCESSED", "RUNS_DELETING", "RUNS_DELETE_FAILED", "RUNS_DELETED")
+ACTIVE = tuple(status for status in STATES if status not in DELETABLE)
+GONE = {"delete_batch": True, "save_mapping_s3_uri": URI}
+
+
+@pytest.fixture
+def local(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The local HealthOmics with a bucket; its clock is everybody's."""
+    use_service_time(monkeypatch, local_healthomics)
+    boto3.client("s3").create_bucket(Bucket=BUCKET)
+    return local_healthomics
+
+
+@pytest.fixture
+def client(local: Any) -> Any:
+    """Somebody else's client."""
+    return boto3.client("omics")
+
+
+@pytest.fixture
+def delete(local: Any, new_task_context: Callable[[], dict[str, Any]]) -> Any:
+    """Run one try of the operator; give what it pushed."""
+
+    def delete(batch_id: Any, mode: str = "sync", **parameters: Any) -> dict[str, Any]:
+        def make(**arguments: Any) -> DeleteRunBatchOperator:
+            given = {"task_id": "delete", "batch_id": batch_id, "waiter_delay": 5, **parameters, **arguments}
+            return DeleteRunBatchOperator(**given)
+
+        context = new_task_context()
+        returned = run_operator(make, mode, context, local.clock)
+        xcoms = {key: value for key, value in context["ti"].xcoms.items() if not key.startswith("_")}
+        assert set(xcoms) == {"batch", "return_value"}
+        pushed: dict[str, Any] = xcoms["batch"]
+        assert pushed["id"] == returned == str(batch_id)
+        return pushed
+
+    return delete
+
+
+def ended_batch_in(status: str, local: Any, client: Any, runs: int = 3) -> str:
+    """Bring a batch into a state in which none of its runs lives."""
+    batch_id = batch_in(status, local, client, runs)
+    if status == "FAILED":
+        local.clock.advance(100)
+    local.faults.clear()
+    return batch_id
+
+
+def mapping(uri: str = URI) -> list[dict[str, Any]] | None:
+    """What is saved, None if nothing is."""
+    bucket, key = uri.removeprefix("s3://").split("/", 1)
+    s3 = boto3.client("s3")
+    if key not in {item["Key"] for item in s3.list_objects_v2(Bucket=bucket).get("Contents", [])}:
+        return None
+    return [json.loads(line) for line in s3.get_object(Bucket=bucket, Key=key)["Body"].read().splitlines()]
+
+
+def is_gone(client: Any, batch_id: str) -> bool:
+    try:
+        client.get_batch(batchId=batch_id)
+    except client.exceptions.ResourceNotFoundException:
+        return True
+    return False
+
+
+def submissions_of(client: Any, batch_id: str) -> dict[str, str]:
+    rows = client.list_runs_in_batch(batchId=batch_id)["runs"]
+    return {row["runSettingId"]: row["runId"] for row in rows if "runId" in row}
+
+
+# What it does in each state
+
+
+@each_mode
+@pytest.mark.parametrize("status", DELETABLE)
+def test_after_it_no_run_is_left(delete: Any, local: Any, client: Any, mode: str, status: str) -> None:
+    batch_id = ended_batch_in(status, local, client)
+    before = local.calls["DeleteRunBatch"]
+    pushed = delete(batch_id, mode)
+    assert runs_of(client, batch_id) == {}
+    found = client.get_batch(batchId=batch_id)
+    end = status if status in {"FAILED", "RUNS_DELETE_FAILED"} else "RUNS_DELETED"
+    assert found["status"] == end
+    assert pushed == {
+        "id": batch_id,
+        "arn": found["arn"],
+        "uuid": found["uuid"],
+        "status": end,
+        "batch_deleted": False,
+        "mapping_s3_uri": None,
+    }
+    assert local.calls["DeleteRunBatch"] - before == (1 if status in {"PROCESSED", "CANCELLED"} else 0)
+    assert local.calls["DeleteRun"] == {"FAILED": 2, "RUNS_DELETE_FAILED": 1}.get(status, 0)
+
+
+@each_mode
+@pytest.mark.parametrize("status", DELETABLE)
+def test_after_it_the_batch_is_gone_and_its_mapping_saved(
+    delete: Any, local: Any, client: Any, mode: str, status: str
+) -> None:
+    batch_id = ended_batch_in(status, local, client)
+    run_ids = submissions_of(client, batch_id)
+    pushed = delete(batch_id, mode, **GONE)
+    assert is_gone(client, batch_id)
+    assert client.list_runs().get("items", []) == []
+    assert (pushed["batch_deleted"], pushed["mapping_s3_uri"]) == (True, URI)
+    saved = mapping()
+    assert saved is not None
+    assert {record["run_setting_id"]: record["run_id"] for record in saved} == run_ids
+    again = delete(batch_id, mode, **GONE)
+    assert again == {**pushed, "arn": None, "uuid": None, "status": None}
+    assert mapping() == saved
+
+
+@pytest.mark.parametrize("status", DELETABLE)
+def test_a_second_try_changes_nothing(delete: Any, local: Any, client: Any, status: str) -> None:
+    batch_id = ended_batch_in(status, local, client)
+    first = delete(batch_id, save_mapping_s3_uri=URI)
+    state = status_of(client, batch_id), mapping()
+    calls = local.calls["DeleteRunBatch"], local.calls["DeleteRun"]
+    assert delete(batch_id, save_mapping_s3_uri=URI) == first
+    assert (status_of(client, batch_id), mapping()) == state
+    assert (local.calls["DeleteRunBatch"], local.calls["DeleteRun"]) == calls
+
+
+@each_mode
+@pytest.mark.parametrize("status", ACTIVE)
+def test_an_active_batch_is_left_alone(delete: Any, local: Any, client: Any, mode: str, status: str) -> None:
+    batch_id = batch_in(status, local, client)
+    with pytest.raises(
+        BatchConflictError, match=f"batch {batch_id} is {status}, .*: cancel it first, with CancelRunBatchOperator"
+    ) as caught:
+        delete(batch_id, mode, **GONE)
+    assert (caught.value.batch_id, caught.value.status) == (batch_id, status)
+    assert isinstance(caught.value, AirflowFailException)
+    assert mapping() is None
+    assert local.calls["DeleteRunBatch"] == local.calls["DeleteBatch"] == local.calls["DeleteRun"] == 0
+
+
+def test_a_state_of_the_future_is_left_alone(delete: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    with (
+        changed_answers("GetBatch", {"status": "ARCHIVED"}),
+        pytest.raises(BatchConflictError, match=f"batch {batch_id} is ARCHIVED, .*: its status is not known"),
+    ):
+        delete(batch_id, **GONE)
+    assert mapping() is None
+    assert local.calls["DeleteRunBatch"] == 0
+
+
+def test_a_batch_without_a_run(delete: Any, local: Any, client: Any) -> None:
+    for run_setting_id in ("sample-0", "sample-1", "sample-2"):
+        local.faults.fail_submission(run_setting_id, reason="AccessDeniedException")
+    batch_id = batch_in("PROCESSED", local, client)
+    delete(batch_id, **GONE)
+    assert is_gone(client, batch_id)
+    saved = mapping()
+    assert saved is not None
+    assert [record["reason"] for record in saved] == ["AccessDeniedException"] * 3
+
+
+# Parameters
+
+
+def test_a_batch_is_not_deleted_without_its_mapping(delete: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    before = sum(local.calls.values())
+    with pytest.raises(
+        OmicsParameterError,
+        match="save_mapping_s3_uri has to be set for delete_batch=True: the link from runSettingId to runId is lost",
+    ):
+        delete(batch_id, delete_batch=True)
+    assert sum(local.calls.values()) == before
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"batch_id": None}, "batch_id has to be an id of 1 to 18 digits; got None"),
+        ({"batch_id": ""}, "batch_id has to be an id of 1 to 18 digits; got ''"),
+        ({"batch_id": "None"}, "batch_id has to be an id of 1 to 18 digits; got 'None'"),
+        ({**GONE, "save_mapping_s3_uri": ""}, "save_mapping_s3_uri has to be an s3:// URI with a bucket; got ''"),
+        ({"save_mapping_s3_uri": "/tmp/mapping"}, "save_mapping_s3_uri has to be an s3:// URI with a bucket"),
+        ({"save_mapping_s3_uri": f"s3://{BUCKET}"}, "save_mapping_s3_uri must be s3://bucket/key"),
+        ({**GONE, "s3_extra_args": {"Colour": "red"}}, "s3_extra_args must hold only options of boto3's uploads"),
+        ({**GONE, "wait_for_completion": False}, "wait_for_completion has to be True for delete_batch=True"),
+    ],
+)
+def test_bad_input_is_refused_before_the_first_call(delete: Any, local: Any, parameters: Any, told: str) -> None:
+    with pytest.raises(OmicsParameterError) as caught:
+        delete(**{"batch_id": "7", **parameters})
+    assert told in str(caught.value)
+    assert sum(local.calls.values()) == 0
+
+
+@pytest.mark.parametrize("value", [None, "", "None"])
+def test_as_a_teardown_it_needs_no_batch(local: Any, task_context: dict[str, Any], value: Any) -> None:
+    operator = DeleteRunBatchOperator(task_id="delete", batch_id=value, **GONE).as_teardown()
+    assert operator.execute(task_context) is None
+    assert sum(local.calls.values()) == 0
+
+
+def test_a_batch_that_is_not_found(delete: Any, local: Any) -> None:
+    for parameters in ({}, {"save_mapping_s3_uri": URI}, GONE):
+        with pytest.raises(BatchNotFoundError, match="batch 7 is not found in account 123456789012") as caught:
+            delete("7", **parameters)
+        assert isinstance(caught.value.__cause__, ClientError)
+
+
+def test_a_batch_that_is_gone_needs_its_own_mapping(delete: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    delete(batch_id, **GONE)
+    with pytest.raises(BatchNotFoundError):
+        delete(batch_id, **{**GONE, "save_mapping_s3_uri": f"s3://{BUCKET}/other.jsonl"})
+    with pytest.raises(OmicsParameterError, match=f"this one holds the mapping of batch {batch_id}; got '{URI}'"):
+        delete("7", **GONE)
+
+
+def test_the_mapping_of_another_batch_is_not_overwritten(delete: Any, local: Any, client: Any) -> None:
+    first = batch_in("PROCESSED", local, client)
+    delete(first, **GONE)
+    saved = mapping()
+    second = batch_in("PROCESSED", local, client)
+    with pytest.raises(OmicsParameterError, match=f"has to name another object, .* mapping of batch {first}"):
+        delete(second, **GONE)
+    assert mapping() == saved
+    assert len(runs_of(client, second)) == 3
+
+
+# The mapping
+
+
+def test_the_mapping_is_that_of_the_submission_sensor(
+    delete: Any, local: Any, client: Any, task_context: dict[str, Any]
+) -> None:
+    local.faults.fail_submission("sample-1", reason="ValidationException", message="bad")
+    batch_id = batch_in("PROCESSED", local, client)
+    by_sensor = f"s3://{BUCKET}/sensor.jsonl"
+    BatchSubmissionSensor(
+        task_id="wait", batch_id=batch_id, mapping_s3_uri=by_sensor, max_failed_submissions=1
+    ).execute(task_context)
+    delete(batch_id, save_mapping_s3_uri=URI)
+    assert mapping() == mapping(by_sensor)
+
+
+def test_the_sensors_own_object_will_do(delete: Any, local: Any, client: Any, task_context: dict[str, Any]) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    BatchSubmissionSensor(task_id="wait", batch_id=batch_id, mapping_s3_uri=URI).execute(task_context)
+    saved = mapping()
+    client.delete_run_batch(batchId=batch_id)
+    delete(batch_id, **GONE)
+    assert mapping() == saved
+    assert {record["status"] for record in saved or ()} == {"SUCCESS"}
+
+
+def test_what_an_earlier_try_has_saved_is_kept(delete: Any, local: Any, client: Any) -> None:
+    local.settings.delete_seconds = 10_000
+    batch_id = batch_in("PROCESSED", local, client)
+    delete(batch_id, save_mapping_s3_uri=URI, wait_for_completion=False)
+    saved = mapping()
+    assert {record["status"] for record in saved or ()} == {"SUCCESS"}
+    assert status_of(client, batch_id) == "RUNS_DELETING"
+    assert {row["submissionStatus"] for row in client.list_runs_in_batch(batchId=batch_id)["runs"]} == {
+        "DELETE_SUCCESS"
+    }
+    delete(batch_id, **GONE)
+    assert mapping() == saved
+    assert is_gone(client, batch_id)
+
+
+@pytest.mark.parametrize("status", ["PROCESSED", "CANCELLED", "FAILED"])
+def test_an_incomplete_listing_is_not_saved_and_deletes_nothing(
+    delete: Any, local: Any, client: Any, status: str
+) -> None:
+    batch_id = ended_batch_in(status, local, client, runs=5)
+    runs = runs_of(client, batch_id)
+    local.faults.lagging_listing(rows=3)
+    with pytest.raises(
+        IncompleteListingError, match=r"its mapping cannot be saved yet: \d runs are listed and"
+    ) as caught:
+        delete(batch_id, **GONE)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert mapping() is None
+    assert runs_of(client, batch_id) == runs
+    local.faults.clear()
+    delete(batch_id, **GONE)
+    assert is_gone(client, batch_id)
+
+
+def test_s3_that_refuses_the_mapping_deletes_nothing(delete: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    uri = "s3://missing-bucket/mapping.jsonl"
+    with pytest.raises(OmicsApiError, match=f"save_mapping_s3_uri must be writable; got '{uri}': .*NoSuchBucket"):
+        delete(batch_id, delete_batch=True, save_mapping_s3_uri=uri)
+    denied = {"Error": {"Code": "403", "Message": "Forbidden"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    deny = ("before-call.s3.HeadObject", lambda **_: (SimpleNamespace(status_code=403), denied))
+    with (
+        patch.object(botocore.handlers, "BUILTIN_HANDLERS", [*botocore.handlers.BUILTIN_HANDLERS, deny]),
+        pytest.raises(OmicsApiError, match=f"save_mapping_s3_uri must be readable; got '{URI}': .*403"),
+    ):
+        delete(batch_id, **GONE)
+    assert len(runs_of(client, batch_id)) == 3
+    assert status_of(client, batch_id) == "PROCESSED"
+
+
+def test_options_reach_s3(delete: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    options = {"ServerSideEncryption": "AES256", "Metadata": {"team": "a"}, "ExpectedBucketOwner": "123456789012"}
+    delete(batch_id, **GONE, s3_extra_args=options)
+    found = boto3.client("s3").head_object(Bucket=BUCKET, Key="mapping.jsonl")
+    assert found["ServerSideEncryption"] == "AES256"
+    assert found["Metadata"] == {"team": "a", "healthomics-batch-id": batch_id}
+
+
+# Waiting
+
+
+def test_without_waiting_it_asks_and_ends(delete: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    assert delete(batch_id, wait_for_completion=False)["status"] == "PROCESSED"
+    assert status_of(client, batch_id) == "RUNS_DELETING"
+    assert delete(batch_id, wait_for_completion=False)["status"] == "RUNS_DELETING"
+    assert local.calls["DeleteRunBatch"] == 1
+
+
+@each_mode
+def test_a_timeout_is_an_error_to_retry(delete: Any, local: Any, client: Any, mode: str) -> None:
+    local.settings.delete_seconds = 1_000
+    batch_id = batch_in("PROCESSED", local, client)
+    with pytest.raises(BatchTimeoutError) as caught:
+        delete(batch_id, mode, timeout=100, **GONE)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert not is_gone(client, batch_id)
+    delete(batch_id, mode, **GONE)
+    assert is_gone(client, batch_id)
+    assert local.calls["DeleteRunBatch"] == 1
+
+
+@each_mode
+def test_answers_that_lag_behind_are_waited_out(delete: Any, local: Any, client: Any, mode: str) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    with changed_answers("GetBatch", {"status": "PROCESSED"}, times=3):
+        delete(batch_id, mode, **GONE)
+    assert is_gone(client, batch_id)
+    assert local.calls["DeleteRunBatch"] == 1
+
+
+# Refusals, faults and crashes
+
+
+@pytest.mark.parametrize("error", ["ConflictException", "ValidationException"])
+def test_a_batch_that_changes_between_look_and_call(delete: Any, local: Any, client: Any, error: str) -> None:
+    local.settings.wrong_state_error = error
+    batch_id = batch_in("RUNS_DELETED", local, client)
+    with changed_answers("GetBatch", {"status": "PROCESSED"}, times=1):
+        assert delete(batch_id)["status"] == "RUNS_DELETED"
+
+
+def test_a_refusal_that_stays_is_told(delete: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    local.faults.error("DeleteRunBatch", code="ConflictException", message="busy", times=None)
+    with pytest.raises(OmicsApiError, match=f"batch {batch_id} is PROCESSED and its runs were not deleted: .*busy") as (
+        caught
+    ):
+        delete(batch_id)
+    assert isinstance(caught.value.__cause__, ClientError)
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+@pytest.mark.parametrize(
+    "operation", ["GetBatch", "DeleteRunBatch", "ListRuns", "ListRunsInBatch", "GetRun", "DeleteRun", "DeleteBatch"]
+)
+def test_throttling_is_waited_out(delete: Any, local: Any, client: Any, operation: str) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    local.faults.fail_delete(["sample-1"])
+    local.faults.throttle(operation, times=12)
+    delete(batch_id, **GONE)
+    assert is_gone(client, batch_id)
+    assert client.list_runs().get("items", []) == []
+
+
+@pytest.mark.parametrize("config", [None, ONE_ATTEMPT])
+@pytest.mark.parametrize("status", ["PROCESSED", "CANCELLED", "FAILED", "RUNS_DELETE_FAILED"])
+@pytest.mark.parametrize("operation", ["DeleteRunBatch", "DeleteRun", "DeleteBatch"])
+def test_a_lost_answer(delete: Any, local: Any, client: Any, operation: str, status: str, config: Any) -> None:
+    batch_id = ended_batch_in(status, local, client)
+    run_ids = submissions_of(client, batch_id)
+    local.faults.drop_connection(operation, after_effect=True)
+    delete(batch_id, botocore_config=config, **GONE)
+    local.faults.clear()
+    delete(batch_id, **GONE)
+    assert is_gone(client, batch_id)
+    assert client.list_runs().get("items", []) == []
+    assert {record["run_setting_id"]: record["run_id"] for record in mapping() or ()} == run_ids
+
+
+@pytest.mark.parametrize(
+    ("status", "method"),
+    [
+        ("PROCESSED", "list_submissions"),
+        ("PROCESSED", "delete_run_batch"),
+        ("PROCESSED", "delete_runs_once"),
+        ("PROCESSED", "delete_batch"),
+        ("FAILED", "list_submissions"),
+        ("FAILED", "delete_run"),
+        ("FAILED", "delete_runs_once"),
+        ("FAILED", "delete_batch"),
+    ],
+)
+def test_a_try_that_dies_after_the_call(
+    delete: Any, local: Any, client: Any, status: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = ended_batch_in(status, local, client)
+    run_ids = submissions_of(client, batch_id)
+    die(monkeypatch, method)
+    with pytest.raises(KeyboardInterrupt):
+        delete(batch_id, **GONE)
+    delete(batch_id, **GONE)
+    assert is_gone(client, batch_id)
+    assert client.list_runs().get("items", []) == []
+    saved = mapping() or ()
+    assert {record["run_setting_id"]: record["run_id"] for record in saved} == run_ids
+    assert {record["status"] for record in saved} == {"SUCCESS"}
+
+
+def test_a_try_after_a_failed_one(delete: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    local.faults.error("DeleteBatch", code="AccessDeniedException", message="not you")
+    with pytest.raises(OmicsApiError, match="DeleteBatch failed: AccessDeniedException: not you"):
+        delete(batch_id, **GONE)
+    assert not is_gone(client, batch_id)
+    delete(batch_id, **GONE)
+    assert is_gone(client, batch_id)
+
+
+# One by one
+
+
+@each_mode
+def test_what_a_partial_deletion_leaves_is_deleted_one_by_one(delete: Any, local: Any, client: Any, mode: str) -> None:
+    batch_id = batch_in("PROCESSED", local, client, runs=10)
+    local.faults.fail_delete(["sample-3", "sample-7"])
+    pushed = delete(batch_id, mode, **GONE)
+    assert pushed["status"] == "RUNS_DELETE_FAILED"
+    assert is_gone(client, batch_id)
+    assert client.list_runs().get("items", []) == []
+    assert local.calls["DeleteRun"] == local.calls["GetRun"] == 2
+
+
+@each_mode
+def test_runs_that_are_left_are_named_and_keep_the_batch(delete: Any, local: Any, client: Any, mode: str) -> None:
+    batch_id = batch_in("PROCESSED", local, client, runs=30)
+    local.faults.fail_delete([f"sample-{n}" for n in range(25)])
+    local.faults.error("DeleteRun", code="ConflictException", message="not now", times=None)
+    with pytest.raises(OmicsError, match=r"runs are left: 25 \(\d+ of sample-0, COMPLETED: ") as caught:
+        delete(batch_id, mode, **GONE)
+    assert str(caught.value).count("of sample-") == 20
+    assert "not now" in str(caught.value)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert not is_gone(client, batch_id)
+    assert local.calls["DeleteBatch"] == 0
+    local.faults.clear()
+    delete(batch_id, mode, **GONE)
+    assert is_gone(client, batch_id)
+
+
+def test_a_run_that_lives_is_to_be_cancelled_first(delete: Any, local: Any, client: Any) -> None:
+    local.settings.run_running_seconds = 10_000
+    batch_id = batch_in("FAILED", local, client)
+    with pytest.raises(OmicsError, match=r"runs are left: 2 \(\d+ of sample-0, RUNNING: cancel it first; "):
+        delete(batch_id, **GONE)
+    assert local.calls["DeleteRun"] == local.calls["DeleteBatch"] == 0
+    assert len(runs_of(client, batch_id)) == 2
+
+
+def test_a_run_that_is_still_listed_is_left(delete: Any, local: Any, client: Any) -> None:
+    batch_id = ended_batch_in("FAILED", local, client)
+    (first, *_) = client.list_runs(batchId=batch_id)["items"]
+    with (
+        changed_answers("ListRuns", {"items": [first]}),
+        pytest.raises(OmicsError, match=rf"runs are left: 1 \({first['id']}: it was deleted and is still listed\)"),
+    ):
+        delete(batch_id, **GONE)
+    assert not is_gone(client, batch_id)
+
+
+def test_a_run_id_that_was_given_to_another_run_is_left_alone(
+    delete: Any, local: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the listing and the look, the runs are deleted, and their ids are given to another batch's runs."""
+    local.settings.reuse_run_ids = True
+    ours = ended_batch_in("FAILED", local, client)
+    run_ids = set(runs_of(client, ours))
+    others: list[str] = []
+    runs_of_batch = OmicsCacheHook._runs_of_batch
+
+    def interrupted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not others:
+            for run_id in run_ids:
+                client.delete_run(id=run_id)
+            others.append(batch_in("PROCESSED", local, client))
+        return runs_of_batch(self, *args, **kwargs)
+
+    monkeypatch.setattr(OmicsCacheHook, "_runs_of_batch", interrupted)
+    before = local.calls["DeleteRun"]
+    delete(ours, **GONE)
+    assert run_ids < set(runs_of(client, others[0])), "the ids were to be reused"
+    assert len(runs_of(client, others[0])) == 3
+    assert local.calls["DeleteRun"] - before == 2, "only somebody else's two calls"
+
+
+@pytest.mark.parametrize(
+    ("operation", "changed"),
+    [("GetRun", {"uuid": None}), ("GetRun", {"batchId": None}), ("ListRunsInBatch", {"runs": []})],
+)
+def test_a_run_that_is_not_confirmed_is_left_alone_and_named(
+    delete: Any, local: Any, client: Any, operation: str, changed: dict[str, Any]
+) -> None:
+    batch_id = ended_batch_in("FAILED", local, client)
+    with (
+        changed_answers(operation, changed),
+        pytest.raises(OmicsError, match=r"runs are left: 2 \(.*, COMPLETED, whose uuid is not known"),
+    ):
+        delete(batch_id)
+    assert local.calls["DeleteRun"] == 0
+
+
+# What Airflow sees
+
+
+def test_all_but_switches_and_numbers_can_be_templated() -> None:
+    assert set(DeleteRunBatchOperator.template_fields) == set(
+        aws_template_fields("batch_id", "save_mapping_s3_uri", "s3_conn_id", "s3_extra_args")
+    )
+
+
+def test_an_id_may_be_a_number(delete: Any, local: Any, client: Any) -> None:
+    batch_id = start_batch(client)
+    local.clock.advance(1_000)
+    assert delete(int(batch_id))["id"] == batch_id
