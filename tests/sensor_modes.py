@@ -15,6 +15,7 @@ import boto3
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.mixins import batch_listing as listing_module
 from airflow_provider_omics_cache.mixins import batch_wait as wait_module
 from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitOperator
 from airflow_provider_omics_cache.sensors import run_batch as sensor_module
@@ -131,7 +132,7 @@ class ServiceTime:
 def use_service_time(monkeypatch: Any, local: Any) -> None:
     """Make the local service's clock the clock of everything that waits: waiting moves it on."""
     clock = ServiceTime(local.clock)
-    for module in (sensor_module, trigger_module, wait_module):
+    for module in (sensor_module, trigger_module, wait_module, listing_module):
         monkeypatch.setattr(module, "time", clock)
     for waiting in (OmicsCacheHook, BatchWaitOperator):
         monkeypatch.setattr(waiting, "_sleep", staticmethod(clock.sleep))

@@ -940,6 +940,7 @@ class TestAnywhere:
             "rerun_key",
             "run_settings",
             "run_tags",
+            "runs_s3_uri",
             "s3_conn_id",
             "s3_extra_args",
             "settings_s3_prefix",

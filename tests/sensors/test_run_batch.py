@@ -333,7 +333,7 @@ def test_a_cancelled_batch(
     if cancelled_in == "SUBMITTING":
         service.clock.advance(3)
     client.cancel_run_batch(batchId=batch_id)
-    with pytest.raises(BatchCancelledError, match="was cancelled after") as caught:
+    with pytest.raises(BatchCancelledError, match="was cancelled; a new rerun_key") as caught:
         wait(mode, batch_id)
     assert isinstance(caught.value, AirflowFailException)
     assert caught.value.status == "CANCELLED"
@@ -381,7 +381,7 @@ def test_a_failed_batch(
         {"status": "SUBMITTING"},
         {"status": "FAILED", "failureReason": "Invalid JSON format in run configurations"},
     )
-    with pytest.raises(BatchFailedError, match=r"Invalid JSON format.*at least 3 runs were started") as caught:
+    with pytest.raises(BatchFailedError, match=r"Invalid JSON format.*at least 3 runs were submitted") as caught:
         wait(mode, batch_id)
     assert isinstance(caught.value, AirflowFailException)
     assert caught.value.reason == "Invalid JSON format in run configurations"
