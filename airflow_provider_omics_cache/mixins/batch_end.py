@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache.exceptions import BatchNotFoundError, OmicsApiError
-from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, persist_links
+from airflow_provider_omics_cache.links.omics import persist_links
 from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitOperator
 from airflow_provider_omics_cache.waiting import NOT_FOUND, Batch, Event, EventStatus
 
@@ -21,8 +21,6 @@ EMPTY_IDS = (None, "", "None")
 
 class EndRunBatchOperator(BatchWaitOperator):
     """Base of the operators that bring a batch to an end."""
-
-    operator_extra_links = (OmicsBatchLink(), OmicsLogGroupLink())
 
     def __init__(self, *, batch_id: str, wait_for_completion: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -19,7 +19,11 @@ from airflow_provider_omics_cache.links.omics import (
     OmicsRunCacheS3Link,
     OmicsRunLink,
 )
-from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
+from airflow_provider_omics_cache.operators.run_batch import (
+    CancelRunBatchOperator,
+    DeleteRunBatchOperator,
+    StartRunBatchOperator,
+)
 from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator, UpdateRunCacheOperator
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
 from tests.conftest import AIRFLOW_3, needs_aiobotocore, needs_batches
@@ -92,6 +96,19 @@ def test_the_start_of_a_batch_leads_to_the_runs(local: LocalHealthOmics, task_co
 
 
 @needs_batches
+@pytest.mark.parametrize(
+    ("task", "seconds"), [(CancelRunBatchOperator, 10), (DeleteRunBatchOperator, 3600)], ids=["cancel", "delete"]
+)
+def test_the_end_of_a_batch_leads_to_the_runs(
+    local: LocalHealthOmics, task_context: dict[str, Any], task: Any, seconds: int
+) -> None:
+    end = task(task_id="end", batch_id=start_batch(), wait_for_completion=False)
+    local.clock.advance(seconds)
+    end.execute(task_context)
+    assert links_of(end, task_context) == OF_A_BATCH
+
+
+@needs_batches
 def test_a_sensor_leads_to_the_runs_from_its_first_round_on(
     local: LocalHealthOmics, task_context: dict[str, Any]
 ) -> None:
@@ -122,7 +139,7 @@ def test_a_deferred_sensor_leads_to_the_runs(local: LocalHealthOmics, task_conte
 
 
 @needs_batches
-def test_the_end_of_a_batch_leads_to_the_first_run_that_failed(
+def test_a_finished_batch_leads_to_the_first_run_that_failed(
     local: LocalHealthOmics, task_context: dict[str, Any]
 ) -> None:
     local.faults.fail_submission("a", reason="ValidationException")
@@ -149,7 +166,9 @@ def test_the_end_of_a_batch_leads_to_the_first_run_that_failed(
 
 
 @needs_batches
-def test_a_batch_without_a_failed_run_leads_to_none(local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+def test_a_finished_batch_without_a_failed_run_leads_to_none(
+    local: LocalHealthOmics, task_context: dict[str, Any]
+) -> None:
     local.faults.fail_submission("a", reason="ValidationException")
     sensor = BatchCompletionSensor(task_id="wait", batch_id=start_batch(), max_failed_runs=1)
     local.clock.advance(3600)
@@ -172,6 +191,8 @@ def test_links_are_kept_once_by_a_process(local: LocalHealthOmics, task_context:
         (CreateRunCacheOperator, {OmicsRunCacheS3Link, OmicsLogGroupLink}),
         (UpdateRunCacheOperator, {OmicsRunCacheS3Link, OmicsLogGroupLink}),
         (StartRunBatchOperator, {OmicsRunLink, OmicsBatchLink, OmicsLogGroupLink}),
+        (CancelRunBatchOperator, {OmicsBatchLink, OmicsLogGroupLink}),
+        (DeleteRunBatchOperator, {OmicsBatchLink, OmicsLogGroupLink}),
         (BatchSubmissionSensor, {OmicsBatchLink, OmicsLogGroupLink}),
         (BatchCompletionSensor, {OmicsRunLink, OmicsBatchLink, OmicsLogGroupLink}),
     ],
