@@ -31,11 +31,11 @@ def omics_housekeeping():
         hook = OmicsCacheHook()
         latest = datetime.now(UTC) - timedelta(days=float(keep_days))
         old = [batch for batch in hook.list_batch() if batch["status"] in OVER and batch["createdAt"] < latest]
-        old.sort(key=lambda batch: batch["createdAt"])
-        ids = [batch["id"] for batch in old if hook.get_batch(batch_id=batch["id"])["tags"].keys() >= OWN_TAGS]
+        ids = [batch["id"] for batch in sorted(old, key=lambda batch: batch["createdAt"])]
+        ours = [batch_id for batch_id in ids if hook.get_batch(batch_id=batch_id).get("tags", {}).keys() >= OWN_TAGS]
         return [
             {"batch_id": batch_id, "save_mapping_s3_uri": f"{s3_uri}/deleted_batches/{batch_id}.jsonl"}
-            for batch_id in ids[:MAX_BATCHES]
+            for batch_id in ours[:MAX_BATCHES]
         ]
 
     DeleteRunBatchOperator.partial(task_id="delete_batch", delete_batch=True, max_active_tis_per_dag=2).expand_kwargs(
