@@ -34,25 +34,12 @@ from tests.operators.batch_states import (
     runs_of,
     status_of,
 )
-from tests.sensor_modes import start_batch, use_service_time
+from tests.sensor_modes import start_batch
 
 pytestmark = needs_batches
 
 CANCELLABLE = ("CREATING", "PENDING", "SUBMITTING", "INPROGRESS", "STOPPING", "CANCELLED", "FAILED")
 FINISHED = tuple(status for status in STATES if status not in CANCELLABLE)
-
-
-@pytest.fixture
-def local(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The local HealthOmics, whose clock is everybody's."""
-    use_service_time(monkeypatch, local_healthomics)
-    return local_healthomics
-
-
-@pytest.fixture
-def client(local: Any) -> Any:
-    """Somebody else's client."""
-    return boto3.client("omics")
 
 
 @pytest.fixture

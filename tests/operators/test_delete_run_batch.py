@@ -39,7 +39,7 @@ from tests.operators.batch_states import (
     runs_of,
     status_of,
 )
-from tests.sensor_modes import start_batch, use_service_time
+from tests.sensor_modes import start_batch
 
 pytestmark = needs_batches
 
@@ -50,18 +50,9 @@ ACTIVE = tuple(status for status in STATES if status not in DELETABLE)
 GONE = {"delete_batch": True, "save_mapping_s3_uri": URI}
 
 
-@pytest.fixture
-def local(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The local HealthOmics with a bucket; its clock is everybody's."""
-    use_service_time(monkeypatch, local_healthomics)
+@pytest.fixture(autouse=True)
+def _bucket(local: Any) -> None:
     boto3.client("s3").create_bucket(Bucket=BUCKET)
-    return local_healthomics
-
-
-@pytest.fixture
-def client(local: Any) -> Any:
-    """Somebody else's client."""
-    return boto3.client("omics")
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsRequestError,
     RunCacheError,
 )
-from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.operators.run_cache import (
     CreateRunCacheOperator,
     DeleteRunCacheOperator,
@@ -34,24 +33,14 @@ OLD: dict[str, Any] = {"name": "cohort", "description": "old", "tags": {"team": 
 ONE_ATTEMPT = {"retries": {"total_max_attempts": 1}}
 
 
-@pytest.fixture
-def local(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The local HealthOmics with a bucket; who waits, lets the service's time pass."""
+@pytest.fixture(autouse=True)
+def _bucket(local: Any) -> None:
     boto3.client("s3").create_bucket(Bucket="cohort-data")
-    monkeypatch.setattr(OmicsCacheHook, "_sleep", staticmethod(local_healthomics.clock.advance))
-    monkeypatch.setattr(OmicsCacheHook, "_clock", staticmethod(lambda: local_healthomics.clock.now().timestamp()))
-    return local_healthomics
 
 
 @pytest.fixture
-def omics(local: Any) -> Any:
-    """Somebody else's client."""
-    return boto3.client("omics")
-
-
-@pytest.fixture
-def run_cache_id(omics: Any) -> str:
-    return str(omics.create_run_cache(cacheS3Location=LOCATION, **OLD)["id"])
+def run_cache_id(client: Any) -> str:
+    return str(client.create_run_cache(cacheS3Location=LOCATION, **OLD)["id"])
 
 
 @pytest.fixture
@@ -83,10 +72,10 @@ def delete(local: Any, new_task_context: Callable[[], dict[str, Any]]) -> Any:
     return delete
 
 
-def is_gone(omics: Any, run_cache_id: str) -> bool:
+def is_gone(client: Any, run_cache_id: str) -> bool:
     try:
-        return bool(omics.get_run_cache(id=run_cache_id)["status"] == "DELETED")
-    except omics.exceptions.ResourceNotFoundException:
+        return bool(client.get_run_cache(id=run_cache_id)["status"] == "DELETED")
+    except client.exceptions.ResourceNotFoundException:
         return True
 
 
@@ -98,8 +87,8 @@ NEW: dict[str, Any] = {
 }
 
 
-def assert_is_new(omics: Any, run_cache_id: str) -> None:
-    found = omics.get_run_cache(id=run_cache_id)
+def assert_is_new(client: Any, run_cache_id: str) -> None:
+    found = client.get_run_cache(id=run_cache_id)
     assert (found["name"], found["cacheBehavior"], found["description"]) == ("cohort-2", "CACHE_ALWAYS", "new")
     assert found["tags"] == {"team": "b", "cost": "1", "site": "x"}
 
@@ -107,10 +96,10 @@ def assert_is_new(omics: Any, run_cache_id: str) -> None:
 # Update
 
 
-def test_it_changes_what_is_given_and_tells_of_it(update: Any, omics: Any, run_cache_id: str) -> None:
+def test_it_changes_what_is_given_and_tells_of_it(update: Any, client: Any, run_cache_id: str) -> None:
     pushed = update(run_cache_id, **NEW)
-    assert_is_new(omics, run_cache_id)
-    found = omics.get_run_cache(id=run_cache_id)
+    assert_is_new(client, run_cache_id)
+    found = client.get_run_cache(id=run_cache_id)
     assert pushed == {
         "id": run_cache_id,
         "arn": found["arn"],
@@ -137,9 +126,9 @@ def test_its_xcom_is_that_of_the_creation(
 
 @pytest.mark.parametrize("given", [{name: value} for name, value in NEW.items()], ids=list(NEW))
 def test_only_what_differs_is_sent(
-    omics: Any, run_cache_id: str, task_context: dict[str, Any], given: dict[str, Any]
+    client: Any, run_cache_id: str, task_context: dict[str, Any], given: dict[str, Any]
 ) -> None:
-    before = omics.get_run_cache(id=run_cache_id)
+    before = client.get_run_cache(id=run_cache_id)
     unchanged = {"name": "cohort", "cache_behavior": "CACHE_ON_FAILURE", "description": "old", "tags": {"site": "x"}}
     sent: list[dict[str, Any]] = []
     operator = UpdateRunCacheOperator(task_id="update", run_cache_id=run_cache_id, **{**unchanged, **given})
@@ -157,22 +146,22 @@ def test_only_what_differs_is_sent(
     assert task_context["ti"].xcoms["run_cache"]["updated"] == [parameter]
 
 
-def test_what_is_as_asked_for_is_left_alone(update: Any, omics: Any, local: Any, run_cache_id: str) -> None:
-    before = omics.get_run_cache(id=run_cache_id)
+def test_what_is_as_asked_for_is_left_alone(update: Any, client: Any, local: Any, run_cache_id: str) -> None:
+    before = client.get_run_cache(id=run_cache_id)
     assert update(run_cache_id, **OLD, cache_behavior="CACHE_ON_FAILURE")["updated"] == []
     assert local.calls["UpdateRunCache"] == local.calls["TagResource"] == 0
-    after = omics.get_run_cache(id=run_cache_id)
+    after = client.get_run_cache(id=run_cache_id)
     assert {**before, "ResponseMetadata": None} == {**after, "ResponseMetadata": None}
 
 
-def test_an_id_may_be_a_number(update: Any, omics: Any, run_cache_id: str) -> None:
+def test_an_id_may_be_a_number(update: Any, client: Any, run_cache_id: str) -> None:
     update(int(run_cache_id), **NEW)
-    assert_is_new(omics, run_cache_id)
+    assert_is_new(client, run_cache_id)
 
 
-def test_it_waits_until_the_update_shows(omics: Any, run_cache_id: str, task_context: dict[str, Any]) -> None:
+def test_it_waits_until_the_update_shows(client: Any, run_cache_id: str, task_context: dict[str, Any]) -> None:
     operator = UpdateRunCacheOperator(task_id="update", run_cache_id=run_cache_id, description="new")
-    stale = omics.get_run_cache(id=run_cache_id)
+    stale = client.get_run_cache(id=run_cache_id)
     stale.pop("ResponseMetadata")
     fresh = {**stale, "description": "new"}
     with Stubber(operator.hook.conn) as stubber:
@@ -185,9 +174,9 @@ def test_it_waits_until_the_update_shows(omics: Any, run_cache_id: str, task_con
     assert task_context["ti"].xcoms["run_cache"]["updated"] == ["description"]
 
 
-def test_an_update_that_never_shows_fails(omics: Any, run_cache_id: str, task_context: dict[str, Any]) -> None:
+def test_an_update_that_never_shows_fails(client: Any, run_cache_id: str, task_context: dict[str, Any]) -> None:
     operator = UpdateRunCacheOperator(task_id="update", run_cache_id=run_cache_id, description="new")
-    stale = omics.get_run_cache(id=run_cache_id)
+    stale = client.get_run_cache(id=run_cache_id)
     stale.pop("ResponseMetadata")
     with Stubber(operator.hook.conn) as stubber:
         stubber.add_response("get_run_cache", stale)
@@ -200,13 +189,13 @@ def test_an_update_that_never_shows_fails(omics: Any, run_cache_id: str, task_co
 
 
 @pytest.mark.parametrize("operation", ["UpdateRunCache", "TagResource"])
-def test_a_lost_answer_changes_nothing(update: Any, omics: Any, local: Any, run_cache_id: str, operation: str) -> None:
+def test_a_lost_answer_changes_nothing(update: Any, client: Any, local: Any, run_cache_id: str, operation: str) -> None:
     local.faults.drop_connection(operation, times=None, after_effect=True)
     with pytest.raises(OmicsApiError):
         update(run_cache_id, **NEW)
     local.faults.clear()
     update(run_cache_id, **NEW)
-    assert_is_new(omics, run_cache_id)
+    assert_is_new(client, run_cache_id)
     calls = dict(local.calls)
     assert update(run_cache_id, **NEW)["updated"] == []
     assert local.calls["UpdateRunCache"] == calls["UpdateRunCache"]
@@ -214,7 +203,7 @@ def test_a_lost_answer_changes_nothing(update: Any, omics: Any, local: Any, run_
 
 
 def test_a_try_that_dies_between_the_calls_is_finished_by_the_next(
-    update: Any, omics: Any, local: Any, run_cache_id: str, task_context: dict[str, Any]
+    update: Any, client: Any, local: Any, run_cache_id: str, task_context: dict[str, Any]
 ) -> None:
     operator = UpdateRunCacheOperator(task_id="update", run_cache_id=run_cache_id, **NEW)
 
@@ -225,16 +214,16 @@ def test_a_try_that_dies_between_the_calls_is_finished_by_the_next(
     with pytest.raises(KeyboardInterrupt):
         operator.execute(task_context)
     assert update(run_cache_id, **NEW)["updated"] == ["tags"]
-    assert_is_new(omics, run_cache_id)
+    assert_is_new(client, run_cache_id)
     assert local.calls["UpdateRunCache"] == 1
 
 
 @pytest.mark.parametrize("shows_deleted", [True, False])
 def test_a_deleted_cache_is_not_updated(
-    update: Any, omics: Any, local: Any, run_cache_id: str, shows_deleted: bool
+    update: Any, client: Any, local: Any, run_cache_id: str, shows_deleted: bool
 ) -> None:
     local.settings.show_deleted_run_caches = shows_deleted
-    omics.delete_run_cache(id=run_cache_id)
+    client.delete_run_cache(id=run_cache_id)
     status = "DELETED" if shows_deleted else "not found"
     with pytest.raises(RunCacheError, match=f"run cache {run_cache_id} is {status}: the service refuses") as caught:
         update(run_cache_id, **NEW)
@@ -274,17 +263,17 @@ def test_something_has_to_be_asked_for(update: Any, local: Any, run_cache_id: st
     ],
 )
 def test_bad_input_changes_nothing(
-    update: Any, omics: Any, local: Any, run_cache_id: str, given: dict[str, Any], told: str
+    update: Any, client: Any, local: Any, run_cache_id: str, given: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(OmicsParameterError, match=told):
         update(run_cache_id, **{"description": "new", **given})
     assert local.calls["UpdateRunCache"] == local.calls["TagResource"] == 0
 
 
-def test_a_behaviour_that_the_service_refuses_is_told(update: Any, omics: Any, run_cache_id: str) -> None:
+def test_a_behaviour_that_the_service_refuses_is_told(update: Any, client: Any, run_cache_id: str) -> None:
     with pytest.raises(OmicsRequestError, match="CACHE_NEVER"):
         update(run_cache_id, cache_behavior="CACHE_NEVER", tags={"team": "b"})
-    assert omics.get_run_cache(id=run_cache_id)["tags"] == OLD["tags"]
+    assert client.get_run_cache(id=run_cache_id)["tags"] == OLD["tags"]
 
 
 # Delete
@@ -292,28 +281,28 @@ def test_a_behaviour_that_the_service_refuses_is_told(update: Any, omics: Any, r
 
 @pytest.mark.parametrize("shows_deleted", [True, False])
 def test_it_deletes_the_cache_however_often_it_is_tried(
-    delete: Any, omics: Any, local: Any, run_cache_id: str, shows_deleted: bool
+    delete: Any, client: Any, local: Any, run_cache_id: str, shows_deleted: bool
 ) -> None:
     local.settings.show_deleted_run_caches = shows_deleted
     for _ in range(3):
         delete(run_cache_id)
-        assert is_gone(omics, run_cache_id)
+        assert is_gone(client, run_cache_id)
     assert local.calls["DeleteRunCache"] == 1
 
 
 @pytest.mark.parametrize("shows_deleted", [True, False])
 @pytest.mark.parametrize("config", [None, ONE_ATTEMPT])
 def test_a_lost_answer_to_the_deletion(
-    delete: Any, omics: Any, local: Any, run_cache_id: str, config: Any, shows_deleted: bool
+    delete: Any, client: Any, local: Any, run_cache_id: str, config: Any, shows_deleted: bool
 ) -> None:
     local.settings.show_deleted_run_caches = shows_deleted
     local.faults.drop_connection("DeleteRunCache", after_effect=True)
     delete(run_cache_id, botocore_config=config)
-    assert is_gone(omics, run_cache_id)
+    assert is_gone(client, run_cache_id)
     delete(run_cache_id)
 
 
-def test_a_try_that_dies_after_the_deletion(delete: Any, omics: Any, run_cache_id: str) -> None:
+def test_a_try_that_dies_after_the_deletion(delete: Any, client: Any, run_cache_id: str) -> None:
     operator = DeleteRunCacheOperator(task_id="delete", run_cache_id=run_cache_id)
 
     def die(**_: Any) -> None:
@@ -323,21 +312,21 @@ def test_a_try_that_dies_after_the_deletion(delete: Any, omics: Any, run_cache_i
     with pytest.raises(KeyboardInterrupt):
         operator.execute({})
     delete(run_cache_id)
-    assert is_gone(omics, run_cache_id)
+    assert is_gone(client, run_cache_id)
 
 
-def test_an_unreachable_service_is_an_error(delete: Any, omics: Any, local: Any, run_cache_id: str) -> None:
+def test_an_unreachable_service_is_an_error(delete: Any, client: Any, local: Any, run_cache_id: str) -> None:
     local.faults.drop_connection("DeleteRunCache", times=None, after_effect=False)
     with pytest.raises(OmicsApiError, match=f"run cache {run_cache_id} is ACTIVE and was not deleted: .*Connection"):
         delete(run_cache_id, botocore_config=ONE_ATTEMPT)
     local.faults.clear()
     delete(run_cache_id)
-    assert is_gone(omics, run_cache_id)
+    assert is_gone(client, run_cache_id)
 
 
 @needs_batches
-def test_a_cache_in_use_stays(delete: Any, omics: Any, local: Any, run_cache_id: str) -> None:
-    batch_id = omics.start_run_batch(
+def test_a_cache_in_use_stays(delete: Any, client: Any, local: Any, run_cache_id: str) -> None:
+    batch_id = client.start_run_batch(
         defaultRunSetting={
             "workflowId": "1234567",
             "roleArn": "arn:aws:iam::123456789012:role/omics",
@@ -354,11 +343,11 @@ def test_a_cache_in_use_stays(delete: Any, omics: Any, local: Any, run_cache_id:
     assert (caught.value.run_cache_id, caught.value.status, caught.value.http_status) == (run_cache_id, "ACTIVE", 409)
     assert isinstance(caught.value.__cause__, ClientError)
     assert not isinstance(caught.value, AirflowFailException)
-    assert not is_gone(omics, run_cache_id)
+    assert not is_gone(client, run_cache_id)
     local.clock.advance(10_000)
-    assert omics.get_batch(batchId=batch_id)["status"] == "PROCESSED"
+    assert client.get_batch(batchId=batch_id)["status"] == "PROCESSED"
     delete(run_cache_id)
-    assert is_gone(omics, run_cache_id)
+    assert is_gone(client, run_cache_id)
 
 
 def test_it_waits_until_the_cache_is_not_shown_as_active(local: Any) -> None:
