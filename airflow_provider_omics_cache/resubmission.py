@@ -59,7 +59,9 @@ def failed_run_settings(
     settings = _by_id(
         read_rows("run_settings", run_settings, conn_id=conn_id), parameter="run_settings", member="runSettingId"
     )
-    records = _by_id(read_rows("listing", listing, conn_id=conn_id, least=0), parameter="listing", member="run_setting_id")
+    records = _by_id(
+        read_rows("listing", listing, conn_id=conn_id, least=0), parameter="listing", member="run_setting_id"
+    )
     _check_listing(records, settings, is_confirmed=_is_confirmed(batch, records, settings))
     wanted = None if reasons is None else frozenset(reasons)
     return [
