@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 import boto3
+import pytest
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
@@ -21,6 +22,7 @@ from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitOperator
 from airflow_provider_omics_cache.sensors import run_batch as sensor_module
 from airflow_provider_omics_cache.sensors.run_batch import BatchSensor
 from airflow_provider_omics_cache.triggers import run_batch as trigger_module
+from tests.conftest import needs_aiobotocore
 
 try:
     from airflow.sdk.exceptions import AirflowRescheduleException, TaskDeferred
@@ -29,6 +31,10 @@ except ImportError:
 
 MODES = ("poke", "reschedule", "deferrable")
 MOST_ROUNDS = 200
+
+each_mode = pytest.mark.parametrize(
+    "mode", [pytest.param(mode, marks=needs_aiobotocore if mode == "deferrable" else ()) for mode in MODES]
+)
 
 
 def run_sensor(make: Callable[..., BatchSensor], mode: str, context: dict[str, Any], clock: Any) -> Any:

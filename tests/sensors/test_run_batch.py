@@ -34,46 +34,9 @@ from airflow_provider_omics_cache.exceptions import (
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
 from tests.conftest import needs_aiobotocore, needs_batches
-from tests.sensor_modes import MODES, TaskDeferred, run_sensor, start_batch, use_service_time
+from tests.sensor_modes import MODES, TaskDeferred, each_mode, run_sensor, start_batch
 
 pytestmark = needs_batches
-
-each_mode = pytest.mark.parametrize(
-    "mode", [pytest.param(mode, marks=needs_aiobotocore if mode == "deferrable" else ()) for mode in MODES]
-)
-
-
-@pytest.fixture
-def service(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The local HealthOmics, whose clock is the sensors' and triggers' clock too."""
-    use_service_time(monkeypatch, local_healthomics)
-    return local_healthomics
-
-
-@pytest.fixture
-def client(service: Any) -> Any:
-    return boto3.client("omics")
-
-
-@pytest.fixture
-def answer_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let clients made from now on read other answers than the service sent; the last one is repeated."""
-
-    def script(operation: str, *answers: dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        left = list(answers)
-
-        def change(parsed: dict[str, Any], **_: Any) -> None:
-            if "Error" in parsed:
-                return
-            answer = left.pop(0) if len(left) > 1 else left[0]
-            changed = answer(dict(parsed)) if callable(answer) else answer
-            parsed.clear()
-            parsed.update(changed)
-
-        handlers = [*botocore.handlers.BUILTIN_HANDLERS, (f"after-call.omics.{operation}", change)]
-        monkeypatch.setattr(botocore.handlers, "BUILTIN_HANDLERS", handlers)
-
-    return script
 
 
 @pytest.fixture

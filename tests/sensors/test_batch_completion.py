@@ -1,0 +1,447 @@
+"""BatchCompletionSensor. What it shares with BatchSubmissionSensor is tested for all modes there; here once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+import pytest
+
+from airflow_provider_omics_cache._compat import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
+from airflow_provider_omics_cache.exceptions import (
+    BatchCancelledError,
+    BatchDeletedError,
+    BatchError,
+    BatchFailedError,
+    BatchNotFoundError,
+    BatchSilenceError,
+    IncompleteListingError,
+    OmicsApiError,
+    OmicsParameterError,
+    TooManyFailedRunsError,
+    UnknownOutcomeError,
+)
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
+from tests.conftest import needs_aiobotocore, needs_batches
+from tests.sensor_modes import each_mode, run_sensor, start_batch
+
+pytestmark = needs_batches
+
+
+@pytest.fixture
+def wait(service: Any, task_context: dict[str, Any]) -> Callable[..., Any]:
+    """Run the sensor in a mode until it ends."""
+
+    def run(mode: str, batch_id: str, **arguments: Any) -> Any:
+        def make(**mode_arguments: Any) -> BatchCompletionSensor:
+            everything = {"task_id": "wait", "poke_interval": 20, "timeout": 3_600, **arguments, **mode_arguments}
+            return BatchCompletionSensor(batch_id=batch_id, **everything)
+
+        return run_sensor(make, mode, task_context, service.clock)
+
+    return run
+
+
+def counts(total: int, completed: int, **others: int) -> dict[str, int]:
+    rest = dict.fromkeys(("failed", "cancelled", "deleted", "not_submitted"), 0)
+    return {"total": total, "completed": completed, **rest, **others}
+
+
+def lines_of(uri_key: str) -> list[dict[str, Any]]:
+    body = boto3.client("s3").get_object(Bucket="results", Key=uri_key)["Body"].read()
+    return [json.loads(line) for line in body.splitlines()]
+
+
+# Success
+
+
+@each_mode
+def test_every_run_has_completed(
+    mode: str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    batch_id = start_batch(client, 3)
+    service.calls.clear()
+    assert wait(mode, batch_id) == counts(3, 3)
+    assert client.get_batch(batchId=batch_id)["status"] == "PROCESSED"
+    xcoms = task_context["ti"].xcoms
+    assert xcoms["return_value"] == xcoms["run_counts"] == counts(3, 3)
+    assert (xcoms["failed_runs"], xcoms["failed_run_count"]) == ([], 0)
+    assert set(service.calls) == {"GetBatch"}
+
+
+@each_mode
+def test_processed_is_not_success(
+    mode: str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    service.faults.fail_run("sample-1", reason="SERVICE_ERROR")
+    service.faults.fail_submission("sample-2", reason="ThrottlingException", message="Rate exceeded")
+    batch_id = start_batch(client, 4)
+    with pytest.raises(TooManyFailedRunsError) as caught:
+        wait(mode, batch_id)
+    assert isinstance(caught.value, AirflowFailException)
+    assert (caught.value.batch_id, caught.value.status) == (batch_id, "PROCESSED")
+    text = str(caught.value)
+    assert "2 of 4 runs did not complete, max_failed_runs is 0" in text
+    assert "SERVICE_ERROR: 1 (sample-1)" in text
+    assert "not submitted, ThrottlingException: 1 (sample-2)" in text
+    xcoms = task_context["ti"].xcoms
+    assert xcoms["return_value"] == xcoms["run_counts"] == counts(4, 2, failed=1, not_submitted=1)
+    assert xcoms["failed_run_count"] == 2
+    (row,) = client.list_runs_in_batch(batchId=batch_id, runSettingId="sample-1")["runs"]
+    assert sorted(xcoms["failed_runs"], key=lambda run: run["run_setting_id"]) == [
+        {
+            "run_setting_id": "sample-1",
+            "run_id": row["runId"],
+            "run_uuid": row["runInternalUuid"],
+            "status": "FAILED",
+            "failure_reason": "SERVICE_ERROR",
+            "status_message": client.get_run(id=row["runId"])["statusMessage"],
+        },
+        {
+            "run_setting_id": "sample-2",
+            "run_id": None,
+            "run_uuid": None,
+            "status": "NOT_SUBMITTED",
+            "failure_reason": "ThrottlingException",
+            "status_message": "Rate exceeded",
+        },
+    ]
+
+
+@each_mode
+@pytest.mark.parametrize("allowed", [2, "50%"])
+def test_failed_runs_within_the_allowance(
+    mode: str, allowed: int | str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    service.faults.fail_run("sample-1")
+    service.faults.fail_submission("sample-2")
+    assert wait(mode, start_batch(client, 4), max_failed_runs=allowed) == counts(4, 2, failed=1, not_submitted=1)
+    named = {run["run_setting_id"] for run in task_context["ti"].xcoms["failed_runs"]}
+    assert named == {"sample-1", "sample-2"}
+
+
+def test_cancelled_and_deleted_runs_are_named_apart(
+    service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    batch_id = start_batch(client, 4)
+    service.clock.advance(10)
+    run_ids = {run["runSettingId"]: run["runId"] for run in client.list_runs_in_batch(batchId=batch_id)["runs"]}
+    client.cancel_run(id=run_ids["sample-0"])
+    service.clock.advance(3_600)
+    client.delete_run(id=run_ids["sample-1"])
+    with pytest.raises(TooManyFailedRunsError, match=r"CANCELLED: 1 \(sample-0\); DELETED: 1 \(sample-1\)"):
+        wait("poke", batch_id)
+    xcoms = task_context["ti"].xcoms
+    assert xcoms["run_counts"] == counts(4, 2, cancelled=1, deleted=1)
+    assert {run["run_setting_id"]: run["status"] for run in xcoms["failed_runs"]} == {
+        "sample-0": "CANCELLED",
+        "sample-1": "DELETED",
+    }
+
+
+@each_mode
+def test_the_runs_in_s3(
+    mode: str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    boto3.client("s3").create_bucket(Bucket="results")
+    service.faults.fail_run("sample-1")
+    service.faults.fail_submission("sample-2", reason="ConflictException")
+    batch_id = start_batch(client, 120)
+    wait(mode, batch_id, max_failed_runs=2, runs_s3_uri="s3://results/runs.jsonl", include_outputs=True)
+    found = {line["run_setting_id"]: line for line in lines_of("runs.jsonl")}
+    assert len(found) == len(lines_of("runs.jsonl")) == 120
+    for page in client.get_paginator("list_runs_in_batch").paginate(batchId=batch_id):
+        for row in page["runs"]:
+            line = found[row["runSettingId"]]
+            if row["runSettingId"] == "sample-2":
+                assert (line["status"], line["failure_reason"]) == ("NOT_SUBMITTED", "ConflictException")
+                continue
+            run = client.get_run(id=row["runId"])
+            assert line == {
+                "run_setting_id": row["runSettingId"],
+                "run_id": run["id"],
+                "run_uuid": run["uuid"],
+                "status": "FAILED" if row["runSettingId"] == "sample-1" else "COMPLETED",
+                "creation_time": run["creationTime"].isoformat(),
+                "start_time": run["startTime"].isoformat(),
+                "stop_time": run["stopTime"].isoformat(),
+                "failure_reason": run.get("failureReason"),
+                "status_message": run.get("statusMessage"),
+                "run_output_uri": run["runOutputUri"],
+            }
+
+
+def test_without_outputs_only_failed_runs_are_asked_for(
+    service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    boto3.client("s3").create_bucket(Bucket="results")
+    service.faults.fail_run("sample-1")
+    batch_id = start_batch(client, 10)
+    wait("poke", batch_id, max_failed_runs=1, runs_s3_uri="s3://results/runs.jsonl")
+    assert service.calls["GetRun"] == 1
+    assert {line["run_output_uri"] for line in lines_of("runs.jsonl")} == {
+        None,
+        client.get_run(id=task_context["ti"].xcoms["failed_runs"][0]["run_id"])["runOutputUri"],
+    }
+
+
+def test_get_run_is_paced(service: Any, client: Any, wait: Callable[..., Any], monkeypatch: Any) -> None:
+    monkeypatch.setenv("AIRFLOW__OMICS_CACHE__MAX_GET_RUN_PER_SECOND", "4")
+    service.settings.rate_limits = {"GetRun": 4}
+    for number in range(40):
+        service.faults.fail_run(f"sample-{number}")
+    batch_id = start_batch(client, 40)
+    service.clock.advance(3_600)
+    before = service.clock.now()
+    wait("poke", batch_id, max_failed_runs=40)
+    assert service.calls["GetRun"] == 40
+    assert (service.clock.now() - before).total_seconds() == pytest.approx(39 / 4)
+
+
+def test_at_most_a_thousand_failed_runs_are_named_and_asked_for(
+    service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    for number in range(1_100):
+        service.faults.fail_run(f"sample-{number}")
+    with pytest.raises(TooManyFailedRunsError, match=r"1,100 of 1,200 .*RUN_TASK_FAILED: 1,000 .*FAILED: 100 "):
+        wait("poke", start_batch(client, 1_200))
+    assert service.calls["GetRun"] == 1_000
+    assert task_context["ti"].xcoms["failed_run_count"] == 1_100
+    assert len(task_context["ti"].xcoms["failed_runs"]) == 1_000
+
+
+# Batches that are over
+
+
+@each_mode
+def test_a_cancelled_batch_is_told_when_its_runs_have_ended(
+    mode: str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    service.settings.submission_rate = 1.0
+    batch_id = start_batch(client, 60)
+    service.clock.advance(50)
+    service.faults.fail_cancel(["sample-46"])
+    client.cancel_run_batch(batchId=batch_id)
+    with pytest.raises(BatchCancelledError, match="a new rerun_key starts a new batch") as caught:
+        wait(mode, batch_id)
+    statuses = {run["status"] for run in client.list_runs(batchId=batch_id)["items"]}
+    assert statuses <= {"COMPLETED", "CANCELLED"}
+    xcoms = task_context["ti"].xcoms
+    found = xcoms["run_counts"]
+    assert found["total"] == 60
+    assert found["not_submitted"] == 60 - found["completed"] - found["cancelled"] > 0
+    assert f"{found['completed']} of 60 runs completed" in str(caught.value)
+    assert xcoms["return_value"] == found
+    assert service.calls["StartRunBatch"] == 1
+
+
+@each_mode
+def test_a_failed_batch_is_told_when_its_runs_have_ended(
+    mode: str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    service.faults.fail_batch("It broke", after="SUBMITTING", started_runs=3)
+    batch_id = start_batch(client, 10)
+    with pytest.raises(BatchFailedError, match="It broke; 3 of 10 runs completed: not submitted: 7"):
+        wait(mode, batch_id)
+    assert task_context["ti"].xcoms["run_counts"] == counts(10, 3, not_submitted=7)
+
+
+@pytest.mark.parametrize("status", ["RUNS_DELETING", "RUNS_DELETE_FAILED", "RUNS_DELETED"])
+def test_a_batch_whose_runs_are_deleted(
+    status: str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    batch_id = start_batch(client, 3)
+    service.clock.advance(3_600)
+    if status == "RUNS_DELETE_FAILED":
+        service.faults.fail_delete(["sample-1"])
+    client.delete_run_batch(batchId=batch_id)
+    service.clock.advance(0 if status == "RUNS_DELETING" else 60)
+    with pytest.raises(BatchDeletedError, match=f"is {status}: somebody deletes its runs"):
+        wait("poke", batch_id)
+    assert task_context["ti"].xcoms["run_counts"]["total"] == 3
+    assert service.calls["CancelRunBatch"] == 0
+
+
+def test_nothing_hides_the_verdict(
+    service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    service.faults.fail_run("sample-1")
+    service.faults.error("ListRuns", code="AccessDeniedException", times=None)
+    with pytest.raises(TooManyFailedRunsError, match=r"1 of 3 .*telling more of its runs failed: .*AccessDenied"):
+        wait("poke", start_batch(client, 3))
+    assert task_context["ti"].xcoms["run_counts"] == counts(3, 2, failed=1)
+
+
+def test_a_success_whose_file_cannot_be_written_may_be_retried(
+    service: Any, client: Any, wait: Callable[..., Any]
+) -> None:
+    with pytest.raises(OmicsApiError, match="runs_s3_uri must be writable; got 's3://missing/runs'") as caught:
+        wait("poke", start_batch(client, 3), runs_s3_uri="s3://missing/runs")
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+# Answers that are late
+
+
+@each_mode
+def test_late_counts_are_waited_for(mode: str, service: Any, client: Any, wait: Callable[..., Any]) -> None:
+    batch_id = start_batch(client, 3)
+    service.clock.advance(40)
+    assert client.get_batch(batchId=batch_id)["status"] == "PROCESSED"
+    service.faults.stale_counts(seconds=30, times=3)
+    assert wait(mode, batch_id) == counts(3, 3)
+
+
+@each_mode
+def test_counts_that_never_come_fail_and_may_be_retried(
+    mode: str, answer_with: Callable[..., None], client: Any, wait: Callable[..., Any]
+) -> None:
+    batch_id = start_batch(client, 3)
+    answer_with("GetBatch", {"status": "PROCESSED", "totalRuns": 3})
+    with pytest.raises(UnknownOutcomeError, match="does not tell how many") as caught:
+        wait(mode, batch_id)
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_counts_that_lack_runs_for_good_count_them_as_failed(
+    answer_with: Callable[..., None], client: Any, wait: Callable[..., Any], service: Any
+) -> None:
+    batch_id = start_batch(client, 3)
+    service.clock.advance(60)
+    answer_with("GetBatch", {"status": "PROCESSED", "totalRuns": 3, "runSummary": {"completedRunCount": 2}})
+    with pytest.raises(TooManyFailedRunsError, match="1 of 3 runs did not complete"):
+        wait("poke", batch_id)
+
+
+@each_mode
+def test_a_listing_that_lags_is_waited_for(mode: str, service: Any, client: Any, wait: Callable[..., Any]) -> None:
+    boto3.client("s3").create_bucket(Bucket="results")
+    service.faults.lagging_listing(rows=2, times=2)
+    wait(mode, start_batch(client, 5), runs_s3_uri="s3://results/runs.jsonl")
+    assert len(lines_of("runs.jsonl")) == 5
+
+
+def test_a_listing_that_stays_incomplete_fails_and_may_be_retried(
+    service: Any, client: Any, wait: Callable[..., Any]
+) -> None:
+    boto3.client("s3").create_bucket(Bucket="results")
+    service.faults.lagging_listing(rows=2)
+    with pytest.raises(IncompleteListingError, match="3 runs are listed and 5 are expected"):
+        wait("poke", start_batch(client, 5), runs_s3_uri="s3://results/runs.jsonl")
+    assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket="results")
+
+
+def test_a_run_with_the_id_of_a_deleted_one_is_not_taken_for_it(
+    service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    service.settings.reuse_run_ids = True
+    batch_id = start_batch(client, 3)
+    service.clock.advance(3_600)
+    (row,) = client.list_runs_in_batch(batchId=batch_id, runSettingId="sample-1")["runs"]
+    client.delete_run(id=row["runId"])
+    start_batch(client, 1)
+    service.clock.advance(5)
+    assert client.get_run(id=row["runId"])["batchId"] != batch_id
+    with pytest.raises(TooManyFailedRunsError, match=r"DELETED: 1 \(sample-1\)"):
+        wait("poke", batch_id)
+    assert [run["status"] for run in task_context["ti"].xcoms["failed_runs"]] == ["DELETED"]
+
+
+# What is shared with the other sensor
+
+
+@each_mode
+def test_a_batch_that_is_not_found(mode: str, service: Any, wait: Callable[..., Any]) -> None:
+    with pytest.raises(BatchNotFoundError, match=r"account 123456789012.*us-east-1.*aws_default"):
+        wait(mode, "404")
+
+
+@each_mode
+def test_silence(mode: str, service: Any, client: Any, wait: Callable[..., Any]) -> None:
+    batch_id = start_batch(client, 3)
+    service.faults.throttle("GetBatch", times=None)
+    with pytest.raises(BatchSilenceError):
+        wait(mode, batch_id, max_silence=300)
+
+
+@needs_aiobotocore
+def test_a_timeout_cancels_nothing(service: Any, client: Any, wait: Callable[..., Any]) -> None:
+    service.settings.run_running_seconds = 86_400
+    batch_id = start_batch(client, 3)
+    with pytest.raises(AirflowSensorTimeout):
+        wait("deferrable", batch_id, timeout=600)
+    assert client.get_batch(batchId=batch_id)["status"] == "INPROGRESS"
+    assert service.calls["CancelRunBatch"] == 0
+
+
+@each_mode
+def test_soft_fail_skips_on_the_verdict(mode: str, service: Any, client: Any, wait: Callable[..., Any]) -> None:
+    service.faults.fail_run("sample-1")
+    with pytest.raises(AirflowSkipException):
+        wait(mode, start_batch(client, 3), soft_fail=True)
+
+
+@each_mode
+def test_a_status_of_the_future_is_waited_on(
+    mode: str, answer_with: Callable[..., None], client: Any, wait: Callable[..., Any]
+) -> None:
+    batch_id = start_batch(client, 3)
+    processed = {"status": "PROCESSED", "totalRuns": 3, "runSummary": {"completedRunCount": 3}}
+    answer_with("GetBatch", *[{"status": "REHYDRATING"}] * 4, processed)
+    assert wait(mode, batch_id)["completed"] == 3
+
+
+@each_mode
+def test_a_throttle_in_the_middle_of_the_listings_is_waited_out(
+    mode: str, service: Any, client: Any, wait: Callable[..., Any]
+) -> None:
+    service.faults.fail_run("sample-1")
+    batch_id = start_batch(client, 250)
+    for operation in ("ListRuns", "ListRunsInBatch", "GetRun"):
+        service.faults.throttle(operation, times=6)
+    with pytest.raises(TooManyFailedRunsError, match=r"RUN_TASK_FAILED: 1 \(sample-1\)"):
+        wait(mode, batch_id)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"batch_id": None}, "batch_id has to be an id"),
+        ({"batch_id": ""}, "batch_id has to be an id"),
+        ({"max_failed_runs": -1}, "max_failed_runs must be a whole number"),
+        ({"max_failed_runs": "101%"}, 'max_failed_runs must be .* from "0%" to "100%"; got \'101%\''),
+        ({"max_failed_runs": "-5%"}, "max_failed_runs must be"),
+        ({"max_failed_runs": True}, "max_failed_runs must be"),
+        ({"runs_s3_uri": "results/runs"}, "runs_s3_uri has to be an s3:// URI"),
+        ({"runs_s3_uri": "s3://results"}, "runs_s3_uri must be s3://bucket/key"),
+        ({"include_outputs": True}, "include_outputs needs runs_s3_uri"),
+        ({"runs_s3_uri": "s3://results/runs", "s3_extra_args": {"Bogus": 1}}, "s3_extra_args must hold only options"),
+    ],
+)
+def test_bad_parameters_are_refused_before_the_first_call(
+    arguments: dict[str, Any], text: str, service: Any, task_context: dict[str, Any]
+) -> None:
+    sensor = BatchCompletionSensor(**{"task_id": "wait", "batch_id": "42", **arguments})
+    with pytest.raises(OmicsParameterError, match=text):
+        sensor.poke(task_context)
+    assert not service.calls
+
+
+def test_a_pace_that_is_none_is_refused(service: Any, client: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("AIRFLOW__OMICS_CACHE__MAX_GET_RUN_PER_SECOND", "0")
+    with pytest.raises(OmicsParameterError, match="max_get_run_per_second has to be a number above 0; got '0'"):
+        list(OmicsCacheHook().get_runs(["1"]))
+
+
+def test_every_error_of_a_batch_is_final() -> None:
+    assert issubclass(TooManyFailedRunsError, BatchError)
+    assert issubclass(BatchError, AirflowFailException)
+
+
+def test_every_template_field_is_an_attribute() -> None:
+    sensor = BatchCompletionSensor(task_id="wait", batch_id="42")
+    assert {"batch_id", "runs_s3_uri", "s3_conn_id", "s3_extra_args", "aws_conn_id"} <= set(sensor.template_fields)
+    assert all(hasattr(sensor, name) for name in sensor.template_fields)
