@@ -58,8 +58,9 @@ class BrokenRows(BrokenRules):
 def read_table(table: Any, *, conn_id: str | None = None) -> list[dict[str, Any]]:
     """Read the rows of a file, for example the listing that ``mapping_s3_uri`` or ``runs_s3_uri`` of a sensor names.
 
-    ``s3://`` is read with the amazon provider's S3Hook, anything else with Airflow's ObjectStoragePath, which needs
-    the package of the URI's filesystem.
+    An ObjectStoragePath is read as it is, whatever its filesystem. A str that begins with ``s3://`` is read with the
+    amazon provider's S3Hook, which needs no package beside it; another str is made an ObjectStoragePath, which needs the
+    package of the URI's filesystem.
 
     :param table: path or URI (str, pathlib or ObjectStoragePath) of a ``.csv`` or ``.tsv`` file with a header, of a
         ``.json`` array of objects, or of a ``.jsonl`` or ``.ndjson`` file with one object a line; in UTF-8.
@@ -116,7 +117,7 @@ def shown(value: Any) -> Any:
 def _read(parameter: str, table: Any, conn_id: str | None) -> bytes:
     uri = str(table)
     _check_suffix(parameter, uri)
-    if uri.startswith("s3://"):
+    if isinstance(table, str) and uri.startswith("s3://"):
         return _read_s3(parameter, uri, conn_id)
     try:
         path = object_storage_path(table, conn_id=conn_id) if isinstance(table, str) else table

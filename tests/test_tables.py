@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,6 @@ def test_reads_s3_in_process(local_healthomics: LocalHealthOmics) -> None:
     s3.put_object(Bucket="sheets", Key="a b/#1.csv", Body=CONTENTS[".csv"].encode())
     for table in ("s3://sheets/a b/#1.csv", "s3://aws_default@sheets/a b/#1.csv"):
         assert read_table(table) == ROWS
-        assert read_table(object_storage_path(table, conn_id=None)) == ROWS
     for table in ("s3://sheets/none.csv", "s3://no-such-bucket/a.csv"):
         with pytest.raises(OmicsParameterError, match=r"table must exist in S3 .*NoSuch.*got 's3://"):
             read_table(table)
@@ -135,6 +135,20 @@ def test_reads_s3_over_http_with_the_connection(
     s3.put_object(Bucket="sheets", Key="a.csv", Body=CONTENTS[".csv"].encode())
     assert read_table("s3://sheets/a.csv", conn_id="sheets") == ROWS
     assert read_table("s3://sheets@sheets/a.csv") == ROWS
+
+
+@pytest.mark.skipif(importlib.util.find_spec("s3fs") is None, reason="s3fs is not installed")
+def test_reads_an_object_storage_path_as_it_is(
+    local_healthomics_server: LocalHealthOmicsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = local_healthomics_server
+    monkeypatch.setenv("AIRFLOW_CONN_SHEETS", server.airflow_connection)
+    s3 = boto3.client("s3", **server.client_kwargs)
+    s3.create_bucket(Bucket="sheets")
+    s3.put_object(Bucket="sheets", Key="a.csv", Body=CONTENTS[".csv"].encode())
+    assert read_table(object_storage_path("s3://sheets@sheets/a.csv", conn_id=None)) == ROWS
+    with pytest.raises(OmicsParameterError, match="table must be a file that can be read"):
+        read_table(object_storage_path("s3://sheets@sheets/none.csv", conn_id=None))
 
 
 def test_an_error_of_s3_can_be_retried(monkeypatch: pytest.MonkeyPatch) -> None:
