@@ -85,6 +85,8 @@ def _control(local: LocalHealthOmics, method: str, name: str, given: dict[str, A
         return local.settings.as_dict()
     if name == "calls" and method == "GET":
         return dict(local.calls)
+    if name == "call_log" and method == "GET":
+        return {"calls": list(local.call_log)}
     fault = name.removeprefix("faults/")
     if fault != name and fault in _FAULTS and method == "POST":
         _call(getattr(local.faults, fault), given)
@@ -122,6 +124,11 @@ class LocalHealthOmicsControl:
     def calls(self) -> Counter[str]:
         """Requests that arrived, by name of the operation."""
         return Counter(self.request("GET", "calls"))
+
+    @property
+    def call_log(self) -> list[tuple[float, str, int]]:
+        """The latest requests: when each arrived, in seconds of service time, operation, HTTP status (0: no answer)."""
+        return [(at, operation, status) for at, operation, status in self.request("GET", "call_log")["calls"]]
 
     def reset(self) -> None:
         """Forget run caches, batches, workflows, faults and counted calls."""

@@ -6,7 +6,7 @@ import functools
 import logging
 import re
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -44,6 +44,9 @@ class LocalHealthOmics:
         self.faults = Faults(clock=self.clock, operations=OPERATIONS)
         #: Requests that arrived, by name of the operation.
         self.calls: Counter[str] = Counter()
+        #: The latest requests: when each arrived, in seconds of service time, the name of the operation, and the HTTP
+        #: status of the answer, 0 without one.
+        self.call_log: deque[tuple[float, str, int]] = deque(maxlen=100_000)
         #: Called with GetRun's answer and the ``runSettingId`` for each run that has completed, before a request
         #: sees that it has. When it raises, the request is answered with CallbackFailed and the next one calls again.
         self.on_run_completed: Callable[[dict[str, Any]], None] | None = None
@@ -110,6 +113,7 @@ class LocalHealthOmics:
             self._around.run_groups.clear()
             self.faults.clear()
             self.calls.clear()
+            self.call_log.clear()
 
     def handle(self, request: Request, headers: Mapping[str, str]) -> Response:
         """Answer a request.
@@ -122,10 +126,15 @@ class LocalHealthOmics:
             name = self._protocol.route(request)
         except ServiceError as error:
             return error_answer(error)
-        answer = self._answer(name, request, headers)
-        if answer.status < 300:
-            self.faults.after_call(name)
-        return answer
+        arrived_at, status = self.clock.elapsed(), 0
+        try:
+            answer = self._answer(name, request, headers)
+            if answer.status < 300:
+                self.faults.after_call(name)
+            status = answer.status
+            return answer
+        finally:
+            self.call_log.append((arrived_at, name, status))
 
     def _answer(self, name: str, request: Request, headers: Mapping[str, str]) -> Response:
         try:

@@ -258,6 +258,29 @@ def test_the_server_is_driven_from_another_process(server: LocalHealthOmicsServe
     assert omics.list_run_caches()["items"] == []
 
 
+def test_the_log_of_calls_tells_when_they_came_and_what_became_of_them(server: LocalHealthOmicsServer) -> None:
+    omics = client(server)
+    control = LocalHealthOmicsControl(server.url)
+    started_at = server.clock.elapsed()
+    omics.list_run_caches()
+    control.clock.advance(5)
+    control.faults.throttle("ListRunCaches")
+    with pytest.raises(omics.exceptions.ThrottlingException):
+        omics.list_run_caches()
+    control.faults.drop_connection("CreateRunCache")
+    with pytest.raises(ConnectionClosedError):
+        omics.create_run_cache(cacheS3Location="s3://caches")
+
+    assert control.call_log == [
+        (started_at, "ListRunCaches", 200),
+        (started_at + 5, "ListRunCaches", 429),
+        (started_at + 5, "CreateRunCache", 0),
+    ]
+    assert list(server.call_log) == control.call_log
+    control.reset()
+    assert control.call_log == []
+
+
 def test_the_control_refuses_what_makes_no_sense(server: LocalHealthOmicsServer) -> None:
     control = LocalHealthOmicsControl(server.url)
     with pytest.raises(ValueError, match="seconds must be a number of at least 0"):
