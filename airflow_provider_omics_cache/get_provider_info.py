@@ -68,6 +68,17 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "production",
                         "default": "",
                     },
+                    "max_get_batch_per_second": {
+                        "description": (
+                            "How many GetBatch calls a second all deferred tasks of one triggerer make at most in one "
+                            "Region. HealthOmics allows 10 a second for a whole account and Region: divide what you "
+                            "want to spend by the number of triggerers.\n"
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": "8",
+                        "default": "4",
+                    },
                     "max_get_run_per_second": {
                         "description": (
                             "How many GetRun calls a second a task makes at most when it asks for runs one by one. "

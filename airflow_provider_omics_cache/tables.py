@@ -59,8 +59,8 @@ def read_table(table: Any, *, conn_id: str | None = None) -> list[dict[str, Any]
     """Read the rows of a file, for example the listing that ``mapping_s3_uri`` or ``runs_s3_uri`` of a sensor names.
 
     An ObjectStoragePath is read as it is, whatever its filesystem. A str that begins with ``s3://`` is read with the
-    amazon provider's S3Hook, which needs no package beside it; another str is made an ObjectStoragePath, which needs the
-    package of the URI's filesystem.
+    amazon provider's S3Hook, which needs no package beside it; another str is made an ObjectStoragePath, which needs
+    the package of the URI's filesystem.
 
     :param table: path or URI (str, pathlib or ObjectStoragePath) of a ``.csv`` or ``.tsv`` file with a header, of a
         ``.json`` array of objects, or of a ``.jsonl`` or ``.ndjson`` file with one object a line; in UTF-8.

@@ -18,6 +18,9 @@ from airflow_provider_omics_cache.states import BatchStatus, RunStatus
 #: So many rounds in a row without the batch mean that it does not exist.
 NOT_FOUND_ROUNDS = 3
 
+#: Seconds between two rounds, at least.
+SHORTEST_INTERVAL = 1.0
+
 NOT_FOUND = "BatchNotFound"
 SILENCE = "MaxSilence"
 DEADLINE = "Deadline"

@@ -21,6 +21,8 @@ from airflow_provider_omics_cache.mixins import batch_wait as wait_module
 from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitOperator
 from airflow_provider_omics_cache.sensors import run_batch as sensor_module
 from airflow_provider_omics_cache.sensors.run_batch import BatchSensor
+from airflow_provider_omics_cache.triggers import clients as clients_module
+from airflow_provider_omics_cache.triggers import poller as poller_module
 from airflow_provider_omics_cache.triggers import run_batch as trigger_module
 from tests.conftest import needs_aiobotocore
 
@@ -31,6 +33,8 @@ except ImportError:
 
 MODES = ("poke", "reschedule", "deferrable")
 MOST_ROUNDS = 200
+
+_let_others_run = asyncio.sleep
 
 each_mode = pytest.mark.parametrize(
     "mode", [pytest.param(mode, marks=needs_aiobotocore if mode == "deferrable" else ()) for mode in MODES]
@@ -133,12 +137,14 @@ class ServiceTime:
 
     async def async_sleep(self, seconds: float) -> None:
         self._clock.advance(seconds)
+        for _ in range(5):
+            await _let_others_run(0)
 
 
 def use_service_time(monkeypatch: Any, local: Any) -> None:
     """Make the local service's clock the clock of everything that waits: waiting moves it on."""
     clock = ServiceTime(local.clock)
-    for module in (sensor_module, trigger_module, wait_module, listing_module):
+    for module in (sensor_module, trigger_module, poller_module, clients_module, wait_module, listing_module):
         monkeypatch.setattr(module, "time", clock)
     for waiting in (OmicsCacheHook, BatchWaitOperator):
         monkeypatch.setattr(waiting, "_sleep", staticmethod(clock.sleep))

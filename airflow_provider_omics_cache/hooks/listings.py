@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterable, Iterator
 from functools import cached_property, partial
 
-from airflow_provider_omics_cache._compat import conf
-from airflow_provider_omics_cache.exceptions import OmicsParameterError
 from airflow_provider_omics_cache.hooks.client import Answer
 from airflow_provider_omics_cache.hooks.errors import check_id
 from airflow_provider_omics_cache.hooks.operations import OmicsOperationsHook
+from airflow_provider_omics_cache.rates import calls_per_second
 
 _PAGE = 100
 
@@ -72,11 +71,4 @@ class ListingsHook(OmicsOperationsHook):
 
     @cached_property
     def _max_get_run_per_second(self) -> float:
-        text = conf.get("omics_cache", "max_get_run_per_second", fallback="5")
-        try:
-            rate = float(text)
-        except ValueError:
-            rate = 0.0
-        if not 0 < rate < math.inf:
-            raise OmicsParameterError("[omics_cache] max_get_run_per_second", "has to be a number above 0", text)
-        return rate
+        return calls_per_second("max_get_run_per_second", default=5)

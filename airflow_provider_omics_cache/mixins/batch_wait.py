@@ -25,8 +25,8 @@ from airflow_provider_omics_cache.exceptions import (
 )
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, check_id
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, persist_links
-from airflow_provider_omics_cache.triggers.run_batch import SHORTEST_INTERVAL, BatchTrigger
-from airflow_provider_omics_cache.waiting import Batch, BatchWait, Event, EventStatus
+from airflow_provider_omics_cache.triggers.run_batch import BatchTrigger
+from airflow_provider_omics_cache.waiting import SHORTEST_INTERVAL, Batch, BatchWait, Event, EventStatus
 
 if TYPE_CHECKING:
     from airflow.providers.amazon.aws.utils.mixins import AwsBaseHookMixin
@@ -183,10 +183,7 @@ class BatchWaitMixin(_AwsTask):
         self._defer(deadline)
 
     def _defer(self, deadline: float) -> None:
-        if importlib.util.find_spec("aiobotocore") is None:
-            raise AirflowOptionalProviderFeatureException(
-                "deferrable=True needs aiobotocore: install airflow-provider-omics-cache[batch]"
-            )
+        check_aiobotocore()
         remaining = max(0.0, deadline - time.time())
         self.defer(
             trigger=self.trigger_class(
@@ -269,6 +266,12 @@ class BatchWaitOperator(BatchWaitMixin, AwsBaseOperator[OmicsCacheHook]):
                 raise self.timeout_error(overdue.message)
         return result.xcom_value
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after deferral; one that Airflow has ended has reached the deadline."""
+        if is_deferral_timeout(next_method, next_kwargs):
+            raise self.timeout_error(f"batch {self.batch_id}: the trigger did not end the wait in time")
+        return super().resume_execution(next_method, next_kwargs, context)
+
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Conclude with the trigger's event; defer again when the service has to catch up."""
         parsed = self._resume(event)
@@ -277,6 +280,26 @@ class BatchWaitOperator(BatchWaitMixin, AwsBaseOperator[OmicsCacheHook]):
             self._defer_again(parsed, context)
             return None
         return result.xcom_value
+
+
+def check_aiobotocore() -> None:
+    """Refuse to defer where the triggerer could not make its calls.
+
+    :raises AirflowOptionalProviderFeatureException: aiobotocore is not installed.
+    """
+    if importlib.util.find_spec("aiobotocore") is None:
+        raise AirflowOptionalProviderFeatureException(
+            "deferrable=True needs aiobotocore: install airflow-provider-omics-cache[batch]"
+        )
+
+
+def is_deferral_timeout(next_method: str, next_kwargs: dict[str, Any] | None) -> bool:
+    """Tell whether Airflow resumes a task only to say that its trigger has not fired in time.
+
+    :param next_method: what Airflow resumes the task with.
+    :param next_kwargs: the arguments of that.
+    """
+    return next_method == "__fail__" and "timeout" in str((next_kwargs or {}).get("error", "")).lower()
 
 
 def seconds(parameter: str, value: float | timedelta) -> float:

@@ -36,15 +36,14 @@ from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunLink
 from airflow_provider_omics_cache.mixins.batch_completion import BatchCompletionMixin
 from airflow_provider_omics_cache.mixins.batch_listing import BatchListingMixin, batch_error, batch_record
-from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitMixin, seconds
+from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitMixin, is_deferral_timeout, seconds
 from airflow_provider_omics_cache.states import BatchStatus
 from airflow_provider_omics_cache.submission import Submissions
 from airflow_provider_omics_cache.triggers.run_batch import (
-    SHORTEST_INTERVAL,
     BatchCompletionTrigger,
     BatchSubmissionTrigger,
 )
-from airflow_provider_omics_cache.waiting import Batch
+from airflow_provider_omics_cache.waiting import SHORTEST_INTERVAL, Batch
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -126,8 +125,8 @@ class BatchSensor(BatchWaitMixin, AwsBaseSensor[OmicsCacheHook]):
         Airflow skips on every error here when ``soft_fail`` is set; when it pokes it skips on final errors only.
         """
         with self._failure_flags():
-            if next_method == "__fail__" and "timeout" in str((next_kwargs or {}).get("error", "")).lower():
-                raise AirflowSensorTimeout(f"batch {self.batch_id}: the trigger did not end the wait in time")
+            if is_deferral_timeout(next_method, next_kwargs):
+                raise self.timeout_error(f"batch {self.batch_id}: the trigger did not end the wait in time")
             try:
                 return super().resume_execution(next_method, next_kwargs, context)
             except AirflowSkipException as skip:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator
@@ -15,19 +13,9 @@ from asgiref.sync import sync_to_async
 from airflow_provider_omics_cache import batch_end, completion, submission
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error
+from airflow_provider_omics_cache.triggers.clients import Connection
+from airflow_provider_omics_cache.triggers.poller import shared_poller
 from airflow_provider_omics_cache.waiting import Batch, BatchWait, Event, EventStatus, Verdict
-
-#: Airflow may lose a task whose trigger fires within seconds of its deferral, before the worker has reported.
-EARLIEST_EVENT = 10.0
-
-#: Seconds between two rounds, at least.
-SHORTEST_INTERVAL = 1.0
-
-#: Share by which each interval varies, so that tasks that were deferred together do not ask together.
-JITTER = 0.1
-
-#: For how many seconds a killed task waits until its batch can be cancelled; Airflow gives it half a minute.
-KILL_SECONDS = 20.0
 
 
 class BatchTrigger(BaseTrigger):
@@ -86,19 +74,17 @@ class BatchTrigger(BaseTrigger):
             "poke_interval": self.poke_interval,
             "deadline": self.deadline,
             "max_silence": self.max_silence,
+            **self._hook_parameters,
+        }
+
+    @property
+    def _hook_parameters(self) -> dict[str, Any]:
+        return {
             "aws_conn_id": self.aws_conn_id,
             "region_name": self.region_name,
             "verify": self.verify,
             "botocore_config": self.botocore_config,
         }
-
-    def _hook(self) -> OmicsCacheHook:
-        return OmicsCacheHook(
-            aws_conn_id=self.aws_conn_id,
-            region_name=self.region_name,
-            verify=self.verify,
-            config=self.botocore_config,
-        )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event when the wait is over."""
@@ -109,8 +95,6 @@ class BatchTrigger(BaseTrigger):
             max_silence=self.max_silence,
             deadline=self.deadline,
         )
-        # The task asked just before it deferred.
-        await asyncio.sleep(max(EARLIEST_EVENT, self._interval()))
         try:
             event = await self._wait(wait)
         except Exception as error:
@@ -126,29 +110,24 @@ class BatchTrigger(BaseTrigger):
         yield TriggerEvent(event.to_json())
 
     async def _wait(self, wait: BatchWait) -> Event:
-        async with await self._hook().get_async_conn() as client:  # type: ignore[no-untyped-call]
+        async with shared_poller().watch(
+            batch_id=self.batch_id,
+            interval=self.poke_interval,
+            deadline=self.deadline,
+            connection=Connection.of(self._hook_parameters),
+        ) as watcher:
             while True:
-                event = await self._round(client, wait)
+                outcome = await watcher.next_outcome()
+                event = None
+                if isinstance(outcome, OmicsApiError):
+                    event = wait.failed(outcome, time.time())
+                elif outcome is not None:
+                    event = wait.answered(outcome)
                 for level, line in wait.take_lines():
                     self.log.log(level, "%s", line)
                 event = event or wait.overdue(time.time())
                 if event:
                     return event
-                await asyncio.sleep(self._interval())
-
-    async def _round(self, client: Any, wait: BatchWait) -> Event | None:
-        try:
-            answer = await client.get_batch(batchId=self.batch_id)
-        except Exception as error:
-            failure: OmicsApiError = api_error(error, "GetBatch", client.meta.region_name, client.meta.endpoint_url)
-            return wait.failed(failure, time.time())
-        return wait.answered(answer)
-
-    def _interval(self) -> float:
-        interval = max(SHORTEST_INTERVAL, self.poke_interval) * random.uniform(1 - JITTER, 1 + JITTER)
-        if self.deadline is not None:
-            interval = min(interval, max(0.0, self.deadline - time.time()))
-        return interval
 
 
 class BatchSubmissionTrigger(BatchTrigger):
@@ -185,11 +164,15 @@ class StartRunBatchTrigger(BatchCompletionTrigger):
         """Cancel the batch, if that is wanted; what goes wrong is logged."""
         if not self.cancel_on_kill:
             return
-        cancel = sync_to_async(self._hook().cancel_batch_once)
-        try:
-            await cancel(batch_id=self.batch_id, max_seconds=KILL_SECONDS)
-        except Exception:
-            self.log.exception("Cancelling batch %s failed", self.batch_id)
+        hook = OmicsCacheHook(
+            aws_conn_id=self.aws_conn_id,
+            region_name=self.region_name,
+            verify=self.verify,
+            config=self.botocore_config,
+        )
+        # In a thread of its own: those of other tasks that are killed at the same time cannot wait for this one.
+        cancel = sync_to_async(hook.cancel_batch_of_killed_task, thread_sensitive=False)
+        await cancel(batch_id=self.batch_id)
 
 
 class BatchCancellationTrigger(BatchTrigger):
