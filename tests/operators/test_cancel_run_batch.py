@@ -387,11 +387,13 @@ def test_what_cannot_be_cancelled_is_named(cancel: Any, local: Any, client: Any)
     assert local.calls["CancelRun"] == 50
 
 
-def test_a_run_that_ends_by_itself_is_fine(cancel: Any, local: Any, client: Any) -> None:
+@pytest.mark.parametrize(("operation", "calls"), [("GetRun", 0), ("CancelRun", 1)])
+def test_a_run_that_ends_by_itself_is_fine(cancel: Any, local: Any, client: Any, operation: str, calls: int) -> None:
     batch_id = batch_in("FAILED", local, client)
-    local.faults.latency("CancelRun", seconds=100)
+    local.faults.latency(operation, seconds=100)
     pushed = cancel(batch_id)
     assert (pushed["cancelled"], pushed["not_cancelled"]) == (0, 2)
+    assert local.calls["CancelRun"] == calls
 
 
 def test_a_run_id_that_was_given_to_another_run_is_left_alone(

@@ -394,6 +394,14 @@ def test_a_batch_that_changes_between_look_and_call(delete: Any, local: Any, cli
         assert delete(batch_id)["status"] == "RUNS_DELETED"
 
 
+def test_the_mapping_is_saved_once_for_however_many_looks(local: Any, client: Any) -> None:
+    batch_id = batch_in("RUNS_DELETED", local, client)
+    seen: list[Any] = []
+    with changed_answers("GetBatch", {"status": "PROCESSED"}, times=2):
+        OmicsCacheHook().delete_runs_once(batch_id=batch_id, max_seconds=60, before=seen.append)
+    assert [batch["status"] for batch in seen] == ["PROCESSED"]
+
+
 def test_a_refusal_that_stays_is_told(delete: Any, local: Any, client: Any) -> None:
     batch_id = batch_in("PROCESSED", local, client)
     local.faults.error("DeleteRunBatch", code="ConflictException", message="busy", times=None)
