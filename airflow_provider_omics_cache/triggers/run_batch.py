@@ -13,8 +13,8 @@ from asgiref.sync import sync_to_async
 from airflow_provider_omics_cache import batch_end, completion, submission
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error
-from airflow_provider_omics_cache.triggers.clients import Connection
-from airflow_provider_omics_cache.triggers.poller import shared_poller
+from airflow_provider_omics_cache.polling.clients import Connection
+from airflow_provider_omics_cache.polling.poller import shared_poller
 from airflow_provider_omics_cache.waiting import Batch, BatchWait, Event, EventStatus, Verdict
 
 
