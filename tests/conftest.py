@@ -54,6 +54,10 @@ class RecordedTaskInstance:
         self.pushed.append(key)
         self.xcoms[key] = stored
 
+    def xcom_pull(self, task_ids: str, *, key: str, map_indexes: int) -> Any:
+        assert (task_ids, map_indexes) == (self.task_id, self.map_index), "other tasks have pushed nothing"
+        return self.xcoms.get(key)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _parse_botocore_models_once() -> Iterator[None]:

@@ -13,6 +13,8 @@ from airflow_provider_omics_cache.hooks.errors import check_id
 from airflow_provider_omics_cache.states import BatchStatus, RunStatus
 
 _ENDING = ENDED_RUN_STATES | {RunStatus.STOPPING}
+#: For how many seconds a killed task waits until its batch can be cancelled; Airflow gives it half a minute.
+_KILL_SECONDS = 20.0
 
 
 class CancelBatchHook(BatchRunsHook):
@@ -61,6 +63,19 @@ class CancelBatchHook(BatchRunsHook):
                 told = status
                 self.log.info("Batch %s is %s and cannot be cancelled yet; looking again", batch_id, status)
             self._sleep(LOOK_AGAIN_SECONDS)
+
+    def cancel_batch_of_killed_task(self, *, batch_id: str) -> None:
+        """Cancel a batch as :meth:`cancel_batch_once` does; what goes wrong is logged, and nothing is raised.
+
+        :param batch_id: id of the batch.
+        """
+        try:
+            batch = self.cancel_batch_once(batch_id=batch_id, max_seconds=_KILL_SECONDS)
+        except Exception:
+            self.log.exception("Cancelling batch %s failed", batch_id)
+        else:
+            if decide_cancel(batch.get("status")) == CancelDecision.LOOK_AGAIN:
+                self.log.error("Batch %s is still %s and was not cancelled: it goes on", batch_id, batch["status"])
 
     def cancel_living_runs(self, *, batch_id: str, max_silence: float = 3600) -> dict[str, str]:
         """Cancel the runs of a batch that live, one by one; those that are STOPPING end by themselves.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,7 +32,7 @@ from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGro
 from airflow_provider_omics_cache.mixins.batch_completion import BatchCompletionMixin
 from airflow_provider_omics_cache.mixins.batch_end import EndRunBatchOperator
 from airflow_provider_omics_cache.mixins.batch_listing import batch_record
-from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitOperator, seconds
+from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitOperator, check_aiobotocore, seconds
 from airflow_provider_omics_cache.mixins.saved_mapping import SavedMappingMixin
 from airflow_provider_omics_cache.run_settings import (
     MAX_FILE_BYTES,
@@ -42,7 +43,6 @@ from airflow_provider_omics_cache.run_settings import (
 )
 from airflow_provider_omics_cache.states import BatchStatus, RunStatus
 from airflow_provider_omics_cache.triggers.run_batch import (
-    KILL_SECONDS,
     BatchCancellationTrigger,
     BatchDeletionTrigger,
     StartRunBatchTrigger,
@@ -225,25 +225,27 @@ class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
     def execute(self, context: Context) -> str:
         """Start or find the batch, push what is known of it, and wait if that is wanted."""
         self.check_completion_parameters()
+        if self.wait_for_completion and self.deferrable:
+            check_aiobotocore()
         batch_id = self._start(context)
         if self.wait_for_completion:
             self.batch_id = batch_id
             self.wait(context)
         return batch_id
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
-        """Conclude with the trigger's event, which brings the id of the batch."""
-        self.batch_id = str(((event or {}).get("batch") or {}).get("id") or "")
-        return super().execute_complete(context, event)
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after deferral, with the batch that the task has pushed before it."""
+        ti = context["ti"]
+        batch = ti.xcom_pull(task_ids=ti.task_id, key="batch", map_indexes=ti.map_index)
+        if not batch:
+            raise OmicsError("the XCom batch of this task is gone; the next try finds the batch, and waits for it")
+        self.batch_id = batch["id"]
+        return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
         """Cancel the batch, if that is wanted and it is known; what goes wrong is logged."""
-        if not (self.cancel_on_kill and self.batch_id):
-            return
-        try:
-            self.hook.cancel_batch_once(batch_id=self.batch_id, max_seconds=KILL_SECONDS)
-        except Exception:
-            self.log.exception("Cancelling batch %s failed", self.batch_id)
+        if self.cancel_on_kill and self.batch_id:
+            self.hook.cancel_batch_of_killed_task(batch_id=self.batch_id)
 
     def result(self, batch: Batch, counts: RunCounts) -> str:
         """Give what the task returns: the id of the batch."""
@@ -255,16 +257,34 @@ class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
 
     def timeout_error(self, message: str) -> Exception:
         """Give the error of a wait that has reached its deadline, after cancelling the batch if that is wanted."""
-        if not self.cancel_on_timeout:
+        wish = self._wish_to_cancel_at_deadline()
+        if wish is None:
             return super().timeout_error(message)
         try:
-            self.hook.cancel_batch_once(batch_id=self.batch_id, max_seconds=CANCEL_SECONDS)
+            batch = self.hook.cancel_batch_once(batch_id=self.batch_id, max_seconds=CANCEL_SECONDS)
         except OmicsError as error:
             return BatchError(f"{message}; cancelling it failed: {error}", batch_id=self.batch_id)
+        status = batch.get("status")
+        decision = decide_cancel(status)
+        if decision == CancelDecision.FINISHED:
+            return super().timeout_error(f"{message}; it is {status} by now")
+        if decision == CancelDecision.LOOK_AGAIN:
+            return BatchError(
+                f"{message}; it is still {status} and could not be cancelled", batch_id=self.batch_id, status=status
+            )
         return BatchCancelledError(
-            f"{message}; it is cancelled, as cancel_on_timeout says; a new rerun_key starts a new batch",
-            batch_id=self.batch_id,
+            f"{message}; it is cancelled, as {wish} says; a new rerun_key starts a new batch", batch_id=self.batch_id
         )
+
+    def _wish_to_cancel_at_deadline(self) -> str | None:
+        """Name the parameter that has the batch cancelled at the deadline.
+
+        ``execution_timeout`` kills a task that is not deferred; a deferred one reaches its deadline.
+        """
+        if self.cancel_on_timeout:
+            return "cancel_on_timeout"
+        allowed = self.execution_timeout.total_seconds() if self.deferrable and self.execution_timeout else math.inf
+        return "cancel_on_kill" if self.cancel_on_kill and allowed < self.timeout else None
 
     def _start(self, context: Context) -> str:
         ti = context["ti"]

@@ -1,0 +1,955 @@
+"""StartRunBatchOperator that waits for the end of its runs, in this process and in the triggerer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from airflow import DAG
+
+from airflow_provider_omics_cache._compat import (
+    AirflowException,
+    AirflowFailException,
+    AirflowOptionalProviderFeatureException,
+)
+from airflow_provider_omics_cache.exceptions import (
+    BatchCancelledError,
+    BatchDeletedError,
+    BatchError,
+    BatchFailedError,
+    BatchNotFoundError,
+    BatchSilenceError,
+    BatchTimeoutError,
+    OmicsApiError,
+    OmicsParameterError,
+    TooManyFailedRunsError,
+    TriggerEventError,
+)
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
+from airflow_provider_omics_cache.triggers.run_batch import StartRunBatchTrigger
+from tests.conftest import needs_aiobotocore, needs_batches
+from tests.operators.batch_states import (
+    ONE_ATTEMPT,
+    batch_in,
+    changed_answers,
+    each_mode,
+    run_operator,
+    runs_of,
+    status_of,
+)
+from tests.sensor_modes import TaskDeferred, start_batch
+
+if TYPE_CHECKING:
+    from airflow_provider_omics_cache.local import LocalHealthOmics
+
+pytestmark = needs_batches
+
+Context = dict[str, Any]
+Run = Callable[..., str]
+Later = Callable[[float, Callable[[], object]], None]
+
+DEFAULT_RUN_SETTING = {
+    "workflowId": "1234567",
+    "roleArn": "arn:aws:iam::123456789012:role/omics",
+    "outputUri": "s3://results/out",
+}
+WAIT = {"waiter_delay": 20, "wait_for_completion": True}
+
+
+def settings_of(runs: int) -> list[dict[str, str]]:
+    return [{"runSettingId": f"sample-{n}"} for n in range(runs)]
+
+
+def operator(**parameters: Any) -> StartRunBatchOperator:
+    given = {"default_run_setting": DEFAULT_RUN_SETTING, "run_settings": settings_of(4), **WAIT, **parameters}
+    return StartRunBatchOperator(task_id="start_batch", **given)
+
+
+@pytest.fixture
+def run(local: LocalHealthOmics, new_task_context: Callable[[], Context]) -> Run:
+    """Run one try of the task; give what it returned."""
+
+    def run(mode: str = "sync", context: Context | None = None, **parameters: Any) -> str:
+        returned: str = run_operator(partial(operator, **parameters), mode, context or new_task_context(), local.clock)
+        return returned
+
+    return run
+
+
+@pytest.fixture
+def later(local: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) -> Later:
+    """Let something happen when so many seconds of the service's time have passed."""
+
+    def later(seconds: float, action: Callable[[], object]) -> None:
+        due = local.clock.elapsed() + seconds
+        advance = local.clock.advance
+
+        def advance_and_act(seconds: float) -> None:
+            advance(seconds)
+            if local.clock.elapsed() >= due:
+                monkeypatch.setattr(local.clock, "advance", advance)
+                action()
+
+        monkeypatch.setattr(local.clock, "advance", advance_and_act)
+
+    return later
+
+
+@pytest.fixture
+def the_batch(client: Any) -> Callable[[], str]:
+    """The id of the only batch there is."""
+
+    def the_batch() -> str:
+        (batch,) = client.list_batch()["items"]
+        return str(batch["id"])
+
+    return the_batch
+
+
+def die() -> None:
+    raise KeyboardInterrupt
+
+
+# The ways to wait
+
+
+@pytest.mark.parametrize("wait_for_completion", [True, False])
+@each_mode
+def test_what_is_waited_for_and_what_is_deferred(
+    mode: str, wait_for_completion: bool, run: Run, client: Any, task_context: Context
+) -> None:
+    batch_id = run(mode, task_context, wait_for_completion=wait_for_completion)
+    xcoms = task_context["ti"].xcoms
+    assert batch_id == xcoms["return_value"] == xcoms["batch"]["id"]
+    assert (status_of(client, batch_id) == "PROCESSED") == wait_for_completion
+    counts = {"run_counts", "failed_runs", "failed_run_count"}
+    assert set(xcoms) == {"return_value", "batch"} | (counts if wait_for_completion else set())
+    deferrals = task_context.get("deferrals", [])
+    assert len(deferrals) == (mode == "deferrable" and wait_for_completion)
+    for deferral in deferrals:
+        assert isinstance(deferral.trigger, StartRunBatchTrigger)
+        assert deferral.method_name == "execute_complete"
+
+
+@needs_aiobotocore
+def test_everything_reaches_the_trigger(
+    local: LocalHealthOmics, run: Run, task_context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_GENOMICS", "aws://id:secret@/?region_name=eu-west-1")
+    began = local.clock.now().timestamp()
+    batch_id = run(
+        "deferrable",
+        task_context,
+        waiter_delay=timedelta(seconds=30),
+        timeout=1_000,
+        max_silence=120,
+        cancel_on_kill=True,
+        aws_conn_id="genomics",
+        region_name="us-east-1",
+        verify=False,
+        botocore_config={"read_timeout": 5},
+    )
+    (deferral,) = task_context["deferrals"]
+    assert deferral.trigger.serialize()[1] == {
+        "batch_id": batch_id,
+        "poke_interval": 30,
+        "deadline": began + 1_000,
+        "max_silence": 120,
+        "cancel_on_kill": True,
+        "aws_conn_id": "genomics",
+        "region_name": "us-east-1",
+        "verify": False,
+        "botocore_config": {"read_timeout": 5},
+    }
+    assert deferral.timeout == timedelta(seconds=1_000 + 300)
+
+
+@each_mode
+def test_a_wait_that_is_over_is_not_deferred(mode: str, run: Run, task_context: Context) -> None:
+    first = run()
+    assert run(mode, task_context) == first
+    assert "deferrals" not in task_context
+
+
+def test_without_aiobotocore_nothing_is_started(
+    local: LocalHealthOmics, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(AirflowOptionalProviderFeatureException, match=r"airflow-provider-omics-cache\[batch\]"):
+        run("deferrable")
+    assert local.calls.total() == 0
+    assert run("deferrable", wait_for_completion=False)
+
+
+@each_mode
+def test_a_round_costs_one_call(mode: str, local: LocalHealthOmics, run: Run) -> None:
+    local.settings.run_running_seconds = 10_000
+    run(mode, waiter_delay=100)
+    assert 90 <= local.calls.pop("GetBatch") <= 115
+    assert local.calls == {"StartRunBatch": 1, "ListBatch": 1}
+
+
+@each_mode
+def test_the_batch_is_known_before_the_wait(
+    mode: str, run: Run, task_context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: list[bool] = []
+    get_batch = OmicsCacheHook.get_batch
+
+    def note(self: OmicsCacheHook, **members: Any) -> Any:
+        known.append("batch" in task_context["ti"].xcoms)
+        return get_batch(self, **members)
+
+    monkeypatch.setattr(OmicsCacheHook, "get_batch", note)
+    run(mode, task_context)
+    assert known[:2] == [False, True]
+    assert all(known[1:])
+
+
+# How it ends
+
+
+@each_mode
+def test_all_runs_complete(mode: str, run: Run, task_context: Context) -> None:
+    run(mode, task_context)
+    xcoms = task_context["ti"].xcoms
+    assert xcoms["run_counts"] == {
+        "total": 4,
+        "completed": 4,
+        "failed": 0,
+        "cancelled": 0,
+        "deleted": 0,
+        "not_submitted": 0,
+    }
+    assert (xcoms["failed_runs"], xcoms["failed_run_count"]) == ([], 0)
+
+
+@each_mode
+def test_a_run_that_fails(
+    mode: str, local: LocalHealthOmics, run: Run, the_batch: Callable[[], str], task_context: Context
+) -> None:
+    local.faults.fail_run("sample-1", reason="RUN_TASK_FAILED")
+    with pytest.raises(
+        TooManyFailedRunsError, match=r"1 of 4 runs did not complete.*RUN_TASK_FAILED: 1 \(sample-1\)"
+    ) as caught:
+        run(mode, task_context)
+    assert isinstance(caught.value, AirflowFailException)
+    assert caught.value.batch_id == the_batch()
+    xcoms = task_context["ti"].xcoms
+    assert xcoms["return_value"] == the_batch()
+    assert (xcoms["run_counts"]["completed"], xcoms["run_counts"]["failed"]) == (3, 1)
+    (failed,) = xcoms["failed_runs"]
+    assert (failed["run_setting_id"], failed["status"]) == ("sample-1", "FAILED")
+
+
+@each_mode
+def test_a_run_that_is_never_submitted(mode: str, local: LocalHealthOmics, run: Run, task_context: Context) -> None:
+    local.faults.fail_submission("sample-1", reason="ValidationException", message="no such input")
+    with pytest.raises(TooManyFailedRunsError, match=r"not submitted, ValidationException: 1 \(sample-1\)"):
+        run(mode, task_context)
+    (failed,) = task_context["ti"].xcoms["failed_runs"]
+    assert (failed["run_setting_id"], failed["status"]) == ("sample-1", "NOT_SUBMITTED")
+    assert failed["status_message"] == "no such input"
+
+
+@each_mode
+@pytest.mark.parametrize("allowed", [2, "50%", " 50.0 % "])
+def test_failures_that_are_allowed(
+    mode: str, allowed: int | str, local: LocalHealthOmics, run: Run, task_context: Context
+) -> None:
+    local.faults.fail_run("sample-1")
+    local.faults.fail_submission("sample-2")
+    run(mode, task_context, max_failed_runs=allowed)
+    assert task_context["ti"].xcoms["failed_run_count"] == 2
+    assert len(task_context["ti"].xcoms["failed_runs"]) == 2
+
+
+@each_mode
+@pytest.mark.parametrize("allowed", [1, "49%"])
+def test_failures_beyond_what_is_allowed(mode: str, allowed: int | str, local: LocalHealthOmics, run: Run) -> None:
+    local.faults.fail_run("sample-1")
+    local.faults.fail_submission("sample-2")
+    with pytest.raises(TooManyFailedRunsError, match=f"2 of 4 runs did not complete, max_failed_runs is {allowed}:"):
+        run(mode, max_failed_runs=allowed)
+
+
+@each_mode
+def test_a_batch_that_fails_before_it_starts_a_run(
+    mode: str, local: LocalHealthOmics, run: Run, task_context: Context
+) -> None:
+    local.faults.fail_batch("It broke", after="PENDING")
+    with pytest.raises(BatchFailedError, match="failed: It broke; 0 of") as caught:
+        run(mode, task_context)
+    assert (caught.value.status, caught.value.reason) == ("FAILED", "It broke")
+    assert task_context["ti"].xcoms["return_value"] == caught.value.batch_id
+    assert run(mode) != caught.value.batch_id, "the task that somebody clears starts another one"
+
+
+@each_mode
+def test_a_batch_that_fails_after_it_started_runs(
+    mode: str, local: LocalHealthOmics, run: Run, client: Any, the_batch: Callable[[], str], task_context: Context
+) -> None:
+    local.settings.run_running_seconds = 500
+    local.faults.fail_batch("It broke", after="SUBMITTING", started_runs=2)
+    with pytest.raises(BatchFailedError, match=r"failed: It broke; 2 of 4 runs completed: not submitted: 2"):
+        run(mode, task_context)
+    assert set(runs_of(client, the_batch()).values()) == {"COMPLETED"}, "it waits for the runs that go on"
+    assert task_context["ti"].xcoms["run_counts"]["completed"] == 2
+    with pytest.raises(BatchFailedError, match="set rerun_key to start a new batch"):
+        run(mode)
+    assert local.calls["StartRunBatch"] == 1
+
+
+@each_mode
+def test_a_human_cancels_the_batch(
+    mode: str, local: LocalHealthOmics, run: Run, later: Later, client: Any, the_batch: Callable[[], str]
+) -> None:
+    later(12, lambda: client.cancel_run_batch(batchId=the_batch()))
+    with pytest.raises(
+        BatchCancelledError, match="was cancelled; a new rerun_key starts a new batch; 0 of 4"
+    ) as caught:
+        run(mode)
+    assert isinstance(caught.value, AirflowFailException)
+    for _ in range(2):
+        with pytest.raises(BatchCancelledError, match="set rerun_key to start a new batch"):
+            run(mode)
+    assert caught.value.batch_id == the_batch()
+    assert local.calls["StartRunBatch"] == 1
+    assert run(mode, rerun_key="2") != caught.value.batch_id
+
+
+@each_mode
+def test_a_human_deletes_the_runs(
+    mode: str, local: LocalHealthOmics, run: Run, later: Later, client: Any, the_batch: Callable[[], str]
+) -> None:
+    later(100, lambda: client.delete_run_batch(batchId=the_batch()))
+    with pytest.raises(BatchDeletedError, match=r"is RUNS_DELET(ING|ED): somebody deletes its runs"):
+        run(mode, waiter_delay=150)
+    with pytest.raises(BatchDeletedError, match="it was cleaned up; set rerun_key to start a new batch"):
+        run(mode)
+    assert local.calls["StartRunBatch"] == 1
+
+
+@each_mode
+def test_a_human_deletes_the_batch(
+    mode: str, local: LocalHealthOmics, run: Run, later: Later, client: Any, the_batch: Callable[[], str]
+) -> None:
+    def delete() -> None:
+        batch_id = the_batch()
+        client.delete_run_batch(batchId=batch_id)
+        local.clock.advance(10)
+        client.delete_batch(batchId=batch_id)
+
+    later(100, delete)
+    with pytest.raises(BatchNotFoundError, match="is not found in account 123456789012, Region us-east-1") as caught:
+        run(mode, waiter_delay=150)
+    assert isinstance(caught.value, AirflowFailException)
+
+
+@each_mode
+@pytest.mark.parametrize("code", ["ThrottlingException", "InternalServerException"])
+def test_rounds_without_an_answer_are_waited_out(
+    mode: str, code: str, local: LocalHealthOmics, run: Run, later: Later
+) -> None:
+    later(10, lambda: local.faults.error("GetBatch", code=code, times=12))
+    assert run(mode)
+    assert local.calls["GetBatch"] > 14
+
+
+@each_mode
+def test_silence_fails_the_try_and_a_retry_goes_on(mode: str, local: LocalHealthOmics, run: Run, later: Later) -> None:
+    later(10, lambda: local.faults.drop_connection("GetBatch", times=None, after_effect=False))
+    with pytest.raises(BatchSilenceError, match="no answer about batch") as caught:
+        run(mode, max_silence=300)
+    assert not isinstance(caught.value, AirflowFailException)
+    local.faults.clear()
+    assert run(mode) == caught.value.batch_id
+    assert local.calls["StartRunBatch"] == 1
+
+
+@each_mode
+def test_access_that_is_denied_fails_the_try(mode: str, local: LocalHealthOmics, run: Run, later: Later) -> None:
+    later(10, lambda: local.faults.error("GetBatch", code="AccessDeniedException", message="not you"))
+    with pytest.raises(OmicsApiError, match="AccessDeniedException: not you") as caught:
+        run(mode)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert run(mode)
+
+
+@each_mode
+def test_counts_that_lag_behind_are_waited_for(
+    mode: str, local: LocalHealthOmics, run: Run, later: Later, task_context: Context
+) -> None:
+    def lag() -> None:
+        local.faults.stale_counts(seconds=60)
+
+    later(25, lag)
+    run(mode, task_context)
+    assert task_context["ti"].xcoms["run_counts"]["completed"] == 4
+
+
+@each_mode
+def test_the_runs_and_their_outputs_in_s3(mode: str, local: LocalHealthOmics, run: Run, task_context: Context) -> None:
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="results")
+    local.faults.fail_run("sample-1")
+    uri = "s3://results/maps/runs.jsonl"
+    batch_id = run(mode, task_context, runs_s3_uri=uri, include_outputs=True, max_failed_runs="25%")
+    assert task_context["ti"].xcoms["return_value"] == batch_id
+    body = s3.get_object(Bucket="results", Key="maps/runs.jsonl")["Body"].read().decode()
+    records = {record["run_setting_id"]: record for record in map(json.loads, body.splitlines())}
+    assert {name: record["status"] for name, record in records.items()} == {
+        "sample-0": "COMPLETED",
+        "sample-1": "FAILED",
+        "sample-2": "COMPLETED",
+        "sample-3": "COMPLETED",
+    }
+    assert records["sample-0"]["run_output_uri"].startswith("s3://results/out")
+
+
+# Tries
+
+
+@each_mode
+def test_a_retry_finds_its_batch_and_goes_on_waiting(
+    mode: str, local: LocalHealthOmics, run: Run, later: Later, the_batch: Callable[[], str], task_context: Context
+) -> None:
+    later(12, die)
+    with pytest.raises(KeyboardInterrupt):
+        run(mode)
+    assert run(mode, task_context) == the_batch()
+    assert task_context["ti"].xcoms["batch"]["reattached"] is True
+    assert task_context["ti"].xcoms["run_counts"]["completed"] == 4
+    assert local.calls["StartRunBatch"] == 1
+
+
+@each_mode
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_a_try_after_the_end_ends_the_same(
+    mode: str, ends_well: bool, local: LocalHealthOmics, run: Run, new_task_context: Callable[[], Context]
+) -> None:
+    if not ends_well:
+        local.faults.fail_run("sample-1")
+    ends = []
+    for _ in range(2):
+        context = new_task_context()
+        try:
+            run(mode, context)
+        except TooManyFailedRunsError as error:
+            context["ti"].xcoms["error"] = str(error)
+        del context["ti"].xcoms["batch"]
+        ends.append(context["ti"].xcoms)
+    assert ends[0] == ends[1]
+    assert ("error" in ends[0]) != ends_well
+    assert local.calls["StartRunBatch"] == 1
+
+
+@each_mode
+def test_a_lost_answer_starts_no_second_batch(mode: str, local: LocalHealthOmics, run: Run) -> None:
+    local.faults.drop_connection("StartRunBatch", after_effect=True)
+    with pytest.raises(OmicsApiError):
+        run(mode, botocore_config=ONE_ATTEMPT)
+    run(mode, botocore_config=ONE_ATTEMPT)
+    assert local.calls["StartRunBatch"] == 1
+
+
+# Deadlines
+
+
+@each_mode
+def test_a_timeout_lets_the_batch_go_on(mode: str, local: LocalHealthOmics, run: Run) -> None:
+    local.settings.run_running_seconds = 10_000
+    before = local.clock.elapsed()
+    with pytest.raises(BatchTimeoutError, match=r"the deadline has passed and batch .* is INPROGRESS") as caught:
+        run(mode, timeout=timedelta(seconds=130))
+    assert 130 <= local.clock.elapsed() - before < 135
+    assert not isinstance(caught.value, AirflowFailException)
+    assert run(mode) == caught.value.batch_id
+    assert local.calls["CancelRunBatch"] == 0
+    assert local.calls["StartRunBatch"] == 1
+
+
+@each_mode
+def test_a_timeout_cancels_the_batch_if_that_is_wanted(
+    mode: str, local: LocalHealthOmics, run: Run, client: Any, the_batch: Callable[[], str]
+) -> None:
+    local.settings.run_running_seconds = 10_000
+    with pytest.raises(
+        BatchCancelledError, match=r"the deadline has passed .*as cancel_on_timeout says; a new rerun_key starts"
+    ) as caught:
+        run(mode, timeout=130, cancel_on_timeout=True)
+    assert isinstance(caught.value, AirflowFailException)
+    assert status_of(client, the_batch()) == "STOPPING"
+    with pytest.raises(BatchCancelledError, match="set rerun_key"):
+        run(mode, timeout=130, cancel_on_timeout=True)
+    assert (local.calls["StartRunBatch"], local.calls["CancelRunBatch"]) == (1, 1)
+
+
+@each_mode
+def test_a_timeout_that_cannot_cancel_says_so(
+    mode: str, local: LocalHealthOmics, run: Run, client: Any, the_batch: Callable[[], str]
+) -> None:
+    local.settings.run_running_seconds = 10_000
+    local.faults.error("CancelRunBatch", code="AccessDeniedException", message="not you", times=None)
+    with pytest.raises(
+        BatchError, match=r"the deadline has passed .*; cancelling it failed: .*AccessDeniedException: not you"
+    ) as caught:
+        run(mode, timeout=130, cancel_on_timeout=True)
+    assert type(caught.value) is BatchError
+    assert caught.value.batch_id == the_batch()
+    assert status_of(client, the_batch()) == "INPROGRESS"
+
+
+@each_mode
+def test_a_timeout_of_a_batch_that_cannot_be_cancelled_yet_says_so(
+    mode: str, local: LocalHealthOmics, run: Run, the_batch: Callable[[], str]
+) -> None:
+    local.settings.creating_seconds = 10_000
+    with pytest.raises(BatchError, match="it is still CREATING and could not be cancelled") as caught:
+        run(mode, timeout=130, cancel_on_timeout=True)
+    assert caught.value.batch_id == the_batch()
+    assert local.calls["CancelRunBatch"] == 0
+
+
+@each_mode
+def test_a_timeout_cancels_the_runs_of_a_failed_batch(
+    mode: str, local: LocalHealthOmics, run: Run, client: Any, the_batch: Callable[[], str]
+) -> None:
+    local.settings.run_running_seconds = 10_000
+    local.faults.fail_batch("It broke", after="SUBMITTING", started_runs=2)
+    with pytest.raises(BatchCancelledError, match="as cancel_on_timeout says"):
+        run(mode, timeout=130, cancel_on_timeout=True)
+    local.clock.advance(100)
+    assert set(runs_of(client, the_batch()).values()) == {"CANCELLED"}
+
+
+def test_a_batch_that_ends_just_before_it_is_cancelled_is_for_a_retry(local: LocalHealthOmics, run: Run) -> None:
+    with (
+        changed_answers("GetBatch", {"status": "INPROGRESS"}, times=4),
+        pytest.raises(BatchTimeoutError, match="it is PROCESSED by now") as caught,
+    ):
+        run(timeout=40, cancel_on_timeout=True)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert run(timeout=40, cancel_on_timeout=True) == caught.value.batch_id
+    assert local.calls["CancelRunBatch"] == 0
+
+
+@needs_aiobotocore
+@pytest.mark.parametrize(
+    ("parameters", "cancels"),
+    [
+        ({}, None),
+        ({"cancel_on_timeout": True}, "cancel_on_timeout"),
+        ({"cancel_on_kill": True}, "cancel_on_kill"),
+    ],
+)
+def test_the_execution_timeout_of_a_deferred_task(
+    parameters: dict[str, Any], cancels: str | None, local: LocalHealthOmics, run: Run
+) -> None:
+    local.settings.run_running_seconds = 10_000
+    before = local.clock.elapsed()
+    error = BatchCancelledError if cancels else BatchTimeoutError
+    with pytest.raises(error, match=f"as {cancels} says" if cancels else "the deadline has passed"):
+        run("deferrable", execution_timeout=timedelta(seconds=200), **parameters)
+    assert 179 < local.clock.elapsed() - before < 200
+    assert local.calls["CancelRunBatch"] == bool(cancels)
+
+
+@needs_aiobotocore
+def test_a_kill_is_not_a_timeout(local: LocalHealthOmics, run: Run) -> None:
+    local.settings.run_running_seconds = 10_000
+    with pytest.raises(BatchTimeoutError):
+        run("deferrable", timeout=100, execution_timeout=timedelta(seconds=200), cancel_on_kill=True)
+    assert local.calls["CancelRunBatch"] == 0
+
+
+@pytest.mark.parametrize("cancel_on_timeout", [True, False])
+@pytest.mark.parametrize("error", ["Trigger timeout", "Trigger/execution timeout"])
+def test_a_deferral_that_airflow_ends(
+    error: str, cancel_on_timeout: bool, local: LocalHealthOmics, client: Any, task_context: Context
+) -> None:
+    local.settings.run_running_seconds = 10_000
+    with pytest.raises(TaskDeferred):
+        operator(deferrable=True).execute(task_context)
+    batch_id = task_context["ti"].xcoms["batch"]["id"]
+    local.clock.advance(100)
+    task = operator(deferrable=True, cancel_on_timeout=cancel_on_timeout)
+    with pytest.raises(BatchCancelledError if cancel_on_timeout else BatchTimeoutError) as caught:
+        task.resume_execution("__fail__", {"error": error}, task_context)
+    assert caught.value.batch_id == batch_id
+    assert status_of(client, batch_id) == ("STOPPING" if cancel_on_timeout else "INPROGRESS")
+
+
+@needs_aiobotocore
+def test_a_trigger_that_is_lost_fails_the_try(local: LocalHealthOmics, task_context: Context) -> None:
+    with pytest.raises(TaskDeferred):
+        operator(deferrable=True).execute(task_context)
+    with pytest.raises(AirflowException, match="Trigger failure") as caught:
+        operator(deferrable=True, cancel_on_timeout=True).resume_execution(
+            "__fail__", {"error": "Trigger failure"}, task_context
+        )
+    assert not isinstance(caught.value, AirflowFailException)
+    assert local.calls["CancelRunBatch"] == 0
+
+
+# Resuming
+
+
+DONE = {"status": "done", "deadline": 9e9}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        None,
+        {},
+        [],
+        "done",
+        {"status": "success"},
+        {"status": "done"},
+        {"status": "done", "batch": "42"},
+        {"status": "done", "batch": {"id": 42}},
+        {"status": "done", "batch": {"id": "{id}", "total_runs": "3"}},
+        {"status": "done", "batch": {"status": "PROCESSED"}},
+        {"status": "done", "batch": {"id": "9", "status": "PROCESSED"}},
+        {"status": "timeout", "batch": {"id": "9"}},
+        {"status": "error", "batch": {"id": "../9"}},
+    ],
+)
+def test_an_event_that_is_not_the_batchs(event: Any, local: LocalHealthOmics, task_context: Context) -> None:
+    with pytest.raises(TaskDeferred):
+        operator(deferrable=True).execute(task_context)
+    local.calls.clear()
+    event = json.loads(json.dumps(event).replace("{id}", task_context["ti"].xcoms["batch"]["id"]))
+    task = operator(deferrable=True, cancel_on_timeout=True)
+    with pytest.raises(TriggerEventError, match="event") as caught:
+        task.resume_execution("execute_complete", {"event": event}, task_context)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert local.calls.total() == 0
+
+
+@needs_aiobotocore
+def test_an_event_of_another_version(local: LocalHealthOmics, task_context: Context) -> None:
+    with pytest.raises(TaskDeferred):
+        operator(deferrable=True).execute(task_context)
+    local.clock.advance(100)
+    batch = {"id": task_context["ti"].xcoms["batch"]["id"], "status": "PROCESSED", "total_runs": 4}
+    event = {
+        "status": "done",
+        "colour": "red",
+        "batch": {**batch, "shape": [1], "run_counts": {"completed": 4, "x": 1}},
+    }
+    task = operator(deferrable=True)
+    assert task.resume_execution("execute_complete", {"event": event}, task_context) == batch["id"]
+    older = {"status": "done", "batch": batch}
+    with pytest.raises(TaskDeferred):
+        operator(deferrable=True).resume_execution("execute_complete", {"event": older}, task_context)
+
+
+def test_a_resumed_task_asks_get_batch_no_more(local: LocalHealthOmics, task_context: Context) -> None:
+    with pytest.raises(TaskDeferred):
+        operator(deferrable=True).execute(task_context)
+    batch_id = task_context["ti"].xcoms["batch"]["id"]
+    batch = {"id": batch_id, "status": "PROCESSED", "total_runs": 4, "run_counts": {"completed": 4}}
+    local.calls.clear()
+    event = {"status": "done", "batch": batch}
+    assert operator(deferrable=True).resume_execution("execute_complete", {"event": event}, task_context) == batch_id
+    assert local.calls.total() == 0
+
+
+def test_the_batch_of_a_mapped_task(local: LocalHealthOmics, task_context: Context) -> None:
+    task_context["ti"].map_index = 3
+    with pytest.raises(TaskDeferred):
+        operator(deferrable=True).execute(task_context)
+    with pytest.raises(BatchTimeoutError) as caught:
+        operator(deferrable=True).resume_execution("__fail__", {"error": "Trigger timeout"}, task_context)
+    assert caught.value.batch_id == task_context["ti"].xcoms["batch"]["id"]
+
+
+# Killed tasks
+
+
+def kill_worker(batch_id: str, **parameters: Any) -> None:
+    """Kill the task while it waits for the batch in its own process."""
+    task = operator(**parameters)
+    task.batch_id = batch_id
+    task.on_kill()
+
+
+def kill_deferred(batch_id: str, **parameters: Any) -> None:
+    """Kill the task while it is deferred."""
+    asyncio.run(StartRunBatchTrigger(batch_id=batch_id, **parameters).on_kill())
+
+
+each_kill = pytest.mark.parametrize("kill", [kill_worker, kill_deferred])
+EVERY_STATE = pytest.mark.parametrize(
+    ("status", "then"),
+    [
+        ("CREATING", "STOPPING"),
+        ("PENDING", "STOPPING"),
+        ("SUBMITTING", "STOPPING"),
+        ("INPROGRESS", "STOPPING"),
+        ("STOPPING", "STOPPING"),
+        ("CANCELLED", "CANCELLED"),
+        ("FAILED", "FAILED"),
+        ("PROCESSED", "PROCESSED"),
+        ("RUNS_DELETING", "RUNS_DELETING"),
+        ("RUNS_DELETE_FAILED", "RUNS_DELETE_FAILED"),
+        ("RUNS_DELETED", "RUNS_DELETED"),
+    ],
+)
+
+
+@each_kill
+@EVERY_STATE
+def test_a_kill_cancels_only_if_that_is_wanted(
+    kill: Callable[..., None], status: str, then: str, local: LocalHealthOmics, client: Any
+) -> None:
+    batch_id = batch_in(status, local, client)
+    local.calls.clear()
+    kill(batch_id)
+    assert local.calls.total() == 0
+    kill(batch_id, cancel_on_kill=True)
+    asks = status in {"CREATING", "PENDING", "SUBMITTING", "INPROGRESS"}
+    assert status_of(client, batch_id) == then
+    assert local.calls["CancelRunBatch"] == asks
+    kill(batch_id, cancel_on_kill=True)
+    assert local.calls["CancelRunBatch"] == asks
+    assert local.calls["CancelRun"] == (2 if status == "FAILED" else 0)
+    local.clock.advance(60)
+    left = set(runs_of(client, batch_id).values())
+    assert left <= ({"CANCELLED"} if asks or status in {"STOPPING", "CANCELLED", "FAILED"} else {"COMPLETED"})
+
+
+def test_a_kill_before_there_is_a_batch(local: LocalHealthOmics) -> None:
+    operator(cancel_on_kill=True).on_kill()
+    assert local.calls.total() == 0
+
+
+def test_a_kill_of_a_task_that_does_not_wait(local: LocalHealthOmics, task_context: Context) -> None:
+    task = operator(cancel_on_kill=True, wait_for_completion=False)
+    task.execute(task_context)
+    task.on_kill()
+    assert local.calls["CancelRunBatch"] == 0
+
+
+def test_a_kill_while_the_task_waits(
+    local: LocalHealthOmics, later: Later, client: Any, the_batch: Callable[[], str], task_context: Context
+) -> None:
+    task = operator(cancel_on_kill=True)
+    later(12, task.on_kill)
+    with pytest.raises(BatchCancelledError):
+        task.execute(task_context)
+    assert local.calls["CancelRunBatch"] == 1
+    assert set(runs_of(client, the_batch()).values()) <= {"CANCELLED"}
+
+
+@needs_aiobotocore
+def test_a_kill_while_the_resumed_task_lists_the_runs(
+    local: LocalHealthOmics, client: Any, task_context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TaskDeferred):
+        operator(deferrable=True).execute(task_context)
+    local.faults.fail_batch("It broke", after="SUBMITTING", started_runs=2)
+    local.clock.advance(10)
+    batch_id = task_context["ti"].xcoms["batch"]["id"]
+    task = operator(deferrable=True, cancel_on_kill=True)
+    list_started_runs = OmicsCacheHook.list_started_runs
+
+    def killed(self: OmicsCacheHook, **members: Any) -> Any:
+        monkeypatch.setattr(OmicsCacheHook, "list_started_runs", list_started_runs)
+        task.on_kill()
+        return list_started_runs(self, **members)
+
+    monkeypatch.setattr(OmicsCacheHook, "list_started_runs", killed)
+    event = {"status": "failed", "batch": {"id": batch_id, "status": "FAILED", "total_runs": 4}}
+    with pytest.raises(TaskDeferred):
+        task.resume_execution("execute_complete", {"event": event}, task_context)
+    local.clock.advance(60)
+    assert set(runs_of(client, batch_id).values()) == {"CANCELLED"}
+
+
+@each_kill
+@pytest.mark.parametrize(
+    ("operation", "fault"),
+    [
+        ("GetBatch", "AccessDeniedException"),
+        ("GetBatch", "ThrottlingException"),
+        ("GetBatch", "InternalServerException"),
+        ("GetBatch", "ResourceNotFoundException"),
+        ("GetBatch", "dropped"),
+        ("CancelRunBatch", "AccessDeniedException"),
+        ("CancelRunBatch", "ThrottlingException"),
+        ("CancelRunBatch", "ConflictException"),
+        ("CancelRunBatch", "ValidationException"),
+        ("CancelRunBatch", "ResourceNotFoundException"),
+        ("CancelRunBatch", "dropped"),
+    ],
+)
+def test_what_goes_wrong_in_a_kill_is_told_and_not_raised(
+    kill: Callable[..., None],
+    operation: str,
+    fault: str,
+    local: LocalHealthOmics,
+    client: Any,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    local.settings.run_running_seconds = 10_000
+    batch_id = batch_in("INPROGRESS", local, client)
+    if fault == "dropped":
+        local.faults.drop_connection(operation, times=None, after_effect=False)
+    else:
+        local.faults.error(operation, code=fault, times=None)
+    before = local.clock.elapsed()
+    kill(batch_id, cancel_on_kill=True)
+    assert local.clock.elapsed() - before < 60
+    assert f"Cancelling batch {batch_id} failed" in caplog.text + capsys.readouterr().out
+    local.faults.clear()
+    assert status_of(client, batch_id) == "INPROGRESS"
+
+
+@each_kill
+@pytest.mark.parametrize("fault", ["throttled", "lost answer", "not found"])
+def test_a_kill_gets_through_what_passes(
+    kill: Callable[..., None], fault: str, local: LocalHealthOmics, client: Any
+) -> None:
+    local.settings.run_running_seconds = 10_000
+    batch_id = batch_in("INPROGRESS", local, client)
+    if fault == "throttled":
+        local.faults.throttle("GetBatch", times=4)
+        local.faults.throttle("CancelRunBatch", times=4)
+    elif fault == "not found":
+        local.faults.error("GetBatch", code="ResourceNotFoundException", times=2)
+    else:
+        local.faults.drop_connection("CancelRunBatch", after_effect=True)
+    kill(batch_id, cancel_on_kill=True)
+    assert status_of(client, batch_id) in {"STOPPING", "CANCELLED"}
+
+
+@each_kill
+def test_a_kill_that_is_in_vain_is_told(
+    kill: Callable[..., None],
+    local: LocalHealthOmics,
+    client: Any,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    local.settings.creating_seconds = 10_000
+    batch_id = batch_in("CREATING", local, client)
+    before = local.clock.elapsed()
+    kill(batch_id, cancel_on_kill=True)
+    assert local.clock.elapsed() - before < 25, "Airflow gives it half a minute"
+    assert f"Batch {batch_id} is still CREATING" in caplog.text + capsys.readouterr().out
+    assert local.calls["CancelRunBatch"] == 0
+
+
+@each_kill
+def test_a_kill_with_a_connection_that_is_gone(
+    kill: Callable[..., None],
+    local: LocalHealthOmics,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kill("42", cancel_on_kill=True, aws_conn_id="aws_gone", region_name="")
+    assert "Cancelling batch 42 failed" in caplog.text + capsys.readouterr().out
+
+
+def test_many_deferred_tasks_are_killed_side_by_side(
+    local: LocalHealthOmics, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = [start_batch(client) for _ in range(4)]
+    barrier = threading.Barrier(len(batches), action=lambda: local.clock.advance(5))
+
+    def wait_for_the_others(seconds: float) -> None:
+        barrier.wait(timeout=20)
+
+    monkeypatch.setattr(OmicsCacheHook, "_sleep", staticmethod(wait_for_the_others))
+
+    async def kill_all() -> None:
+        triggers = [StartRunBatchTrigger(batch_id=batch_id, cancel_on_kill=True) for batch_id in batches]
+        await asyncio.gather(*(trigger.on_kill() for trigger in triggers))
+
+    asyncio.run(kill_all())
+    assert {status_of(client, batch_id) for batch_id in batches} == {"STOPPING"}
+
+
+# Parameters
+
+
+NEW = {"waiter_delay": 7, "timeout": 8, "max_silence": 9, "deferrable": True, "cancel_on_kill": True}
+
+
+def values_of(task: StartRunBatchOperator) -> dict[str, Any]:
+    return {name: getattr(task, name) for name in NEW}
+
+
+def test_default_args_reach_it() -> None:
+    with DAG("cohorts", schedule=None, default_args=NEW) as dag:
+        StartRunBatchOperator(task_id="plain", default_run_setting={}, run_settings=[])
+        StartRunBatchOperator(task_id="own", default_run_setting={}, run_settings=[], timeout=10, deferrable=False)
+        StartRunBatchOperator.partial(task_id="mapped", default_run_setting={}).expand(run_settings=[[], []])
+    assert values_of(dag.get_task("plain")) == NEW
+    assert values_of(dag.get_task("own")) == {**NEW, "timeout": 10, "deferrable": False}
+    assert values_of(dag.get_task("mapped").unmap({"run_settings": []})) == NEW
+
+
+def test_they_can_be_mapped() -> None:
+    with DAG("cohorts", schedule=None) as dag:
+        StartRunBatchOperator.partial(task_id="partial", default_run_setting={}, **NEW).expand(run_settings=[[], []])
+        StartRunBatchOperator.partial(task_id="expanded", default_run_setting={}, run_settings=[]).expand(
+            timeout=[8, 9], cancel_on_kill=[True, False]
+        )
+    assert values_of(dag.get_task("partial").unmap({"run_settings": []})) == NEW
+    expanded = dag.get_task("expanded").unmap({"timeout": 9, "cancel_on_kill": False})
+    assert (expanded.timeout, expanded.cancel_on_kill, expanded.waiter_delay) == (9, False, 60)
+
+
+def test_nothing_but_text_is_templated() -> None:
+    assert not (NEW.keys() | {"wait_for_completion", "cancel_on_timeout", "include_outputs", "max_failed_runs"}) & set(
+        StartRunBatchOperator.template_fields
+    )
+
+
+@pytest.mark.parametrize("parameter", ["waiter_delay", "timeout", "max_silence", "consistency_timeout"])
+@pytest.mark.parametrize("value", [-1, True, "60", None, float("nan"), float("inf"), timedelta(seconds=-1)])
+def test_a_time_is_a_number_of_seconds_or_a_timedelta(parameter: str, value: Any) -> None:
+    with pytest.raises(OmicsParameterError, match=f"^{parameter} must be a number of seconds from 0") as caught:
+        operator(**{parameter: value})
+    assert caught.value.parameter == parameter
+
+
+@pytest.mark.parametrize("wait_for_completion", [True, False])
+@pytest.mark.parametrize(
+    ("parameters", "parameter"),
+    [
+        ({"max_failed_runs": -1}, "max_failed_runs"),
+        ({"max_failed_runs": True}, "max_failed_runs"),
+        ({"max_failed_runs": 0.5}, "max_failed_runs"),
+        ({"max_failed_runs": None}, "max_failed_runs"),
+        ({"max_failed_runs": "5"}, "max_failed_runs"),
+        ({"max_failed_runs": "5 %%"}, "max_failed_runs"),
+        ({"max_failed_runs": "-5%"}, "max_failed_runs"),
+        ({"max_failed_runs": "101 %"}, "max_failed_runs"),
+        ({"max_failed_runs": "100.1%"}, "max_failed_runs"),
+        ({"runs_s3_uri": "results/runs.jsonl"}, "runs_s3_uri"),
+        ({"runs_s3_uri": "s3://results"}, "runs_s3_uri"),
+        ({"runs_s3_uri": "s3://results/a.jsonl", "s3_extra_args": {"Bogus": 1}}, "s3_extra_args"),
+        ({"include_outputs": True}, "include_outputs"),
+    ],
+)
+def test_bad_parameters_start_nothing(
+    parameters: dict[str, Any], parameter: str, wait_for_completion: bool, local: LocalHealthOmics, run: Run
+) -> None:
+    with pytest.raises(OmicsParameterError, match=f"^{parameter} ") as caught:
+        run(wait_for_completion=wait_for_completion, **parameters)
+    assert caught.value.parameter == parameter
+    assert local.calls.total() == 0
