@@ -30,7 +30,7 @@ CHROMIUM_ARGUMENTS = [
     "--disable-sync",
 ]
 PICTURES = ROOT / "docs" / "_static" / "screenshots"
-SIZE = {"width": 1400, "height": 900}
+WIDTH = 1400
 MAX_BYTES = 200_000
 #: Graphs are drawn and moved after their data has come.
 SETTLED_AFTER_MS = 1500
@@ -55,7 +55,7 @@ def browser_page() -> Iterator[Page]:
     """Open a page in headless Chromium."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
-        yield browser.new_page(viewport=SIZE, color_scheme="light", locale="en-US", timezone_id="UTC")
+        yield browser.new_page(color_scheme="light", locale="en-US", timezone_id="UTC")
         browser.close()
 
 
@@ -74,8 +74,8 @@ class Camera:
     def take_all(self) -> None:
         """Run examples and take every picture."""
         for dag in self._airflow.call("GET", "/api/v2/dags")["dags"]:
-            self._open(f"/dags/{dag['dag_id']}", view="graph", details=20)
-            self._take(dag["dag_id"], only=".react-flow__node")
+            self._open(f"/dags/{dag['dag_id']}", view="graph", details=20, height=1000)
+            self._take(dag["dag_id"], only=".react-flow__node, .react-flow__edge")
         self.take_cohort()
         self.take_xcom()
         self.take_resubmission()
@@ -134,16 +134,23 @@ class Camera:
         url = f"{self._demo.service_url}/local-healthomics/{name}"
         urllib.request.urlopen(urllib.request.Request(url, data=json.dumps(values).encode()), timeout=10)
 
-    def _open(self, path: str, *, view: str, details: int) -> None:
-        """Open a page with the grid or the graph beside it.
+    def _open(self, path: str, *, view: str, details: int, height: int = 900) -> None:
+        """Open a page with the grid or the graph beside it; graphs run downward, since more of them is legible so.
 
         :param path: path of the page.
         :param view: ``grid`` or ``graph``.
         :param details: per cent of the width that the page itself has.
+        :param height: height of the window.
         """
+        self._page.set_viewport_size({"width": WIDTH, "height": height})
         panels = {"details-panel,main-panel": {"expandToSizes": {}, "layout": [100 - details, details]}}
         self._page.goto(self._airflow.url)
-        for key, value in {"default_dag_view": view, f"react-resizable-panels:{view}-ltr": panels}.items():
+        settings = {
+            "default_dag_view": view,
+            f"react-resizable-panels:{view}-ltr": panels,
+            f"direction-{path.split('/')[2]}": "DOWN",
+        }
+        for key, value in settings.items():
             self._page.evaluate("([key, value]) => localStorage.setItem(key, value)", [key, json.dumps(value)])
         self._page.goto(self._airflow.url + path)
 
@@ -155,6 +162,7 @@ class Camera:
         alerts = [text for text in self._page.get_by_role("alert").all_inner_texts() if text.strip()]
         if alerts:
             sys.exit(f"{self._page.url} shows {alerts}")
+        self._page.add_style_tag(content=".react-flow__panel { display: none }")  # a small map would hide tasks
         self._page.wait_for_timeout(SETTLED_AFTER_MS)
         taken = self._page.screenshot(clip=self._around(only) if only else None)
         picture = PICTURES / f"{name}.png"
@@ -162,7 +170,7 @@ class Camera:
         size = picture.stat().st_size
         if size > MAX_BYTES:
             sys.exit(f"{picture} has {size:,} bytes, more than {MAX_BYTES:,}")
-        print(f"{picture}: {size:,} bytes", flush=True)
+        print(f"{picture.relative_to(ROOT)}: {size:,} bytes", flush=True)
 
     def _around(self, selector: str) -> FloatRect:
         boxes = [box for element in self._page.locator(selector).all() if (box := element.bounding_box())]
