@@ -129,7 +129,7 @@ class BatchDeletedError(BatchError):
 
 
 class BatchConflictError(BatchError):
-    """A batch of this task exists that cannot be taken for the one asked for."""
+    """The state of a batch, or the settings that it was started with, rule out what was asked for."""
 
 
 class TooManyFailedSubmissionsError(BatchError):

@@ -30,7 +30,8 @@ PURE_SWEEP = """
 import importlib, json, sys
 
 names = (
-    "allowance", "batch_start", "idempotency", "run_caches", "run_settings", "states", "submission", "waiting"
+    "allowance", "batch_end", "batch_start", "idempotency", "run_caches", "run_settings", "states", "submission",
+    "waiting",
 )
 for name in names:
     importlib.import_module("airflow_provider_omics_cache." + name)
