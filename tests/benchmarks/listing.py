@@ -1,0 +1,209 @@
+"""Waiting for a batch, and listing its runs: calls, speed and memory."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tests.benchmarks import child
+from tests.benchmarks.measure import Result, medians_in_turns
+from tests.benchmarks.service import REGION, client, sample_ids, service
+from tests.benchmarks.task import context
+
+POKE_INTERVAL = 60
+OTHER_REGION = "us-west-2"
+
+
+def results(*, runs: int, limited_runs: int, waited_runs: int) -> Iterator[Result]:
+    """Measure.
+
+    :param runs: runs of the batch that is listed.
+    :param limited_runs: runs of the batch that is listed under the service's limits.
+    :param waited_runs: runs of the batch that is awaited.
+    """
+    yield _calls(waited_runs)
+    with service() as local:
+        batch_id = local.start_submitted_batch(runs)
+        asked = {"url": local.url, "batch_id": batch_id}
+        ours, bare = child.run("listing:time_in_turns", local.environment, **asked)
+        limited = _under_limits(limited_runs)
+        yield Result(
+            name=f"Listing and mapping {runs:,} runs: speed, compared with a bare paginator loop",
+            measured=bare / ours,
+            unit="x",
+            bar=0.9,
+            rule="at least",
+            peer=f"{runs / bare:,.0f} runs/s; the sensor {runs / ours:,.0f}",
+            note=limited,
+        )
+        memory = child.run("listing:memory", local.environment, **asked)
+    yield Result(
+        name=f"Listing and mapping {runs:,} runs: tracemalloc peak, compared with the dict itself",
+        measured=memory["sensor_peak"] / memory["dict"],
+        unit="x",
+        bar=2.0,
+        peer=f"bare paginator loop {memory['bare_peak'] / memory['dict']:.2f} x",
+        note=f"The dict has {memory['dict'] / 1e6:.1f} MB, the sensor's peak is {memory['sensor_peak'] / 1e6:.1f} MB.",
+    )
+
+
+def _calls(runs: int) -> Result:
+    with service() as local:
+        settings = local.control.settings
+        settings.creating_seconds = settings.pending_seconds = 0
+        settings.submission_rate = runs / (16.5 * POKE_INTERVAL)
+        counted = {}
+        for waiter in ("sensor", "naive_sensor"):
+            batch_id = local.start_batch(sample_ids(runs))
+            before = local.control.calls
+            asked = {"url": local.url, "batch_id": batch_id, "runs": runs}
+            rounds = child.run(f"listing:wait_as_{waiter}", local.environment, **asked)
+            counted[waiter] = rounds, _waiting_calls(local.control.calls - before)
+    rounds, calls = counted["sensor"]
+    naive_rounds, naive_calls = counted["naive_sensor"]
+    return Result(
+        name=f"AWS calls of a wait of {rounds} rounds over {runs:,} runs",
+        measured=calls,
+        unit="calls",
+        bar=rounds + math.ceil(runs / 100),
+        rule="exactly",
+        peer=f"a sensor that lists in every round: {naive_calls:,} calls in {naive_rounds} rounds",
+        note="Counted by the service; the bar is a GetBatch for each round and a ListRunsInBatch for each 100 runs.",
+    )
+
+
+def _waiting_calls(calls: Counter[str]) -> int:
+    return calls["GetBatch"] + calls["ListRunsInBatch"]
+
+
+def _under_limits(runs: int) -> str:
+    """List with the sensor and with the bare loop at the same time, each in a Region of its own."""
+    with service() as local:
+        in_region = {region: local.start_submitted_batch(runs, region_name=region) for region in (REGION, OTHER_REGION)}
+        local.control.settings.rate_limits = {"ListRunsInBatch": 10}
+        local.control.clock.speed = 1
+        with ThreadPoolExecutor() as pool:
+            sensor, bare = pool.map(
+                lambda function, region: child.run(
+                    function, local.environment, url=local.url, batch_id=in_region[region], region_name=region
+                ),
+                ("listing:time_sensor", "listing:time_bare_loop"),
+                in_region,
+            )
+    calls = runs / 100
+    return (
+        f"With the service's limit of 10 calls a second, in real time: {runs:,} runs in {_told(sensor, calls)}, "
+        f"the bare loop {_told(bare, calls)}."
+    )
+
+
+def _told(outcome: dict[str, Any], calls: float) -> str:
+    if outcome["error"]:
+        return f"failed after {outcome['seconds']:.0f} s: {outcome['error']}"
+    return f"{outcome['seconds']:.1f} s, {calls / outcome['seconds']:.1f} calls/s"
+
+
+# In a process of its own
+
+
+def time_in_turns(url: str, batch_id: str) -> list[float]:
+    """Time the sensor and the bare loop; give the medians."""
+    sensor, omics = _sensor(batch_id), client("omics", url)
+    assert _poke(sensor) == _bare_loop(omics, batch_id)
+    return medians_in_turns([lambda: _poke(sensor), lambda: _bare_loop(omics, batch_id)])
+
+
+def time_sensor(url: str, batch_id: str, region_name: str) -> dict[str, Any]:
+    """Time the sensor once."""
+    sensor = _sensor(batch_id, region_name)
+    return _timed(lambda: _poke(sensor))
+
+
+def time_bare_loop(url: str, batch_id: str, region_name: str) -> dict[str, Any]:
+    """Time the bare loop once."""
+    omics = client("omics", url, region_name)
+    return _timed(lambda: _bare_loop(omics, batch_id))
+
+
+def memory(url: str, batch_id: str) -> dict[str, int]:
+    """Trace the memory of the dict, of the bare loop and of the sensor, in bytes."""
+    sensor, omics = _sensor(batch_id), client("omics", url)
+    _poke(sensor)
+    _bare_loop(omics, batch_id)
+    tracemalloc.start()
+
+    def trace(function: Any) -> tuple[int, int]:
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        kept = function()
+        peak = tracemalloc.get_traced_memory()[1] - before
+        gc.collect()
+        size = tracemalloc.get_traced_memory()[0] - before
+        del kept
+        return size, peak
+
+    size, bare_peak = trace(lambda: _bare_loop(omics, batch_id))
+    _, sensor_peak = trace(lambda: _poke(sensor))
+    return {"dict": size, "bare_peak": bare_peak, "sensor_peak": sensor_peak}
+
+
+def wait_as_sensor(url: str, batch_id: str, runs: int) -> int:
+    """Wait with the sensor, the service's clock in place of sleeping; give the number of rounds."""
+    sensor = _sensor(batch_id)
+    rounds = 1
+    while not (result := sensor.poke(context())):
+        _pass_time(url)
+        rounds += 1
+    assert len(result.xcom_value) == runs
+    return rounds
+
+
+def wait_as_naive_sensor(url: str, batch_id: str, runs: int) -> int:
+    """Wait by listing all runs in every round; give the number of rounds."""
+    omics = client("omics", url)
+    rounds = 1
+    while len(_bare_loop(omics, batch_id)) < runs:
+        _pass_time(url)
+        rounds += 1
+    return rounds
+
+
+def _pass_time(url: str) -> None:
+    from airflow_provider_omics_cache.local import LocalHealthOmicsControl
+
+    LocalHealthOmicsControl(url).clock.advance(POKE_INTERVAL)
+
+
+def _sensor(batch_id: str, region_name: str = REGION) -> Any:
+    from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
+
+    return BatchSubmissionSensor(
+        task_id="wait", batch_id=batch_id, region_name=region_name, poke_interval=POKE_INTERVAL
+    )
+
+
+def _poke(sensor: Any) -> dict[str, str]:
+    mapping: dict[str, str] = sensor.poke(context()).xcom_value
+    return mapping
+
+
+def _bare_loop(omics: Any, batch_id: str) -> dict[str, str]:
+    pages = omics.get_paginator("list_runs_in_batch").paginate(batchId=batch_id, PaginationConfig={"PageSize": 100})
+    return {run["runSettingId"]: run["runId"] for page in pages for run in page["runs"]}
+
+
+def _timed(function: Any) -> dict[str, Any]:
+    error = ""
+    started_at = time.perf_counter()
+    try:
+        function()
+    except Exception as failure:
+        error = str(failure)
+    return {"seconds": time.perf_counter() - started_at, "error": error}

@@ -1,0 +1,137 @@
+"""What the benchmarks compute with: results and their bars, medians, percentiles, sliding windows, memory."""
+
+from __future__ import annotations
+
+import gc
+import math
+import resource
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+#: How often two things are measured in turns.
+TIMES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One number, and the bar that it has to keep.
+
+    :param name: what was measured.
+    :param measured: the number.
+    :param unit: its unit.
+    :param bar: the bar.
+    :param rule: how the number has to relate to the bar.
+    :param peer: what stands beside it.
+    :param note: what one has to know to read the number.
+    """
+
+    name: str
+    measured: float
+    unit: str
+    bar: float
+    rule: Literal["at most", "at least", "exactly"] = "at most"
+    peer: str = ""
+    note: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the number keeps the bar."""
+        if self.rule == "exactly":
+            return self.measured == self.bar
+        return self.measured <= self.bar if self.rule == "at most" else self.measured >= self.bar
+
+    @property
+    def share(self) -> float:
+        """How much of the bar is used up: above 1 it does not hold."""
+        if self.rule == "exactly":
+            return 1.0 if self.holds else math.inf
+        above, below = (self.bar, self.measured) if self.rule == "at least" else (self.measured, self.bar)
+        if below:
+            return above / below
+        return 0.0 if self.holds else math.inf
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the result as ``build/bench.json`` holds it."""
+        return {
+            "name": self.name,
+            "measured": self.measured,
+            "bar": self.bar,
+            "unit": self.unit,
+            "holds": self.holds,
+        }
+
+
+def seconds_of(function: Callable[[], Any]) -> float:
+    """Time one call."""
+    gc.collect()
+    started_at = time.perf_counter()
+    function()
+    return time.perf_counter() - started_at
+
+
+def medians_in_turns(functions: Sequence[Callable[[], Any]], times: int = TIMES) -> list[float]:
+    """Time functions in turns, so that whatever slows the machine down slows all of them down.
+
+    :param functions: what to time.
+    :param times: how often.
+    :return: the median of each, in seconds.
+    """
+    rounds = [[seconds_of(function) for function in functions] for _ in range(times)]
+    return [statistics.median(times_of_one) for times_of_one in zip(*rounds, strict=True)]
+
+
+def percentile(values: Iterable[float], percent: float) -> float:
+    """Give the smallest value that at least so many percent of the values do not exceed."""
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("there are no values")
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def most_in_a_window(times: Iterable[float], seconds: float = 1.0) -> int:
+    """Give the largest number of times that lie within any window of so many seconds, its end left out."""
+    window: deque[float] = deque()
+    most = 0
+    for at in sorted(times):
+        window.append(at)
+        while at - window[0] >= seconds:
+            window.popleft()
+        most = max(most, len(window))
+    return most
+
+
+def memory_now() -> float:
+    """Give the resident memory of this process in MB (10⁶ bytes)."""
+    if not _STATUS.exists():
+        return peak_memory()
+    return _from_status("VmRSS")
+
+
+def forget_peak_memory() -> None:
+    """Let :func:`peak_memory` begin anew, where the system can do that."""
+    if _CLEAR.exists():
+        _CLEAR.write_text("5")
+
+
+def peak_memory() -> float:
+    """Give the highest resident memory of this process so far in MB (10⁶ bytes)."""
+    if _STATUS.exists():
+        return _from_status("VmHWM")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def _from_status(name: str) -> float:
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise LookupError(name)

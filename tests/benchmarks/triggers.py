@@ -1,0 +1,255 @@
+"""Many batches awaited on one event loop: rate of calls, delay of answers, memory, lag."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tests.benchmarks.child import Child
+from tests.benchmarks.event_loop import DONE
+from tests.benchmarks.measure import Result, most_in_a_window
+from tests.benchmarks.service import service
+
+#: Memory that a plain trigger is assumed to need, in bytes: as many are started as half of the free memory allows.
+PLAIN_TRIGGER_BYTES = 8e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """Batches that end one after the other, evenly spread over some time.
+
+    :param number: number of batches.
+    :param calls_per_second: what the author of the Airflow environment allows.
+    :param rate_limit: what the service allows.
+    :param poke_interval: seconds between two rounds of a trigger.
+    :param ends: seconds until the first and until the last batch changes.
+    :param seconds: when to stop at the latest.
+    """
+
+    number: int
+    calls_per_second: float
+    rate_limit: float
+    poke_interval: float
+    ends: tuple[float, float]
+    seconds: float
+
+    def end_times(self) -> list[float]:
+        """Seconds from the start until each batch changes."""
+        first, last = self.ends
+        return [first + (last - first) * index / max(1, self.number - 1) for index in range(self.number)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waited:
+    """What was measured of one kind of trigger in one scenario.
+
+    :param number: number of triggers.
+    :param answered: how many of them fired an event that says that the wait is over.
+    :param errors: how many ended otherwise.
+    :param rounds: delay of the latest answer, in rounds.
+    :param calls: GetBatch calls that arrived at the service.
+    :param throttled: how many of those it refused.
+    :param most_calls: most of them in any second.
+    :param memory: MB above the idle process.
+    :param cpu: seconds of CPU time above the idle process.
+    :param lag_p99: lag of the event loop in ms, 99th percentile.
+    :param lag_max: the same, maximum.
+    :param seconds: until the last answer, or the end of the measurement.
+    """
+
+    number: int
+    answered: int
+    errors: int
+    rounds: float
+    calls: int
+    throttled: int
+    most_calls: int
+    memory: float
+    cpu: float
+    lag_p99: float
+    lag_max: float
+    seconds: float
+
+    @property
+    def memory_per_trigger(self) -> float:
+        """KB above the idle process for each trigger."""
+        return 1000 * self.memory / self.number
+
+    @property
+    def cpu_per_call(self) -> float:
+        """Milliseconds of CPU time above the idle process for each call."""
+        return 1000 * self.cpu / max(1, self.calls)
+
+
+def measure(kind: str, scenario: Scenario) -> Waited:
+    """Wait for all batches of a scenario with one kind of trigger.
+
+    :param kind: ``ours`` or ``plain``.
+    :param scenario: the batches.
+    """
+    with service() as local:
+        settings = local.control.settings
+        settings.creating_seconds = settings.pending_seconds = 0
+        settings.run_running_seconds = 86_400
+        changes = {}
+        for end in scenario.end_times():
+            settings.submission_rate = 1 / end
+            changes[local.start_batch([{"runSettingId": "sample"}])] = end
+        settings.rate_limits = {"GetBatch": scenario.rate_limit}
+        process = Child(
+            "event_loop:wait_for_batches",
+            {
+                **local.environment,
+                "AIRFLOW__OMICS_CACHE__MAX_GET_BATCH_PER_SECOND": str(scenario.calls_per_second),
+            },
+            kind=kind,
+            batch_ids=list(changes),
+            poke_interval=scenario.poke_interval,
+            seconds=scenario.seconds,
+        )
+        process.wait_until_ready()
+        started_at = time.time()
+        local.control.clock.speed = 1
+        process.begin()
+        measured = process.result()
+        log = [(at, status) for at, operation, status in local.control.call_log if operation == "GetBatch"]
+    answers = {batch_id: at - started_at for batch_id, (at, status) in measured["answers"].items() if status in DONE}
+    return Waited(
+        number=scenario.number,
+        answered=len(answers),
+        errors=len(measured["answers"]) - len(answers),
+        rounds=most_rounds(changes, answers, scenario, measured["seconds"]),
+        calls=len(log),
+        throttled=sum(status == 429 for _, status in log),
+        most_calls=most_in_a_window(at for at, _ in log),
+        memory=measured["memory"],
+        cpu=measured["cpu"],
+        lag_p99=1000 * measured["lag_p99"],
+        lag_max=1000 * measured["lag_max"],
+        seconds=measured["seconds"],
+    )
+
+
+def most_rounds(
+    changes: Mapping[str, float], answers: Mapping[str, float], scenario: Scenario, seconds: float
+) -> float:
+    """Give the longest delay between the change of a batch and its answer, in rounds.
+
+    A round is as long as it takes to ask once about every batch that was still awaited when this one changed, and at
+    least the poke interval. A batch without an answer is as late as the end of the measurement.
+
+    :param changes: when each batch changed, in seconds from the start.
+    :param answers: when each trigger that succeeded fired, likewise.
+    :param scenario: what tells how long a round is.
+    :param seconds: when the measurement ended.
+    """
+    most = 0.0
+    for batch_id, changed_at in changes.items():
+        answered_at = answers.get(batch_id, seconds)
+        awaited = sum(answers.get(other, seconds) >= changed_at for other in changes)
+        one_round = max(scenario.poke_interval, awaited / scenario.calls_per_second)
+        most = max(most, (answered_at - changed_at) / one_round)
+    return most
+
+
+def measure_all(scenario: Scenario, sizes: Sequence[Scenario]) -> tuple[list[Result], dict[str, list[Waited]]]:
+    """Measure our triggers and plain ones.
+
+    :param scenario: the one that has bars.
+    :param sizes: those that show how the cost grows with the number of batches.
+    :return: the results, and what was measured in each size by kind of trigger.
+    """
+    waited = {
+        "ours": [measure("ours", size) for size in sizes],
+        "plain": [measure("plain", size) for size in sizes if size.number <= 100],
+    }
+    main = measure("ours", scenario)
+    allowed = _plain_triggers(scenario.number)
+    plain = measure("plain", Scenario(**{**vars(scenario), "number": allowed, "seconds": main.seconds}))
+    waited["plain"].append(plain)
+    return [*_main_results(scenario, main, plain), *_growth(waited["ours"])], waited
+
+
+def _main_results(scenario: Scenario, main: Waited, plain: Waited) -> Iterator[Result]:
+    what = f"{scenario.number:,} batches on one event loop"
+    who = f"{plain.number:,} AwsBaseWaiterTriggers" if plain.number != scenario.number else "AwsBaseWaiterTrigger"
+    yield Result(
+        name=f"{what}: GetBatch calls in any second",
+        measured=main.most_calls,
+        unit="calls",
+        bar=scenario.rate_limit,
+        peer=f"{who}: {plain.most_calls}; {plain.throttled:,} of {plain.calls:,} calls throttled",
+        note=f"[omics_cache] max_get_batch_per_second = {scenario.calls_per_second:g}; by the service's log, which "
+        f"throttles above {scenario.rate_limit:g} a second; it refused {main.throttled:,} of our {main.calls:,} calls.",
+    )
+    yield Result(
+        name=f"{what}: latest answer after the batch's change",
+        measured=main.rounds,
+        unit="rounds",
+        bar=2,
+        peer=f"{plain.rounds:.2f}; {plain.answered:,} answered in the same time",
+        note="A round asks once about every batch that is still awaited, and takes at least the poke interval of "
+        f"{scenario.poke_interval:g} s. All had answered after {main.seconds:.0f} s.",
+    )
+    yield Result(
+        name=f"{what}: triggers that did not succeed",
+        measured=main.number - main.answered,
+        unit="triggers",
+        bar=0,
+        rule="exactly",
+        peer=f"{plain.number - plain.answered:,}, {plain.errors:,} of them with an error",
+        note="The plain triggers had as much time as ours took.",
+    )
+    yield Result(
+        name=f"{what}: memory above idle",
+        measured=main.memory,
+        unit="MB",
+        bar=60,
+        peer=f"{plain.memory:,.0f} MB",
+        note="Peak resident memory; idle is Airflow's triggerer with the trigger's module imported.",
+    )
+    yield Result(
+        name=f"{what}: event loop lag, 99th percentile",
+        measured=main.lag_p99,
+        unit="ms",
+        bar=50,
+        peer=f"{plain.lag_p99:,.0f} ms",
+        note="Of something that is due every 10 ms, from before the first trigger is made.",
+    )
+    yield Result(
+        name=f"{what}: event loop lag, maximum",
+        measured=main.lag_max,
+        unit="ms",
+        bar=500,
+        peer=f"{plain.lag_max:,.0f} ms",
+        note="Start-up included.",
+    )
+
+
+def _growth(waited: Sequence[Waited]) -> Iterator[Result]:
+    fewest, most = waited[0], waited[-1]
+    what = f"Cost of one trigger, {most.number:,} compared with {fewest.number:,}"
+    yield Result(
+        name=f"{what}: memory",
+        measured=most.memory_per_trigger / fewest.memory_per_trigger,
+        unit="x",
+        bar=1,
+        note=f"{fewest.memory_per_trigger:,.0f} KB with {fewest.number:,}, {most.memory_per_trigger:,.0f} KB with "
+        f"{most.number:,}. These runs are scaled: ten times the service's rate, a sixth of the poke interval.",
+    )
+    yield Result(
+        name=f"{what}: CPU time of a call",
+        measured=most.cpu_per_call / fewest.cpu_per_call,
+        unit="x",
+        bar=1,
+        note=f"{fewest.cpu_per_call:.1f} ms with {fewest.number:,}, {most.cpu_per_call:.1f} ms with "
+        f"{most.number:,}; start-up included.",
+    )
+
+
+def _plain_triggers(wanted: int) -> int:
+    free: Any = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(wanted, int(free / 2 / PLAIN_TRIGGER_BYTES)))
