@@ -16,8 +16,8 @@ TRIGGERS = {
     "ours": "airflow_provider_omics_cache.triggers.run_batch.BatchSubmissionTrigger",
     "plain": "tests.benchmarks.plain_trigger.PlainTrigger",
 }
-DONE = {"done", "success"}
 TICK = 0.01
+_DONE = {"done", "success"}
 _IDLE_SECONDS = 3.0
 
 
@@ -52,6 +52,8 @@ def wait_for_batches(kind: str, batch_ids: list[str], poke_interval: float, seco
     :param batch_ids: the batches.
     :param poke_interval: seconds between two rounds of a trigger.
     :param seconds: when to stop at the latest.
+    :return: what was measured; ``answers`` holds for each batch when its trigger fired or failed, in epoch seconds,
+        and what it failed with.
     """
     import_module("airflow.jobs.triggerer_job_runner")
     module, _, name = TRIGGERS[kind].rpartition(".")
@@ -66,10 +68,11 @@ async def _run_all(trigger_class: Any, triggers: list[dict[str, Any]], seconds: 
     async def wait(trigger: Any, batch_id: str) -> None:
         try:
             async for event in trigger.run():
-                answers[batch_id] = time.time(), event.payload["status"]
+                status = event.payload["status"]
+                answers[batch_id] = time.time(), "" if status in _DONE else event.payload.get("message") or status
                 return
         except Exception as error:
-            answers[batch_id] = time.time(), f"raised {error!r}"
+            answers[batch_id] = time.time(), repr(error)
 
     lag = LoopLag()
     gc.collect()

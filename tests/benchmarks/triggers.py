@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.benchmarks.child import Child
-from tests.benchmarks.event_loop import DONE
 from tests.benchmarks.measure import Result, most_in_a_window
 from tests.benchmarks.service import service
 
@@ -48,7 +47,7 @@ class Waited:
 
     :param number: number of triggers.
     :param answered: how many of them fired an event that says that the wait is over.
-    :param errors: how many ended otherwise.
+    :param errors: what the others failed with that have ended.
     :param rounds: delay of the latest answer, in rounds.
     :param calls: GetBatch calls that arrived at the service.
     :param throttled: how many of those it refused.
@@ -62,7 +61,7 @@ class Waited:
 
     number: int
     answered: int
-    errors: int
+    errors: list[str]
     rounds: float
     calls: int
     throttled: int
@@ -116,11 +115,12 @@ def measure(kind: str, scenario: Scenario) -> Waited:
         process.begin()
         measured = process.result()
         log = [(at, status) for at, operation, status in local.control.call_log if operation == "GetBatch"]
-    answers = {batch_id: at - started_at for batch_id, (at, status) in measured["answers"].items() if status in DONE}
+    answers = {batch_id: at - started_at for batch_id, (at, error) in measured["answers"].items() if not error}
+    errors = [error for _, error in measured["answers"].values() if error]
     return Waited(
         number=scenario.number,
         answered=len(answers),
-        errors=len(measured["answers"]) - len(answers),
+        errors=errors,
         rounds=most_rounds(changes, answers, scenario, measured["seconds"]),
         calls=len(log),
         throttled=sum(status == 429 for _, status in log),
@@ -200,8 +200,9 @@ def _main_results(scenario: Scenario, main: Waited, plain: Waited) -> Iterator[R
         unit="triggers",
         bar=0,
         rule="exactly",
-        peer=f"{plain.number - plain.answered:,}, {plain.errors:,} of them with an error",
-        note="The plain triggers had as much time as ours took.",
+        peer=f"{plain.number - plain.answered:,}, {len(plain.errors):,} of them with an error",
+        note="The plain triggers had as much time as ours took."
+        + "".join(f" One error: {error[:200]}" for error in [*main.errors[:1], *plain.errors[:1]]),
     )
     yield Result(
         name=f"{what}: memory above idle",
