@@ -209,6 +209,11 @@ class AirflowApi:
         """Get a task instance."""
         return self.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}")
 
+    def mark(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+        """Mark a task instance, as people do in the UI."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+        self.call("PATCH", path, {"new_state": state})
+
     def links(self, dag_id: str, run_id: str, task_id: str) -> Any:
         """Get the URLs of a task instance's links, None for those that are not there, by name."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/links"

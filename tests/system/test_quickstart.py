@@ -1,7 +1,8 @@
-"""The quickstart DAG on a real Airflow, in every mode of the sensor, with the service behind HTTP."""
+"""The quickstart DAG in every mode of the sensor, and killed tasks, on a real Airflow with the service behind HTTP."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from airflow_processes import AirflowProcesses
 from quickstart import SAMPLES
 
-from airflow_provider_omics_cache.local import LocalHealthOmicsServer
+from airflow_provider_omics_cache.local import LocalHealthOmicsServer, serve
 from tests.conftest import needs_aiobotocore, needs_batches
 
 pytestmark = [pytest.mark.system, needs_batches, needs_aiobotocore]
@@ -23,6 +24,7 @@ MODES = {
     "deferrable": "deferrable=True",
 }
 SENSOR = "wait_for_submission"
+KILLED = Path(__file__).parents[1] / "dags" / "killed.py"
 
 
 def quickstart_in_mode(mode: str) -> str:
@@ -37,24 +39,35 @@ def quickstart_in_mode(mode: str) -> str:
     return text
 
 
-@pytest.fixture
-def airflow(local_healthomics_server: LocalHealthOmicsServer, tmp_path: Path) -> Iterator[AirflowProcesses]:
-    home, dags = tmp_path / "home", tmp_path / "dags"
-    home.mkdir()
-    dags.mkdir()
+@pytest.fixture(scope="module")
+def running_service() -> Iterator[LocalHealthOmicsServer]:
+    with serve(port=0) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def airflow(
+    running_service: LocalHealthOmicsServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AirflowProcesses]:
+    home, dags = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("dags")
     for mode in MODES:
         (dags / f"quickstart_{mode}.py").write_text(quickstart_in_mode(mode))
-    local_healthomics_server.create_bucket("omics-quickstart")
-    connection = local_healthomics_server.airflow_connection
-    with AirflowProcesses(home, dags, {"AIRFLOW_CONN_AWS_DEFAULT": connection}) as airflow:
-        airflow.wait_for_dags(f"quickstart_{mode}" for mode in MODES)
+    shutil.copy(KILLED, dags)
+    with AirflowProcesses(home, dags, {"AIRFLOW_CONN_AWS_DEFAULT": running_service.airflow_connection}) as airflow:
+        airflow.wait_for_dags(["omics_killed", *(f"quickstart_{mode}" for mode in MODES)])
         yield airflow
 
 
-def test_every_mode_on_real_airflow(
-    airflow: AirflowProcesses, local_healthomics_server: LocalHealthOmicsServer
-) -> None:
-    service = local_healthomics_server
+@pytest.fixture
+def service(running_service: LocalHealthOmicsServer) -> LocalHealthOmicsServer:
+    """The service that Airflow's tasks reach, as if it had just started."""
+    running_service.reset()
+    running_service.clock.speed = 1
+    return running_service
+
+
+def test_every_mode_on_real_airflow(airflow: AirflowProcesses, service: LocalHealthOmicsServer) -> None:
+    service.create_bucket("omics-quickstart")
     omics = boto3.client("omics", **service.client_kwargs)
 
     def all_of(operation: str, key: str = "items", **members: Any) -> list[dict[str, Any]]:
@@ -63,7 +76,6 @@ def test_every_mode_on_real_airflow(
 
     # Submission takes 25 s, so that each sensor really waits: it pokes, is rescheduled or is deferred.
     service.settings.submission_rate = len(SAMPLES) / 25
-    service.clock.speed = 1
 
     # All modes at once, and one DAG twice: whoever asks for the cache asks at the same moment.
     runs = [(f"quickstart_{mode}", airflow.trigger(f"quickstart_{mode}")) for mode in MODES]
@@ -115,3 +127,40 @@ def test_every_mode_on_real_airflow(
     for dag_id, run_id in runs[:3]:
         assert airflow.task(dag_id, run_id, SENSOR)["try_number"] == 2
         assert airflow.xcom(dag_id, run_id, "start_batch", "batch")["reattached"] is True
+
+
+def test_killed_tasks_on_real_airflow(airflow: AirflowProcesses, service: LocalHealthOmicsServer) -> None:
+    service.settings.run_running_seconds = 10_000
+    omics = boto3.client("omics", **service.client_kwargs)
+    run = "omics_killed", airflow.trigger("omics_killed")
+    waits = {
+        "deferred_and_left": "deferred",
+        "running_and_left": "running",
+        "deferred_and_cancelled": "deferred",
+        "running_and_cancelled": "running",
+    }
+
+    def all_wait_with_links() -> bool:
+        return all(
+            airflow.task(*run, task_id)["state"] == state
+            and all(airflow.links(*run, task_id)[name] for name in ("HealthOmics Runs", "HealthOmics Logs"))
+            for task_id, state in waits.items()
+        )
+
+    airflow.wait(all_wait_with_links, "tasks that wait, with links", timeout=120)
+    batches = {task_id: airflow.xcom(*run, task_id, "batch")["id"] for task_id in waits}
+
+    def statuses() -> dict[str, str]:
+        return {task_id: omics.get_batch(batchId=batch_id)["status"] for task_id, batch_id in batches.items()}
+
+    airflow.wait(lambda: set(statuses().values()) == {"INPROGRESS"}, "batches that are in progress", timeout=60)
+    for task_id in waits:
+        airflow.mark(*run, task_id, "failed")
+    expected = {task_id: "CANCELLED" if task_id.endswith("cancelled") else "INPROGRESS" for task_id in waits}
+    airflow.wait(lambda: statuses() == expected, "the batches of two tasks to be cancelled", timeout=60)
+
+    assert set(airflow.wait_for_runs([run], timeout=60).values()) == {"failed"}
+    assert {airflow.task(*run, task_id)["state"] for task_id in waits} == {"failed"}
+    assert statuses() == expected
+    assert service.calls["CancelRunBatch"] == 2
+    assert service.calls["StartRunBatch"] == len(waits)
