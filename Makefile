@@ -7,6 +7,7 @@ PYTHON ?= $(shell test -x .venv/bin/python && echo .venv/bin/python || echo pyth
 PYTHON311 ?= $(shell command -v python3.11 || echo python3)
 UV ?= uv
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 # Airflow writes its configuration where AIRFLOW_HOME says: keep it in the checkout.
 export AIRFLOW_HOME := $(CURDIR)/build/airflow
@@ -59,6 +60,13 @@ lint: venv ## Check style (ruff) and types (mypy --strict)
 .PHONY: docs
 docs: venv ## Build the documentation into build/docs; a warning is an error
 	.venv/bin/sphinx-build -W --keep-going -q -b html -d build/doctrees docs build/docs
+
+.PHONY: bench bench-chart
+bench: venv ## Measure speed, memory and AWS calls beside their bars, in about 15 minutes (BENCH_ARGS=--quick tries it)
+	@.venv/bin/python -m tests.benchmarks $(BENCH_ARGS)
+
+bench-chart: ## Show what make bench has measured last in the documentation
+	@cp build/bench.svg build/bench.txt docs/_static/
 
 .PHONY: locks
 locks: ## Compile requirements/ anew (needs uv)

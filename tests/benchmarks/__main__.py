@@ -77,22 +77,33 @@ def _write(results: Sequence[Result], waited: dict[str, list[Waited]]) -> None:
     BUILD.mkdir(exist_ok=True)
     (BUILD / "bench.json").write_text(json.dumps([result.as_dict() for result in results], indent=2) + "\n")
     (BUILD / "bench.txt").write_text(report.page(results, waited))
-    panels = [
-        chart.Panel(
-            title=title,
-            lines={
-                name: [(one.number, max(value(one), 0.01)) for one in waited[kind]]
-                for kind, name in (("ours", "the package's trigger"), ("plain", "AwsBaseWaiterTrigger"))
-            },
+    (BUILD / "bench.svg").write_text(_chart(results, waited))
+
+
+def _chart(results: Sequence[Result], waited: dict[str, list[Waited]]) -> str:
+    shares = [
+        chart.Share(
+            name=result.name,
+            ours=result.share(result.measured),
+            theirs=None if result.beside is None else result.share(result.beside),
         )
-        for title, value in (
-            ("KB of memory for each trigger, by number of triggers", lambda one: one.memory_per_trigger),
-            ("ms of CPU time for each call, by number of triggers", lambda one: one.cpu_per_call),
-        )
-        if waited["ours"]
+        for result in results
     ]
-    shares = [(result.name, result.share) for result in results]
-    (BUILD / "bench.svg").write_text(chart.draw("make bench: what was measured, beside its bar", shares, panels))
+
+    def panel(title: str, cost: Callable[[Waited], float]) -> chart.Panel:
+        ours, theirs = ([(one.number, max(cost(one), 0.01)) for one in waited[kind]] for kind in ("ours", "plain"))
+        return chart.Panel(title=title, ours=ours, theirs=theirs)
+
+    panels = [
+        panel("KB of memory for each trigger, by number of triggers", lambda one: one.memory_per_trigger),
+        panel("ms of CPU time for each call, by number of triggers", lambda one: one.cpu_per_call),
+    ]
+    return chart.draw(
+        "make bench: shares of the bars that are used up",
+        shares,
+        panels if waited["ours"] else [],
+        peer="AwsBaseWaiterTrigger",
+    )
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""A chart as SVG: how much of each bar is used up, and what a trigger costs as there are more of them."""
+"""A chart as SVG: what was measured beside its bar, and what a trigger costs as there are more of them."""
 
 from __future__ import annotations
 
@@ -8,82 +8,108 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 WIDTH = 900
-GOOD, BAD, OTHER, INK, FAINT = "#2a7f62", "#c0392b", "#d08a1d", "#222222", "#cccccc"
-_TEXT, _ROW, _BAR_LEFT, _BAR_WIDTH = 11, 20, 520, 260
-_MOST_SHARE = 1.3
+OURS, THEIRS, BROKEN, INK, FAINT = "#2a7f62", "#d08a1d", "#c0392b", "#222222", "#cccccc"
+_LEFT, _RIGHT, _ROW, _TOP = 470, 860, 20, 80
+_SHARES = (0.01, 100.0)
 _PANEL_WIDTH, _PANEL_HEIGHT = 340, 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panel:
-    """A panel with logarithmic axes.
+class Share:
+    """What was measured, as a share of its bar: above 1 it does not hold.
 
-    :param title: what it shows.
-    :param lines: points by name of the line.
+    :param name: what was measured.
+    :param ours: its share.
+    :param theirs: the share of what stands beside it, if there is something.
+    """
+
+    name: str
+    ours: float
+    theirs: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Lines in a plane with logarithmic axes.
+
+    :param title: what they show.
+    :param ours: the points of our line.
+    :param theirs: the points of what stands beside it.
     """
 
     title: str
-    lines: Mapping[str, Sequence[tuple[float, float]]]
+    ours: Sequence[tuple[float, float]]
+    theirs: Sequence[tuple[float, float]]
 
 
-def draw(title: str, shares: Sequence[tuple[str, float]], panels: Sequence[Panel]) -> str:
-    """Draw bars and, below them, panels side by side.
+def draw(title: str, shares: Sequence[Share], panels: Sequence[Panel], *, peer: str) -> str:
+    """Draw shares below each other and, below them, panels side by side.
 
     :param title: the title.
-    :param shares: what was measured, and how much of its bar is used up: above 1 it does not hold.
+    :param shares: what to draw above.
     :param panels: at most two.
+    :param peer: what the lines that stand beside ours are called.
     """
-    top = 70
-    below = top + _ROW * len(shares) + 60
-    height = below + _PANEL_HEIGHT + 60 if panels else below - 30
+    bottom = _TOP + _ROW * len(shares)
+    below = bottom + 90
+    height = below + _PANEL_HEIGHT + 50 if panels else bottom + 40
     drawn = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        f'font-family="sans-serif" font-size="{_TEXT}" fill="{INK}">',
+        f'font-family="sans-serif" font-size="11" fill="{INK}">',
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
         _text(20, 28, title, size=16),
-        _text(_BAR_LEFT, top - 22, "share of the bar used; left of the line it holds"),
+        *_legend(20, 50, {"the package": OURS, "what stands beside it": THEIRS, "bar does not hold": BROKEN}),
+        *_shares(shares, bottom),
     ]
-    for number, (name, share) in enumerate(shares):
-        drawn += _share(top + _ROW * number, name, share)
-    at_bar = _BAR_LEFT + _BAR_WIDTH / _MOST_SHARE
-    drawn.append(_line(at_bar, top - 12, at_bar, top + _ROW * len(shares), INK))
     for number, panel in enumerate(panels):
-        drawn += _panel(60 + number * (_PANEL_WIDTH + 90), below, panel)
+        drawn += _panel(60 + number * (_PANEL_WIDTH + 90), below, panel, peer)
     return "\n".join([*drawn, "</svg>", ""])
 
 
-def _share(y: float, name: str, share: float) -> list[str]:
-    width = _BAR_WIDTH * min(max(share, 0.005), _MOST_SHARE) / _MOST_SHARE
-    told = f"{share:.0%}" if share < 1e3 else "over"
-    return [
-        _text(_BAR_LEFT - 10, y + 10, name, anchor="end"),
-        f'<rect x="{_BAR_LEFT}" y="{y}" width="{width:.1f}" height="{_ROW - 6}" fill="{GOOD if share <= 1 else BAD}"/>',
-        _text(_BAR_LEFT + _BAR_WIDTH + 10, y + 10, told),
-    ]
+def _shares(shares: Sequence[Share], bottom: float) -> list[str]:
+    x_of = _Axis(_SHARES, _LEFT, _RIGHT)
+    drawn = []
+    for value in _powers(_SHARES):
+        drawn.append(_line(x_of(value), _TOP - 8, x_of(value), bottom, INK if value == 1 else FAINT))
+        label = "the bar" if value == 1 else f"{value:g} x"
+        drawn.append(_text(x_of(value), bottom + 16, label, anchor="middle"))
+    for number, share in enumerate(shares):
+        y = _TOP + _ROW * number + 6
+        drawn.append(_text(_LEFT - 12, y + 4, share.name, anchor="end"))
+        if share.theirs is not None:
+            drawn.append(_dot(x_of(_within(share.theirs)), y, THEIRS))
+        drawn.append(_dot(x_of(_within(share.ours)), y, OURS if share.ours <= 1 else BROKEN))
+    return drawn
 
 
-def _panel(left: float, top: float, panel: Panel) -> list[str]:
-    points = [point for line in panel.lines.values() for point in line]
-    x_of = _Axis([x for x, _ in points], left, left + _PANEL_WIDTH)
-    y_of = _Axis([y for _, y in points], top + _PANEL_HEIGHT, top)
-    drawn = [_text(left, top - 14, panel.title, size=13)]
+def _within(share: float) -> float:
+    return min(max(share, _SHARES[0]), _SHARES[1])
+
+
+def _panel(left: float, top: float, panel: Panel, peer: str) -> list[str]:
+    points = [*panel.ours, *panel.theirs]
+    right, bottom = left + _PANEL_WIDTH, top + _PANEL_HEIGHT
+    x_of = _Axis([x for x, _ in points], left, right)
+    y_of = _Axis([y for _, y in points], bottom, top)
+    drawn = [_text(left, top - 32, panel.title, size=13)]
+    drawn += _legend(left, top - 12, {"the package": OURS, peer: THEIRS})
     for value in _powers([x for x, _ in points]):
-        drawn.append(_line(x_of(value), top, x_of(value), top + _PANEL_HEIGHT, FAINT))
-        drawn.append(_text(x_of(value), top + _PANEL_HEIGHT + 16, f"{value:,g}", anchor="middle"))
+        drawn.append(_line(x_of(value), top, x_of(value), bottom, FAINT))
+        drawn.append(_text(x_of(value), bottom + 16, f"{value:,g}", anchor="middle"))
     for value in _powers([y for _, y in points]):
-        drawn.append(_line(left, y_of(value), left + _PANEL_WIDTH, y_of(value), FAINT))
+        drawn.append(_line(left, y_of(value), right, y_of(value), FAINT))
         drawn.append(_text(left - 6, y_of(value) + 4, f"{value:,g}", anchor="end"))
-    for (name, line), colour in zip(panel.lines.items(), (GOOD, OTHER, BAD), strict=False):
-        path = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in line)
+    for line, colour in ((panel.theirs, THEIRS), (panel.ours, OURS)):
+        places = [(x_of(x), y_of(y)) for x, y in line]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         drawn.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        drawn += [f'<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="3" fill="{colour}"/>' for x, y in line]
-        x, y = line[-1]
-        anchor = "end" if x_of(x) > left + _PANEL_WIDTH / 2 else "start"
-        drawn.append(_text(x_of(x), y_of(y) - 8, name, anchor=anchor, colour=colour))
+        drawn += [_dot(x, y, colour) for x, y in places]
     return drawn
 
 
 class _Axis:
+    """A logarithmic axis from one power of ten to another."""
+
     def __init__(self, values: Sequence[float], start: float, end: float) -> None:
         powers = _powers(values)
         self._low, self._high = math.log10(powers[0]), math.log10(powers[-1])
@@ -101,10 +127,20 @@ def _powers(values: Sequence[float]) -> list[float]:
     return [10.0**power for power in range(low, high + 1)]
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = _TEXT, colour: str = INK) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{colour}">{escape(text)}</text>'
-    )
+def _legend(x: float, y: float, colours: Mapping[str, str]) -> list[str]:
+    drawn = []
+    for name, colour in colours.items():
+        drawn += [_dot(x + 4, y - 4, colour), _text(x + 14, y, name)]
+        x += 34 + 6 * len(name)
+    return drawn
+
+
+def _dot(x: float, y: float, colour: str) -> str:
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>'
+
+
+def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = 11) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}">{escape(text)}</text>'
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:

@@ -39,6 +39,7 @@ def results(*, runs: int, limited_runs: int, waited_runs: int) -> Iterator[Resul
             unit="x",
             bar=0.9,
             rule="at least",
+            beside=1.0,
             peer=f"{runs / bare:,.0f} runs/s; the sensor {runs / ours:,.0f}",
             note=limited,
         )
@@ -48,6 +49,7 @@ def results(*, runs: int, limited_runs: int, waited_runs: int) -> Iterator[Resul
         measured=memory["sensor_peak"] / memory["dict"],
         unit="x",
         bar=2.0,
+        beside=memory["bare_peak"] / memory["dict"],
         peer=f"bare paginator loop {memory['bare_peak'] / memory['dict']:.2f} x",
         note=f"The dict has {memory['dict'] / 1e6:.1f} MB, the sensor's peak is {memory['sensor_peak'] / 1e6:.1f} MB.",
     )
@@ -73,6 +75,7 @@ def _calls(runs: int) -> Result:
         unit="calls",
         bar=rounds + math.ceil(runs / 100),
         rule="exactly",
+        beside=naive_calls,
         peer=f"a sensor that lists in every round: {naive_calls:,} calls in {naive_rounds} rounds",
         note="Counted by the service; the bar is a GetBatch for each round and a ListRunsInBatch for each 100 runs.",
     )

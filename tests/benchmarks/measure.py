@@ -28,6 +28,7 @@ class Result:
     :param bar: the bar.
     :param rule: how the number has to relate to the bar.
     :param peer: what stands beside it.
+    :param beside: the same number of what stands beside it, if it has one.
     :param note: what one has to know to read the number.
     """
 
@@ -37,6 +38,7 @@ class Result:
     bar: float
     rule: Literal["at most", "at least", "exactly"] = "at most"
     peer: str = ""
+    beside: float | None = None
     note: str = ""
 
     @property
@@ -46,15 +48,12 @@ class Result:
             return self.measured == self.bar
         return self.measured <= self.bar if self.rule == "at most" else self.measured >= self.bar
 
-    @property
-    def share(self) -> float:
-        """How much of the bar is used up: above 1 it does not hold."""
-        if self.rule == "exactly":
-            return 1.0 if self.holds else math.inf
-        above, below = (self.bar, self.measured) if self.rule == "at least" else (self.measured, self.bar)
-        if below:
-            return above / below
-        return 0.0 if self.holds else math.inf
+    def share(self, value: float) -> float:
+        """Give what share of the bar a number uses up: above 1 it does not hold."""
+        above, below = (self.bar, value) if self.rule == "at least" else (value, self.bar)
+        if not below:
+            return math.inf if above else 0.0
+        return above / below
 
     def as_dict(self) -> dict[str, Any]:
         """Give the result as ``build/bench.json`` holds it."""

@@ -38,6 +38,7 @@ def results(*, settings: int) -> Iterator[Result]:
         measured=memory["operator"],
         unit="MB",
         bar=64 * _MIB,
+        beside=memory["bare_upload"],
         peer=f"json.dumps + put_object {memory['bare_upload']:,.0f} MB",
         note=f"Peak resident memory of a process of its own, clients included; 64 MiB are {64 * _MIB:.1f} MB.",
     )
@@ -46,6 +47,7 @@ def results(*, settings: int) -> Iterator[Result]:
         measured=ours / bare,
         unit="x",
         bar=2.0,
+        beside=1.0,
         peer=f"{bare:.2f} s; the operator {ours:.2f} s",
         note=f"The whole operator, checks and the start of the batch included; {size / 1e6:.0f} MB of JSON.",
     )

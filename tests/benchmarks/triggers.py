@@ -181,6 +181,7 @@ def _main_results(scenario: Scenario, main: Waited, plain: Waited) -> Iterator[R
         measured=main.most_calls,
         unit="calls",
         bar=scenario.rate_limit,
+        beside=plain.most_calls,
         peer=f"{who}: {plain.most_calls}; {plain.throttled:,} of {plain.calls:,} calls throttled",
         note=f"[omics_cache] max_get_batch_per_second = {scenario.calls_per_second:g}; by the service's log, which "
         f"throttles above {scenario.rate_limit:g} a second; it refused {main.throttled:,} of our {main.calls:,} calls.",
@@ -190,6 +191,7 @@ def _main_results(scenario: Scenario, main: Waited, plain: Waited) -> Iterator[R
         measured=main.rounds,
         unit="rounds",
         bar=2,
+        beside=plain.rounds,
         peer=f"{plain.rounds:.2f}; {plain.answered:,} answered in the same time",
         note="A round asks once about every batch that is still awaited, and takes at least the poke interval of "
         f"{scenario.poke_interval:g} s. All had answered after {main.seconds:.0f} s.",
@@ -200,6 +202,7 @@ def _main_results(scenario: Scenario, main: Waited, plain: Waited) -> Iterator[R
         unit="triggers",
         bar=0,
         rule="exactly",
+        beside=plain.number - plain.answered,
         peer=f"{plain.number - plain.answered:,}, {len(plain.errors):,} of them with an error",
         note="The plain triggers had as much time as ours took."
         + "".join(f" One error: {error[:200]}" for error in [*main.errors[:1], *plain.errors[:1]]),
@@ -209,6 +212,7 @@ def _main_results(scenario: Scenario, main: Waited, plain: Waited) -> Iterator[R
         measured=main.memory,
         unit="MB",
         bar=60,
+        beside=plain.memory,
         peer=f"{plain.memory:,.0f} MB",
         note="Peak resident memory; idle is Airflow's triggerer with the trigger's module imported.",
     )
@@ -217,6 +221,7 @@ def _main_results(scenario: Scenario, main: Waited, plain: Waited) -> Iterator[R
         measured=main.lag_p99,
         unit="ms",
         bar=50,
+        beside=plain.lag_p99,
         peer=f"{plain.lag_p99:,.0f} ms",
         note="Of something that is due every 10 ms, from before the first trigger is made.",
     )
@@ -225,6 +230,7 @@ def _main_results(scenario: Scenario, main: Waited, plain: Waited) -> Iterator[R
         measured=main.lag_max,
         unit="ms",
         bar=500,
+        beside=plain.lag_max,
         peer=f"{plain.lag_max:,.0f} ms",
         note="Start-up included.",
     )
