@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_omics_cache.idempotency import canonical_json
@@ -226,6 +226,13 @@ class TestBad:
     def test_a_setting_that_is_no_dict(self) -> None:
         assert refused([setting(0), "sample-1"]) == ("run_settings[1]", "has to be a dict", "str")
 
+    @pytest.mark.parametrize("place", [0, 49, 50, 51, 149])
+    def test_the_place_of_what_is_wrong(self, place: int) -> None:
+        for member, value in (("parameters", {"a": {1}}), ("name", "\ud800"), ("parameters", {"a": "x" * 256_000})):
+            settings = [setting(number) for number in range(150)]
+            settings[place][member] = value
+            assert refused(settings)[0] == f"run_settings[{place}].{member}"
+
     def test_no_output_uri(self) -> None:
         parameter, rule, _ = refused([setting(0)], default={})
         assert parameter == "run_settings[0].outputUri"
@@ -306,6 +313,24 @@ def test_the_digest_ignores_order_and_nothing_else(pairs: list[tuple[str, dict[s
         swapped = [{**settings[0], "parameters": {"n": 1}}, {**settings[1], "parameters": {"n": 2}}]
         again = [{**settings[0], "parameters": {"n": 2}}, {**settings[1], "parameters": {"n": 1}}]
         assert check(swapped).digest != check(again).digest
+
+
+json_values = st.recursive(
+    st.none() | st.text('\x1e,"a\\é🧬', max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("\x1e,", max_size=2), inner, max_size=2),
+    max_leaves=5,
+)
+
+
+@example([["a", "\x1e", "b"], ["\x1e"] * 4])
+@given(st.lists(json_values, min_size=1, max_size=5))
+def test_digests_are_those_of_each_settings_canonical_json(values: list[Any]) -> None:
+    settings = [setting(number, parameters={"value": value}) for number, value in enumerate(values)]
+    file = io.BytesIO()
+    found = check(settings, file=file)
+    assert file.getvalue().decode("ascii") == canonical_json(settings)
+    each = (int(hashlib.sha256(canonical_json(one).encode("ascii")).hexdigest(), 16) for one in settings)
+    assert int(found.digest, 16) == sum(each) % 2**256
 
 
 @given(st.lists(parameters, min_size=1, max_size=5))
