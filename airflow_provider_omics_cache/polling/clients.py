@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import json
+import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+
+log = logging.getLogger(__name__)
 
 #: Seconds after which a client is made anew, so that a changed connection takes effect.
 CLIENT_LIFETIME = 900.0
@@ -20,6 +22,20 @@ SHORTEST_LIFETIME = 30.0
 
 # Whoever calls tells the pace, and calls again.
 _ONE_ATTEMPT = {"retries": {"total_max_attempts": 1}}
+
+
+class PollingHook(OmicsCacheHook):
+    """Makes clients without holding up the event loop for botocore's data files."""
+
+    def get_session(self, region_name: str | None = None, deferrable: bool = False) -> Any:
+        """Make the session, which happens in a thread, and read there what the client is made of."""
+        session = super().get_session(region_name=region_name, deferrable=deferrable)
+        loader = session.get_component("data_loader")
+        for data in ("service-2", "endpoint-rule-set-1"):
+            loader.load_service_model("omics", data)
+        for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
+            loader.load_data_with_path(name)
+        return session
 
 
 class Connection(NamedTuple):
@@ -39,9 +55,9 @@ class Connection(NamedTuple):
         config = json.dumps(hook_parameters["botocore_config"] or {}, sort_keys=True)
         return cls(**{**hook_parameters, "botocore_config": config})
 
-    def hook(self) -> OmicsCacheHook:
+    def hook(self) -> PollingHook:
         """Make a hook whose clients make one attempt at a call, unless ``botocore_config`` says otherwise."""
-        return OmicsCacheHook(
+        return PollingHook(
             aws_conn_id=self.aws_conn_id,
             region_name=self.region_name,
             verify=self.verify,
@@ -49,17 +65,62 @@ class Connection(NamedTuple):
         )
 
 
-class _OpenClient:
-    def __init__(self, client: Any, stack: AsyncExitStack) -> None:
-        self.client = client
-        self.opened_at = time.monotonic()
+class OpenClient:
+    """A client that several calls use at the same time; it closes after the last one, once it is retired.
+
+    :param connection: what it is made of.
+    """
+
+    def __init__(self, connection: Connection) -> None:
         self.users = 0
-        self.is_retired = False
-        self._stack = stack
+        self._made_at = time.monotonic()
+        self._is_retired = False
+        self._stack = AsyncExitStack()
+        # Tasks of their own, which go on when a call is cancelled: a client that is half made could not be closed.
+        self._making = asyncio.create_task(self._make(connection))
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def age(self) -> float:
+        """Seconds since somebody began to make the client."""
+        return time.monotonic() - self._made_at
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the client can be used."""
+        return self._making.done() and not self.has_failed
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the client could not be made."""
+        return self._making.done() and (self._making.cancelled() or self._making.exception() is not None)
+
+    async def get(self) -> Any:
+        """Give aiobotocore's client."""
+        return await asyncio.shield(self._making)
+
+    async def retire(self) -> None:
+        """Close the client after the calls that are under way."""
+        self._is_retired = True
+        await self.close_if_unused()
 
     async def close_if_unused(self) -> None:
-        if self.is_retired and not self.users:
+        """Close the client if it is retired and nobody uses it."""
+        if self._is_retired and not self.users:
+            self._closing = asyncio.create_task(self._close())
+            await asyncio.wait({self._closing})
+
+    async def _make(self, connection: Connection) -> Any:
+        context = await connection.hook().get_async_conn()  # type: ignore[no-untyped-call]
+        return await self._stack.enter_async_context(context)
+
+    async def _close(self) -> None:
+        with suppress(Exception):
+            await self._making
+        try:
             await self._stack.aclose()
+        except Exception:
+            log.warning("A HealthOmics client could not be closed", exc_info=True)
 
 
 class SharedClient:
@@ -70,57 +131,55 @@ class SharedClient:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._lock = asyncio.Lock()
-        self._open: _OpenClient | None = None
-        self._failure: Exception | None = None
-        self._failed_at = 0.0
+        self._open: OpenClient | None = None
+        self._successor: OpenClient | None = None
 
     @asynccontextmanager
-    async def use(self) -> AsyncIterator[Any]:
-        """Give the client."""
-        async with self._lock:
-            if self._open and time.monotonic() >= self._open.opened_at + CLIENT_LIFETIME:
-                await self._retire()
-            current = self._open = self._open or await self._make()
-            current.users += 1
+    async def use(self) -> AsyncIterator[OpenClient]:
+        """Give the client, which stays open inside."""
+        await self._renew_if_outdated()
+        opened = self._open = self._open or OpenClient(self._connection)
+        opened.users += 1
         try:
-            yield current.client
+            yield opened
         finally:
-            current.users -= 1
-            await current.close_if_unused()
+            opened.users -= 1
+            await opened.close_if_unused()
 
-    async def renew(self) -> bool:
-        """Have a new client made, since its credentials may have changed; tell whether that is worth a try."""
-        async with self._lock:
-            if self._open is None or time.monotonic() < self._open.opened_at + SHORTEST_LIFETIME:
+    async def renew(self, used: OpenClient) -> bool:
+        """Have a client made anew, since its credentials may have changed; tell whether another one will be used.
+
+        :param used: the client whose call was refused.
+        """
+        if self._open is used:
+            if used.age < SHORTEST_LIFETIME:
                 return False
-            await self._retire()
-            return True
+            self._open = None
+            await used.retire()
+        return True
 
     async def close(self) -> None:
         """Close the client, after the calls that are under way."""
-        async with self._lock:
-            await self._retire()
+        left = (self._open, self._successor)
+        self._open = self._successor = None
+        for client in left:
+            if client:
+                await client.retire()
 
-    async def _retire(self) -> None:
-        retired, self._open = self._open, None
-        if retired:
-            retired.is_retired = True
-            await retired.close_if_unused()
-
-    async def _make(self) -> _OpenClient:
-        if self._failure and time.monotonic() < self._failed_at + SHORTEST_LIFETIME:
-            raise self._failure.with_traceback(None)
-        try:
-            # In no trigger's context: what is logged is not about the task that happens to be the first.
-            opened = await asyncio.create_task(self._enter(), context=contextvars.Context())
-        except Exception as error:
-            self._failure, self._failed_at = error, time.monotonic()
-            raise
-        self._failure = None
-        return opened
-
-    async def _enter(self) -> _OpenClient:
-        stack = AsyncExitStack()
-        context = await self._connection.hook().get_async_conn()  # type: ignore[no-untyped-call]
-        return _OpenClient(await stack.enter_async_context(context), stack)
+    async def _renew_if_outdated(self) -> None:
+        """Replace an old client as soon as the next one is made; while none can be made, the old one goes on."""
+        current = self._open
+        if current is None:
+            return
+        if current.has_failed:
+            if current.age >= SHORTEST_LIFETIME:
+                self._open = None
+                await current.retire()
+        elif current.age >= CLIENT_LIFETIME:
+            successor = self._successor = self._successor or OpenClient(self._connection)
+            if successor.is_made:
+                self._open, self._successor = successor, None
+                await current.retire()
+            elif successor.has_failed and successor.age >= SHORTEST_LIFETIME:
+                self._successor = None
+                await successor.retire()

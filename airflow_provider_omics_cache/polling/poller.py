@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import heapq
-import itertools
+import math
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.hooks.omics import api_error
@@ -36,10 +35,12 @@ LAST_CALL = 60.0
 
 # Seconds until a call that has failed is made again, before anybody is told.
 _SECOND_ATTEMPT = 2.0
-# Seconds that the poller sleeps at most; nothing new is due sooner than that.
+# Seconds that a loop sleeps at most; nothing new is due sooner than that.
 _LONGEST_SLEEP = 1.0
+# Seconds that the last trigger of a connection waits for the client to close; it closes later if it takes longer.
+_CLOSING = 5.0
 # How throttling slows the calls down, and how each answer speeds them up again.
-_SLOWER, _FASTER = 0.5, 1.05
+_SLOWER, _FASTER, _SLOWEST = 0.5, 1.05, 1 / 64
 
 Outcome = Mapping[str, Any] | OmicsApiError
 
@@ -52,13 +53,14 @@ class Watcher:
     """
 
     def __init__(self, *, interval: float, deadline: float | None) -> None:
-        self.interval = interval
-        self.deadline = deadline
+        self._interval = max(SHORTEST_INTERVAL, interval)
+        self._deadline = deadline
+        self._earliest = time.monotonic() + EARLIEST_EVENT
         self._outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     async def next_outcome(self) -> Outcome | None:
         """Wait for the next round: GetBatch's answer, or its failure; None when the deadline has passed."""
-        timeout = None if self.deadline is None else max(0.0, self.deadline - time.time()) + LAST_CALL
+        timeout = None if self._deadline is None else max(0.0, self._deadline - time.time()) + LAST_CALL
         try:
             outcome = await asyncio.wait_for(self._outcome, timeout)
         except TimeoutError:
@@ -67,145 +69,165 @@ class Watcher:
         return outcome
 
     def tell(self, outcome: Outcome) -> None:
-        """Hand over what a round has brought."""
-        if not self._outcome.done():
+        """Hand over what a round has brought, unless it is too early."""
+        if time.monotonic() >= self._earliest and not self._outcome.done():
             self._outcome.set_result(outcome)
 
-    def next_round(self, earliest: float = 0.0) -> float:
-        """Give the seconds until this trigger wants the next round.
-
-        :param earliest: how many seconds it can be at least.
-        """
-        seconds = self.interval * random.uniform(1 - JITTER, 1 + JITTER)
-        if self.deadline is not None and self.deadline > time.time():
-            seconds = min(seconds, self.deadline - time.time())
-        return max(earliest, seconds)
+    def next_round(self) -> float:
+        """Give when this trigger wants the next round, as the monotonic clock has it."""
+        seconds = self._interval * random.uniform(1 - JITTER, 1 + JITTER)
+        if self._deadline is not None:
+            remaining = self._deadline - time.time()
+            seconds = min(seconds, remaining if remaining > 0 else SHORTEST_INTERVAL)
+        return max(self._earliest, time.monotonic() + seconds)
 
 
 class _Batch:
     """A batch that one or several triggers watch through one connection."""
 
-    def __init__(self, batch_id: str, client: SharedClient) -> None:
+    def __init__(self, batch_id: str) -> None:
         self.id = batch_id
-        self.client = client
         self.watchers: set[Watcher] = set()
-        self.due: float | None = None
+        self.due = math.inf
         self.failures = 0
+        self.call: asyncio.Task[None] | None = None
 
     def tell(self, outcome: Outcome) -> None:
         for watcher in self.watchers:
             watcher.tell(outcome)
 
+    def schedule(self) -> None:
+        self.due = min((watcher.next_round() for watcher in self.watchers), default=math.inf)
+
 
 class _Budget:
-    """Calls at an even pace, slower after each throttle."""
+    """Calls at an even pace, slower after a throttle."""
 
-    def __init__(self, rate: float) -> None:
-        self._highest = self._rate = rate
-        self._next_turn = 0.0
+    def __init__(self) -> None:
+        self._highest = self._rate = calls_per_second("max_get_batch_per_second", default=DEFAULT_RATE)
+        self._next_turn = self._slowed_at = -math.inf
+        self._lock = asyncio.Lock()
 
     async def turn(self) -> None:
-        await asyncio.sleep(max(0.0, self._next_turn - time.monotonic()))
-        self._next_turn = time.monotonic() + 1 / self._rate
+        """Wait for one's turn; who comes first goes first."""
+        async with self._lock:
+            seconds = self._next_turn - time.monotonic()
+            if seconds > 0:
+                await asyncio.sleep(seconds)
+            self._next_turn = time.monotonic() + 1 / self._rate
 
     def answered(self) -> None:
         self._rate = min(self._highest, self._rate * _FASTER)
 
-    def throttled(self) -> None:
-        self._rate = max(self._rate * _SLOWER, self._highest / 64)
-        self._next_turn = max(self._next_turn, time.monotonic() + 1 / self._rate)
+    def throttled(self, called_at: float) -> None:
+        """Slow down, once for all calls that were under way together."""
+        if called_at <= self._slowed_at:
+            return
+        self._slowed_at = time.monotonic()
+        self._rate = max(self._rate * _SLOWER, self._highest * _SLOWEST)
+        self._next_turn = max(self._next_turn, self._slowed_at + 1 / self._rate)
 
 
-class _Region:
-    """The batches of one Region; the one that is due for the longest time is asked about first."""
+class _Queue:
+    """The batches that are watched through one connection; the one that is due for the longest time comes first."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._budget = _Budget(calls_per_second("max_get_batch_per_second", default=DEFAULT_RATE))
-        self._due: list[tuple[float, int, _Batch]] = []
-        self._order = itertools.count()
-        self._has_due = asyncio.Event()
+    def __init__(self, connection: Connection, budget_of: Callable[[str], _Budget]) -> None:
+        self.batches: dict[str, _Batch] = {}
+        self._region_name = connection.region_name
+        self._client = SharedClient(connection)
+        self._budget_of = budget_of
         self._calls: set[asyncio.Task[None]] = set()
+        # In no trigger's context: what is logged is not about the task that happens to be the first.
         self._task = asyncio.create_task(self._run(), context=contextvars.Context())
 
-    def ask_in(self, seconds: float, batch: _Batch) -> None:
-        """Ask about a batch in so many seconds, or sooner if that is settled already."""
-        at = time.monotonic() + seconds
-        if batch.due is None or at < batch.due:
-            batch.due = at
-            heapq.heappush(self._due, (at, next(self._order), batch))
-            self._has_due.set()
+    def join(self, batch_id: str, watcher: Watcher) -> None:
+        """Let a trigger watch a batch."""
+        batch = self.batches.setdefault(batch_id, _Batch(batch_id))
+        batch.watchers.add(watcher)
+        batch.due = min(batch.due, watcher.next_round())
+
+    def leave(self, batch_id: str, watcher: Watcher) -> None:
+        """Let a trigger stop watching; nobody is asked about a batch that no trigger watches."""
+        batch = self.batches[batch_id]
+        batch.watchers.discard(watcher)
+        if not batch.watchers:
+            del self.batches[batch_id]
+            if batch.call:
+                batch.call.cancel()
 
     async def close(self) -> None:
-        """Stop asking."""
-        tasks = [self._task, *self._calls]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Stop asking, and close the client."""
+        self._task.cancel()
+        await asyncio.wait({self._task, *self._calls})
+        await self._client.close()
 
     async def _run(self) -> None:
         while True:
-            batch = await self._next_batch()
-            await self._budget.turn()
-            if batch.watchers:
-                call = asyncio.create_task(self._ask(batch))
-                self._calls.add(call)
-                call.add_done_callback(self._calls.discard)
+            try:
+                async with self._client.use() as opened:
+                    region_name = (await opened.get()).meta.region_name
+                await self._ask_in_turn(self._budget_of(region_name))
+            except Exception as error:
+                failure = api_error(error, "GetBatch", self._region_name)
+                for batch in self.batches.values():
+                    batch.tell(failure)
+                await asyncio.sleep(EARLIEST_EVENT)
 
-    async def _next_batch(self) -> _Batch:
+    async def _ask_in_turn(self, budget: _Budget) -> None:
         while True:
-            while not self._due:
-                self._has_due.clear()
-                await self._has_due.wait()
-            at, _, batch = self._due[0]
-            if not batch.watchers or at != batch.due:
-                heapq.heappop(self._due)
-            elif at <= time.monotonic():
-                heapq.heappop(self._due)
-                batch.due = None
-                return batch
-            else:
-                await asyncio.sleep(min(at - time.monotonic(), _LONGEST_SLEEP))
+            batch = self._next_batch()
+            seconds = batch.due - time.monotonic() if batch else _LONGEST_SLEEP
+            if seconds > 0:
+                await asyncio.sleep(min(seconds, _LONGEST_SLEEP))
+                continue
+            await budget.turn()
+            batch = self._next_batch()
+            if batch and batch.due <= time.monotonic():
+                batch.call = asyncio.create_task(self._ask(batch, budget))
+                self._calls.add(batch.call)
+                batch.call.add_done_callback(self._calls.discard)
 
-    async def _ask(self, batch: _Batch) -> None:
-        outcome = await self._get_batch(batch)
+    def _next_batch(self) -> _Batch | None:
+        waiting = (batch for batch in self.batches.values() if not batch.call)
+        return min(waiting, key=lambda batch: batch.due, default=None)
+
+    async def _ask(self, batch: _Batch, budget: _Budget) -> None:
+        called_at = time.monotonic()
+        is_worth_another = False
+        try:
+            async with self._client.use() as opened:
+                client = await opened.get()
+                try:
+                    outcome: Outcome = await client.get_batch(batchId=batch.id)
+                except Exception as error:
+                    outcome = api_error(error, "GetBatch", client.meta.region_name, client.meta.endpoint_url)
+                    is_worth_another = is_passing(outcome) or (
+                        outcome.http_status != 404 and await self._client.renew(opened)
+                    )
+        except Exception as error:
+            outcome = api_error(error, "GetBatch", self._region_name)
+        batch.call = None
         if not isinstance(outcome, OmicsApiError):
-            self._budget.answered()
+            budget.answered()
             batch.failures = 0
         else:
             batch.failures += 1
             if outcome.http_status == 429:
-                self._budget.throttled()
-            if batch.failures == 1 and (is_passing(outcome) or await self._has_new_client(outcome, batch)):
-                self.ask_in(_SECOND_ATTEMPT, batch)
+                budget.throttled(called_at)
+            if batch.failures == 1 and is_worth_another:
+                batch.due = time.monotonic() + _SECOND_ATTEMPT
                 return
         batch.tell(outcome)
-        if batch.watchers:
-            self.ask_in(min(watcher.next_round() for watcher in batch.watchers), batch)
-
-    async def _get_batch(self, batch: _Batch) -> Outcome:
-        endpoint_url = None
-        try:
-            async with batch.client.use() as client:
-                endpoint_url = client.meta.endpoint_url
-                answer: Mapping[str, Any] = await client.get_batch(batchId=batch.id)
-                return answer
-        except Exception as error:
-            return api_error(error, "GetBatch", self._name, endpoint_url)
-
-    async def _has_new_client(self, failure: OmicsApiError, batch: _Batch) -> bool:
-        """Tell whether a refused call is worth another attempt, since the connection may have changed."""
-        return failure.http_status != 404 and await batch.client.renew()
+        batch.schedule()
 
 
 class Poller:
     """Asks GetBatch for all triggers of one event loop."""
 
     def __init__(self) -> None:
-        self._clients: dict[Connection, SharedClient] = {}
-        self._users: dict[Connection, int] = {}
-        self._regions: dict[str, _Region] = {}
-        self._batches: dict[tuple[Connection, str], _Batch] = {}
+        self._queues: dict[Connection, _Queue] = {}
+        self._budgets: WeakValueDictionary[str, _Budget] = WeakValueDictionary()
+        self._closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def watch(
@@ -214,42 +236,31 @@ class Poller:
         """Watch a batch; when the last one stops watching, nothing is left behind.
 
         :param batch_id: the batch.
-        :param interval: seconds between two rounds.
+        :param interval: seconds between two rounds, at least 1.
         :param deadline: when the last round is, in epoch seconds; None for never.
         :param connection: what the client is made of.
         """
-        watcher = Watcher(interval=max(SHORTEST_INTERVAL, interval), deadline=deadline)
-        client = self._clients.setdefault(connection, SharedClient(connection))
-        self._users[connection] = self._users.get(connection, 0) + 1
+        if connection not in self._queues:
+            self._queues[connection] = _Queue(connection, self._budget)
+        queue = self._queues[connection]
+        watcher = Watcher(interval=interval, deadline=deadline)
+        queue.join(batch_id, watcher)
         try:
-            async with client.use() as opened:
-                region_name = opened.meta.region_name
-            if region_name not in self._regions:
-                self._regions[region_name] = _Region(region_name)
-            batch = self._batches.get((connection, batch_id))
-            if batch is None:
-                batch = self._batches[connection, batch_id] = _Batch(batch_id, client)
-            batch.watchers.add(watcher)
-            # The task asked just before it deferred.
-            self._regions[region_name].ask_in(watcher.next_round(EARLIEST_EVENT), batch)
-            try:
-                yield watcher
-            finally:
-                batch.watchers.discard(watcher)
-                if not batch.watchers:
-                    self._batches.pop((connection, batch_id), None)
+            yield watcher
         finally:
-            await self._leave(connection)
+            queue.leave(batch_id, watcher)
+            if not queue.batches:
+                del self._queues[connection]
+                closing = asyncio.create_task(queue.close(), context=contextvars.Context())
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
+                await asyncio.wait({closing}, timeout=_CLOSING)
 
-    async def _leave(self, connection: Connection) -> None:
-        self._users[connection] -= 1
-        if not self._users[connection]:
-            del self._users[connection]
-            await self._clients.pop(connection).close()
-        if not self._users:
-            regions, self._regions = self._regions, {}
-            for region in regions.values():
-                await region.close()
+    def _budget(self, region_name: str) -> _Budget:
+        budget = self._budgets.get(region_name)
+        if budget is None:
+            budget = self._budgets[region_name] = _Budget()
+        return budget
 
 
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, Poller] = WeakKeyDictionary()
