@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-from airflow import DAG
 
 from airflow_provider_omics_cache._compat import (
     AirflowException,
@@ -28,94 +24,38 @@ from airflow_provider_omics_cache.exceptions import (
     BatchSilenceError,
     BatchTimeoutError,
     OmicsApiError,
-    OmicsParameterError,
+    OmicsError,
     TooManyFailedRunsError,
     TriggerEventError,
 )
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from airflow_provider_omics_cache.triggers.run_batch import StartRunBatchTrigger
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.operators.batch_states import (
     ONE_ATTEMPT,
-    batch_in,
     changed_answers,
     each_mode,
-    run_operator,
     runs_of,
     status_of,
 )
-from tests.sensor_modes import TaskDeferred, start_batch
+from tests.operators.waiting_task import Context, Later, Run, waiting_task
+from tests.sensor_modes import TaskDeferred, fire
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
 
 pytestmark = needs_batches
 
-Context = dict[str, Any]
-Run = Callable[..., str]
-Later = Callable[[float, Callable[[], object]], None]
-
-DEFAULT_RUN_SETTING = {
-    "workflowId": "1234567",
-    "roleArn": "arn:aws:iam::123456789012:role/omics",
-    "outputUri": "s3://results/out",
-}
-WAIT = {"waiter_delay": 20, "wait_for_completion": True}
-
-
-def settings_of(runs: int) -> list[dict[str, str]]:
-    return [{"runSettingId": f"sample-{n}"} for n in range(runs)]
-
-
-def operator(**parameters: Any) -> StartRunBatchOperator:
-    given = {"default_run_setting": DEFAULT_RUN_SETTING, "run_settings": settings_of(4), **WAIT, **parameters}
-    return StartRunBatchOperator(task_id="start_batch", **given)
-
-
-@pytest.fixture
-def run(local: LocalHealthOmics, new_task_context: Callable[[], Context]) -> Run:
-    """Run one try of the task; give what it returned."""
-
-    def run(mode: str = "sync", context: Context | None = None, **parameters: Any) -> str:
-        returned: str = run_operator(partial(operator, **parameters), mode, context or new_task_context(), local.clock)
-        return returned
-
-    return run
-
-
-@pytest.fixture
-def later(local: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) -> Later:
-    """Let something happen when so many seconds of the service's time have passed."""
-
-    def later(seconds: float, action: Callable[[], object]) -> None:
-        due = local.clock.elapsed() + seconds
-        advance = local.clock.advance
-
-        def advance_and_act(seconds: float) -> None:
-            advance(seconds)
-            if local.clock.elapsed() >= due:
-                monkeypatch.setattr(local.clock, "advance", advance)
-                action()
-
-        monkeypatch.setattr(local.clock, "advance", advance_and_act)
-
-    return later
-
-
-@pytest.fixture
-def the_batch(client: Any) -> Callable[[], str]:
-    """The id of the only batch there is."""
-
-    def the_batch() -> str:
-        (batch,) = client.list_batch()["items"]
-        return str(batch["id"])
-
-    return the_batch
-
 
 def die() -> None:
     raise KeyboardInterrupt
+
+
+def deferred(context: Context) -> Any:
+    """Run the task until it is deferred; give its trigger."""
+    with pytest.raises(TaskDeferred) as caught:
+        waiting_task(deferrable=True).execute(context)
+    return caught.value.trigger
 
 
 # The ways to wait
@@ -137,6 +77,13 @@ def test_what_is_waited_for_and_what_is_deferred(
     for deferral in deferrals:
         assert isinstance(deferral.trigger, StartRunBatchTrigger)
         assert deferral.method_name == "execute_complete"
+
+
+@each_mode
+def test_a_task_that_pushes_no_result(mode: str, run: Run, task_context: Context) -> None:
+    batch_id = run(mode, task_context, do_xcom_push=False)
+    assert batch_id == task_context["ti"].xcoms["batch"]["id"]
+    assert "return_value" not in task_context["ti"].xcoms
 
 
 @needs_aiobotocore
@@ -571,17 +518,17 @@ def test_a_kill_is_not_a_timeout(local: LocalHealthOmics, run: Run) -> None:
     assert local.calls["CancelRunBatch"] == 0
 
 
+@needs_aiobotocore
 @pytest.mark.parametrize("cancel_on_timeout", [True, False])
 @pytest.mark.parametrize("error", ["Trigger timeout", "Trigger/execution timeout"])
 def test_a_deferral_that_airflow_ends(
     error: str, cancel_on_timeout: bool, local: LocalHealthOmics, client: Any, task_context: Context
 ) -> None:
     local.settings.run_running_seconds = 10_000
-    with pytest.raises(TaskDeferred):
-        operator(deferrable=True).execute(task_context)
+    deferred(task_context)
     batch_id = task_context["ti"].xcoms["batch"]["id"]
     local.clock.advance(100)
-    task = operator(deferrable=True, cancel_on_timeout=cancel_on_timeout)
+    task = waiting_task(deferrable=True, cancel_on_timeout=cancel_on_timeout)
     with pytest.raises(BatchCancelledError if cancel_on_timeout else BatchTimeoutError) as caught:
         task.resume_execution("__fail__", {"error": error}, task_context)
     assert caught.value.batch_id == batch_id
@@ -590,10 +537,9 @@ def test_a_deferral_that_airflow_ends(
 
 @needs_aiobotocore
 def test_a_trigger_that_is_lost_fails_the_try(local: LocalHealthOmics, task_context: Context) -> None:
-    with pytest.raises(TaskDeferred):
-        operator(deferrable=True).execute(task_context)
+    deferred(task_context)
     with pytest.raises(AirflowException, match="Trigger failure") as caught:
-        operator(deferrable=True, cancel_on_timeout=True).resume_execution(
+        waiting_task(deferrable=True, cancel_on_timeout=True).resume_execution(
             "__fail__", {"error": "Trigger failure"}, task_context
         )
     assert not isinstance(caught.value, AirflowFailException)
@@ -603,9 +549,13 @@ def test_a_trigger_that_is_lost_fails_the_try(local: LocalHealthOmics, task_cont
 # Resuming
 
 
-DONE = {"status": "done", "deadline": 9e9}
+def resume(context: Context, event: object, **parameters: Any) -> Any:
+    """Resume the deferred task in a new process."""
+    task = waiting_task(deferrable=True, **parameters)
+    return task.resume_execution("execute_complete", {"event": event}, context)
 
 
+@needs_aiobotocore
 @pytest.mark.parametrize(
     "event",
     [
@@ -625,21 +575,18 @@ DONE = {"status": "done", "deadline": 9e9}
     ],
 )
 def test_an_event_that_is_not_the_batchs(event: Any, local: LocalHealthOmics, task_context: Context) -> None:
-    with pytest.raises(TaskDeferred):
-        operator(deferrable=True).execute(task_context)
+    deferred(task_context)
     local.calls.clear()
     event = json.loads(json.dumps(event).replace("{id}", task_context["ti"].xcoms["batch"]["id"]))
-    task = operator(deferrable=True, cancel_on_timeout=True)
     with pytest.raises(TriggerEventError, match="event") as caught:
-        task.resume_execution("execute_complete", {"event": event}, task_context)
+        resume(task_context, event, cancel_on_timeout=True)
     assert not isinstance(caught.value, AirflowFailException)
     assert local.calls.total() == 0
 
 
 @needs_aiobotocore
 def test_an_event_of_another_version(local: LocalHealthOmics, task_context: Context) -> None:
-    with pytest.raises(TaskDeferred):
-        operator(deferrable=True).execute(task_context)
+    deferred(task_context)
     local.clock.advance(100)
     batch = {"id": task_context["ti"].xcoms["batch"]["id"], "status": "PROCESSED", "total_runs": 4}
     event = {
@@ -647,309 +594,48 @@ def test_an_event_of_another_version(local: LocalHealthOmics, task_context: Cont
         "colour": "red",
         "batch": {**batch, "shape": [1], "run_counts": {"completed": 4, "x": 1}},
     }
-    task = operator(deferrable=True)
-    assert task.resume_execution("execute_complete", {"event": event}, task_context) == batch["id"]
+    assert resume(task_context, event) == batch["id"]
     older = {"status": "done", "batch": batch}
     with pytest.raises(TaskDeferred):
-        operator(deferrable=True).resume_execution("execute_complete", {"event": older}, task_context)
-
-
-def test_a_resumed_task_asks_get_batch_no_more(local: LocalHealthOmics, task_context: Context) -> None:
-    with pytest.raises(TaskDeferred):
-        operator(deferrable=True).execute(task_context)
-    batch_id = task_context["ti"].xcoms["batch"]["id"]
-    batch = {"id": batch_id, "status": "PROCESSED", "total_runs": 4, "run_counts": {"completed": 4}}
-    local.calls.clear()
-    event = {"status": "done", "batch": batch}
-    assert operator(deferrable=True).resume_execution("execute_complete", {"event": event}, task_context) == batch_id
-    assert local.calls.total() == 0
-
-
-def test_the_batch_of_a_mapped_task(local: LocalHealthOmics, task_context: Context) -> None:
-    task_context["ti"].map_index = 3
-    with pytest.raises(TaskDeferred):
-        operator(deferrable=True).execute(task_context)
-    with pytest.raises(BatchTimeoutError) as caught:
-        operator(deferrable=True).resume_execution("__fail__", {"error": "Trigger timeout"}, task_context)
-    assert caught.value.batch_id == task_context["ti"].xcoms["batch"]["id"]
-
-
-# Killed tasks
-
-
-def kill_worker(batch_id: str, **parameters: Any) -> None:
-    """Kill the task while it waits for the batch in its own process."""
-    task = operator(**parameters)
-    task.batch_id = batch_id
-    task.on_kill()
-
-
-def kill_deferred(batch_id: str, **parameters: Any) -> None:
-    """Kill the task while it is deferred."""
-    asyncio.run(StartRunBatchTrigger(batch_id=batch_id, **parameters).on_kill())
-
-
-each_kill = pytest.mark.parametrize("kill", [kill_worker, kill_deferred])
-EVERY_STATE = pytest.mark.parametrize(
-    ("status", "then"),
-    [
-        ("CREATING", "STOPPING"),
-        ("PENDING", "STOPPING"),
-        ("SUBMITTING", "STOPPING"),
-        ("INPROGRESS", "STOPPING"),
-        ("STOPPING", "STOPPING"),
-        ("CANCELLED", "CANCELLED"),
-        ("FAILED", "FAILED"),
-        ("PROCESSED", "PROCESSED"),
-        ("RUNS_DELETING", "RUNS_DELETING"),
-        ("RUNS_DELETE_FAILED", "RUNS_DELETE_FAILED"),
-        ("RUNS_DELETED", "RUNS_DELETED"),
-    ],
-)
-
-
-@each_kill
-@EVERY_STATE
-def test_a_kill_cancels_only_if_that_is_wanted(
-    kill: Callable[..., None], status: str, then: str, local: LocalHealthOmics, client: Any
-) -> None:
-    batch_id = batch_in(status, local, client)
-    local.calls.clear()
-    kill(batch_id)
-    assert local.calls.total() == 0
-    kill(batch_id, cancel_on_kill=True)
-    asks = status in {"CREATING", "PENDING", "SUBMITTING", "INPROGRESS"}
-    assert status_of(client, batch_id) == then
-    assert local.calls["CancelRunBatch"] == asks
-    kill(batch_id, cancel_on_kill=True)
-    assert local.calls["CancelRunBatch"] == asks
-    assert local.calls["CancelRun"] == (2 if status == "FAILED" else 0)
-    local.clock.advance(60)
-    left = set(runs_of(client, batch_id).values())
-    assert left <= ({"CANCELLED"} if asks or status in {"STOPPING", "CANCELLED", "FAILED"} else {"COMPLETED"})
-
-
-def test_a_kill_before_there_is_a_batch(local: LocalHealthOmics) -> None:
-    operator(cancel_on_kill=True).on_kill()
-    assert local.calls.total() == 0
-
-
-def test_a_kill_of_a_task_that_does_not_wait(local: LocalHealthOmics, task_context: Context) -> None:
-    task = operator(cancel_on_kill=True, wait_for_completion=False)
-    task.execute(task_context)
-    task.on_kill()
-    assert local.calls["CancelRunBatch"] == 0
-
-
-def test_a_kill_while_the_task_waits(
-    local: LocalHealthOmics, later: Later, client: Any, the_batch: Callable[[], str], task_context: Context
-) -> None:
-    task = operator(cancel_on_kill=True)
-    later(12, task.on_kill)
-    with pytest.raises(BatchCancelledError):
-        task.execute(task_context)
-    assert local.calls["CancelRunBatch"] == 1
-    assert set(runs_of(client, the_batch()).values()) <= {"CANCELLED"}
+        resume(task_context, older)
 
 
 @needs_aiobotocore
-def test_a_kill_while_the_resumed_task_lists_the_runs(
-    local: LocalHealthOmics, client: Any, task_context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(TaskDeferred):
-        operator(deferrable=True).execute(task_context)
-    local.faults.fail_batch("It broke", after="SUBMITTING", started_runs=2)
-    local.clock.advance(10)
+def test_a_resumed_task_asks_get_batch_no_more(local: LocalHealthOmics, task_context: Context) -> None:
+    deferred(task_context)
     batch_id = task_context["ti"].xcoms["batch"]["id"]
-    task = operator(deferrable=True, cancel_on_kill=True)
-    list_started_runs = OmicsCacheHook.list_started_runs
-
-    def killed(self: OmicsCacheHook, **members: Any) -> Any:
-        monkeypatch.setattr(OmicsCacheHook, "list_started_runs", list_started_runs)
-        task.on_kill()
-        return list_started_runs(self, **members)
-
-    monkeypatch.setattr(OmicsCacheHook, "list_started_runs", killed)
-    event = {"status": "failed", "batch": {"id": batch_id, "status": "FAILED", "total_runs": 4}}
-    with pytest.raises(TaskDeferred):
-        task.resume_execution("execute_complete", {"event": event}, task_context)
-    local.clock.advance(60)
-    assert set(runs_of(client, batch_id).values()) == {"CANCELLED"}
-
-
-@each_kill
-@pytest.mark.parametrize(
-    ("operation", "fault"),
-    [
-        ("GetBatch", "AccessDeniedException"),
-        ("GetBatch", "ThrottlingException"),
-        ("GetBatch", "InternalServerException"),
-        ("GetBatch", "ResourceNotFoundException"),
-        ("GetBatch", "dropped"),
-        ("CancelRunBatch", "AccessDeniedException"),
-        ("CancelRunBatch", "ThrottlingException"),
-        ("CancelRunBatch", "ConflictException"),
-        ("CancelRunBatch", "ValidationException"),
-        ("CancelRunBatch", "ResourceNotFoundException"),
-        ("CancelRunBatch", "dropped"),
-    ],
-)
-def test_what_goes_wrong_in_a_kill_is_told_and_not_raised(
-    kill: Callable[..., None],
-    operation: str,
-    fault: str,
-    local: LocalHealthOmics,
-    client: Any,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    local.settings.run_running_seconds = 10_000
-    batch_id = batch_in("INPROGRESS", local, client)
-    if fault == "dropped":
-        local.faults.drop_connection(operation, times=None, after_effect=False)
-    else:
-        local.faults.error(operation, code=fault, times=None)
-    before = local.clock.elapsed()
-    kill(batch_id, cancel_on_kill=True)
-    assert local.clock.elapsed() - before < 60
-    assert f"Cancelling batch {batch_id} failed" in caplog.text + capsys.readouterr().out
-    local.faults.clear()
-    assert status_of(client, batch_id) == "INPROGRESS"
-
-
-@each_kill
-@pytest.mark.parametrize("fault", ["throttled", "lost answer", "not found"])
-def test_a_kill_gets_through_what_passes(
-    kill: Callable[..., None], fault: str, local: LocalHealthOmics, client: Any
-) -> None:
-    local.settings.run_running_seconds = 10_000
-    batch_id = batch_in("INPROGRESS", local, client)
-    if fault == "throttled":
-        local.faults.throttle("GetBatch", times=4)
-        local.faults.throttle("CancelRunBatch", times=4)
-    elif fault == "not found":
-        local.faults.error("GetBatch", code="ResourceNotFoundException", times=2)
-    else:
-        local.faults.drop_connection("CancelRunBatch", after_effect=True)
-    kill(batch_id, cancel_on_kill=True)
-    assert status_of(client, batch_id) in {"STOPPING", "CANCELLED"}
-
-
-@each_kill
-def test_a_kill_that_is_in_vain_is_told(
-    kill: Callable[..., None],
-    local: LocalHealthOmics,
-    client: Any,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    local.settings.creating_seconds = 10_000
-    batch_id = batch_in("CREATING", local, client)
-    before = local.clock.elapsed()
-    kill(batch_id, cancel_on_kill=True)
-    assert local.clock.elapsed() - before < 25, "Airflow gives it half a minute"
-    assert f"Batch {batch_id} is still CREATING" in caplog.text + capsys.readouterr().out
-    assert local.calls["CancelRunBatch"] == 0
-
-
-@each_kill
-def test_a_kill_with_a_connection_that_is_gone(
-    kill: Callable[..., None],
-    local: LocalHealthOmics,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    kill("42", cancel_on_kill=True, aws_conn_id="aws_gone", region_name="")
-    assert "Cancelling batch 42 failed" in caplog.text + capsys.readouterr().out
-
-
-def test_many_deferred_tasks_are_killed_side_by_side(
-    local: LocalHealthOmics, client: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batches = [start_batch(client) for _ in range(4)]
-    barrier = threading.Barrier(len(batches), action=lambda: local.clock.advance(5))
-
-    def wait_for_the_others(seconds: float) -> None:
-        barrier.wait(timeout=20)
-
-    monkeypatch.setattr(OmicsCacheHook, "_sleep", staticmethod(wait_for_the_others))
-
-    async def kill_all() -> None:
-        triggers = [StartRunBatchTrigger(batch_id=batch_id, cancel_on_kill=True) for batch_id in batches]
-        await asyncio.gather(*(trigger.on_kill() for trigger in triggers))
-
-    asyncio.run(kill_all())
-    assert {status_of(client, batch_id) for batch_id in batches} == {"STOPPING"}
-
-
-# Parameters
-
-
-NEW = {"waiter_delay": 7, "timeout": 8, "max_silence": 9, "deferrable": True, "cancel_on_kill": True}
-
-
-def values_of(task: StartRunBatchOperator) -> dict[str, Any]:
-    return {name: getattr(task, name) for name in NEW}
-
-
-def test_default_args_reach_it() -> None:
-    with DAG("cohorts", schedule=None, default_args=NEW) as dag:
-        StartRunBatchOperator(task_id="plain", default_run_setting={}, run_settings=[])
-        StartRunBatchOperator(task_id="own", default_run_setting={}, run_settings=[], timeout=10, deferrable=False)
-        StartRunBatchOperator.partial(task_id="mapped", default_run_setting={}).expand(run_settings=[[], []])
-    assert values_of(dag.get_task("plain")) == NEW
-    assert values_of(dag.get_task("own")) == {**NEW, "timeout": 10, "deferrable": False}
-    assert values_of(dag.get_task("mapped").unmap({"run_settings": []})) == NEW
-
-
-def test_they_can_be_mapped() -> None:
-    with DAG("cohorts", schedule=None) as dag:
-        StartRunBatchOperator.partial(task_id="partial", default_run_setting={}, **NEW).expand(run_settings=[[], []])
-        StartRunBatchOperator.partial(task_id="expanded", default_run_setting={}, run_settings=[]).expand(
-            timeout=[8, 9], cancel_on_kill=[True, False]
-        )
-    assert values_of(dag.get_task("partial").unmap({"run_settings": []})) == NEW
-    expanded = dag.get_task("expanded").unmap({"timeout": 9, "cancel_on_kill": False})
-    assert (expanded.timeout, expanded.cancel_on_kill, expanded.waiter_delay) == (9, False, 60)
-
-
-def test_nothing_but_text_is_templated() -> None:
-    assert not (NEW.keys() | {"wait_for_completion", "cancel_on_timeout", "include_outputs", "max_failed_runs"}) & set(
-        StartRunBatchOperator.template_fields
-    )
-
-
-@pytest.mark.parametrize("parameter", ["waiter_delay", "timeout", "max_silence", "consistency_timeout"])
-@pytest.mark.parametrize("value", [-1, True, "60", None, float("nan"), float("inf"), timedelta(seconds=-1)])
-def test_a_time_is_a_number_of_seconds_or_a_timedelta(parameter: str, value: Any) -> None:
-    with pytest.raises(OmicsParameterError, match=f"^{parameter} must be a number of seconds from 0") as caught:
-        operator(**{parameter: value})
-    assert caught.value.parameter == parameter
-
-
-@pytest.mark.parametrize("wait_for_completion", [True, False])
-@pytest.mark.parametrize(
-    ("parameters", "parameter"),
-    [
-        ({"max_failed_runs": -1}, "max_failed_runs"),
-        ({"max_failed_runs": True}, "max_failed_runs"),
-        ({"max_failed_runs": 0.5}, "max_failed_runs"),
-        ({"max_failed_runs": None}, "max_failed_runs"),
-        ({"max_failed_runs": "5"}, "max_failed_runs"),
-        ({"max_failed_runs": "5 %%"}, "max_failed_runs"),
-        ({"max_failed_runs": "-5%"}, "max_failed_runs"),
-        ({"max_failed_runs": "101 %"}, "max_failed_runs"),
-        ({"max_failed_runs": "100.1%"}, "max_failed_runs"),
-        ({"runs_s3_uri": "results/runs.jsonl"}, "runs_s3_uri"),
-        ({"runs_s3_uri": "s3://results"}, "runs_s3_uri"),
-        ({"runs_s3_uri": "s3://results/a.jsonl", "s3_extra_args": {"Bogus": 1}}, "s3_extra_args"),
-        ({"include_outputs": True}, "include_outputs"),
-    ],
-)
-def test_bad_parameters_start_nothing(
-    parameters: dict[str, Any], parameter: str, wait_for_completion: bool, local: LocalHealthOmics, run: Run
-) -> None:
-    with pytest.raises(OmicsParameterError, match=f"^{parameter} ") as caught:
-        run(wait_for_completion=wait_for_completion, **parameters)
-    assert caught.value.parameter == parameter
+    batch = {"id": batch_id, "status": "PROCESSED", "total_runs": 4, "run_counts": {"completed": 4}}
+    local.calls.clear()
+    assert resume(task_context, {"status": "done", "batch": batch}) == batch_id
     assert local.calls.total() == 0
+
+
+@needs_aiobotocore
+def test_a_triggerer_that_is_restarted(local: LocalHealthOmics, later: Later, task_context: Context) -> None:
+    trigger = deferred(task_context)
+    later(15, die)
+    with pytest.raises(KeyboardInterrupt):
+        fire(trigger)
+    assert resume(task_context, fire(trigger)) == task_context["ti"].xcoms["batch"]["id"]
+
+
+@needs_aiobotocore
+def test_a_task_whose_xcoms_are_gone(
+    local: LocalHealthOmics, run: Run, the_batch: Callable[[], str], task_context: Context
+) -> None:
+    deferred(task_context)
+    task_context["ti"].xcoms.clear()
+    event = {"status": "done", "batch": {"id": the_batch(), "status": "PROCESSED"}}
+    with pytest.raises(OmicsError, match="XCom batch of this task is gone; the next try finds the batch") as caught:
+        resume(task_context, event)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert run() == the_batch()
+
+
+@needs_aiobotocore
+def test_the_batch_of_a_mapped_task(local: LocalHealthOmics, task_context: Context) -> None:
+    task_context["ti"].map_index = 3
+    deferred(task_context)
+    with pytest.raises(BatchTimeoutError) as caught:
+        waiting_task(deferrable=True).resume_execution("__fail__", {"error": "Trigger timeout"}, task_context)
+    assert caught.value.batch_id == task_context["ti"].xcoms["batch"]["id"]
