@@ -133,12 +133,14 @@ def test_killed_tasks_on_real_airflow(airflow: AirflowProcesses, service: LocalH
     service.settings.run_running_seconds = 10_000
     omics = boto3.client("omics", **service.client_kwargs)
     run = "omics_killed", airflow.trigger("omics_killed")
-    waits = {
+    killed = {
         "deferred_and_left": "deferred",
         "running_and_left": "running",
         "deferred_and_cancelled": "deferred",
         "running_and_cancelled": "running",
     }
+    unharmed = ("deferred_to_the_end", "mapped_to_the_end/0", "mapped_to_the_end/1")
+    waits = {**killed, "deferred_to_the_end": "deferred"}
 
     def all_wait_with_links() -> bool:
         return all(
@@ -148,19 +150,21 @@ def test_killed_tasks_on_real_airflow(airflow: AirflowProcesses, service: LocalH
         )
 
     airflow.wait(all_wait_with_links, "tasks that wait, with links", timeout=120)
-    batches = {task_id: airflow.xcom(*run, task_id, "batch")["id"] for task_id in waits}
+    batches = {task_id: airflow.xcom(*run, task_id, "batch")["id"] for task_id in killed}
 
     def statuses() -> dict[str, str]:
         return {task_id: omics.get_batch(batchId=batch_id)["status"] for task_id, batch_id in batches.items()}
 
     airflow.wait(lambda: set(statuses().values()) == {"INPROGRESS"}, "batches that are in progress", timeout=60)
-    for task_id in waits:
+    for task_id in killed:
         airflow.mark(*run, task_id, "failed")
-    expected = {task_id: "CANCELLED" if task_id.endswith("cancelled") else "INPROGRESS" for task_id in waits}
+    expected = {task_id: "CANCELLED" if task_id.endswith("cancelled") else "INPROGRESS" for task_id in killed}
     airflow.wait(lambda: statuses() == expected, "the batches of two tasks to be cancelled", timeout=60)
 
-    assert set(airflow.wait_for_runs([run], timeout=60).values()) == {"failed"}
-    assert {airflow.task(*run, task_id)["state"] for task_id in waits} == {"failed"}
-    assert statuses() == expected
+    service.clock.advance(20_000)
+    assert set(airflow.wait_for_runs([run], timeout=120).values()) == {"failed"}
+    assert {airflow.task(*run, task_id)["state"] for task_id in killed} == {"failed"}
+    assert {airflow.task(*run, task_id)["state"] for task_id in unharmed} == {"success"}
+    assert airflow.xcom(*run, "deferred_to_the_end", "run_counts")["completed"] == 2
     assert service.calls["CancelRunBatch"] == 2
-    assert service.calls["StartRunBatch"] == len(waits)
+    assert service.calls["StartRunBatch"] == len(killed) + len(unharmed)
