@@ -79,7 +79,7 @@ class RunCounts:
     def of_batch(cls, batch: Batch) -> RunCounts:
         """Read the counts out of GetBatch's answer."""
         return cls(
-            total=batch.total_runs if batch.total_runs is not None else batch.counted_runs,
+            total=batch.expected_runs,
             completed=batch.run_counts.get("completed"),
             failed=batch.run_counts.get("failed"),
             cancelled=batch.run_counts.get("cancelled"),

@@ -42,7 +42,7 @@ def progress(batch: Batch) -> str:
     """Say how far the submission is, as far as the counts are known."""
     if batch.submitted is None and batch.failed is None:
         return f"batch {batch.id} is {batch.status or 'without a status'}"
-    total = batch.total_runs if batch.total_runs is not None else batch.counted_runs
+    total = batch.expected_runs
     text = f"batch {batch.id} is {batch.status}: submitted {batch.submitted or 0:,}"
     if total is not None:
         text += f" of {total:,}"
@@ -149,4 +149,4 @@ def expected_number(expected_runs: int | None, batch: Batch) -> int | None:
     """Tell how many runs the batch has: what the author said, else totalRuns, else the sum of the counts."""
     if expected_runs is not None:
         return expected_runs
-    return batch.total_runs if batch.total_runs is not None else batch.counted_runs
+    return batch.expected_runs

@@ -70,7 +70,8 @@ def is_passing(failure: ApiFailure) -> bool:
 class Batch:
     """What one GetBatch answer tells; None where it tells nothing.
 
-    ``run_counts`` holds the counts of ``runSummary`` that are told, by the lower-case status of the runs.
+    ``run_counts`` holds the counts of ``runSummary`` that are told, by the lower-case status of the runs; ``seen_at``
+    is when the answer came, in epoch seconds.
     """
 
     id: str
@@ -85,6 +86,7 @@ class Batch:
     submitted_time: datetime | None = None
     processed_time: datetime | None = None
     failure_reason: str | None = None
+    seen_at: float | None = None
 
     @property
     def counted_runs(self) -> int | None:
@@ -93,8 +95,13 @@ class Batch:
             return None
         return self.submitted + self.failed + self.pending
 
+    @property
+    def expected_runs(self) -> int | None:
+        """How many runs the batch has: totalRuns, else the sum of the counts."""
+        return self.total_runs if self.total_runs is not None else self.counted_runs
+
     @classmethod
-    def from_answer(cls, batch_id: str, answer: Mapping[str, Any]) -> Batch:
+    def from_answer(cls, batch_id: str, answer: Mapping[str, Any], *, seen_at: float | None = None) -> Batch:
         """Read an answer of GetBatch. A batch without ``submittedTime`` was submitted by its ``processedTime``."""
         summary = answer.get("submissionSummary") or {}
         run_summary = answer.get("runSummary") or {}
@@ -112,6 +119,7 @@ class Batch:
             submitted_time=answer.get("submittedTime") or answer.get("processedTime"),
             processed_time=answer.get("processedTime"),
             failure_reason=answer.get("failureReason"),
+            seen_at=seen_at,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -126,6 +134,7 @@ class Batch:
             "run_counts": dict(self.run_counts),
             "submitted_time": self.submitted_time.isoformat() if self.submitted_time else None,
             "processed_time": self.processed_time.isoformat() if self.processed_time else None,
+            "seen_at": self.seen_at,
         }
 
     @classmethod
@@ -151,6 +160,7 @@ class Batch:
             run_counts={status: _member(run_counts, status, int) for status in run_counts},
             submitted_time=_time(value, "submitted_time"),
             processed_time=_time(value, "processed_time"),
+            seen_at=_member(value, "seen_at", (int, float)),
             failure_reason=failure_reason,
         )
 
@@ -274,12 +284,12 @@ class BatchWait:
         lines, self._lines = self._lines, []
         return lines
 
-    def answered(self, answer: Mapping[str, Any]) -> Event | None:
+    def answered(self, answer: Mapping[str, Any], now: float) -> Event | None:
         """Take in an answer of GetBatch; return the wait's end, or None to go on."""
         self._first_round = False
         self._silent_since = None
         self._not_found = 0
-        batch = Batch.from_answer(self.batch_id, answer)
+        batch = Batch.from_answer(self.batch_id, answer, seen_at=now)
         self._report(batch)
         verdict = self._decide(batch)
         if verdict == Verdict.WAIT:

@@ -65,7 +65,7 @@ def test_passing_failures_are_rounds_without_news(failure: Failure) -> None:
     wait = new_wait()
     assert wait.failed(failure, 1_001) is None
     assert wait.is_disturbed
-    assert wait.answered(SUBMITTING) is None
+    assert wait.answered(SUBMITTING, 0.0) is None
     assert not wait.is_disturbed
 
 
@@ -104,15 +104,15 @@ def test_an_answer_breaks_the_silence() -> None:
     wait = new_wait()
     assert wait.failed(THROTTLE, 1_000) is None
     assert wait.failed(THROTTLE, 1_090) is None
-    assert wait.answered(SUBMITTING) is None
+    assert wait.answered(SUBMITTING, 0.0) is None
     assert wait.failed(THROTTLE, 1_190) is None
 
 
 def test_an_interval_longer_than_max_silence_is_no_silence() -> None:
     wait = new_wait(max_silence=100)
-    assert wait.answered(SUBMITTING) is None
+    assert wait.answered(SUBMITTING, 0.0) is None
     assert wait.failed(THROTTLE, 90_000) is None
-    assert wait.answered(SUBMITTING) is None
+    assert wait.answered(SUBMITTING, 0.0) is None
 
 
 def test_silence_is_logged_once() -> None:
@@ -136,7 +136,7 @@ def test_rounds_without_the_batch_are_counted_in_a_row() -> None:
     wait = new_wait()
     wait.failed(GONE, 1_001)
     wait.failed(GONE, 1_002)
-    wait.answered(SUBMITTING)
+    wait.answered(SUBMITTING, 0.0)
     assert wait.failed(GONE, 1_004) is None
     assert wait.failed(GONE, 1_005) is None
 
@@ -152,7 +152,7 @@ def test_an_endpoint_out_of_reach_fails_in_the_very_first_round_only() -> None:
 
 def test_the_deadline_ends_the_wait_and_says_what_was_known() -> None:
     wait = new_wait()
-    wait.answered(SUBMITTING)
+    wait.answered(SUBMITTING, 0.0)
     assert wait.overdue(4_999.9) is None
     event = wait.overdue(5_000)
     assert event is not None
@@ -168,7 +168,7 @@ def test_without_deadline_nothing_is_overdue() -> None:
 def test_progress_is_logged_when_it_changes() -> None:
     wait = new_wait()
     for _ in range(3):
-        wait.answered(SUBMITTING)
+        wait.answered(SUBMITTING, 0.0)
     assert wait.take_lines() == [(logging.INFO, "batch 42 is SUBMITTING: submitted 4 of 10, 0 failed")]
 
 
@@ -176,14 +176,14 @@ def test_an_unknown_status_is_warned_of_once() -> None:
     wait = new_wait()
     for pending in (5, 4, 3):
         answer = {"status": "REHYDRATING", "submissionSummary": {"pendingStartSubmissionCount": pending}}
-        assert wait.answered(answer) is None
+        assert wait.answered(answer, 0.0) is None
     warnings = [line for level, line in wait.take_lines() if level == logging.WARNING]
     assert len(warnings) == 1
     assert "REHYDRATING" in warnings[0]
 
 
 def test_the_event_of_a_failed_batch_carries_the_reason() -> None:
-    event = new_wait().answered({"status": "FAILED", "failureReason": "Invalid JSON format"})
+    event = new_wait().answered({"status": "FAILED", "failureReason": "Invalid JSON format"}, 0.0)
     assert event is not None
     assert (event.status, event.message) == ("failed", "Invalid JSON format")
     assert event.batch is not None
@@ -277,7 +277,7 @@ def test_no_order_of_answers_and_failures_is_misread(rounds: list[dict[str, Any]
     wait = new_wait()
     for number, got in enumerate(rounds):
         now = 1_001.0 + number
-        event = wait.failed(got, now) if isinstance(got, Failure) else wait.answered(got)
+        event = wait.failed(got, now) if isinstance(got, Failure) else wait.answered(got, now)
         if isinstance(got, dict):
             verdict = submission.decide(Batch.from_answer("42", got))
             assert (event.status if event else "wait") == verdict

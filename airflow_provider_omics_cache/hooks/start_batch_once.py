@@ -52,6 +52,7 @@ class StartBatchOnceHook(OmicsOperationsHook):
         batch_run_settings: Callable[[], Mapping[str, Any]],
         tags: Mapping[str, str] | None = None,
         request_id: str | None = None,
+        on_started: Callable[[str], None] | None = None,
     ) -> StartedBatch:
         """Start the batch of a task, or find the one that an earlier try of the task has started.
 
@@ -67,6 +68,7 @@ class StartBatchOnceHook(OmicsOperationsHook):
             only if a batch has to be started.
         :param tags: tags of the batch.
         :param request_id: idempotency token in place of the derived one.
+        :param on_started: told the id of a batch as soon as the service has answered, before GetBatch shows it.
         :return: the batch as GetBatch shows it.
         :raises BatchError: the batch that is there can neither be taken nor replaced.
         """
@@ -97,6 +99,8 @@ class StartBatchOnceHook(OmicsOperationsHook):
             except OmicsApiError as error:
                 batch, generation = self._find_batch_of_spent_token(error, name, request_digest, generation, request_id)
                 continue
+            if on_started:
+                on_started(batch_id)
             started = self._get_started_batch(batch_id)
             if self._judge_batch(started, request_digest, is_own=not request_id) == StartDecision.REATTACH:
                 self.log.info("Started batch %s (%s), which is %s", batch_id, name, started.get("status"))

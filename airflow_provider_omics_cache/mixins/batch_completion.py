@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -15,7 +16,6 @@ from airflow_provider_omics_cache.allowance import allowed
 from airflow_provider_omics_cache.completion import Judgement, RunCounts, RunOutcomes, join, may_be_active
 from airflow_provider_omics_cache.exceptions import (
     BatchError,
-    IncompleteListingError,
     OmicsError,
     OmicsParameterError,
     TooManyFailedRunsError,
@@ -24,14 +24,21 @@ from airflow_provider_omics_cache.exceptions import (
 from airflow_provider_omics_cache.failures import MAX_LISTED_RUNS
 from airflow_provider_omics_cache.links.omics import persist_links
 from airflow_provider_omics_cache.mixins.batch_listing import BatchListingMixin, batch_error
-from airflow_provider_omics_cache.states import BatchStatus, RunStatus
+from airflow_provider_omics_cache.states import BatchStatus, RunStatus, SubmissionStatus
 from airflow_provider_omics_cache.submission import Submissions
 from airflow_provider_omics_cache.waiting import Batch
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-_ROW_MEMBERS = ("runSettingId", "runId", "runInternalUuid", "submissionFailureReason", "submissionFailureMessage")
+_ROW_MEMBERS = (
+    "runSettingId",
+    "runId",
+    "runInternalUuid",
+    "submissionStatus",
+    "submissionFailureReason",
+    "submissionFailureMessage",
+)
 _RUN_MEMBERS = ("status", "creationTime", "startTime", "stopTime")
 
 #: GetRun tells nothing more of runs that have ended so, their output apart.
@@ -73,55 +80,70 @@ class BatchCompletionMixin(BatchListingMixin):
                 return None
             raise failure
         counts = RunCounts.of_batch(batch)
-        judgement = counts.judge(allowed(self.allowance("max_failed_runs"), counts.total or 0))
-        if judgement == Judgement.UNKNOWN and not self.is_consistent_by_now(batch.processed_time, context):
+        max_failed = allowed(self.allowance("max_failed_runs"), counts.total or 0)
+        judgement = counts.judge(max_failed)
+        if judgement == Judgement.UNKNOWN and not self.has_caught_up(batch.processed_time, _seen_at(batch), context):
             self.log.info("batch %s is %s: %s", batch.id, batch.status, judgement)
             return None
         if counts.completed is None or counts.total is None:
-            raise UnknownOutcomeError(
-                f"batch {batch.id} is {batch.status}, and GetBatch does not tell how many of its runs completed",
-                batch_id=batch.id,
-                status=batch.status,
-            )
+            raise self._unknown_outcome(batch, "GetBatch does not tell how many of its runs completed")
         outcomes = RunOutcomes()
         note = ""
-        try:
-            if (counts.not_completed or self.runs_s3_uri) and not self._take_in(outcomes, batch, context):
-                return None
-        except (OmicsError, AirflowSensorTimeout) as error:
-            if judgement == Judgement.COMPLETED:
-                raise
-            note = f"; telling more of its runs failed: {error}"
+        if counts.not_completed or self.runs_s3_uri:
+            try:
+                if not self._take_in(outcomes, batch, context):
+                    return None
+            except (OmicsError, AirflowSensorTimeout) as error:
+                if judgement == Judgement.COMPLETED and self.runs_s3_uri:
+                    raise
+                outcomes = RunOutcomes()
+                note = f"; telling more of its runs failed: {error}"
         self._push(counts, outcomes, context)
-        if judgement != Judgement.COMPLETED:
-            self._push_result(batch, counts, context)
-            raise TooManyFailedRunsError(
-                f"batch {batch.id}: {counts.not_completed:,} of {counts.total:,} runs did not complete, "
-                f"max_failed_runs is {self.max_failed_runs}: {outcomes.failure_summary()}{note}",
-                batch_id=batch.id,
-                status=batch.status,
+        if judgement == Judgement.COMPLETED:
+            self.log.info(
+                "batch %s: %s of %s runs completed%s", batch.id, f"{counts.completed:,}", f"{counts.total:,}", note
             )
-        self.log.info("batch %s: %s of %s runs completed", batch.id, f"{counts.completed:,}", f"{counts.total:,}")
-        return PokeReturnValue(is_done=True, xcom_value=self.result(batch, counts))
+            return PokeReturnValue(is_done=True, xcom_value=self.result(batch, counts))
+        if outcomes.counts.total and outcomes.counts.not_completed <= max_failed:
+            listed = outcomes.counts.completed
+            raise self._unknown_outcome(
+                batch, f"GetBatch counts {counts.completed:,} completed runs, ListRuns {listed:,}"
+            )
+        self._push_result(batch, counts, context)
+        summary = f": {outcomes.failure_summary()}" if outcomes.failed else ""
+        raise TooManyFailedRunsError(
+            f"batch {batch.id}: {counts.not_completed:,} of {counts.total:,} runs did not complete, "
+            f"max_failed_runs is {self.max_failed_runs}{summary}{note}",
+            batch_id=batch.id,
+            status=batch.status,
+        )
+
+    def _unknown_outcome(self, batch: Batch, text: str) -> UnknownOutcomeError:
+        return UnknownOutcomeError(
+            f"batch {batch.id} is {batch.status}, and {text}", batch_id=batch.id, status=batch.status
+        )
 
     def _conclude_failed(self, batch: Batch, context: Context) -> BatchError | None:
         """Push what is known of a batch that is over, and give its error; nothing else hides that error.
 
         :return: the error, None while runs of the batch go on.
         """
+        if batch.status in {BatchStatus.FAILED, BatchStatus.CANCELLED} and self._has_active_runs(context):
+            self.log.info("batch %s is %s, and runs of it go on; waiting for their end", batch.id, batch.status)
+            return None
         outcomes = RunOutcomes()
         note = ""
         try:
-            if batch.status in {BatchStatus.FAILED, BatchStatus.CANCELLED} and self._has_active_runs(context):
-                self.log.info("batch %s is %s, and runs of it go on; waiting for their end", batch.id, batch.status)
-                return None
             self._take_in(outcomes, batch, context, is_over=True)
+            counts = outcomes.counts
         except (OmicsError, AirflowSensorTimeout) as error:
             note = f"; telling more of its runs failed: {error}"
-        counts = outcomes.counts if outcomes.counts.total else RunCounts.of_batch(batch)
+            counts = RunCounts.of_batch(batch)
         self._push(counts, outcomes, context)
         self._push_result(batch, counts, context)
-        told = f"{counts.completed or 0:,} of {counts.total or 0:,} runs completed"
+        told = "how many runs completed is not known"
+        if counts.completed is not None and counts.total is not None:
+            told = f"{counts.completed:,} of {counts.total:,} runs completed"
         summary = outcomes.failure_summary()
         return batch_error(batch, f"{told}: {summary}{note}" if summary else f"{told}{note}")
 
@@ -139,28 +161,28 @@ class BatchCompletionMixin(BatchListingMixin):
             tempfile.TemporaryFile() as rows,
             tempfile.TemporaryFile() if self.runs_s3_uri else nullcontext() as output,
         ):
-            submissions = self._list_submissions(rows, context, is_over=is_over)
-            missing = None if is_over else submissions.missing(batch.total_runs or batch.counted_runs)
-            if missing:
-                if self.is_consistent_by_now(batch.processed_time, context):
-                    raise IncompleteListingError(
-                        f"batch {batch.id}: {missing}, {self.consistency_timeout:,.0f} s after its end",
-                        batch_id=batch.id,
-                        status=batch.status,
-                    )
-                self.log.info("batch %s: %s; waiting for the service to catch up", batch.id, missing)
-                return False
-            for record in self.within_limits(context, partial(self._records, rows, context)):
+            list_once = partial(self._list_submissions, rows, context, is_over=is_over)
+            if is_over:
+                listed = list_once().rows
+            else:
+                # Of a batch that was cancelled at its very end, runs may be left that were never submitted.
+                expected = None if batch.expected_runs is None else batch.expected_runs - (batch.pending or 0)
+                submissions = self.complete_listing(list_once, batch, expected, batch.processed_time, context)
+                if submissions is None:
+                    return False
+                listed = submissions.rows
+            for record in self.within_limits(context, partial(self._records, rows)):
                 outcomes.add(record)
                 if output:
                     output.write(json.dumps(record).encode() + b"\n")
-            if is_over:
-                outcomes.add_unlisted((batch.total_runs or 0) - submissions.rows)
+            outcomes.add_unlisted((batch.expected_runs or 0) - listed)
             if output:
                 self.write_to_s3(output, "runs_s3_uri")
         return True
 
     def _list_submissions(self, rows: IO[bytes], context: Context, *, is_over: bool) -> Submissions:
+        rows.seek(0)
+        rows.truncate()
         submissions = Submissions(batch_is_over=is_over)
         list_submissions = partial(self.hook.list_submissions, batch_id=self.batch_id)
         for row in self.within_limits(context, lambda patience: list_submissions(max_silence=patience)):
@@ -168,7 +190,7 @@ class BatchCompletionMixin(BatchListingMixin):
             rows.write(json.dumps({name: row.get(name) for name in _ROW_MEMBERS}).encode() + b"\n")
         return submissions
 
-    def _records(self, rows: IO[bytes], context: Context, patience: float) -> Iterator[dict[str, Any]]:
+    def _records(self, rows: IO[bytes], patience: float) -> Iterator[dict[str, Any]]:
         started = {
             run["id"]: {name: run.get(name) for name in _RUN_MEMBERS}
             for run in self.hook.list_started_runs(batch_id=self.batch_id, max_silence=patience)
@@ -179,19 +201,21 @@ class BatchCompletionMixin(BatchListingMixin):
             row = json.loads(line)
             listed = started.get(row["runId"])
             run = None
-            if self._is_worth_asking(listed, asked):
+            if self._is_worth_asking(row, listed, asked):
                 run = self.hook.get_run_in_turn(run_id=row["runId"], max_silence=patience)
                 asked += 1
                 listed = listed if run else None
             yield join(row, listed, run, batch_id=self.batch_id)
 
-    def _is_worth_asking(self, listed: Mapping[str, Any] | None, asked: int) -> bool:
-        """Tell whether GetRun has something to add to what ListRuns tells of a run."""
-        if listed is None:
+    def _is_worth_asking(self, row: Mapping[str, Any], listed: Mapping[str, Any] | None, asked: int) -> bool:
+        """Tell whether GetRun has something to add to what ListRuns tells of a run, or does not tell yet."""
+        if not row["runId"] or row["submissionStatus"] == SubmissionStatus.DELETE_SUCCESS:
             return False
         if self.include_outputs:
             return True
-        return listed["status"] not in _WITHOUT_REASON and (bool(self.runs_s3_uri) or asked < MAX_LISTED_RUNS)
+        if listed is not None and listed["status"] in _WITHOUT_REASON:
+            return False
+        return bool(self.runs_s3_uri) or asked < MAX_LISTED_RUNS
 
     def _push(self, counts: RunCounts, outcomes: RunOutcomes, context: Context) -> None:
         ti = context["ti"]
@@ -206,3 +230,8 @@ class BatchCompletionMixin(BatchListingMixin):
         """Push what a task that fails cannot return."""
         if self.do_xcom_push:
             context["ti"].xcom_push(key="return_value", value=self.result(batch, counts))
+
+
+def _seen_at(batch: Batch) -> float:
+    """When GetBatch told of the batch; an answer is judged by its own time, however late the task resumes."""
+    return time.time() if batch.seen_at is None else batch.seen_at

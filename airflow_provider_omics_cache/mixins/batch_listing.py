@@ -14,12 +14,14 @@ from airflow_provider_omics_cache.exceptions import (
     BatchError,
     BatchFailedError,
     BatchSilenceError,
+    IncompleteListingError,
     OmicsApiError,
     OmicsParameterError,
 )
 from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitMixin
 from airflow_provider_omics_cache.mixins.s3_output import S3OutputMixin
 from airflow_provider_omics_cache.states import DELETED_BATCH_STATES, BatchStatus
+from airflow_provider_omics_cache.submission import Submissions
 from airflow_provider_omics_cache.waiting import Batch, is_passing
 
 if TYPE_CHECKING:
@@ -60,14 +62,49 @@ class BatchListingMixin(S3OutputMixin, BatchWaitMixin):
                 raise self.timeout_error(text) from error
             raise BatchSilenceError(text, batch_id=self.batch_id) from error
 
-    def is_consistent_by_now(self, since: datetime | None, context: Context) -> bool:
-        """Tell whether the service has had ``consistency_timeout`` to catch up.
+    def complete_listing(
+        self,
+        list_once: Callable[[], Submissions],
+        batch: Batch,
+        expected: int | None,
+        since: datetime | None,
+        context: Context,
+    ) -> Submissions | None:
+        """List the runs, a second time if the service has had ``consistency_timeout`` to catch up and has not.
+
+        :param list_once: makes one listing.
+        :param batch: the batch.
+        :param expected: how many runs it has, None if nothing tells.
+        :param since: when it became what it is; None for the start of the wait.
+        :param context: Airflow's context of the task.
+        :return: the listing, None when the service has to catch up.
+        :raises IncompleteListingError: it has not, by now.
+        """
+        submissions = list_once()
+        missing = submissions.missing(expected)
+        if missing and self.has_caught_up(since, time.time(), context):
+            submissions = list_once()
+            missing = submissions.missing(expected)
+            if missing:
+                raise IncompleteListingError(
+                    f"batch {batch.id} is {batch.status}: {missing}, {self.consistency_timeout:,.0f} s later",
+                    batch_id=batch.id,
+                    status=batch.status,
+                )
+        if missing:
+            self.log.info("batch %s: %s; waiting for the service to catch up", batch.id, missing)
+            return None
+        return submissions
+
+    def has_caught_up(self, since: datetime | None, by: float, context: Context) -> bool:
+        """Tell whether the service had ``consistency_timeout`` to catch up.
 
         :param since: when the batch became what it is; None for the start of the wait.
+        :param by: the time in question, in epoch seconds.
         :param context: Airflow's context of the task.
         """
         start = since.timestamp() if since else self._started(context)
-        return time.time() >= start + self.consistency_timeout
+        return by >= start + self.consistency_timeout
 
     def allowance(self, parameter: str) -> int | Fraction:
         """Read how many runs may fail.

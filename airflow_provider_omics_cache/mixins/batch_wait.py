@@ -97,6 +97,13 @@ class BatchWaitMixin(_AwsTask):
         :param message: what was waited for.
         """
 
+    def give_up(self, message: str) -> Exception:
+        """Do what is to be done at the deadline; give the error.
+
+        :param message: what was waited for.
+        """
+        return self.timeout_error(message)
+
     def trigger_arguments(self) -> dict[str, Any]:
         """Give what the trigger needs beyond the wait itself."""
         return {}
@@ -143,7 +150,7 @@ class BatchWaitMixin(_AwsTask):
             if event:
                 raise self._error(event, error) from error.__cause__
         else:
-            event = wait.answered(answer)
+            event = wait.answered(answer, time.time())
         if not self._has_links:
             self._has_links = True
             persist_links(context, self)
@@ -157,7 +164,7 @@ class BatchWaitMixin(_AwsTask):
 
     def _conclude(self, event: Event, context: Context) -> PokeReturnValue | None:
         if event.status == EventStatus.TIMEOUT:
-            raise self.timeout_error(event.message)
+            raise self.give_up(event.message)
         if event.status == EventStatus.ERROR:
             raise self._error(event)
         batch = Batch.from_json(event.batch or {}, failure_reason=event.message)
@@ -179,7 +186,7 @@ class BatchWaitMixin(_AwsTask):
         """Defer until the deadline that the event has brought back."""
         deadline = event.deadline or self._deadline(context)
         if time.time() >= deadline:
-            raise self.timeout_error(f"batch {self.batch_id}: the deadline has passed and runs are missing")
+            raise self.give_up(f"batch {self.batch_id}: the deadline has passed and runs are missing")
         self._defer(deadline)
 
     def _defer(self, deadline: float) -> None:
@@ -263,13 +270,13 @@ class BatchWaitOperator(BatchWaitMixin, AwsBaseOperator[OmicsCacheHook]):
             result = self._look(context)
             overdue = wait.overdue(time.time())
             if result is None and overdue:
-                raise self.timeout_error(overdue.message)
+                raise self.give_up(overdue.message)
         return result.xcom_value
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after deferral; one that Airflow has ended has reached the deadline."""
         if is_deferral_timeout(next_method, next_kwargs):
-            raise self.timeout_error(f"batch {self.batch_id}: the trigger did not end the wait in time")
+            raise self.give_up(f"batch {self.batch_id}: the trigger did not end the wait in time")
         return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
@@ -135,7 +135,8 @@ class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
         lack runs are waited for. Default 300.
     :param max_silence: seconds (or a timedelta) of waiting without an answer after which the task fails. Default 3600.
     :param cancel_on_kill: cancel the batch when the task is killed while it waits: marked, cleared, or stopped by
-        ``execution_timeout``. Of a deferred task Airflow tells that from 3.3 on. Default False.
+        ``execution_timeout``. Of a deferred task Airflow tells the former two from 3.3 on; its ``execution_timeout``
+        is a deadline as ``timeout``. Default False.
     :param cancel_on_timeout: cancel the batch at ``timeout``; the task is not retried then. Default False.
     :param aws_conn_id: Airflow connection for AWS; None or empty for boto3's own ways. (templated)
     :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
@@ -230,6 +231,9 @@ class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
         batch_id = self._start(context)
         if self.wait_for_completion:
             self.batch_id = batch_id
+            if self.do_xcom_push:
+                # A teardown needs it whatever becomes of the wait.
+                context["ti"].xcom_push(key="return_value", value=batch_id)
             self.wait(context)
         return batch_id
 
@@ -244,8 +248,12 @@ class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
 
     def on_kill(self) -> None:
         """Cancel the batch, if that is wanted and it is known; what goes wrong is logged."""
-        if self.cancel_on_kill and self.batch_id:
+        if not self.cancel_on_kill:
+            return
+        if self.batch_id:
             self.hook.cancel_batch_of_killed_task(batch_id=self.batch_id)
+        else:
+            self.log.warning("No batch of this task is known yet that could be cancelled")
 
     def result(self, batch: Batch, counts: RunCounts) -> str:
         """Give what the task returns: the id of the batch."""
@@ -255,11 +263,10 @@ class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
         """Give what the trigger needs beyond the wait itself."""
         return {"cancel_on_kill": self.cancel_on_kill}
 
-    def timeout_error(self, message: str) -> Exception:
-        """Give the error of a wait that has reached its deadline, after cancelling the batch if that is wanted."""
-        wish = self._wish_to_cancel_at_deadline()
-        if wish is None:
-            return super().timeout_error(message)
+    def give_up(self, message: str) -> Exception:
+        """Cancel the batch at the deadline if that is wanted; give the error."""
+        if not self.cancel_on_timeout:
+            return super().give_up(message)
         try:
             batch = self.hook.cancel_batch_once(batch_id=self.batch_id, max_seconds=CANCEL_SECONDS)
         except OmicsError as error:
@@ -267,24 +274,15 @@ class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
         status = batch.get("status")
         decision = decide_cancel(status)
         if decision == CancelDecision.FINISHED:
-            return super().timeout_error(f"{message}; it is {status} by now")
+            return super().give_up(f"{message}; it is {status} by now")
         if decision == CancelDecision.LOOK_AGAIN:
             return BatchError(
                 f"{message}; it is still {status} and could not be cancelled", batch_id=self.batch_id, status=status
             )
+        happened = "somebody has cancelled it" if decision == CancelDecision.LEAVE else "it is cancelled"
         return BatchCancelledError(
-            f"{message}; it is cancelled, as {wish} says; a new rerun_key starts a new batch", batch_id=self.batch_id
+            f"{message}; {happened}; a new rerun_key starts a new batch", batch_id=self.batch_id, status=status
         )
-
-    def _wish_to_cancel_at_deadline(self) -> str | None:
-        """Name the parameter that has the batch cancelled at the deadline.
-
-        ``execution_timeout`` kills a task that is not deferred; a deferred one reaches its deadline.
-        """
-        if self.cancel_on_timeout:
-            return "cancel_on_timeout"
-        allowed = self.execution_timeout.total_seconds() if self.deferrable and self.execution_timeout else math.inf
-        return "cancel_on_kill" if self.cancel_on_kill and allowed < self.timeout else None
 
     def _start(self, context: Context) -> str:
         ti = context["ti"]
@@ -312,6 +310,7 @@ class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
                 batch_run_settings=settings.prepare,
                 tags=tags,
                 request_id=self.request_id,
+                on_started=partial(setattr, self, "batch_id"),
             )
         batch = started.batch
         persist_links(context, self)

@@ -27,7 +27,6 @@ from airflow_provider_omics_cache.allowance import allowed
 from airflow_provider_omics_cache.completion import RunCounts
 from airflow_provider_omics_cache.exceptions import (
     BatchError,
-    IncompleteListingError,
     OmicsError,
     OmicsParameterError,
     TooManyFailedSubmissionsError,
@@ -234,7 +233,13 @@ class BatchSubmissionSensor(BatchListingMixin, BatchSensor):
         with tempfile.TemporaryFile() if self.mapping_s3_uri else nullcontext() as file:
             if has_failed:
                 raise self._conclude_failed(batch, file, context)
-            submissions = self._complete_listing(batch, file, context)
+            submissions = self.complete_listing(
+                lambda: self._list(Submissions(), file, context),
+                batch,
+                submission.expected_number(self._expected_runs(), batch),
+                batch.submitted_time,
+                context,
+            )
             if submissions is None:
                 return None
             mapping = self._push(batch, submissions, file, context)
@@ -271,25 +276,6 @@ class BatchSubmissionSensor(BatchListingMixin, BatchSensor):
         submitted = max(len(submissions.run_ids), batch.submitted or 0)
         at_least = "at least " if batch.status == BatchStatus.FAILED else ""
         return batch_error(batch, f"{at_least}{submitted:,} runs were submitted{note}")
-
-    def _complete_listing(self, batch: Batch, file: IO[bytes] | None, context: Context) -> Submissions | None:
-        """List the runs; None when the service has to catch up."""
-        expected = submission.expected_number(self._expected_runs(), batch)
-        submissions = self._list(Submissions(), file, context)
-        missing = submissions.missing(expected)
-        if missing and self.is_consistent_by_now(batch.submitted_time, context):
-            submissions = self._list(Submissions(), file, context)
-            missing = submissions.missing(expected)
-            if missing:
-                raise IncompleteListingError(
-                    f"batch {batch.id}: {missing}, {self.consistency_timeout:,.0f} s after submission",
-                    batch_id=batch.id,
-                    status=batch.status,
-                )
-        if missing:
-            self.log.info("batch %s: %s; waiting for the service to catch up", batch.id, missing)
-            return None
-        return submissions
 
     def _list(self, submissions: Submissions, file: IO[bytes] | None, context: Context) -> Submissions:
         if file:
@@ -370,7 +356,8 @@ class BatchCompletionSensor(BatchCompletionMixin, BatchSensor):
         ``run_id``, ``run_uuid``, ``status``, ``creation_time``, ``start_time``, ``stop_time``, ``failure_reason``,
         ``status_message``, ``run_output_uri``. (templated)
     :param include_outputs: ask GetRun for every run, so that ``run_output_uri`` is known. At most ``[omics_cache]
-        max_get_run_per_second`` are asked for: 100,000 runs take hours. Default False.
+        max_get_run_per_second`` are asked for: 100,000 runs take hours, for which ``timeout`` does not hold. Default
+        False.
     :param consistency_timeout: seconds after the batch's end (or a timedelta) during which counts or a listing that
         lack runs are waited for. Default 300.
     :param max_silence: seconds (or a timedelta) without an answer (throttled, faults, lost connections) after which
@@ -385,7 +372,8 @@ class BatchCompletionSensor(BatchCompletionMixin, BatchSensor):
     :raises BatchFailedError: when the batch failed as a whole; so do BatchCancelledError, BatchDeletedError and
         BatchNotFoundError for what they name. None of these is retried.
     :raises TooManyFailedRunsError: when more than ``max_failed_runs`` did not complete; not retried.
-    :raises UnknownOutcomeError: when the service does not tell how many completed, after ``consistency_timeout``.
+    :raises UnknownOutcomeError: when the service does not tell how many completed, or its counts and its listing
+        contradict each other, after ``consistency_timeout``.
     :raises IncompleteListingError: when the service has not listed all runs after ``consistency_timeout``.
     :raises BatchSilenceError: when no answer came for ``max_silence``.
     :raises OmicsApiError: when AWS refuses a call.

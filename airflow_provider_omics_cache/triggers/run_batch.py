@@ -11,6 +11,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from airflow_provider_omics_cache import batch_end, completion, submission
+from airflow_provider_omics_cache._compat import task_state
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error
 from airflow_provider_omics_cache.polling.clients import Connection
@@ -122,7 +123,7 @@ class BatchTrigger(BaseTrigger):
                 if isinstance(outcome, OmicsApiError):
                     event = wait.failed(outcome, time.time())
                 elif outcome is not None:
-                    event = wait.answered(outcome)
+                    event = wait.answered(outcome, time.time())
                 for level, line in wait.take_lines():
                     self.log.log(level, "%s", line)
                 event = event or wait.overdue(time.time())
@@ -162,7 +163,13 @@ class StartRunBatchTrigger(BatchCompletionTrigger):
 
     async def on_kill(self) -> None:
         """Cancel the batch, if that is wanted; what goes wrong is logged."""
-        if not self.cancel_on_kill:
+        if self.cancel_on_kill:
+            # In a thread of its own: other tasks that are killed at the same time cannot wait for this one.
+            await sync_to_async(self._cancel, thread_sensitive=False)()
+
+    def _cancel(self) -> None:
+        if self._is_still_deferred():
+            self.log.info("Nobody has killed the task: another triggerer waits for batch %s now", self.batch_id)
             return
         hook = OmicsCacheHook(
             aws_conn_id=self.aws_conn_id,
@@ -170,9 +177,18 @@ class StartRunBatchTrigger(BatchCompletionTrigger):
             verify=self.verify,
             config=self.botocore_config,
         )
-        # In a thread of its own: those of other tasks that are killed at the same time cannot wait for this one.
-        cancel = sync_to_async(hook.cancel_batch_of_killed_task, thread_sensitive=False)
-        await cancel(batch_id=self.batch_id)
+        hook.cancel_batch_of_killed_task(batch_id=self.batch_id)
+
+    def _is_still_deferred(self) -> bool:
+        """Whether the trigger was stopped for another reason than a kill.
+
+        A triggerer that comes back after a pause takes triggers that another has taken over for killed ones.
+        """
+        try:
+            return task_state(self.task_instance) == "deferred"
+        except Exception as error:
+            self.log.warning("Airflow does not tell the state of the task, which counts as killed: %r", error)
+            return False
 
 
 class BatchCancellationTrigger(BatchTrigger):

@@ -26,7 +26,7 @@ from airflow_provider_omics_cache.exceptions import (
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
 from tests.conftest import needs_aiobotocore, needs_batches
-from tests.sensor_modes import each_mode, run_sensor, start_batch
+from tests.sensor_modes import TaskDeferred, each_mode, run_sensor, start_batch
 
 pytestmark = needs_batches
 
@@ -309,11 +309,95 @@ def test_counts_that_never_come_fail_and_may_be_retried(
 def test_counts_that_lack_runs_for_good_count_them_as_failed(
     answer_with: Callable[..., None], client: Any, wait: Callable[..., Any], service: Any
 ) -> None:
+    service.faults.fail_run("sample-1")
     batch_id = start_batch(client, 3)
     service.clock.advance(60)
     answer_with("GetBatch", {"status": "PROCESSED", "totalRuns": 3, "runSummary": {"completedRunCount": 2}})
     with pytest.raises(TooManyFailedRunsError, match="1 of 3 runs did not complete"):
         wait("poke", batch_id)
+
+
+def test_counts_that_contradict_the_listing_for_good_may_be_retried(
+    answer_with: Callable[..., None], client: Any, wait: Callable[..., Any], service: Any
+) -> None:
+    batch_id = start_batch(client, 3)
+    service.clock.advance(60)
+    answer_with("GetBatch", {"status": "PROCESSED", "totalRuns": 3, "runSummary": {"completedRunCount": 2}})
+    with pytest.raises(UnknownOutcomeError, match="GetBatch counts 2 completed runs, ListRuns 3") as caught:
+        wait("poke", batch_id)
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+@needs_aiobotocore
+def test_an_answer_is_judged_by_its_own_time(
+    service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    batch_id = start_batch(client, 3)
+    service.clock.advance(45)
+    processed_time = client.get_batch(batchId=batch_id)["processedTime"]
+    late = {"id": batch_id, "status": "PROCESSED", "total_runs": 3, "run_counts": {"completed": 0, "running": 3}}
+    late |= {"processed_time": processed_time.isoformat(), "seen_at": processed_time.timestamp() + 5}
+    sensor = BatchCompletionSensor(task_id="wait", batch_id=batch_id, deferrable=True)
+    service.clock.advance(600)
+    with pytest.raises(TaskDeferred):
+        sensor.execute_complete(task_context, {"status": "done", "batch": late})
+
+
+@each_mode
+def test_runs_that_go_on_are_waited_for_even_if_they_cannot_be_listed_now(
+    mode: str, service: Any, client: Any, wait: Callable[..., Any]
+) -> None:
+    service.faults.fail_batch("It broke", after="SUBMITTING", started_runs=3)
+    batch_id = start_batch(client, 10)
+    service.clock.advance(5)
+    service.faults.error("ListRuns", code="AccessDeniedException", times=None)
+    with pytest.raises(OmicsApiError, match="AccessDeniedException") as caught:
+        wait(mode, batch_id)
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_what_was_not_joined_is_not_counted(
+    service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    service.faults.fail_run("sample-2")
+    batch_id = start_batch(client, 10)
+    service.clock.advance(40)
+    client.cancel_run_batch(batchId=batch_id) if client.get_batch(batchId=batch_id)["status"] != "PROCESSED" else None
+    service.clock.advance(60)
+    service.faults.error("GetRun", code="AccessDeniedException", times=None)
+    with pytest.raises(BatchError, match="telling more of its runs failed"):
+        wait("poke", batch_id)
+    assert task_context["ti"].xcoms["run_counts"]["total"] == 10
+
+
+def test_a_run_that_list_runs_lacks_is_asked_for(
+    service: Any, client: Any, wait: Callable[..., Any], answer_with: Callable[..., None]
+) -> None:
+    boto3.client("s3").create_bucket(Bucket="results")
+    batch_id = start_batch(client, 3)
+    answer_with("ListRuns", {"items": []})
+    wait("poke", batch_id, runs_s3_uri="s3://results/runs.jsonl")
+    assert {line["status"] for line in lines_of("runs.jsonl")} == {"COMPLETED"}
+
+
+def test_a_second_listing_saves_the_wait(service: Any, client: Any, wait: Callable[..., Any]) -> None:
+    service.faults.fail_run("sample-1")
+    batch_id = start_batch(client, 5)
+    service.clock.advance(3_600)
+    service.faults.lagging_listing(rows=2, times=1)
+    with pytest.raises(TooManyFailedRunsError, match=r"RUN_TASK_FAILED: 1 \(sample-1\)"):
+        wait("poke", batch_id)
+
+
+def test_enough_completed_runs_are_enough_whatever_is_listed(
+    service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    service.faults.fail_run("sample-1")
+    batch_id = start_batch(client, 5)
+    service.clock.advance(3_600)
+    service.faults.lagging_listing(rows=2)
+    assert wait("poke", batch_id, max_failed_runs=1)["completed"] == 4
+    assert task_context["ti"].xcoms["failed_run_count"] == 1
 
 
 @each_mode
