@@ -42,6 +42,7 @@ __all__ = [
     "conf",
     "first_reschedule_date",
     "object_storage_path",
+    "task_state",
 ]
 
 
@@ -55,6 +56,19 @@ def first_reschedule_date(context: Context) -> datetime | None:
     first_try = (ti.max_tries or 0) - (ti.task.retries or 0) + 1
     started: datetime | None = _orig_start_date(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, first_try)
     return started
+
+
+def task_state(ti: Any) -> str | None:
+    """Ask Airflow 3 for the state of a task; None where it knows none.
+
+    :param ti: the task instance that a trigger belongs to.
+    """
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+    )
+    return next(iter(states.get(ti.run_id, {}).values()), None)
 
 
 def object_storage_path(path: str, *, conn_id: str | None) -> Any:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,7 @@ from airflow_provider_omics_cache._compat import AirflowTaskTimeout
 from airflow_provider_omics_cache.exceptions import BatchCancelledError
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.triggers.run_batch import StartRunBatchTrigger
-from tests.conftest import needs_aiobotocore, needs_batches
+from tests.conftest import AIRFLOW_3, needs_aiobotocore, needs_batches
 from tests.operators.batch_states import batch_in, runs_of, status_of
 from tests.operators.waiting_task import Context, Later, waiting_task
 from tests.sensor_modes import TaskDeferred, start_batch
@@ -103,9 +104,12 @@ def test_a_trigger_row_of_another_version_cancels_nothing() -> None:
     assert kwargs["cancel_on_kill"] is False
 
 
-def test_a_kill_before_there_is_a_batch(local: LocalHealthOmics) -> None:
+def test_a_kill_before_there_is_a_batch(
+    local: LocalHealthOmics, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     waiting_task(cancel_on_kill=True).on_kill()
     assert local.calls.total() == 0
+    assert "failed" not in caplog.text + capsys.readouterr().out
 
 
 def test_a_kill_of_a_task_that_does_not_wait(local: LocalHealthOmics, task_context: Context) -> None:
@@ -255,6 +259,31 @@ def test_a_kill_with_a_connection_that_is_gone(
 ) -> None:
     kill("42", cancel_on_kill=True, aws_conn_id="aws_gone", region_name="")
     assert "Cancelling batch 42 failed" in caplog.text + capsys.readouterr().out
+
+
+@pytest.mark.skipif(not AIRFLOW_3, reason="Airflow 2 tells triggers of no kill")
+@pytest.mark.parametrize("map_index", [-1, 7])
+@pytest.mark.parametrize(
+    ("state", "cancels"), [("deferred", False), ("failed", True), ("success", True), ("running", True), (None, True)]
+)
+def test_a_trigger_that_another_triggerer_has_taken_over_cancels_nothing(
+    state: str | None, cancels: bool, map_index: int, local: LocalHealthOmics, client: Any, monkeypatch: Any
+) -> None:
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    def get_task_states(*, dag_id: str, task_ids: list[str], run_ids: list[str], map_index: int) -> dict[str, Any]:
+        (task_id,), (run_id,) = task_ids, run_ids
+        assert (dag_id, task_id, run_id) == ("cohort", "start_batch", "manual")
+        return {run_id: {task_id if map_index < 0 else f"{task_id}_{map_index}": state}}
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(get_task_states))
+    batch_id = batch_in("INPROGRESS", local, client)
+    trigger = StartRunBatchTrigger(batch_id=batch_id, cancel_on_kill=True)
+    trigger.task_instance = SimpleNamespace(
+        dag_id="cohort", task_id="start_batch", run_id="manual", map_index=map_index
+    )
+    asyncio.run(trigger.on_kill())
+    assert status_of(client, batch_id) == ("STOPPING" if cancels else "INPROGRESS")
 
 
 def test_many_deferred_tasks_are_killed_side_by_side(
