@@ -56,8 +56,6 @@ _IDS = ("workflowId", "cacheId", "runGroupId")
 _SPOOLED_BYTES = 1024**2
 #: For how many seconds a batch is tried to be cancelled at the task's timeout.
 CANCEL_SECONDS = 300.0
-#: For how many seconds a batch is looked at that cannot be cancelled yet, or that the service is busy with.
-_REQUEST_SECONDS = 600
 #: Seconds to wait, one after the other, while another try uploads the same settings.
 _UPLOAD_CONFLICT_DELAYS = (1, 2, 4)
 
@@ -279,9 +277,11 @@ class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
             return BatchError(
                 f"{message}; it is still {status} and could not be cancelled", batch_id=self.batch_id, status=status
             )
-        happened = "somebody has cancelled it" if decision == CancelDecision.LEAVE else "it is cancelled"
+        by_whom = "by somebody" if decision == CancelDecision.LEAVE else "as cancel_on_timeout says"
         return BatchCancelledError(
-            f"{message}; {happened}; a new rerun_key starts a new batch", batch_id=self.batch_id, status=status
+            f"{message}; it is cancelled, {by_whom}; a new rerun_key starts a new batch",
+            batch_id=self.batch_id,
+            status=status,
         )
 
     def _start(self, context: Context) -> str:
@@ -310,7 +310,7 @@ class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
                 batch_run_settings=settings.prepare,
                 tags=tags,
                 request_id=self.request_id,
-                on_started=partial(setattr, self, "batch_id"),
+                on_started=partial(setattr, self, "batch_id") if self.wait_for_completion else None,
             )
         batch = started.batch
         persist_links(context, self)
@@ -539,16 +539,18 @@ class CancelRunBatchOperator(EndRunBatchOperator):
     template_fields: Sequence[str] = aws_template_fields("batch_id")
     trigger_class = BatchCancellationTrigger
 
-    def request(self) -> dict[str, Any]:
+    def request(self, context: Context) -> dict[str, Any]:
         """Cancel the batch as its state allows."""
-        batch = self.hook.cancel_batch_once(
-            batch_id=self.batch_id, max_seconds=_REQUEST_SECONDS, max_silence=self.max_silence
-        )
+        limits = self.request_limits(context)
+        if self.is_teardown:
+            self.hook.is_batch_visible(batch_id=self.batch_id, max_silence=limits["max_silence"])
+        batch = self.hook.cancel_batch_once(batch_id=self.batch_id, **limits)
         status = batch.get("status")
         decision = decide_cancel(status)
         if decision == CancelDecision.LOOK_AGAIN:
             raise OmicsError(
-                f"batch {self.batch_id} is still {status} after {_REQUEST_SECONDS} s, and cannot be cancelled yet",
+                f"batch {self.batch_id} is still {status} after {limits['max_seconds']:,.0f} s, "
+                "and cannot be cancelled yet",
                 batch_id=self.batch_id,
                 status=status,
             )
@@ -573,6 +575,10 @@ class CancelRunBatchOperator(EndRunBatchOperator):
         if living:
             self.log.info("batch %s: %s of its runs have not ended yet", batch.id, f"{living:,}")
             return None
+        counted = sum(count for name, count in batch.run_counts.items() if name.upper() not in ENDED_RUN_STATES)
+        if counted and self.may_lag(context):
+            self.log.info("batch %s: GetBatch counts %s runs that have not ended yet", batch.id, f"{counted:,}")
+            return None
         cancelled = sum(status == RunStatus.CANCELLED for status in statuses.values())
         if batch.status == BatchStatus.PROCESSED:
             self.log.warning("batch %s is %s, and not CANCELLED: it was almost finished", batch.id, batch.status)
@@ -588,7 +594,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
         return batch.id
 
 
-class DeleteRunBatchOperator(SavedMappingMixin, EndRunBatchOperator):
+class DeleteRunBatchOperator(SavedMappingMixin):
     """Delete the runs of a batch that is over, wait until they are gone, and delete the batch too if that is wanted.
 
     Runs count towards the account's limit until they are deleted. Deleting them removes metadata; what they have
@@ -682,25 +688,23 @@ class DeleteRunBatchOperator(SavedMappingMixin, EndRunBatchOperator):
             )
         self.check_s3_output("save_mapping_s3_uri")
 
-    def request(self) -> dict[str, Any]:
+    def request(self, context: Context) -> dict[str, Any]:
         """Save the mapping, then delete the runs as the state of the batch allows."""
         return self.hook.delete_runs_once(
-            batch_id=self.batch_id,
-            max_seconds=_REQUEST_SECONDS,
-            max_silence=self.max_silence,
-            before=self.save_mapping,
+            batch_id=self.batch_id, before=partial(self.save_mapping, context), **self.request_limits(context)
         )
 
     def is_settled_without_batch(self) -> bool:
         """Whether the mapping tells that an earlier try has deleted the batch."""
-        return self.delete_batch and self.saved_mapping() is not None
+        return self.delete_batch and self.is_mapping_saved()
 
     def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
         """Delete the runs that are left, and then the batch."""
         self.hook.delete_left_runs(batch_id=batch.id, max_silence=self.max_silence)
         self.log.info("batch %s: no run is left", batch.id)
         if self.delete_batch:
-            self.hook.delete_batch_once(batch_id=batch.id, max_silence=self.max_silence)
+            self.check_saved_mapping()
+            self.hook.delete_batch_once(batch_id=batch.id, **self.request_limits(context))
         return PokeReturnValue(is_done=True, xcom_value=self.push(context, batch))
 
     def push(self, context: Context, batch: Batch) -> str:

@@ -29,6 +29,7 @@ from airflow_provider_omics_cache.exceptions import (
     TriggerEventError,
 )
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.operators.run_batch import CancelRunBatchOperator
 from airflow_provider_omics_cache.triggers.run_batch import StartRunBatchTrigger
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.operators.batch_states import (
@@ -495,7 +496,7 @@ def test_a_batch_that_ends_just_before_it_is_cancelled_is_for_a_retry(local: Loc
     [
         ({}, None),
         ({"cancel_on_timeout": True}, "cancel_on_timeout"),
-        ({"cancel_on_kill": True}, "cancel_on_kill"),
+        ({"cancel_on_kill": True}, None),
     ],
 )
 def test_the_execution_timeout_of_a_deferred_task(
@@ -639,3 +640,15 @@ def test_the_batch_of_a_mapped_task(local: LocalHealthOmics, task_context: Conte
     with pytest.raises(BatchTimeoutError) as caught:
         waiting_task(deferrable=True).resume_execution("__fail__", {"error": "Trigger timeout"}, task_context)
     assert caught.value.batch_id == task_context["ti"].xcoms["batch"]["id"]
+
+
+@each_mode
+def test_a_teardown_finds_the_batch_whatever_becomes_of_the_wait(
+    mode: str, local: LocalHealthOmics, run: Run, task_context: Context, client: Any
+) -> None:
+    local.settings.run_running_seconds = 10_000
+    with pytest.raises(BatchTimeoutError):
+        run(mode, task_context, timeout=100)
+    batch_id = task_context["ti"].xcoms["return_value"]
+    CancelRunBatchOperator(task_id="cancel", batch_id=batch_id).as_teardown().execute(task_context)
+    assert client.get_batch(batchId=batch_id)["status"] == "CANCELLED"
