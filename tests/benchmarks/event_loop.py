@@ -19,6 +19,7 @@ TRIGGERS = {
 TICK = 0.01
 _DONE = {"done", "success"}
 _IDLE_SECONDS = 3.0
+_STARTUP_SECONDS = 5.0
 
 
 class LoopLag:
@@ -64,6 +65,7 @@ def wait_for_batches(kind: str, batch_ids: list[str], poke_interval: float, seco
 
 async def _run_all(trigger_class: Any, triggers: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
     answers: dict[str, tuple[float, str]] = {}
+    after_startup = [0.0, 0.0]
 
     async def wait(trigger: Any, batch_id: str) -> None:
         try:
@@ -73,6 +75,10 @@ async def _run_all(trigger_class: Any, triggers: list[dict[str, Any]], seconds: 
                 return
         except Exception as error:
             answers[batch_id] = time.time(), repr(error)
+
+    async def note_startup() -> None:
+        await asyncio.sleep(_STARTUP_SECONDS)
+        after_startup[:] = time.process_time(), time.monotonic()
 
     lag = LoopLag()
     gc.collect()
@@ -84,6 +90,7 @@ async def _run_all(trigger_class: Any, triggers: list[dict[str, Any]], seconds: 
     lag.lags.clear()
     forget_peak_memory()
     cpu, started_at = time.process_time(), time.monotonic()
+    startup = asyncio.create_task(note_startup())
     tasks = []
     for kwargs in triggers:
         await asyncio.sleep(0)
@@ -91,18 +98,18 @@ async def _run_all(trigger_class: Any, triggers: list[dict[str, Any]], seconds: 
         await asyncio.sleep(0)
     created_in = time.monotonic() - started_at
     await asyncio.wait(tasks, timeout=seconds)
-    took = time.monotonic() - started_at
-    cpu = time.process_time() - cpu
+    ended_at, cpu_at_end = time.monotonic(), time.process_time()
     lag.stop()
-    for task in tasks:
+    for task in [startup, *tasks]:
         task.cancel()
     return {
         "answers": answers,
         "created_in": created_in,
-        "seconds": took,
+        "seconds": ended_at - started_at,
         "idle_memory": idle_memory,
         "memory": peak_memory() - idle_memory,
-        "cpu": max(0.0, cpu - idle_share * took),
+        "cpu": cpu_at_end - cpu - idle_share * (ended_at - started_at),
+        "cpu_after_startup": cpu_at_end - after_startup[0] - idle_share * (ended_at - after_startup[1]),
         "lag_p99": percentile(lag.lags, 99),
         "lag_max": max(lag.lags),
     }
