@@ -261,7 +261,7 @@ def _growth(waited: Sequence[Waited]) -> Iterator[Result]:
         unit="x",
         bar=1.2,
         note=f"{few.cpu_per_later_call:.2f} ms with {few.number:,}, {most.cpu_per_later_call:.2f} ms with "
-        f"{most.number:,}, without the start-up; the bar leaves room for noise. {fewest.number:,} triggers make too few "
+        f"{most.number:,}, without the start-up; the bar leaves room for noise. {fewest.number:,} make too few "
         "calls to tell.",
     )
 
