@@ -7,6 +7,8 @@ from collections import Counter
 #: How many runs an XCom lists at most, and how many a summary names for each reason.
 MAX_LISTED_RUNS = 1_000
 MAX_NAMED_RUNS = 5
+#: How many runs an error names at most that could not be cancelled or deleted.
+MAX_LEFT_RUNS = 20
 
 
 class Failures:

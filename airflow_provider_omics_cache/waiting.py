@@ -66,6 +66,11 @@ def is_passing(failure: ApiFailure) -> bool:
     return failure.code in _NO_ANSWER or failure.code in _PASSING_CODES
 
 
+def is_unreachable(failure: ApiFailure) -> bool:
+    """Tell whether a call has reached nobody: of the very first one that may mean a misspelt endpoint."""
+    return failure.code in _UNREACHABLE
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """What one GetBatch answer tells; None where it tells nothing.
@@ -311,7 +316,7 @@ class BatchWait:
                 return None
             return self._event(EventStatus.ERROR, message=str(failure), code=NOT_FOUND)
         self._not_found = 0
-        if not is_passing(failure) or (first_round and failure.code in _UNREACHABLE):
+        if not is_passing(failure) or (first_round and is_unreachable(failure)):
             return self._event(EventStatus.ERROR, message=str(failure), code=failure.code)
         if self._silent_since is None:
             self._silent_since = now

@@ -16,8 +16,10 @@ import pytest
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.mixins import batch_end as end_module
 from airflow_provider_omics_cache.mixins import batch_listing as listing_module
 from airflow_provider_omics_cache.mixins import batch_wait as wait_module
+from airflow_provider_omics_cache.mixins import saved_mapping as mapping_module
 from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitOperator
 from airflow_provider_omics_cache.polling import clients as clients_module
 from airflow_provider_omics_cache.polling import poller as poller_module
@@ -144,7 +146,8 @@ class ServiceTime:
 def use_service_time(monkeypatch: Any, local: Any) -> None:
     """Make the local service's clock the clock of everything that waits: waiting moves it on."""
     clock = ServiceTime(local.clock)
-    for module in (sensor_module, trigger_module, poller_module, clients_module, wait_module, listing_module):
+    waits = (wait_module, listing_module, end_module, mapping_module)
+    for module in (sensor_module, trigger_module, poller_module, clients_module, *waits):
         monkeypatch.setattr(module, "time", clock)
     for waiting in (OmicsCacheHook, BatchWaitOperator):
         monkeypatch.setattr(waiting, "_sleep", staticmethod(clock.sleep))

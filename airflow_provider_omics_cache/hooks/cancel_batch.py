@@ -41,12 +41,13 @@ class CancelBatchHook(BatchRunsHook):
         while True:
             batch = self._get_batch_patiently(batch_id, max_seconds=patience)
             status = batch.get("status")
+            shown = status or "without a status"
             decision = decide_cancel(status)
             refusal: OmicsApiError | None = None
             if decision == CancelDecision.CANCEL:
                 refusal = self._unless_refused(cancel, max_seconds=patience)
                 if refusal is None:
-                    self.log.info("Cancelled batch %s, which was %s", batch_id, status)
+                    self.log.info("Cancelled batch %s, which was %s", batch_id, shown)
                     return batch
             elif decision == CancelDecision.CANCEL_RUNS:
                 self.cancel_living_runs(batch_id=batch_id, max_silence=patience)
@@ -57,7 +58,7 @@ class CancelBatchHook(BatchRunsHook):
             if status not in frozenset(BatchStatus) or self._clock() + LOOK_AGAIN_SECONDS > give_up:
                 if refusal is None:
                     return batch
-                text = f"batch {batch_id} is {status} and was not cancelled: {refusal}"
+                text = f"batch {batch_id} is {shown} and was not cancelled: {refusal}"
                 raise refusal.with_text(text, batch_id=batch_id) from refusal.__cause__
             if told != status:
                 told = status
@@ -86,11 +87,11 @@ class CancelBatchHook(BatchRunsHook):
         :raises OmicsError: runs live that could not be cancelled; a retry may mend that.
         """
         batch_id = check_id("batch_id", batch_id)
-        statuses = self._statuses_of_runs(batch_id, max_silence=max_silence)
+        statuses, rows = self._runs_by_id(batch_id, max_silence=max_silence)
         living = [run_id for run_id, status in statuses.items() if status not in _ENDING]
         cancelled = 0
         left: list[str] = []
-        for run in self._runs_of_batch(batch_id, living, max_silence=max_silence):
+        for run in self._confirmed_runs(batch_id, rows, living, max_silence=max_silence):
             if run.status in _ENDING:
                 continue
             if not run.is_confirmed:
@@ -101,7 +102,7 @@ class CancelBatchHook(BatchRunsHook):
             )
             if refusal is None:
                 cancelled += 1
-            elif not self._has_ended(run.run_id):
+            elif not self._has_ended(run.run_id, max_silence=max_silence):
                 left.append(f"{run}: {refusal}")
         if cancelled:
             self.log.info("Cancelled %s runs of batch %s one by one", f"{cancelled:,}", batch_id)
@@ -111,6 +112,6 @@ class CancelBatchHook(BatchRunsHook):
             )
         return statuses
 
-    def _has_ended(self, run_id: str) -> bool:
-        run = self._if_found(partial(self.get_run, run_id=run_id))
+    def _has_ended(self, run_id: str, *, max_silence: float) -> bool:
+        run = self.get_run_in_turn(run_id=run_id, max_silence=max_silence)
         return run is None or run.get("status") in _ENDING

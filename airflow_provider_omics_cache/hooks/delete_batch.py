@@ -11,6 +11,7 @@ from airflow_provider_omics_cache.exceptions import BatchConflictError, OmicsErr
 from airflow_provider_omics_cache.hooks.batch_runs import LOOK_AGAIN_SECONDS, BatchRunsHook, name_runs
 from airflow_provider_omics_cache.hooks.client import Answer
 from airflow_provider_omics_cache.hooks.errors import check_id
+from airflow_provider_omics_cache.states import RunStatus
 
 
 class DeleteBatchHook(BatchRunsHook):
@@ -79,10 +80,10 @@ class DeleteBatchHook(BatchRunsHook):
         :raises OmicsError: runs are left; a retry may mend that.
         """
         batch_id = check_id("batch_id", batch_id)
-        statuses = self._statuses_of_runs(batch_id, max_silence=max_silence)
+        statuses, rows = self._runs_by_id(batch_id, max_silence=max_silence)
         deleted: set[str] = set()
         left: list[str] = []
-        for run in self._runs_of_batch(batch_id, statuses, max_silence=max_silence):
+        for run in self._confirmed_runs(batch_id, rows, statuses, max_silence=max_silence):
             if not run.is_confirmed:
                 left.append(str(run))
                 continue
@@ -94,25 +95,43 @@ class DeleteBatchHook(BatchRunsHook):
             )
             if refusal is None:
                 deleted.add(run.run_id)
+                self._gone_runs.add((batch_id, run.run_id))
             else:
                 left.append(f"{run}: {refusal}")
         if deleted:
             self.log.info("Deleted %s runs of batch %s one by one", f"{len(deleted):,}", batch_id)
             listed = self._look_again(
-                lambda: deleted & self._statuses_of_runs(batch_id, max_silence=max_silence).keys(),
-                lambda seen: not seen,
+                lambda: self._still_listed(batch_id, deleted, max_silence=max_silence), lambda seen: not seen
             )
             left += [f"{run_id}: it was deleted and is still listed" for run_id in sorted(listed)]
         if left:
             raise OmicsError(f"batch {batch_id}: runs are left: {name_runs(left)}", batch_id=batch_id)
 
-    def delete_batch_once(self, *, batch_id: str, max_silence: float = 3600) -> None:
+    def _still_listed(self, batch_id: str, run_ids: set[str], *, max_silence: float) -> set[str]:
+        statuses = self._listed_statuses(batch_id, max_silence=max_silence)
+        return {run_id for run_id in run_ids if statuses.get(run_id, RunStatus.DELETED) != RunStatus.DELETED}
+
+    def delete_batch_once(self, *, batch_id: str, max_seconds: float, max_silence: float = 3600) -> None:
         """Delete a batch's metadata; one that is gone is fine. Its runs, where there are any, stay.
 
         :param batch_id: id of the batch.
+        :param max_seconds: for how long a batch is looked at that the service refuses to delete.
         :param max_silence: for how many seconds one call may stay without an answer.
-        :raises OmicsApiError: a call to AWS failed, or the service refuses.
+        :raises OmicsApiError: a call to AWS failed, or the service refuses; a retry may mend that.
         """
-        delete = partial(self.delete_batch, batch_id=batch_id)
-        self._patiently(partial(self._if_found, delete), max_seconds=max_silence)
-        self.log.info("Deleted batch %s", batch_id)
+        give_up = self._clock() + max_seconds
+        delete = partial(self._if_found, partial(self.delete_batch, batch_id=batch_id))
+        while True:
+            refusal = self._unless_refused(delete, max_seconds=max_silence)
+            if refusal is None:
+                self.log.info("Deleted batch %s", batch_id)
+                return
+            batch = self._if_found(partial(self._get_batch_patiently, batch_id, max_seconds=max_silence))
+            if batch is None:
+                self.log.info("Batch %s is gone", batch_id)
+                return
+            if self._clock() + LOOK_AGAIN_SECONDS > give_up:
+                status = batch.get("status") or "without a status"
+                text = f"batch {batch_id} is {status} and was not deleted: {refusal}"
+                raise refusal.with_text(text, batch_id=batch_id) from refusal.__cause__
+            self._sleep(LOOK_AGAIN_SECONDS)

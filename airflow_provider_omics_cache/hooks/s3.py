@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from boto3.exceptions import Boto3Error
-from boto3.s3.transfer import S3Transfer
+from boto3.s3.transfer import S3Transfer, TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
@@ -16,6 +16,9 @@ from airflow_provider_omics_cache.hooks.errors import api_error, as_api_error
 
 _S3_URI = re.compile(r"s3://(?P<bucket>[^/]+)(?:/(?P<key>.*))?", re.DOTALL)
 _BUCKET = re.compile("[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+#: Codes with which S3 refuses to write an object that is not as it was seen.
+_CHANGED = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})
+_PART_BY_PART = TransferConfig(use_threads=False)
 
 
 def s3_client(**parameters: Any) -> Any:
@@ -92,7 +95,7 @@ def head_object(uri: str, *, s3: Any, extra_args: Mapping[str, Any]) -> dict[str
 
 
 def upload(file: IO[bytes], uri: str, *, parameter: str, s3: Any, extra_args: Mapping[str, Any] | None) -> None:
-    """Upload a file from its beginning.
+    """Upload a file from its beginning, part by part: no more than one of its parts is held in memory.
 
     :param file: the file.
     :param uri: the ``s3://`` URI of the object.
@@ -104,7 +107,36 @@ def upload(file: IO[bytes], uri: str, *, parameter: str, s3: Any, extra_args: Ma
     bucket, key = bucket_and_key(uri)
     file.seek(0)
     try:
-        s3.upload_fileobj(file, bucket, key, ExtraArgs=extra_args)
+        s3.upload_fileobj(file, bucket, key, ExtraArgs=extra_args, Config=_PART_BY_PART)
     except (BotoCoreError, Boto3Error, ClientError) as error:
         failure = api_error(error, "PutObject", s3.meta.region_name, s3.meta.endpoint_url)
         raise failure.with_text(f"{parameter} must be writable; got {uri!r}: {failure}") from error
+
+
+def put_if_unchanged(
+    file: IO[bytes], uri: str, *, parameter: str, s3: Any, extra_args: Mapping[str, Any], etag: str | None
+) -> bool:
+    """Upload a file from its beginning, unless somebody else has written the object meanwhile.
+
+    :param file: the file, of at most 5 GiB.
+    :param uri: the ``s3://`` URI of the object.
+    :param parameter: name of the parameter that holds the URI, for the error.
+    :param s3: client of S3.
+    :param extra_args: options of an upload; those that PutObject has too are sent.
+    :param etag: ETag of the object as it was seen, None if there was none.
+    :return: whether it was uploaded.
+    :raises OmicsApiError: S3 refuses it.
+    """
+    bucket, key = bucket_and_key(uri)
+    members = s3.meta.service_model.operation_model("PutObject").input_shape.members
+    known = {name: value for name, value in extra_args.items() if name in members}
+    condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+    file.seek(0)
+    try:
+        s3.put_object(**known, **condition, Bucket=bucket, Key=key, Body=file)
+    except (BotoCoreError, ClientError) as error:
+        failure = api_error(error, "PutObject", s3.meta.region_name, s3.meta.endpoint_url)
+        if failure.code in _CHANGED:
+            return False
+        raise failure.with_text(f"{parameter} must be writable; got {uri!r}: {failure}") from error
+    return True

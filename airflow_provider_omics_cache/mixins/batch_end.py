@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache.exceptions import BatchNotFoundError, OmicsApiError
 from airflow_provider_omics_cache.links.omics import persist_links
-from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitOperator
+from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitOperator, check_aiobotocore
 from airflow_provider_omics_cache.waiting import NOT_FOUND, Batch, Event, EventStatus
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 #: What the id of a batch is where none was started.
 EMPTY_IDS = (None, "", "None")
+#: For how many seconds counts and listings may lag behind what has happened.
+CONSISTENCY_SECONDS = 300
+#: For how many seconds a batch is looked at that cannot be brought to its end yet, or that the service is busy with.
+_REQUEST_SECONDS = 600
 
 
 class EndRunBatchOperator(BatchWaitOperator):
@@ -28,9 +33,10 @@ class EndRunBatchOperator(BatchWaitOperator):
         self.wait_for_completion = wait_for_completion
 
     @abstractmethod
-    def request(self) -> dict[str, Any]:
+    def request(self, context: Context) -> dict[str, Any]:
         """Ask the service for the end of the batch.
 
+        :param context: Airflow's context of the task.
         :return: the batch as GetBatch has shown it.
         :raises OmicsApiError: the service does not know the batch, or a call failed.
         """
@@ -53,10 +59,12 @@ class EndRunBatchOperator(BatchWaitOperator):
             self.log.info("There is nothing to do: batch_id is %r", self.batch_id)
             return None
         self.check_parameters()
+        if self.wait_for_completion and self.deferrable:
+            check_aiobotocore()
 
         def end() -> str:
             try:
-                batch = self.request()
+                batch = self.request(context)
             except OmicsApiError as error:
                 if error.code != "ResourceNotFoundException":
                     raise
@@ -74,11 +82,27 @@ class EndRunBatchOperator(BatchWaitOperator):
         self.check_parameters()
         return self._unless_settled(partial(super().execute_complete, context, event), context)
 
+    def seconds_left(self, context: Context) -> float:
+        """Seconds until the task's deadline."""
+        return max(0.0, self._deadline(context) - time.time())
+
+    def request_limits(self, context: Context) -> dict[str, float]:
+        """For how long the service is asked at most, in the hook's parameters."""
+        left = self.seconds_left(context)
+        return {"max_seconds": min(_REQUEST_SECONDS, left), "max_silence": min(self.max_silence, left)}
+
+    def may_lag(self, context: Context) -> bool:
+        """Whether counts may still lag behind what the task has asked for."""
+        return time.time() < self._started(context) + CONSISTENCY_SECONDS
+
+    def _is_first_round(self, context: Context) -> bool:
+        return False
+
     def _unless_settled(self, end: Callable[[], str], context: Context) -> str:
         try:
             return end()
         except BatchNotFoundError as error:
             if not self.is_settled_without_batch():
                 raise
-            self.log.info("There is nothing to do: %s", error)
+            self.log.warning("There is nothing to do: %s", error)
             return self.push(context, Batch(id=self.batch_id))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from botocore.exceptions import ClientError
 
-from airflow_provider_omics_cache._compat import AirflowFailException
+from airflow_provider_omics_cache._compat import AirflowFailException, AirflowOptionalProviderFeatureException
 from airflow_provider_omics_cache.exceptions import (
     BatchConflictError,
     BatchNotFoundError,
@@ -22,7 +24,7 @@ from airflow_provider_omics_cache.exceptions import (
 )
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.operators.run_batch import CancelRunBatchOperator
-from tests.conftest import needs_batches
+from tests.conftest import needs_aiobotocore, needs_batches
 from tests.operators.batch_states import (
     ONE_ATTEMPT,
     STATES,
@@ -174,14 +176,23 @@ def test_a_batch_that_is_not_found(cancel: Any, local: Any) -> None:
     assert isinstance(caught.value, AirflowFailException)
     assert isinstance(caught.value.__cause__, ClientError)
     assert local.calls["GetBatch"] == 3
+
+
+def test_a_teardown_that_finds_no_batch_warns(
+    cancel: Any, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     nothing = dict.fromkeys(("arn", "uuid", "status", "cancelled", "not_cancelled"))
     assert cancel("7", teardown=True) == {"id": "7", **nothing}
+    warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    warned += [line for line in capsys.readouterr().out.splitlines() if "[warning" in line]
+    assert any("There is nothing to do: batch 7 is not found" in line for line in warned)
 
 
-def test_a_young_batch_is_found(cancel: Any, local: Any, client: Any) -> None:
-    local.settings.batch_visible_after = 7
+@pytest.mark.parametrize(("seconds", "teardown"), [(7, False), (30, True)])
+def test_a_young_batch_is_found(cancel: Any, local: Any, client: Any, seconds: float, teardown: bool) -> None:
+    local.settings.batch_visible_after = seconds
     batch_id = start_batch(client)
-    assert cancel(batch_id)["status"] == "CANCELLED"
+    assert cancel(batch_id, teardown=teardown)["status"] == "CANCELLED"
 
 
 def test_an_id_may_be_a_number(cancel: Any, local: Any, client: Any) -> None:
@@ -192,6 +203,10 @@ def test_an_id_may_be_a_number(cancel: Any, local: Any, client: Any) -> None:
 def test_creation_is_waited_out_for_some_time_only(cancel: Any, local: Any, client: Any) -> None:
     local.settings.creating_seconds = 10_000
     batch_id = start_batch(client)
+    with pytest.raises(OmicsError, match=f"batch {batch_id} is still CREATING after 10 s, and cannot be"):
+        cancel(batch_id, timeout=10)
+    assert local.calls["GetBatch"] == 3
+    local.calls.clear()
     with pytest.raises(OmicsError, match=f"batch {batch_id} is still CREATING after 600 s, and cannot be") as caught:
         cancel(batch_id)
     assert not isinstance(caught.value, AirflowFailException)
@@ -342,6 +357,92 @@ def test_a_try_after_a_failed_one(cancel: Any, local: Any, client: Any) -> None:
     assert cancel(batch_id)["status"] == "CANCELLED"
 
 
+def test_a_lost_connection_is_waited_out(cancel: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("INPROGRESS", local, client)
+    local.faults.drop_connection("GetBatch", times=12)
+    assert cancel(batch_id)["status"] == "CANCELLED"
+
+
+def test_only_the_very_first_call_has_to_reach_somebody(
+    cancel: Any, local: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.settings.creating_seconds = 60
+    batch_id = start_batch(client)
+    get_batch = OmicsCacheHook.get_batch
+    calls = 0
+    unreachable = range(0)
+
+    def get(self: OmicsCacheHook, **members: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls in unreachable:
+            raise OmicsApiError("nobody is there", code="EndpointConnectionError")
+        return get_batch(self, **members)
+
+    monkeypatch.setattr(OmicsCacheHook, "get_batch", get)
+    unreachable = range(1, 3)
+    with pytest.raises(OmicsApiError, match="nobody is there"):
+        cancel(batch_id)
+    assert calls == 1
+    calls, unreachable = 0, range(2, 6)
+    assert cancel(batch_id)["status"] == "CANCELLED"
+
+
+@pytest.mark.parametrize(("status", "told"), [("INPROGRESS", "INPROGRESS"), (None, "without a status")])
+def test_an_answer_without_a_status_is_told_as_one(
+    cancel: Any, local: Any, client: Any, status: str | None, told: str
+) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    with (
+        changed_answers("GetBatch", {"status": status}),
+        pytest.raises(OmicsApiError, match=f"batch {batch_id} is {told} and was not cancelled: "),
+    ):
+        cancel(batch_id)
+
+
+@needs_aiobotocore
+@pytest.mark.parametrize("wait", [True, False])
+def test_what_cannot_be_deferred_asks_for_nothing(
+    cancel: Any, local: Any, client: Any, monkeypatch: pytest.MonkeyPatch, wait: bool
+) -> None:
+    batch_id = batch_in("INPROGRESS", local, client)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    if wait:
+        with pytest.raises(AirflowOptionalProviderFeatureException, match="deferrable=True needs aiobotocore"):
+            cancel(batch_id, "deferrable")
+    else:
+        cancel(batch_id, "deferrable", wait_for_completion=False)
+    assert local.calls["CancelRunBatch"] == (0 if wait else 1)
+
+
+# Answers that lag behind
+
+
+@each_mode
+def test_runs_that_are_not_listed_yet_are_cancelled_too(cancel: Any, local: Any, client: Any, mode: str) -> None:
+    local.settings.run_running_seconds = 3_600
+    batch_id = batch_in("INPROGRESS", local, client)
+    local.faults.fail_cancel(["sample-0"])
+    with changed_answers("ListRuns", {"items": []}, times=1):
+        assert cancel(batch_id, mode)["cancelled"] == 3
+    assert_nothing_lives(client, batch_id)
+
+
+@each_mode
+def test_counts_of_runs_that_live_are_waited_for_some_time_only(
+    cancel: Any, local: Any, client: Any, mode: str
+) -> None:
+    batch_id = batch_in("CANCELLED", local, client)
+    start = local.clock.elapsed()
+    with changed_answers("GetBatch", {"runSummary": {"runningRunCount": 2}}, times=3):
+        assert cancel(batch_id, mode)["cancelled"] == 3
+    assert 10 <= local.clock.elapsed() - start < 100
+    start = local.clock.elapsed()
+    with changed_answers("GetBatch", {"runSummary": {"runningRunCount": 2}}):
+        assert cancel(batch_id, mode)["cancelled"] == 3
+    assert 300 <= local.clock.elapsed() - start < 330
+
+
 # One by one
 
 
@@ -387,6 +488,21 @@ def test_what_cannot_be_cancelled_is_named(cancel: Any, local: Any, client: Any)
     assert local.calls["CancelRun"] == 50
 
 
+def test_a_throttled_look_at_a_run_that_could_not_be_cancelled(cancel: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("FAILED", local, client)
+    local.faults.error("CancelRun", code="ConflictException")
+    local.faults.latency("CancelRun", seconds=100)
+    cancel_run = OmicsCacheHook.cancel_run
+
+    def cancel_and_throttle(self: OmicsCacheHook, **members: Any) -> Any:
+        local.faults.throttle("GetRun", times=12)
+        return cancel_run(self, **members)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(OmicsCacheHook, "cancel_run", cancel_and_throttle)
+        assert cancel(batch_id)["not_cancelled"] == 2
+
+
 @pytest.mark.parametrize(("operation", "calls"), [("GetRun", 0), ("CancelRun", 1)])
 def test_a_run_that_ends_by_itself_is_fine(cancel: Any, local: Any, client: Any, operation: str, calls: int) -> None:
     batch_id = batch_in("FAILED", local, client)
@@ -404,7 +520,7 @@ def test_a_run_id_that_was_given_to_another_run_is_left_alone(
     ours = batch_in("FAILED", local, client)
     run_ids = set(runs_of(client, ours))
     others: list[str] = []
-    list_runs_of = OmicsCacheHook._runs_of_batch
+    list_runs_of = OmicsCacheHook._confirmed_runs
 
     def interrupted(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not others:
@@ -416,7 +532,7 @@ def test_a_run_id_that_was_given_to_another_run_is_left_alone(
             others.append(batch_in("INPROGRESS", local, client))
         return list_runs_of(self, *args, **kwargs)
 
-    monkeypatch.setattr(OmicsCacheHook, "_runs_of_batch", interrupted)
+    monkeypatch.setattr(OmicsCacheHook, "_confirmed_runs", interrupted)
     cancel(ours)
     assert run_ids < set(runs_of(client, others[0])), "the ids were to be reused"
     assert set(runs_of(client, others[0]).values()) == {"RUNNING"}

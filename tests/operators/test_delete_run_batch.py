@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -14,7 +16,7 @@ import pytest
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from botocore.exceptions import ClientError
 
-from airflow_provider_omics_cache._compat import AirflowFailException
+from airflow_provider_omics_cache._compat import AirflowFailException, AirflowOptionalProviderFeatureException
 from airflow_provider_omics_cache.exceptions import (
     BatchConflictError,
     BatchNotFoundError,
@@ -27,7 +29,7 @@ from airflow_provider_omics_cache.exceptions import (
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.operators.run_batch import DeleteRunBatchOperator
 from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
-from tests.conftest import needs_batches
+from tests.conftest import needs_aiobotocore, needs_batches
 from tests.operators.batch_states import (
     ONE_ATTEMPT,
     STATES,
@@ -250,8 +252,11 @@ def test_a_batch_that_is_gone_needs_its_own_mapping(delete: Any, local: Any, cli
     delete(batch_id, **GONE)
     with pytest.raises(BatchNotFoundError):
         delete(batch_id, **{**GONE, "save_mapping_s3_uri": f"s3://{BUCKET}/other.jsonl"})
-    with pytest.raises(OmicsParameterError, match=f"this one holds the mapping of batch {batch_id}; got '{URI}'"):
+    with pytest.raises(BatchNotFoundError):
         delete("7", **GONE)
+    boto3.client("s3").put_object(Bucket=BUCKET, Key="mapping.jsonl", Body=b"precious")
+    with pytest.raises(BatchNotFoundError):
+        delete(batch_id, **GONE)
 
 
 def test_the_mapping_of_another_batch_is_not_overwritten(delete: Any, local: Any, client: Any) -> None:
@@ -281,14 +286,76 @@ def test_the_mapping_is_that_of_the_submission_sensor(
     assert mapping() == mapping(by_sensor)
 
 
-def test_the_sensors_own_object_will_do(delete: Any, local: Any, client: Any, task_context: dict[str, Any]) -> None:
-    batch_id = batch_in("PROCESSED", local, client)
-    BatchSubmissionSensor(task_id="wait", batch_id=batch_id, mapping_s3_uri=URI).execute(task_context)
-    saved = mapping()
-    client.delete_run_batch(batchId=batch_id)
+@pytest.mark.parametrize("status", DELETABLE)
+def test_something_else_is_not_taken_for_the_mapping(delete: Any, local: Any, client: Any, status: str) -> None:
+    batch_id = ended_batch_in(status, local, client)
+    runs = runs_of(client, batch_id)
+    s3 = boto3.client("s3")
+    s3.put_object(Bucket=BUCKET, Key="mapping.jsonl", Body=b"precious", Metadata={"team": "a"})
+    with pytest.raises(OmicsParameterError, match=f"has to name another object, .* something else; got '{URI}'"):
+        delete(batch_id, **GONE)
+    assert s3.get_object(Bucket=BUCKET, Key="mapping.jsonl")["Body"].read() == b"precious"
+    assert runs_of(client, batch_id) == runs
+    assert not is_gone(client, batch_id)
+
+
+@pytest.mark.parametrize("wins", ["this one", "the other one"])
+def test_of_two_batches_that_are_saved_to_one_object_one_is_left(
+    delete: Any, local: Any, client: Any, monkeypatch: pytest.MonkeyPatch, wins: str
+) -> None:
+    """The other batch's task looks before this one writes, and writes afterwards; or it writes first."""
+    first, second = ended_batch_in("PROCESSED", local, client), ended_batch_in("PROCESSED", local, client)
+    list_submissions = OmicsCacheHook.list_submissions
+
+    def delete_second() -> None:
+        monkeypatch.setattr(OmicsCacheHook, "list_submissions", list_submissions)
+        if wins == "the other one":
+            delete(second, **GONE)
+        else:
+            with pytest.raises(OmicsParameterError, match=f"holds the mapping of batch {first}"):
+                delete(second, **GONE)
+
+    def interrupted(self: OmicsCacheHook, **members: Any) -> Any:
+        delete_second()
+        return list_submissions(self, **members)
+
+    if wins == "this one":
+        delete(first, **GONE)
+        delete_second()
+    else:
+        monkeypatch.setattr(OmicsCacheHook, "list_submissions", interrupted)
+        with pytest.raises(OmicsParameterError, match=f"holds the mapping of batch {second}"):
+            delete(first, **GONE)
+    kept, gone = (second, first) if wins == "this one" else (first, second)
+    assert is_gone(client, gone)
+    assert len(runs_of(client, kept)) == 3
+
+
+def test_a_mapping_that_is_gone_or_replaced_keeps_the_batch(delete: Any, local: Any, client: Any) -> None:
+    batch_id = ended_batch_in("PROCESSED", local, client)
+    s3 = boto3.client("s3")
+    delete(batch_id, save_mapping_s3_uri=URI)
+    delete_left_runs = OmicsCacheHook.delete_left_runs
+    changes = [
+        partial(s3.delete_object, Bucket=BUCKET, Key="mapping.jsonl"),
+        partial(s3.put_object, Bucket=BUCKET, Key="mapping.jsonl", Body=b"", Metadata={"healthomics-batch-id": "7"}),
+    ]
+    for change, error in zip(changes, [OmicsError, OmicsParameterError], strict=True):
+
+        def interrupted(self: OmicsCacheHook, change: Any = change, **members: Any) -> None:
+            delete_left_runs(self, **members)
+            change()
+
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(OmicsCacheHook, "delete_left_runs", interrupted)
+            with pytest.raises(error) as caught:
+                delete(batch_id, **GONE)
+        assert isinstance(caught.value, AirflowFailException) == (error is OmicsParameterError)
+        assert not is_gone(client, batch_id)
+    s3.delete_object(Bucket=BUCKET, Key="mapping.jsonl")
     delete(batch_id, **GONE)
-    assert mapping() == saved
-    assert {record["status"] for record in saved or ()} == {"SUCCESS"}
+    assert is_gone(client, batch_id)
+    assert len(mapping() or ()) == 3
 
 
 def test_what_an_earlier_try_has_saved_is_kept(delete: Any, local: Any, client: Any) -> None:
@@ -314,7 +381,7 @@ def test_an_incomplete_listing_is_not_saved_and_deletes_nothing(
     runs = runs_of(client, batch_id)
     local.faults.lagging_listing(rows=3)
     with pytest.raises(
-        IncompleteListingError, match=r"its mapping cannot be saved yet: \d runs are listed and"
+        IncompleteListingError, match=r"its mapping cannot be saved yet: \d started runs are not listed"
     ) as caught:
         delete(batch_id, **GONE)
     assert not isinstance(caught.value, AirflowFailException)
@@ -323,6 +390,75 @@ def test_an_incomplete_listing_is_not_saved_and_deletes_nothing(
     local.faults.clear()
     delete(batch_id, **GONE)
     assert is_gone(client, batch_id)
+
+
+NO_COUNTS = {"submissionSummary": None, "totalRuns": None, "runSummary": None}
+
+
+@pytest.mark.parametrize("answer", [{}, NO_COUNTS], ids=["counted", "not counted"])
+@pytest.mark.parametrize("status", DELETABLE)
+def test_a_listing_that_lags_behind_is_waited_for(
+    delete: Any, local: Any, client: Any, status: str, answer: dict[str, Any]
+) -> None:
+    batch_id = ended_batch_in(status, local, client, runs=5)
+    run_ids = submissions_of(client, batch_id)
+    local.faults.lagging_listing(rows=3, seconds=60)
+    with changed_answers("GetBatch", answer):
+        delete(batch_id, save_mapping_s3_uri=URI, wait_for_completion=False)
+    assert {record["run_setting_id"]: record["run_id"] for record in mapping() or () if record["run_id"]} == run_ids
+
+
+def test_of_an_old_batch_two_listings_that_agree_are_enough(delete: Any, local: Any, client: Any) -> None:
+    batch_id = ended_batch_in("PROCESSED", local, client)
+    local.clock.advance(300)
+    start = local.clock.elapsed()
+    with changed_answers("GetBatch", NO_COUNTS):
+        delete(batch_id, save_mapping_s3_uri=URI, wait_for_completion=False)
+    assert local.clock.elapsed() - start < 5
+    assert len(mapping() or ()) == 3
+
+
+def test_the_wait_for_a_listing_ends_at_the_deadline(delete: Any, local: Any, client: Any) -> None:
+    batch_id = ended_batch_in("PROCESSED", local, client, runs=5)
+    local.faults.lagging_listing(rows=3)
+    start = local.clock.elapsed()
+    with pytest.raises(IncompleteListingError):
+        delete(batch_id, save_mapping_s3_uri=URI, timeout=20)
+    assert local.clock.elapsed() - start <= 20
+
+
+def test_a_partial_mapping_is_saved_again_while_no_run_is_deleted(delete: Any, local: Any, client: Any) -> None:
+    batch_id = ended_batch_in("PROCESSED", local, client)
+    own = {"healthomics-batch-id": batch_id, "healthomics-batch-rows": "1"}
+    boto3.client("s3").put_object(Bucket=BUCKET, Key="mapping.jsonl", Body=b'{"partial": true}', Metadata=own)
+    local.faults.error("DeleteRunBatch", code="AccessDeniedException")
+    with pytest.raises(OmicsApiError, match="AccessDenied"):
+        delete(batch_id, **GONE)
+    assert len(mapping() or ()) == 3
+    boto3.client("s3").put_object(Bucket=BUCKET, Key="mapping.jsonl", Body=b'{"partial": true}', Metadata=own)
+    client.delete_run_batch(batchId=batch_id)
+    delete(batch_id, save_mapping_s3_uri=URI)
+    assert mapping() == [{"partial": True}]
+
+
+def test_a_mapping_whose_upload_is_sent_twice(delete: Any, local: Any, client: Any) -> None:
+    """The answer to the first one is lost, so that S3 refuses the second one."""
+    batch_id = ended_batch_in("PROCESSED", local, client)
+    sent: list[Any] = []
+
+    def upload_before(params: dict[str, Any], **_: Any) -> None:
+        if not sent:
+            sent.append(params)
+            body = params["Body"].read()
+            params["Body"].seek(0)
+            boto3.client("s3").put_object(**{**params, "Body": body})
+
+    hook = ("provide-client-params.s3.PutObject", upload_before)
+    with patch.object(botocore.handlers, "BUILTIN_HANDLERS", [*botocore.handlers.BUILTIN_HANDLERS, hook]):
+        delete(batch_id, **GONE)
+    assert sent
+    assert is_gone(client, batch_id)
+    assert len(mapping() or ()) == 3
 
 
 def test_s3_that_refuses_the_mapping_deletes_nothing(delete: Any, local: Any, client: Any) -> None:
@@ -347,7 +483,11 @@ def test_options_reach_s3(delete: Any, local: Any, client: Any) -> None:
     delete(batch_id, **GONE, s3_extra_args=options)
     found = boto3.client("s3").head_object(Bucket=BUCKET, Key="mapping.jsonl")
     assert found["ServerSideEncryption"] == "AES256"
-    assert found["Metadata"] == {"team": "a", "healthomics-batch-id": batch_id}
+    assert found["Metadata"] == {
+        "team": "a",
+        "healthomics-batch-id": batch_id,
+        "healthomics-batch-rows": "3",
+    }
 
 
 # Waiting
@@ -479,7 +619,55 @@ def test_a_try_after_a_failed_one(delete: Any, local: Any, client: Any) -> None:
     assert is_gone(client, batch_id)
 
 
+@pytest.mark.parametrize("error", ["ConflictException", "ValidationException"])
+def test_a_batch_that_is_busy_is_deleted_later(delete: Any, local: Any, client: Any, error: str) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    local.faults.error("DeleteBatch", code=error, times=3)
+    delete(batch_id, **GONE)
+    assert is_gone(client, batch_id)
+    batch_id = batch_in("PROCESSED", local, client)
+    local.faults.error("DeleteBatch", code=error, message="busy", times=None)
+    with pytest.raises(OmicsApiError, match=f"batch {batch_id} is RUNS_DELETED and was not deleted: .*busy") as caught:
+        delete(batch_id, delete_batch=True, save_mapping_s3_uri=f"s3://{BUCKET}/other.jsonl")
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_a_batch_that_somebody_else_deletes(delete: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    delete_batch = OmicsCacheHook.delete_batch
+
+    def refused(self: OmicsCacheHook, **members: Any) -> Any:
+        delete_batch(self, **members)
+        raise OmicsApiError("busy", code="ConflictException", http_status=409)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(OmicsCacheHook, "delete_batch", refused)
+        assert delete(batch_id, **GONE)["batch_deleted"] is True
+
+
+@needs_aiobotocore
+def test_what_cannot_be_deferred_asks_for_nothing(
+    delete: Any, local: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(AirflowOptionalProviderFeatureException, match="deferrable=True needs aiobotocore"):
+        delete(batch_id, "deferrable", **GONE)
+    assert mapping() is None
+    assert local.calls["DeleteRunBatch"] == 0
+
+
 # One by one
+
+
+@each_mode
+def test_runs_that_are_not_listed_yet_are_deleted_too(delete: Any, local: Any, client: Any, mode: str) -> None:
+    batch_id = ended_batch_in("FAILED", local, client)
+    with changed_answers("ListRuns", {"items": []}, times=3):
+        delete(batch_id, mode, **GONE)
+    assert is_gone(client, batch_id)
+    assert client.list_runs().get("items", []) == []
+    assert local.calls["DeleteRun"] == 2
 
 
 @each_mode
@@ -538,7 +726,7 @@ def test_a_run_id_that_was_given_to_another_run_is_left_alone(
     ours = ended_batch_in("FAILED", local, client)
     run_ids = set(runs_of(client, ours))
     others: list[str] = []
-    runs_of_batch = OmicsCacheHook._runs_of_batch
+    runs_of_batch = OmicsCacheHook._confirmed_runs
 
     def interrupted(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not others:
@@ -547,7 +735,7 @@ def test_a_run_id_that_was_given_to_another_run_is_left_alone(
             others.append(batch_in("PROCESSED", local, client))
         return runs_of_batch(self, *args, **kwargs)
 
-    monkeypatch.setattr(OmicsCacheHook, "_runs_of_batch", interrupted)
+    monkeypatch.setattr(OmicsCacheHook, "_confirmed_runs", interrupted)
     before = local.calls["DeleteRun"]
     delete(ours, **GONE)
     assert run_ids < set(runs_of(client, others[0])), "the ids were to be reused"
