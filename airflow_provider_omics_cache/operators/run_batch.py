@@ -246,7 +246,7 @@ class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
 
     def on_kill(self) -> None:
         """Cancel the batch, if that is wanted and it is known; what goes wrong is logged."""
-        if not self.cancel_on_kill:
+        if not (self.cancel_on_kill and self.wait_for_completion):
             return
         if self.batch_id:
             self.hook.cancel_batch_of_killed_task(batch_id=self.batch_id)
