@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from airflow_provider_omics_cache import run_caches
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError, OmicsParameterError, RunCacheError
-from airflow_provider_omics_cache.hooks.client import VISIBLE_AFTER, Answer
+from airflow_provider_omics_cache.hooks.client import VISIBLE_AFTER, Answer, T
 from airflow_provider_omics_cache.hooks.errors import check_id, check_tags
 from airflow_provider_omics_cache.hooks.operations import OmicsOperationsHook
 from airflow_provider_omics_cache.states import RunCacheStatus
+from airflow_provider_omics_cache.waiting import is_passing
 
+#: Seconds after which a call is given up that is throttled or that the service fails to answer.
+_LONGEST_SILENCE = 3600
 GONE = frozenset({RunCacheStatus.DELETED, RunCacheStatus.FAILED})
 
 
@@ -59,7 +63,8 @@ class ChangeRunCacheHook(OmicsOperationsHook):
             "tags": tags or None,
         }
         if all(value is None for value in wanted.values()):
-            raise OmicsParameterError("name", "or one of cache_behavior, description and tags has to be given", name)
+            rule = "or one of cache_behavior, description and tags has to be given"
+            raise OmicsParameterError("name", rule, name if tags is None else {"tags": {}})
         run_cache = self._get_run_cache_or_none(run_cache_id)
         status = None if run_cache is None else run_cache.get("status")
         if run_cache is None or status in GONE:
@@ -85,7 +90,7 @@ class ChangeRunCacheHook(OmicsOperationsHook):
             self.log.info("Run cache %s is gone already", run_cache_id)
             return
         try:
-            self._if_found(lambda: self.delete_run_cache(run_cache_id=run_cache_id))
+            self._if_found(partial(self._unless_busy, partial(self.delete_run_cache, run_cache_id=run_cache_id)))
         except OmicsApiError as error:
             run_cache = self._get_run_cache_or_none(run_cache_id)
             if run_cache is not None and not _is_deleted(run_cache):
@@ -106,7 +111,15 @@ class ChangeRunCacheHook(OmicsOperationsHook):
         self.log.info("Deleted run cache %s; its data stays in S3", run_cache_id)
 
     def _get_run_cache_or_none(self, run_cache_id: str) -> Answer | None:
-        return self._if_found(lambda: self.get_run_cache(run_cache_id=run_cache_id))
+        return self._if_found(partial(self._unless_busy, partial(self.get_run_cache, run_cache_id=run_cache_id)))
+
+    def _unless_busy(self, call: Callable[[], T]) -> T:
+        """Call until the service neither throttles nor fails; anything else is raised."""
+        return self._patiently(
+            call,
+            max_seconds=_LONGEST_SILENCE,
+            is_worth_waiting=lambda error: error.http_status is not None and is_passing(error),
+        )
 
     def _change(self, run_cache: Answer, wanted: Mapping[str, Any]) -> Answer:
         """Change what differs, all or nothing as far as can be told before, and wait until the service shows it."""
@@ -126,9 +139,9 @@ class ChangeRunCacheHook(OmicsOperationsHook):
             _check_length(f"tags: the value of {key!r}", value, limits["value"])
         check_tags("tags", tags or {}, there=run_cache.get("tags"))
         if members:
-            self.update_run_cache(run_cache_id=run_cache_id, **members)
+            self._unless_busy(partial(self.update_run_cache, run_cache_id=run_cache_id, **members))
         if tags:
-            self.tag_resource(resource_arn=run_cache["arn"], tags=tags)
+            self._unless_busy(partial(self.tag_resource, resource_arn=run_cache["arn"], tags=tags))
         changed = self._look_again(
             lambda: self._get_run_cache_or_none(run_cache_id),
             lambda seen: seen is not None and not run_caches.differences(seen, **wanted),

@@ -240,11 +240,13 @@ def test_a_failed_cache_is_not_updated(local: Any, task_context: dict[str, Any])
             operator.execute(task_context)
 
 
-@pytest.mark.parametrize("given", [{}, {"tags": {}}])
-def test_something_has_to_be_asked_for(update: Any, local: Any, run_cache_id: str, given: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("given", "told"), [({}, "None"), ({"tags": {}}, "{'tags': {}}")])
+def test_something_has_to_be_asked_for(
+    update: Any, local: Any, run_cache_id: str, given: dict[str, Any], told: str
+) -> None:
     before = sum(local.calls.values())
     with pytest.raises(
-        OmicsParameterError, match="name or one of cache_behavior, description and tags has to be given"
+        OmicsParameterError, match=f"name or one of cache_behavior, description and tags has to be given; got {told}"
     ):
         update(run_cache_id, **given)
     assert sum(local.calls.values()) == before
@@ -276,7 +278,34 @@ def test_a_behaviour_that_the_service_refuses_is_told(update: Any, client: Any, 
     assert client.get_run_cache(id=run_cache_id)["tags"] == OLD["tags"]
 
 
+@pytest.mark.parametrize("operation", ["GetRunCache", "UpdateRunCache", "TagResource"])
+@pytest.mark.parametrize("code", ["ThrottlingException", "InternalServerException"])
+def test_a_busy_service_is_waited_for(
+    update: Any, client: Any, local: Any, run_cache_id: str, operation: str, code: str
+) -> None:
+    local.faults.error(operation, code=code, times=12)
+    update(run_cache_id, **NEW)
+    assert_is_new(client, run_cache_id)
+
+
+def test_a_service_that_stays_busy_is_told(update: Any, local: Any, run_cache_id: str) -> None:
+    local.faults.throttle("UpdateRunCache", times=None)
+    start = local.clock.elapsed()
+    with pytest.raises(OmicsApiError, match="UpdateRunCache failed: ThrottlingException"):
+        update(run_cache_id, **NEW)
+    assert 3_500 < local.clock.elapsed() - start < 3_700
+
+
 # Delete
+
+
+@pytest.mark.parametrize("operation", ["GetRunCache", "DeleteRunCache"])
+def test_a_busy_service_is_waited_for_to_delete(
+    delete: Any, client: Any, local: Any, run_cache_id: str, operation: str
+) -> None:
+    local.faults.throttle(operation, times=12)
+    delete(run_cache_id)
+    assert is_gone(client, run_cache_id)
 
 
 @pytest.mark.parametrize("shows_deleted", [True, False])
