@@ -24,20 +24,6 @@ SHORTEST_LIFETIME = 30.0
 _ONE_ATTEMPT = {"retries": {"total_max_attempts": 1}}
 
 
-class PollingHook(OmicsCacheHook):
-    """Makes clients without holding up the event loop for botocore's data files."""
-
-    def get_session(self, region_name: str | None = None, deferrable: bool = False) -> Any:
-        """Make the session, which happens in a thread, and read there what the client is made of."""
-        session = super().get_session(region_name=region_name, deferrable=deferrable)
-        loader = session.get_component("data_loader")
-        for data in ("service-2", "endpoint-rule-set-1"):
-            loader.load_service_model("omics", data)
-        for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
-            loader.load_data_with_path(name)
-        return session
-
-
 class Connection(NamedTuple):
     """What a client is made of."""
 
@@ -55,9 +41,9 @@ class Connection(NamedTuple):
         config = json.dumps(hook_parameters["botocore_config"] or {}, sort_keys=True)
         return cls(**{**hook_parameters, "botocore_config": config})
 
-    def hook(self) -> PollingHook:
+    def hook(self) -> OmicsCacheHook:
         """Make a hook whose clients make one attempt at a call, unless ``botocore_config`` says otherwise."""
-        return PollingHook(
+        return OmicsCacheHook(
             aws_conn_id=self.aws_conn_id,
             region_name=self.region_name,
             verify=self.verify,

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import boto3
 
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.polling import clients as clients_module
 from airflow_provider_omics_cache.polling import poller as poller_module
-from airflow_provider_omics_cache.polling.clients import PollingHook
 from airflow_provider_omics_cache.polling.poller import shared_poller
 from airflow_provider_omics_cache.triggers import run_batch as trigger_module
 from airflow_provider_omics_cache.triggers.run_batch import BatchSubmissionTrigger, BatchTrigger
 from tests.sensor_modes import ServiceTime, start_batch
+
+T = TypeVar("T")
 
 _let_others_run = asyncio.sleep
 
@@ -56,9 +59,9 @@ class CountedClients:
         self.hold: asyncio.Event | None = None
         self.hold_closing: asyncio.Event | None = None
         counted = self
-        get_async_conn = PollingHook.get_async_conn
+        get_async_conn = OmicsCacheHook.get_async_conn
 
-        async def get_counted(hook: PollingHook) -> Any:
+        async def get_counted(hook: OmicsCacheHook) -> Any:
             counted.attempts += 1
             counted.in_the_making += 1
             try:
@@ -70,7 +73,7 @@ class CountedClients:
                 raise
             return counted._entered(context)
 
-        monkeypatch.setattr(PollingHook, "get_async_conn", get_counted)
+        monkeypatch.setattr(OmicsCacheHook, "get_async_conn", get_counted)
 
     @contextlib.asynccontextmanager
     async def _entered(self, context: Any) -> Any:
@@ -163,13 +166,10 @@ async def all_of(*waits: Awaitable[Any]) -> list[Any]:
     return list(await asyncio.gather(*waits))
 
 
-def in_a_new_loop(make: Callable[[], Awaitable[Any]]) -> Any:
-    """Run in an event loop of its own, as each deferral of ``dag.test`` does."""
-
-    async def run() -> Any:
-        return await make()
-
-    return asyncio.run(run())
+def in_a_new_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run in a loop of its own, as each deferral of ``dag.test`` does; in a thread, to leave pytest's loop be."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, main).result()
 
 
 @contextlib.contextmanager

@@ -233,7 +233,7 @@ async def test_while_no_new_client_can_be_made_the_old_one_goes_on(
         waits = [asyncio.create_task(event_of(trigger(batch_id))) for batch_id in batch_ids]
         await until(lambda: called_at(service))
         monkeypatch.delenv("AIRFLOW_CONN_AWS_DEFAULT")
-        monkeypatch.setattr("airflow_provider_omics_cache.polling.clients.PollingHook.get_session", None)
+        monkeypatch.setattr("airflow_provider_omics_cache.polling.clients.OmicsCacheHook.get_session", None)
         assert ends_well(await all_of(*waits))
     assert clients.made == 1
     assert clients.attempts > 3
