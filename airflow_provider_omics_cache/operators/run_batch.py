@@ -496,18 +496,21 @@ class CancelRunBatchOperator(EndRunBatchOperator):
 
     However often the task runs, the batch is cancelled once. What happens depends on the state of the batch:
 
-    - CREATING: it is waited, for 10 minutes at most, until the batch can be cancelled;
+    - CREATING: it is waited, for 10 minutes and until ``timeout`` at most, until the batch can be cancelled;
     - PENDING, SUBMITTING, INPROGRESS: it is cancelled;
     - STOPPING, CANCELLED: somebody has cancelled it already, perhaps an earlier try;
     - FAILED: the runs that live are cancelled one by one, since the service cancels no FAILED batch;
-    - PROCESSED or RUNS_*: the task fails, unless GetBatch counts runs that were cancelled as a batch.
+    - PROCESSED or RUNS_*: the task fails, unless GetBatch counts runs that were cancelled as a batch. Where the last
+      runs ended by themselves while the batch was cancelled, it counts none: the try that has asked for it succeeds
+      with a warning, and a later one fails.
 
     A cancellation may be partial: when the batch is CANCELLED, the runs that still live are cancelled one by one. A run
     is cancelled only after GetRun has confirmed the batch and the uuid, because HealthOmics reuses the ids of deleted
-    runs. Runs that have ended stay as they are.
+    runs. Runs that have ended stay as they are. Runs that ListRuns does not show yet are asked for with GetRun, and for
+    5 minutes after the task's start runs that GetBatch counts as alive are waited for.
 
     As a teardown (``operator.as_teardown(setups=...)``) it succeeds where there is nothing to cancel: the batch has
-    finished, is not found, or ``batch_id`` is empty because none was started.
+    finished, is not found for 5 minutes (it warns then), or ``batch_id`` is empty because none was started.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
 
@@ -515,8 +518,8 @@ class CancelRunBatchOperator(EndRunBatchOperator):
     :param wait_for_completion: wait until the runs have stopped; otherwise succeed once the service has been asked.
         Default: True.
     :param waiter_delay: seconds between two looks, or a timedelta. Default 60.
-    :param timeout: seconds (or a timedelta) after which the task fails if runs still live; a retry goes on. Default: 7
-        days.
+    :param timeout: seconds (or a timedelta) after which the task fails if runs still live; a retry goes on. Runs that
+        are cancelled one by one are gone through to the last one before that. Default: 7 days.
     :param max_silence: seconds (or a timedelta) without an answer (throttled, faults, lost connections) after which
         the task fails. Default 3600.
     :param deferrable: wait in the triggerer; needs aiobotocore. Default: ``[operators] default_deferrable``.
@@ -611,8 +614,10 @@ class DeleteRunBatchOperator(SavedMappingMixin):
 
     With ``delete_batch=True`` the batch's metadata is deleted too, when no run is left. The link from runSettingId to
     runId is lost with it, so that ``save_mapping_s3_uri`` has to be set. The mapping is written before anything is
-    deleted, and once: what an earlier try has written is kept. The object's metadata name its batch, and an object that
-    holds the mapping of another batch is not overwritten.
+    deleted, and once: what an earlier try has written is kept, unless more runs are listed by now and none is deleted.
+    A listing that lags behind is waited for, up to 5 minutes. The object's metadata name its batch; an object that
+    holds anything else is neither overwritten nor taken for the mapping, and it is looked at again before the batch is
+    deleted.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
 
@@ -627,7 +632,7 @@ class DeleteRunBatchOperator(SavedMappingMixin):
         Default: True; has to be True for ``delete_batch``.
     :param waiter_delay: seconds between two looks, or a timedelta. Default 60.
     :param timeout: seconds (or a timedelta) after which the task fails if the runs are still being deleted; a retry
-        goes on. Default: 7 days.
+        goes on. Runs that are deleted one by one are gone through to the last one before that. Default: 7 days.
     :param max_silence: seconds (or a timedelta) without an answer (throttled, faults, lost connections) after which
         the task fails. Default 3600.
     :param deferrable: wait in the triggerer; needs aiobotocore. Default: ``[operators] default_deferrable``.
@@ -638,13 +643,13 @@ class DeleteRunBatchOperator(SavedMappingMixin):
 
     :return: id of the batch. XCom key ``batch`` holds id, arn, uuid, status (None where an earlier try has deleted the
         batch, and that before the request without waiting), batch_deleted and mapping_s3_uri.
-    :raises OmicsParameterError: a parameter breaks a rule, or ``save_mapping_s3_uri`` holds the mapping of another
-        batch; nothing is deleted.
+    :raises OmicsParameterError: a parameter breaks a rule, or ``save_mapping_s3_uri`` holds something else
+        than the mapping of this batch; nothing is deleted.
     :raises BatchConflictError: the batch is not over, or its state is not known; nothing is deleted.
     :raises BatchNotFoundError: the service does not know the batch, and no mapping tells that an earlier try has
         deleted it.
     :raises IncompleteListingError: the service does not list every run of the batch yet; nothing is deleted.
-    :raises OmicsError: runs are left; it names them, and the batch is not deleted.
+    :raises OmicsError: runs are left, which it names, or the saved mapping is gone; the batch is not deleted.
     :raises BatchTimeoutError: runs are still being deleted at ``timeout``.
     :raises OmicsApiError: a call to AWS failed.
     """
