@@ -119,6 +119,18 @@ def test_a_kill_of_a_task_that_does_not_wait(local: LocalHealthOmics, task_conte
     assert local.calls["CancelRunBatch"] == 0
 
 
+def test_a_kill_before_the_service_shows_the_batch(
+    local: LocalHealthOmics, later: Later, client: Any, the_batch: Callable[[], str], task_context: Context
+) -> None:
+    local.settings.batch_visible_after = 8
+    task = waiting_task(cancel_on_kill=True)
+    later(1, task.on_kill)
+    with pytest.raises(BatchCancelledError):
+        task.execute(task_context)
+    assert local.calls["CancelRunBatch"] == 1
+    assert set(runs_of(client, the_batch()).values()) <= {"STOPPING", "CANCELLED"}
+
+
 def test_a_kill_while_the_task_waits(
     local: LocalHealthOmics, later: Later, client: Any, the_batch: Callable[[], str], task_context: Context
 ) -> None:

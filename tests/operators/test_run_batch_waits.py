@@ -479,6 +479,17 @@ def test_a_timeout_cancels_the_runs_of_a_failed_batch(
     assert set(runs_of(client, the_batch()).values()) == {"CANCELLED"}
 
 
+@each_mode
+def test_a_timeout_of_a_batch_that_somebody_is_cancelling(
+    mode: str, local: LocalHealthOmics, run: Run, later: Later, client: Any, the_batch: Callable[[], str]
+) -> None:
+    local.settings.cancel_seconds = 10_000
+    later(12, lambda: client.cancel_run_batch(batchId=the_batch()))
+    with pytest.raises(BatchCancelledError, match=r"is STOPPING.*; it is cancelled, by somebody; a new rerun_key"):
+        run(mode, timeout=130, cancel_on_timeout=True)
+    assert local.calls["CancelRunBatch"] == 1
+
+
 def test_a_batch_that_ends_just_before_it_is_cancelled_is_for_a_retry(local: LocalHealthOmics, run: Run) -> None:
     with (
         changed_answers("GetBatch", {"status": "INPROGRESS"}, times=4),
