@@ -8,7 +8,9 @@ answers is promised: an absent count is unknown, never zero.
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 from airflow_provider_omics_cache.failures import MAX_LISTED_RUNS, Failures
@@ -52,19 +54,29 @@ def progress(batch: Batch) -> str:
 class Submissions:
     """The rows of one listing of a batch, taken in one by one.
 
+    Beside the mapping it keeps 8 bytes of each row: the hash of its runSettingId, to find repeated ones. That two ids
+    of 100,000 have the same one happens once in billions of listings.
+
     :param batch_is_over: nothing more will be submitted, so that a run without a run id failed to be submitted.
+    :param keep_run_ids: keep the mapping ``{runSettingId: runId}``. Without it ``run_ids`` stays empty.
     """
 
-    def __init__(self, *, batch_is_over: bool = False) -> None:
+    def __init__(self, *, batch_is_over: bool = False, keep_run_ids: bool = True) -> None:
         self._batch_is_over = batch_is_over
+        self._keep_run_ids = keep_run_ids
         self.rows = 0
         self.run_ids: dict[str, str] = {}
         self.failed: list[dict[str, Any]] = []
         self.changed: list[dict[str, Any]] = []
-        self._not_submitted: set[str] = set()
-        self._repeated = 0
+        self._submitted = array("q")
+        self._not_submitted = array("q")
         self._unfinished = 0
         self._failures = Failures()
+
+    @property
+    def submitted_count(self) -> int:
+        """How many runs were submitted."""
+        return _count_different(self._submitted)
 
     @property
     def failed_count(self) -> int:
@@ -97,16 +109,16 @@ class Submissions:
         if not run_setting_id:
             self._unfinished += 1
             return
-        if run_setting_id in self.run_ids or run_setting_id in self._not_submitted:
-            self._repeated += 1
         if run_id:
-            self.run_ids[run_setting_id] = run_id
+            self._submitted.append(hash(run_setting_id))
+            if self._keep_run_ids:
+                self.run_ids[run_setting_id] = run_id
             if status in CHANGED_AFTER_SUBMISSION_STATES and len(self.changed) < MAX_LISTED_RUNS:
                 self.changed.append(self.record(row))
             if not status:
                 self._unfinished += 1
             return
-        self._not_submitted.add(run_setting_id)
+        self._not_submitted.append(hash(run_setting_id))
         has_failed = status in TERMINAL_SUBMISSION_STATES and status != "SUCCESS"
         if has_failed or self._batch_is_over:
             self._add_failed(run_setting_id, row)
@@ -132,8 +144,10 @@ class Submissions:
             return "no run is listed"
         if self._unfinished:
             return f"{self._unfinished:,} of {self.rows:,} listed runs have no submission outcome"
-        if self._repeated:
-            return f"{self._repeated:,} of {self.rows:,} listed runs repeat a runSettingId"
+        listed = self._submitted + self._not_submitted
+        repeated = len(listed) - _count_different(listed)
+        if repeated:
+            return f"{repeated:,} of {self.rows:,} listed runs repeat a runSettingId"
         if expected is None:
             return f"{self.rows:,} runs are listed and nothing tells how many the batch has"
         if self.rows != expected:
@@ -143,6 +157,10 @@ class Submissions:
     def failure_summary(self) -> str:
         """Sum up the failed submissions by reason, with the first few ids of each."""
         return self._failures.summary()
+
+
+def _count_different(hashes: array[int]) -> int:
+    return sum(1 for _ in groupby(sorted(hashes)))
 
 
 def expected_number(expected_runs: int | None, batch: Batch) -> int | None:

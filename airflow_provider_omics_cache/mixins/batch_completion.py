@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from datetime import UTC
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
@@ -183,7 +185,7 @@ class BatchCompletionMixin(BatchListingMixin):
     def _list_submissions(self, rows: IO[bytes], context: Context, *, is_over: bool) -> Submissions:
         rows.seek(0)
         rows.truncate()
-        submissions = Submissions(batch_is_over=is_over)
+        submissions = Submissions(batch_is_over=is_over, keep_run_ids=False)
         list_submissions = partial(self.hook.list_submissions, batch_id=self.batch_id)
         for row in self.within_limits(context, lambda patience: list_submissions(max_silence=patience)):
             submissions.add(row)
@@ -191,15 +193,14 @@ class BatchCompletionMixin(BatchListingMixin):
         return submissions
 
     def _records(self, rows: IO[bytes], patience: float) -> Iterator[dict[str, Any]]:
-        started = {
-            run["id"]: {name: run.get(name) for name in _RUN_MEMBERS}
-            for run in self.hook.list_started_runs(batch_id=self.batch_id, max_silence=patience)
-        }
+        runs = self.hook.list_started_runs(batch_id=self.batch_id, max_silence=patience)
+        started = {run["id"]: _known_of(run) for run in runs}
         asked = 0
         rows.seek(0)
         for line in rows:
             row = json.loads(line)
-            listed = started.get(row["runId"])
+            known = started.get(row["runId"])
+            listed = dict(zip(_RUN_MEMBERS, known, strict=True)) if known else None
             run = None
             if self._is_worth_asking(row, listed, asked):
                 run = self.hook.get_run_in_turn(run_id=row["runId"], max_silence=patience)
@@ -230,6 +231,15 @@ class BatchCompletionMixin(BatchListingMixin):
         """Push what a task that fails cannot return."""
         if self.do_xcom_push:
             context["ti"].xcom_push(key="return_value", value=self.result(batch, counts))
+
+
+def _known_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Keep ``_RUN_MEMBERS`` of an entry of ListRuns, in little room: there are up to 100,000.
+
+    botocore makes each status, and the time zone of each time, anew.
+    """
+    times = (run.get(name) for name in _RUN_MEMBERS[1:])
+    return (sys.intern(run.get("status") or ""), *(time and time.astimezone(UTC) for time in times))
 
 
 def _seen_at(batch: Batch) -> float:

@@ -234,7 +234,7 @@ class BatchSubmissionSensor(BatchListingMixin, BatchSensor):
             if has_failed:
                 raise self._conclude_failed(batch, file, context)
             submissions = self.complete_listing(
-                lambda: self._list(Submissions(), file, context),
+                lambda: self._list(Submissions(keep_run_ids=file is None), file, context),
                 batch,
                 submission.expected_number(self._expected_runs(), batch),
                 batch.submitted_time,
@@ -254,7 +254,7 @@ class BatchSubmissionSensor(BatchListingMixin, BatchSensor):
         self.log.info(
             "batch %s: %s runs are submitted, %s failed to be; %s",
             batch.id,
-            f"{len(submissions.run_ids):,}",
+            f"{submissions.submitted_count:,}",
             f"{submissions.failed_count:,}",
             "all have ended" if batch.status == BatchStatus.PROCESSED else "the runs are still running",
         )
@@ -262,18 +262,18 @@ class BatchSubmissionSensor(BatchListingMixin, BatchSensor):
 
     def _conclude_failed(self, batch: Batch, file: IO[bytes] | None, context: Context) -> BatchError:
         """Push what is known of a batch that is over, and give its error; nothing else hides that error."""
-        submissions = Submissions(batch_is_over=True)
+        submissions = Submissions(batch_is_over=True, keep_run_ids=file is None)
         note = ""
         try:
             self._list(submissions, file, context)
             expected = submission.expected_number(self._expected_runs(), batch)
             if expected is not None and batch.status in {BatchStatus.CANCELLED, BatchStatus.FAILED}:
-                submitted = max(len(submissions.run_ids), batch.submitted or 0)
+                submitted = max(submissions.submitted_count, batch.submitted or 0)
                 submissions.add_unlisted(expected - submitted - submissions.failed_count)
             self._push_mapping(self._push(batch, submissions, file, context), context)
         except (OmicsError, AirflowSensorTimeout) as error:
             note = f"; handing on its runs failed: {error}"
-        submitted = max(len(submissions.run_ids), batch.submitted or 0)
+        submitted = max(submissions.submitted_count, batch.submitted or 0)
         at_least = "at least " if batch.status == BatchStatus.FAILED else ""
         return batch_error(batch, f"{at_least}{submitted:,} runs were submitted{note}")
 
@@ -292,6 +292,7 @@ class BatchSubmissionSensor(BatchListingMixin, BatchSensor):
         self, batch: Batch, submissions: Submissions, file: IO[bytes] | None, context: Context
     ) -> dict[str, str] | str:
         ti = context["ti"]
+        submitted = submissions.submitted_count
         ti.xcom_push(key="failed_submissions", value=submissions.failed)
         ti.xcom_push(key="failed_submission_count", value=submissions.failed_count)
         ti.xcom_push(key="changed_after_submission", value=submissions.changed)
@@ -299,8 +300,8 @@ class BatchSubmissionSensor(BatchListingMixin, BatchSensor):
             key="batch",
             value=batch_record(
                 batch,
-                total_runs=max(batch.total_runs or 0, len(submissions.run_ids) + submissions.failed_count),
-                submitted=len(submissions.run_ids),
+                total_runs=max(batch.total_runs or 0, submitted + submissions.failed_count),
+                submitted=submitted,
                 failed=submissions.failed_count,
             ),
         )
