@@ -108,7 +108,7 @@ class SavedMappingMixin(S3OutputMixin, EndRunBatchOperator):
         """
         batch = Batch.from_answer(self.batch_id, answer)
         ended: datetime | None = batch.submitted_time or answer.get("failedTime")
-        seen: dict[str, str] | None = None
+        seen: tuple[int, dict[str, str]] | None = None
         for delay in (*VISIBLE_AFTER, None):
             listing = self._list_once(file)
             missing = self._missing(batch, listing)
@@ -116,13 +116,13 @@ class SavedMappingMixin(S3OutputMixin, EndRunBatchOperator):
             if not doubt:
                 return listing.rows
             has_caught_up = delay is None or (ended and time.time() >= ended.timestamp() + CONSISTENCY_SECONDS)
-            if has_caught_up and not missing and listing.run_ids == seen:
+            if has_caught_up and not missing and (listing.rows, listing.run_ids) == seen:
                 self.log.warning("batch %s: %s; its listing stays as it is and is saved", batch.id, doubt)
                 return listing.rows
             if delay is None or delay > self.seconds_left(context):
                 break
             self.log.info("batch %s: %s; looking again", batch.id, doubt)
-            seen = listing.run_ids
+            seen = listing.rows, listing.run_ids
             self._sleep(delay)
         raise IncompleteListingError(
             f"batch {batch.id}: its mapping cannot be saved yet: {doubt}", batch_id=batch.id, status=batch.status

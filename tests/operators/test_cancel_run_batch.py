@@ -386,6 +386,10 @@ def test_only_the_very_first_call_has_to_reach_somebody(
     assert calls == 1
     calls, unreachable = 0, range(2, 6)
     assert cancel(batch_id)["status"] == "CANCELLED"
+    local.settings.creating_seconds = 1
+    batch_id = batch_in("INPROGRESS", local, client)
+    calls, unreachable = 0, range(2, 6)
+    assert cancel(batch_id)["status"] == "CANCELLED"
 
 
 @pytest.mark.parametrize(("status", "told"), [("INPROGRESS", "INPROGRESS"), (None, "without a status")])
