@@ -182,23 +182,26 @@ async def test_a_connection_that_was_changed_is_read_anew_when_a_call_is_refused
 async def test_calls_that_are_refused_together_all_get_the_new_client(
     service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch_ids = start_batches(service, 8, after=300)
-    gate = asyncio.Event()
-    under_way = 0
+    batch_ids = start_batches(service, 8, after=900)
+    gates: list[asyncio.Event] = []
 
     async def hold(**_: Any) -> None:
-        nonlocal under_way
-        under_way += 1
-        if service.clock.elapsed() > 60 and not gate.is_set():
-            await gate.wait()
+        if service.clock.elapsed() > 60 and len(gates) < len(batch_ids):
+            gates.append(asyncio.Event())
+            await gates[-1].wait()
 
     with changed_calls(monkeypatch, hold):
         async with nothing_left_behind(clients):
-            waits = [asyncio.create_task(event_of(trigger(batch_id, poke_interval=40))) for batch_id in batch_ids]
-            await until(lambda: service.clock.elapsed() > 60 + 90)
-            service.faults.error("GetBatch", times=8, **REFUSED)
-            assert clients.made == 1
-            gate.set()
+            waits = [asyncio.create_task(event_of(trigger(batch_id, poke_interval=400))) for batch_id in batch_ids]
+            await until(lambda: len(gates) == len(batch_ids))
+            half = len(batch_ids) // 2
+            for refused in (gates[:half], gates[half:]):
+                service.faults.error("GetBatch", times=half, **REFUSED)
+                before = service.calls["GetBatch"]
+                for gate in refused:
+                    gate.set()
+                await until(lambda before=before: service.calls["GetBatch"] == before + 2 * half)  # type: ignore[misc]
+                assert clients.made == 2
             assert ends_well(await all_of(*waits))
     assert clients.made == 2
 

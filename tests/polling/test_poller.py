@@ -92,6 +92,11 @@ async def test_each_trigger_logs_its_own_lines(
     logging.getLogger("airflow_provider_omics_cache").setLevel(logging.DEBUG)
     logging.getLogger("tests.triggers").setLevel(logging.DEBUG)
     monkeypatch.setattr(BatchTrigger, "log", logging.getLogger("tests.triggers"))
+    calls_belong_to = set()
+
+    def record(**_: Any) -> None:
+        calls_belong_to.add(_task.get())
+
     batch_ids = start_batches(service, 5, after=200)
     service.faults.error("GetBatch", status=500, times=20)
 
@@ -99,8 +104,10 @@ async def test_each_trigger_logs_its_own_lines(
         _task.set(batch_id)
         return await event_of(trigger(batch_id))
 
-    async with nothing_left_behind(clients):
-        assert ends_well(await all_of(*map(wait, batch_ids)))
+    with changed_calls(monkeypatch, record):
+        async with nothing_left_behind(clients):
+            assert ends_well(await all_of(*map(wait, batch_ids)))
+    assert calls_belong_to == {"no task"}
     for batch_id in batch_ids:
         assert any("no answer about batch" in line for line in lines[batch_id])
         assert any("submitted" in line for line in lines[batch_id])
