@@ -107,6 +107,10 @@ def _check_listing(records: Mapping[str, Row], settings: Mapping[str, Row], *, i
     broken = BrokenRows("listing")
     for run_setting_id, (place, record) in records.items():
         status = record.get("status")
+        for member in ("status", "reason"):
+            if not isinstance(record.get(member), str | None):
+                broken.add("must be text or null", shown(record[member]), member=member, index=place)
+                status = None
         if run_setting_id not in settings:
             broken.add("must be one of run_settings", shown(run_setting_id), member="run_setting_id", index=place)
         elif record.get("run_id") or status in _NEVER_A_RUN:

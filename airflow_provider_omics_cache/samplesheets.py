@@ -156,20 +156,19 @@ def _values(
     values = {}
     for name, source in parameters.items():
         if isinstance(source, str):
-            value = row.get(source)
-            if not _is_empty(value):
-                values[name] = value
-            continue
-        member = f"parameter {name!r}"
-        try:
-            value = source(dict(row))
-        except Exception as error:
-            broken.add("must be made without an error", shown(repr(error)), member=member, index=place)
-            continue
+            member = f"column {source!r}"
+            value = None if _is_empty(row.get(source)) else row[source]
+        else:
+            member = f"parameter {name!r}"
+            try:
+                value = source(dict(row))
+            except Exception as error:
+                broken.add("must be made without an error", shown(repr(error)), member=member, index=place)
+                continue
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            broken.add("must be made as JSON", shown(str(error)), member=member, index=place)
+            broken.add("must be what JSON can hold", shown(str(error)), member=member, index=place)
         else:
             if value is not None:
                 values[name] = value
@@ -192,9 +191,10 @@ def _checked_parameters(parameters: Any) -> Mapping[str, Source]:
 
 
 def _checked_optional(optional: Any, parameters: Mapping[str, Source]) -> frozenset[str]:
-    if isinstance(optional, str) or not isinstance(optional, Iterable):
+    columns = list(optional) if isinstance(optional, Iterable) and not isinstance(optional, str) else [None]
+    if not all(isinstance(column, str) for column in columns):
         raise OmicsParameterError("optional", "must be a list of columns", optional)
-    names = frozenset(optional)
+    names = frozenset(columns)
     unknown = sorted(str(name) for name in names if name not in parameters.values())
     if unknown:
         raise OmicsParameterError("optional", "must name columns that parameters are taken from", unknown)

@@ -58,6 +58,8 @@ class BrokenRows(BrokenRules):
 def read_table(table: Any, *, conn_id: str | None = None) -> list[dict[str, Any]]:
     """Read the rows of a file, for example the listing that ``mapping_s3_uri`` or ``runs_s3_uri`` of a sensor names.
 
+    That of a batch which failed before its first run is empty.
+
     An ObjectStoragePath is read as it is, whatever its filesystem. A str that begins with ``s3://`` is read with the
     amazon provider's S3Hook, which needs no package beside it; another str is made an ObjectStoragePath, which needs
     the package of the URI's filesystem.
@@ -70,7 +72,7 @@ def read_table(table: Any, *, conn_id: str | None = None) -> list[dict[str, Any]
     :raises OmicsParameterError: it cannot be read, naming the line or the row.
     :raises OmicsApiError: S3 refuses it.
     """
-    return [dict(row) for _, row in read_rows("table", table, conn_id=conn_id)]
+    return [dict(row) for _, row in read_rows("table", table, conn_id=conn_id, least=0)]
 
 
 def read_rows(
@@ -115,10 +117,17 @@ def shown(value: Any) -> Any:
 
 
 def _read(parameter: str, table: Any, conn_id: str | None) -> bytes:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from airflow_provider_omics_cache.hooks.errors import api_error
+
     uri = str(table)
     _check_suffix(parameter, uri)
-    if isinstance(table, str) and uri.startswith("s3://"):
-        return _read_s3(parameter, uri, conn_id)
+    scheme, _, rest = uri.partition("://")
+    if isinstance(table, str) and scheme.lower() in {"s3a", "s3n"}:
+        raise OmicsParameterError(parameter, "must begin with s3:// where it is in S3", uri)
+    if isinstance(table, str) and scheme.lower() == "s3":
+        return _read_s3(parameter, f"s3://{rest}", conn_id)
     try:
         path = object_storage_path(table, conn_id=conn_id) if isinstance(table, str) else table
         data: bytes = path.read_bytes()
@@ -126,6 +135,9 @@ def _read(parameter: str, table: Any, conn_id: str | None) -> bytes:
         raise OmicsParameterError(parameter, f"must be a file that can be read ({error})", uri) from error
     except (ImportError, ValueError) as error:
         raise OmicsParameterError(parameter, f"must be of a filesystem that is installed ({error})", uri) from error
+    except (BotoCoreError, ClientError) as error:
+        failure = api_error(error, "GetObject")
+        raise failure.with_text(f"{parameter} must be readable; got {uri!r}: {failure}") from error
     return data
 
 
@@ -202,7 +214,7 @@ def _parse_tsv(text: str, broken: BrokenRows) -> Iterator[Row]:
 
 def _parse_json(text: str, broken: BrokenRows) -> Iterator[Row]:
     try:
-        rows = json.loads(text)
+        rows = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         broken.add("must be JSON", str(error))
         return iter(())
@@ -221,13 +233,17 @@ def _parse_json_lines(text: str, broken: BrokenRows) -> Iterator[Row]:
             number += 1
             place = Place(number, line)
             try:
-                value = json.loads(content)
+                value = json.loads(content, parse_constant=_refuse_constant)
             except (ValueError, RecursionError) as error:
                 broken.add("must be JSON", str(error), index=place)
             else:
                 yield place, value
 
     return _objects(values(), broken)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def _objects(values: Iterable[tuple[Place, Any]], broken: BrokenRows) -> Iterator[Row]:

@@ -133,6 +133,8 @@ def test_the_xcom_of_failed_submissions_is_not_taken_for_the_listing() -> None:
         ([*SETTINGS, *SETTINGS], LISTING, "run_settings, row 4, runSettingId must be unique (3 rows break this rule"),
         ([{"parameters": {}}], LISTING, "run_settings, row 1, runSettingId must be text that is not empty; got None"),
         ([], LISTING, "run_settings must have at least one row"),
+        (SETTINGS, [{**LISTING[0], "status": ["FAILED"]}, *LISTING[1:]], "listing, row 1, status must be text or null"),
+        (SETTINGS, [{**LISTING[0], "reason": ["a"]}, *LISTING[1:]], "listing, row 1, reason must be text or null"),
     ],
 )
 def test_refuses_what_does_not_fit(run_settings: Any, listing: Any, text: str) -> None:

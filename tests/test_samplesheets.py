@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import string
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +115,15 @@ def test_names_the_row_whose_function_raises(sheet: Path) -> None:
     assert text.startswith("rows, row 1 (line 2), parameter 'number' must be made without an error (3 rows")
     assert "invalid literal for int()" in text
     text = error_of(sheet, run_setting_id="{sample}_{lane}", parameters={"number": lambda row: {1, 2}})
-    assert "parameter 'number' must be made as JSON" in text
+    assert "parameter 'number' must be what JSON can hold" in text
     text = error_of(sheet, run_setting_id="{sample}_{lane}", parameters={"number": lambda row: float("nan")})
-    assert "parameter 'number' must be made as JSON" in text
+    assert "parameter 'number' must be what JSON can hold" in text
+
+
+@pytest.mark.parametrize("cell", [float("nan"), date(2026, 1, 1), {1, 2}, ["a", b"b"]])
+def test_names_a_cell_that_json_cannot_hold(cell: Any) -> None:
+    text = error_of([{"sample": "S1", "fastq_1": cell}])
+    assert text.startswith("rows, row 1, column 'fastq_1' must be what JSON can hold; got ")
 
 
 @pytest.mark.parametrize("cell", [True, 1.5, ["S1"], {"a": 1}])
@@ -141,6 +148,7 @@ def test_a_format_that_does_not_fit_is_named() -> None:
         ({"run_setting_id": "{0}"}, "rows must have the column '0'"),
         ({"parameters": ["fastq_1"]}, "parameters must be a dict; got 'list'"),
         ({"parameters": {"reads_1": 7}}, "parameters must give a column or a function for each parameter"),
+        ({"optional": [["fastq_1"]]}, "optional must be a list of columns; got [['fastq_1']]"),
         ({"optional": "fastq_1"}, "optional must be a list of columns; got 'fastq_1'"),
         ({"optional": ["fastq_3"]}, "optional must name columns that parameters are taken from; got ['fastq_3']"),
     ],

@@ -57,9 +57,8 @@ def test_a_quoted_cell_may_hold_commas_and_lines(tmp_path: Path) -> None:
             "line 1 must name each column, and each differently; got ['sample', 'sample'",
         ),
         ("a.csv", b"sample,\nS1,1\n", "line 1 must name each column, and each differently"),
-        ("a.csv", b"sample,lane\n", "must have at least one row"),
-        ("a.csv", b"", "must have at least one row"),
-        ("a.json", b"[]", "must have at least one row"),
+        ("a.json", b'[{"depth": NaN}]', "must be JSON; got 'NaN is no number in JSON'"),
+        ("a.jsonl", b'{"depth": -Infinity}', "row 1 (line 1) must be JSON; got '-Infinity is no number in JSON'"),
         ("a.json", b"[1,", "must be JSON; got 'Expecting value: line 1 column 4"),
         ("a.json", b"[" * 100_000, "must be JSON"),
         ("a.json", b'{"sample": "S1"}', "must be a JSON array of objects; got 'dict'"),
@@ -74,6 +73,16 @@ def test_an_error_names_the_place(tmp_path: Path, name: str, content: bytes, tex
     with pytest.raises(OmicsParameterError) as caught:
         read_table(tmp_path / name)
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.csv", b"sample,lane\n"), ("a.csv", b""), ("a.json", b"[]"), ("a.jsonl", b"")]
+)
+def test_no_rows_are_an_error_only_where_rows_are_needed(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert read_table(tmp_path / name) == []
+    with pytest.raises(OmicsParameterError, match="rows must have at least one row"):
+        read_rows("rows", str(tmp_path / name))
 
 
 def test_twenty_bad_rows_are_shown_and_all_are_counted(tmp_path: Path) -> None:
@@ -116,13 +125,15 @@ def test_reads_s3_in_process(local_healthomics: LocalHealthOmics) -> None:
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="sheets")
     s3.put_object(Bucket="sheets", Key="a b/#1.csv", Body=CONTENTS[".csv"].encode())
-    for table in ("s3://sheets/a b/#1.csv", "s3://aws_default@sheets/a b/#1.csv"):
+    for table in ("s3://sheets/a b/#1.csv", "S3://sheets/a b/#1.csv", "s3://aws_default@sheets/a b/#1.csv"):
         assert read_table(table) == ROWS
     for table in ("s3://sheets/none.csv", "s3://no-such-bucket/a.csv"):
         with pytest.raises(OmicsParameterError, match=r"table must exist in S3 .*NoSuch.*got 's3://"):
             read_table(table)
     with pytest.raises(OmicsParameterError, match="has to name a bucket"):
         read_table("s3://Sheets!/a.csv")
+    with pytest.raises(OmicsParameterError, match=r"must begin with s3:// where it is in S3; got 's3a://sheets/a.csv'"):
+        read_table("s3a://sheets/a.csv")
 
 
 def test_reads_s3_over_http_with_the_connection(
