@@ -1,8 +1,10 @@
 """Cancel what is left of a batch whenever the DAG run fails while its runs are still running.
 
-The teardown runs whatever happens between it and its setup; a batch that has finished it leaves alone. It runs as it is
-against the local HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default`` and four Airflow
-variables: ``omics_workflow_id``, ``omics_role_arn``, ``omics_s3_uri`` and ``omics_samplesheet``.
+The teardown runs whatever happens between it and its setup; a batch that has finished it leaves alone. It does not run
+when the setup itself fails: hence the retries, which find a batch whose start was not answered.
+
+It runs as it is against the local HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default`` and
+four Airflow variables: ``omics_workflow_id``, ``omics_role_arn``, ``omics_s3_uri`` and ``omics_samplesheet``.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
 
 S3_URI = "{{ var.value.get('omics_s3_uri', 's3://omics-quickstart') }}"
 SAMPLESHEET = "{{ var.value.get('omics_samplesheet', 's3://omics-quickstart/samplesheet.csv') }}"
+TAGS = {"managed-by": "{{ var.value.get('omics_managed_by', 'airflow') }}"}
+RERUN_KEY = "{{ var.json.get('omics_rerun_keys', {}).get(run_id, '1') }}"
 
 
 @dag(schedule=None)
@@ -35,6 +39,9 @@ def omics_cancel_on_failure():
         },
         run_settings=read_samplesheet(SAMPLESHEET),
         settings_s3_prefix=f"{S3_URI}/settings/",
+        tags=TAGS,
+        rerun_key=RERUN_KEY,
+        retries=3,
     )
     submission = BatchSubmissionSensor(
         task_id="wait_for_submission", batch_id=start.output, max_failed_submissions="5%"

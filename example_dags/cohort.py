@@ -23,19 +23,25 @@ from airflow_provider_omics_cache.tables import read_table
 
 S3_URI = "{{ var.value.get('omics_s3_uri', 's3://omics-quickstart') }}"
 SAMPLESHEET = "{{ var.value.get('omics_samplesheet', 's3://omics-quickstart/samplesheet.csv') }}"
-RESULTS = S3_URI + "/cohort/{{ run_id }}"
+TAGS = {"managed-by": "{{ var.value.get('omics_managed_by', 'airflow') }}"}
+RERUN_KEY = "{{ var.json.get('omics_rerun_keys', {}).get(run_id, '1') }}"
+RESULTS = f"{S3_URI}/cohort/{{{{ run_id }}}}/{RERUN_KEY}"
 
 
 @dag(schedule=None)
 def omics_cohort():
     @task
-    def read_samplesheet(samplesheet: str) -> list[dict]:
-        return run_settings_from_table(
-            samplesheet,
-            run_setting_id="sample",
-            parameters={"sample": "sample", "fastq_1": "fastq_1", "fastq_2": "fastq_2"},
-            optional=["fastq_2"],
-        )
+    def read_samplesheet(samplesheet: str, settings_uri: str) -> list[dict]:
+        # Only once: a cleared task gets what was submitted, whatever the samplesheet holds by then.
+        if not S3Hook().check_for_key(settings_uri):
+            settings = run_settings_from_table(
+                samplesheet,
+                run_setting_id="sample",
+                parameters={"sample": "sample", "fastq_1": "fastq_1", "fastq_2": "fastq_2"},
+                optional=["fastq_2"],
+            )
+            S3Hook().load_string(json.dumps(settings), settings_uri)
+        return read_table(settings_uri)
 
     run_cache = CreateRunCacheOperator(task_id="ensure_run_cache", name="cohort", cache_s3_location=f"{S3_URI}/cache/")
     batch = StartRunBatchOperator(
@@ -46,11 +52,16 @@ def omics_cohort():
             "outputUri": f"{S3_URI}/runs/",
             "cacheId": run_cache.output,
         },
-        run_settings=read_samplesheet(SAMPLESHEET),
+        run_settings=read_samplesheet(SAMPLESHEET, f"{RESULTS}/settings.json"),
         settings_s3_prefix=f"{S3_URI}/settings/",
+        tags=TAGS,
+        rerun_key=RERUN_KEY,
     )
     submission = BatchSubmissionSensor(
-        task_id="wait_for_submission", batch_id=batch.output, mapping_s3_uri=f"{RESULTS}/mapping.jsonl"
+        task_id="wait_for_submission",
+        batch_id=batch.output,
+        max_failed_submissions="5%",
+        mapping_s3_uri=f"{RESULTS}/mapping.jsonl",
     )
     completion = BatchCompletionSensor(
         task_id="wait_for_completion",
@@ -61,18 +72,18 @@ def omics_cohort():
     )
 
     @task
-    def join_outputs(samplesheet: str, runs_uri: str, results_uri: str) -> str:
+    def join_outputs(settings_uri: str, runs_uri: str, results_uri: str) -> str:
         runs = {run["run_setting_id"]: run for run in read_table(runs_uri)}
         lines = []
-        for sample in read_table(samplesheet):
-            run = runs[sample["sample"]]
+        for setting in read_table(settings_uri):
+            run = runs[setting["runSettingId"]]
             outcome = {"run_id": run["run_id"], "status": run["status"], "output_uri": run["run_output_uri"]}
-            lines.append(json.dumps({**sample, **outcome}))
-        bucket, key = S3Hook.parse_s3_url(results_uri)
-        S3Hook().load_string("\n".join(lines), key, bucket, replace=True)
+            lines.append(json.dumps({**setting["parameters"], **outcome}))
+        S3Hook().load_string("\n".join(lines), results_uri, replace=True)
         return results_uri
 
-    submission >> completion >> join_outputs(SAMPLESHEET, f"{RESULTS}/runs.jsonl", f"{RESULTS}/samples.jsonl")
+    joined = join_outputs(f"{RESULTS}/settings.json", f"{RESULTS}/runs.jsonl", f"{RESULTS}/samples.jsonl")
+    submission >> completion >> joined
 
 
 omics_cohort()

@@ -19,6 +19,7 @@ from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
 
 S3_URI = "{{ var.value.get('omics_s3_uri', 's3://omics-quickstart') }}"
 SAMPLESHEET = "{{ var.value.get('omics_samplesheet', 's3://omics-quickstart/samplesheet.csv') }}"
+TAGS = {"managed-by": "{{ var.value.get('omics_managed_by', 'airflow') }}"}
 GROUP = 500
 
 
@@ -37,9 +38,12 @@ def omics_fan_out():
         },
         run_settings=read_samplesheet(SAMPLESHEET),
         settings_s3_prefix=f"{S3_URI}/settings/",
+        tags=TAGS,
     )
-    submission = BatchSubmissionSensor(task_id="wait_for_submission", batch_id=batch.output)
-    completion = BatchCompletionSensor(task_id="wait_for_completion", batch_id=batch.output)
+    submission = BatchSubmissionSensor(
+        task_id="wait_for_submission", batch_id=batch.output, max_failed_submissions="5%"
+    )
+    completion = BatchCompletionSensor(task_id="wait_for_completion", batch_id=batch.output, max_failed_runs="5%")
 
     @task
     def make_groups(runs: dict[str, str]) -> list[dict[str, str]]:
@@ -50,7 +54,7 @@ def omics_fan_out():
     def find_outputs(runs: dict[str, str]) -> dict[str, str]:
         samples = {run_id: sample for sample, run_id in runs.items()}
         found = OmicsCacheHook().get_runs(samples)
-        return {samples[run_id]: run["runOutputUri"] for run_id, run in found if run}
+        return {samples[run_id]: run["runOutputUri"] for run_id, run in found if run and run.get("runOutputUri")}
 
     @task
     def count_outputs(groups: list[dict[str, str]]) -> int:

@@ -27,8 +27,12 @@ from airflow_provider_omics_cache.tables import read_table
 
 S3_URI = "{{ var.value.get('omics_s3_uri', 's3://omics-quickstart') }}"
 SAMPLESHEET = "{{ var.value.get('omics_samplesheet', 's3://omics-quickstart/samplesheet.csv') }}"
-RESULTS = S3_URI + "/resubmit_failed/{{ run_id }}"
+TAGS = {"managed-by": "{{ var.value.get('omics_managed_by', 'airflow') }}"}
+RERUN_KEY = "{{ var.json.get('omics_rerun_keys', {}).get(run_id, '1') }}"
+RESULTS = f"{S3_URI}/resubmit_failed/{{{{ run_id }}}}/{RERUN_KEY}"
 MAX_FAILED_RUNS = 50
+# A quota has room only when runs have ended: the report names these.
+REASONS = RETRYABLE_SUBMISSION_FAILURES - {"ServiceQuotaExceededException"}
 
 
 def submit(run_settings, name):
@@ -42,6 +46,8 @@ def submit(run_settings, name):
         },
         run_settings=run_settings,
         settings_s3_prefix=f"{S3_URI}/settings/",
+        tags=TAGS,
+        rerun_key=RERUN_KEY,
     )
     submission = BatchSubmissionSensor(
         task_id="wait_for_submission",
@@ -61,65 +67,84 @@ def wait_for_completion(batch, name):
     )
 
 
+def read_if_there(uri):
+    return read_table(uri) if S3Hook().check_for_key(uri) else []
+
+
 @dag(schedule=None)
 def omics_resubmit_failed():
     @task
-    def read_samplesheet(samplesheet: str) -> list[dict]:
-        return run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"})
+    def read_samplesheet(samplesheet: str, settings_uri: str) -> list[dict]:
+        # Only once: a cleared task gets what was submitted, whatever the samplesheet holds by then.
+        if not S3Hook().check_for_key(settings_uri):
+            settings = run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"})
+            S3Hook().load_string(json.dumps(settings), settings_uri)
+        return read_table(settings_uri)
 
     @task.short_circuit(ignore_downstream_trigger_rules=False)
-    def find_retryable(run_settings: list[dict], submissions_uri: str, batch: dict) -> list[dict]:
-        return failed_run_settings(run_settings, submissions_uri, batch=batch, reasons=RETRYABLE_SUBMISSION_FAILURES)
+    def find_retryable(settings_uri: str, submissions_uri: str, batch: dict) -> list[dict]:
+        return failed_run_settings(settings_uri, submissions_uri, batch=batch, reasons=REASONS)
 
-    @task(trigger_rule="none_failed")
-    def merge_mappings(run_settings: list[dict], first_uri: str, second_uri: str | None, merged_uri: str) -> str:
-        submissions = {record["run_setting_id"]: record for record in read_table(first_uri)}
-        for record in read_table(second_uri) if second_uri else []:
-            assert not submissions[record["run_setting_id"]]["run_id"], f"submitted twice: {record}"
-            submissions[record["run_setting_id"]] = record
-        lines = [json.dumps(submissions[setting["runSettingId"]]) for setting in run_settings]
-        bucket, key = S3Hook.parse_s3_url(merged_uri)
-        S3Hook().load_string("\n".join(lines), key, bucket, replace=True)
+    @task(trigger_rule="all_done")
+    def merge_mappings(settings_uri: str, first_uri: str, second_uri: str, merged_uri: str) -> str:
+        """Write what is known of each sample: of its run, else of its last submission."""
+        unknown = {"run_id": None, "reason": "not listed", "message": None}
+        merged = {
+            setting["runSettingId"]: {"run_setting_id": setting["runSettingId"], **unknown}
+            for setting in read_table(settings_uri)
+        }
+        for record in read_if_there(first_uri) + read_if_there(second_uri):
+            if merged[record["run_setting_id"]]["run_id"]:
+                raise AirflowFailException(f"submitted twice: {record}")
+            merged[record["run_setting_id"]] = record
+        S3Hook().load_string("\n".join(map(json.dumps, merged.values())), merged_uri, replace=True)
         return merged_uri
 
-    @task(trigger_rule="none_failed")
-    def report(merged_uri: str, first_runs_uri: str, second_runs_uri: str, second_counts: dict | None) -> None:
-        not_submitted = [record for record in read_table(merged_uri) if not record["run_id"]]
-        runs = read_table(first_runs_uri) + (read_table(second_runs_uri) if second_counts else [])
-        failed = [run for run in runs if run["run_id"] and run["status"] != "COMPLETED"]
+    @task(trigger_rule="all_done")
+    def report(merged_uri: str, first_runs_uri: str, second_runs_uri: str) -> None:
+        """Print what failed; fail where a sample was not submitted, a run did not end by itself, or many failed."""
+        records = read_table(merged_uri)
+        runs = {run["run_id"]: run for run in read_if_there(first_runs_uri) + read_if_there(second_runs_uri)}
+        unknown = {"status": "UNKNOWN", "failure_reason": None}
+        not_submitted = [record for record in records if not record["run_id"]]
+        submitted = [{**record, **runs.get(record["run_id"], unknown)} for record in records if record["run_id"]]
+        failed = [run for run in submitted if run["status"] != "COMPLETED"]
         for record in not_submitted:
             print(f"not submitted: {record['run_setting_id']} {record['reason']} {record['message']}")
         for run in failed:
             print(f"run {run['status']}: {run['run_setting_id']} {run['run_id']} {run['failure_reason']}")
-        if not_submitted or len(failed) > MAX_FAILED_RUNS:
+        is_ended = all(run["status"] == "FAILED" for run in failed)
+        if not_submitted or not is_ended or len(failed) > MAX_FAILED_RUNS:
             reasons = Counter(
-                [record["reason"] for record in not_submitted] + [run["failure_reason"] for run in failed]
+                [record["reason"] for record in not_submitted]
+                + [run["failure_reason"] or run["status"] for run in failed]
             )
             raise AirflowFailException(
                 f"{len(not_submitted)} samples were not submitted and {len(failed)} runs failed: {dict(reasons)}"
             )
 
-    run_settings = read_samplesheet(SAMPLESHEET)
-    first_batch, first = submit(run_settings, "first")
+    settings_uri = f"{RESULTS}/settings.json"
+    first_batch, first = submit(read_samplesheet(SAMPLESHEET, settings_uri), "first")
 
     @task_group
     def resubmission():
-        retryable = find_retryable(run_settings, first.output, first.output["batch"])
+        retryable = find_retryable(settings_uri, first.output, first.output["batch"])
         return submit(retryable, "second")
 
     second_batch, second = resubmission()
-    merged = merge_mappings(run_settings, first.output, second.output, f"{RESULTS}/mapping.jsonl")
+    merged = merge_mappings(
+        settings_uri,
+        f"{RESULTS}/first_submissions.jsonl",
+        f"{RESULTS}/second_submissions.jsonl",
+        f"{RESULTS}/mapping.jsonl",
+    )
+    [first, second] >> merged
 
     @task_group
     def completion():
         return wait_for_completion(first_batch, "first"), wait_for_completion(second_batch, "second")
 
-    first_runs, second_runs = completion()
-    first >> first_runs
-    second >> second_runs
-    [first_runs, second_runs] >> report(
-        merged, f"{RESULTS}/first_runs.jsonl", f"{RESULTS}/second_runs.jsonl", second_runs.output
-    )
+    list(completion()) >> report(merged, f"{RESULTS}/first_runs.jsonl", f"{RESULTS}/second_runs.jsonl")
 
 
 omics_resubmit_failed()

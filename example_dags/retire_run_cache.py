@@ -12,25 +12,33 @@ from datetime import timedelta
 
 try:
     from airflow.sdk import dag, task
-    from airflow.sdk.exceptions import AirflowSkipException
+    from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 except ImportError:  # Airflow 2
     from airflow.decorators import dag, task
-    from airflow.exceptions import AirflowSkipException
+    from airflow.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.operators.run_cache import DeleteRunCacheOperator, UpdateRunCacheOperator
 
 
-@dag(schedule=None, params={"run_cache_name": "quickstart"})
+@dag(schedule=None, params={"run_cache_name": "quickstart", "cache_s3_location": "s3://"})
 def omics_retire_run_cache():
     @task
-    def find_run_cache(name: str) -> str:
-        for run_cache in OmicsCacheHook().list_run_caches():
-            if run_cache.get("name") == name and run_cache.get("status") == "ACTIVE":
-                return run_cache["id"]
-        raise AirflowSkipException(f"There is no run cache {name!r}")
+    def find_run_cache(name: str, location: str) -> str:
+        found = [
+            run_cache["id"]
+            for run_cache in OmicsCacheHook().list_run_caches()
+            if run_cache.get("name") == name
+            and run_cache.get("status") == "ACTIVE"
+            and run_cache.get("cacheS3Uri", "").startswith(location)
+        ]
+        if not found:
+            raise AirflowSkipException(f"There is no run cache {name!r} in {location}")
+        if len(found) > 1:
+            raise AirflowFailException(f"The run caches {found} are all {name!r}: set cache_s3_location")
+        return found[0]
 
-    run_cache_id = find_run_cache("{{ params.run_cache_name }}")
+    run_cache_id = find_run_cache("{{ params.run_cache_name }}", "{{ params.cache_s3_location }}")
     mark = UpdateRunCacheOperator(
         task_id="mark_as_retired",
         run_cache_id=run_cache_id,

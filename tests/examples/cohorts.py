@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
 
 BUCKET = "omics-quickstart"
+WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def put_samplesheet(samples: Iterable[str]) -> None:
@@ -18,6 +21,13 @@ def put_samplesheet(samples: Iterable[str]) -> None:
         paired = f"s3://{BUCKET}/{sample}_2.fq" if number % 2 else ""
         lines.append(f"{sample},s3://{BUCKET}/{sample}_1.fq,{paired}")
     boto3.client("s3").put_object(Bucket=BUCKET, Key="samplesheet.csv", Body="\n".join(lines).encode())
+
+
+def run_once_more(dag: Any) -> Any:
+    """Run the DAG run of a certain date: the first time, or as if every task of it were cleared."""
+    if "run_after" in inspect.signature(dag.test).parameters:
+        return dag.test(run_after=WHEN, logical_date=WHEN)
+    return dag.test(execution_date=WHEN)  # Airflow 2
 
 
 def all_of(operation: str, key: str = "items", **members: Any) -> list[dict[str, Any]]:

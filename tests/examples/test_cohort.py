@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import boto3
+import pytest
 from cohort import omics_cohort
 
-from tests.examples.cohorts import BUCKET, all_of, put_samplesheet, read_json_lines, states_of
+from tests.examples.cohorts import BUCKET, all_of, put_samplesheet, read_json_lines, run_once_more, states_of
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
@@ -15,17 +17,20 @@ def test_joins_the_outputs_of_two_thousand_samples(cohort_service: LocalHealthOm
     samples = [f"HG{number:04}" for number in range(2_000)]
     put_samplesheet(samples)
     cohort_service.faults.fail_run("HG0007")
+    cohort_service.faults.fail_submission("HG0008")
 
     assert omics_cohort().test().state == "success"
 
     assert cohort_service.calls["StartRunBatch"] == 1
     (batch,) = all_of("list_batch")
     (cache,) = all_of("list_run_caches")
-    run_ids = {run["runSettingId"]: run["runId"] for run in all_of("list_runs_in_batch", "runs", batchId=batch["id"])}
+    listed = all_of("list_runs_in_batch", "runs", batchId=batch["id"])
+    run_ids = {run["runSettingId"]: run["runId"] for run in listed if run.get("runId")}
     results = read_json_lines("samples.jsonl")
     assert [result["sample"] for result in results] == samples
-    assert {result["sample"]: result["run_id"] for result in results} == run_ids
-    assert [result["sample"] for result in results if result["status"] != "COMPLETED"] == ["HG0007"]
+    assert {result["sample"]: result["run_id"] for result in results} == {"HG0008": None, **run_ids}
+    failed = {result["sample"]: result["status"] for result in results if result["status"] != "COMPLETED"}
+    assert failed == {"HG0007": "FAILED", "HG0008": "NOT_SUBMITTED"}
     assert results[0]["fastq_1"] == f"s3://{BUCKET}/HG0000_1.fq"
     for result in (results[0], results[-1]):
         run = boto3.client("omics").get_run(id=result["run_id"])
@@ -41,6 +46,42 @@ def test_the_second_read_is_left_out_where_there_is_none(cohort_service: LocalHe
         {"sample": "HG001", "fastq_1": f"s3://{BUCKET}/HG001_1.fq"},
         {"sample": "HG002", "fastq_1": f"s3://{BUCKET}/HG002_1.fq", "fastq_2": f"s3://{BUCKET}/HG002_2.fq"},
     ]
+
+
+def test_ids_of_a_json_sheet_may_be_numbers(cohort_service: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"sample": number, "fastq_1": f"s3://{BUCKET}/{number}.fq", "fastq_2": None} for number in range(2)]
+    boto3.client("s3").put_object(Bucket=BUCKET, Key="samplesheet.json", Body=json.dumps(rows).encode())
+    monkeypatch.setenv("AIRFLOW_VAR_OMICS_SAMPLESHEET", f"s3://{BUCKET}/samplesheet.json")
+    assert omics_cohort().test().state == "success"
+    assert [(result["sample"], result["status"]) for result in read_json_lines("samples.jsonl")] == [
+        (0, "COMPLETED"),
+        (1, "COMPLETED"),
+    ]
+
+
+@pytest.mark.parametrize("samples", [["HG001", "HG002"], ["HG001", "HG002", "HG003"]], ids=["same", "changed"])
+def test_a_cleared_dag_run_finds_its_batch_whatever_the_sheet_holds(
+    cohort_service: LocalHealthOmics, samples: list[str]
+) -> None:
+    put_samplesheet(["HG001", "HG002"])
+    assert run_once_more(omics_cohort()).state == "success"
+    put_samplesheet(samples)
+    cohort_service.forget_tokens()
+    assert run_once_more(omics_cohort()).state == "success"
+    assert cohort_service.calls["StartRunBatch"] == 1
+    assert [result["sample"] for result in read_json_lines("samples.jsonl")] == ["HG001", "HG002"]
+
+
+def test_another_rerun_key_reads_the_sheet_again(
+    cohort_service: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_samplesheet(["HG001", "HG002"])
+    run_id = run_once_more(omics_cohort()).run_id
+    put_samplesheet(["HG001", "HG002", "HG003"])
+    monkeypatch.setenv("AIRFLOW_VAR_OMICS_RERUN_KEYS", json.dumps({"another": "7", run_id: "2"}))
+    assert run_once_more(omics_cohort()).state == "success"
+    assert cohort_service.calls["StartRunBatch"] == 2
+    assert len(all_of("list_runs")) == 5
 
 
 def test_a_bad_samplesheet_starts_nothing(cohort_service: LocalHealthOmics) -> None:

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 
 
 def test_more_runs_than_airflow_maps_are_handled_in_groups(cohort_service: LocalHealthOmics) -> None:
-    put_samplesheet(f"HG{number:04}" for number in range(1_200))
+    put_samplesheet(f"HG{number:04}" for number in range(1_202))
+    cohort_service.faults.fail_submission("HG0007")
+    cohort_service.faults.fail_run("HG0008")
     dag_run = omics_fan_out().test()
     assert dag_run.state == "success"
     assert states_of(dag_run)["find_outputs"] == ["success"] * 3
-    assert cohort_service.calls["GetRun"] == 1_200
-    assert dag_run.get_task_instance("count_outputs").xcom_pull("count_outputs") == 1_200
+    assert cohort_service.calls["GetRun"] == 1_202  # one of them by the sensor, to tell why the run failed
+    assert dag_run.get_task_instance("count_outputs").xcom_pull("count_outputs") == 1_201

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -7,10 +8,16 @@ import pytest
 from cohort import omics_cohort
 from housekeeping import omics_housekeeping
 
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from tests.examples.cohorts import all_of, put_samplesheet, read_json_lines, states_of
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
+
+
+@pytest.fixture(autouse=True)
+def _no_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("housekeeping.GET_BATCH_DELAY", 0)
 
 
 def start_batch(name: str) -> str:
@@ -49,6 +56,24 @@ def test_deletes_what_is_old_and_over_and_keeps_the_mapping(
     assert {run["batchId"] for run in all_of("list_runs")} == {*young, foreign}
     saved: list[dict[str, Any]] = read_json_lines(f"{old['id']}.jsonl")
     assert {record["run_setting_id"]: record["run_id"] for record in saved} == run_ids
+
+
+def test_batches_of_another_airflow_and_those_that_are_gone_are_left_alone(
+    cohort_service: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_samplesheet(["HG001", "HG002"])
+    monkeypatch.setenv("AIRFLOW_VAR_OMICS_MANAGED_BY", "another-airflow")
+    assert omics_cohort().test().state == "success"
+    monkeypatch.setenv("AIRFLOW_VAR_OMICS_MANAGED_BY", "airflow")
+    assert omics_cohort().test().state == "success"
+    theirs, ours = [batch["id"] for batch in sorted(all_of("list_batch"), key=lambda batch: batch["createdAt"])]
+    gone = {"id": "9999999", "status": "PROCESSED", "createdAt": datetime(2020, 1, 1, tzinfo=UTC)}
+    list_batch = OmicsCacheHook.list_batch
+    monkeypatch.setattr(OmicsCacheHook, "list_batch", lambda hook: [gone, *list_batch(hook)])
+    monkeypatch.setenv("AIRFLOW_VAR_OMICS_KEEP_DAYS", "-10")
+    assert omics_housekeeping().test().state == "success"
+    assert {batch["id"] for batch in all_of("list_batch")} == {theirs}
+    assert ours != theirs
 
 
 def test_nothing_old_is_nothing_to_do(cohort_service: LocalHealthOmics) -> None:

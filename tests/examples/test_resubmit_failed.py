@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+import boto3
 import pytest
 from resubmit_failed import omics_resubmit_failed
 
-from tests.examples.cohorts import all_of, put_samplesheet, read_json_lines, states_of
+from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
+from tests.examples.cohorts import all_of, put_samplesheet, read_json_lines, run_once_more, states_of
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
@@ -53,7 +56,124 @@ def test_nothing_to_submit_again_skips_the_second_batch(cohort_service: LocalHea
     assert [record["run_setting_id"] for record in read_json_lines("mapping.jsonl")] == ["HG001", "HG002"]
 
 
-@pytest.mark.parametrize(("reason", "batches"), [("ValidationException", 1), ("ThrottlingException", 2)])
+@pytest.mark.parametrize("added", [[], ["HG004"]], ids=["same", "changed"])
+def test_a_cleared_dag_run_submits_nothing_again_whatever_the_sheet_holds(
+    cohort_service: LocalHealthOmics, added: list[str]
+) -> None:
+    samples = ["HG001", "HG002", "HG003"]
+    put_samplesheet(samples)
+    cohort_service.faults.fail_submission("HG002", reason="ThrottlingException", times=1)
+    assert run_once_more(omics_resubmit_failed()).state == "success"
+    put_samplesheet(samples + added)
+    cohort_service.forget_tokens()
+    assert run_once_more(omics_resubmit_failed()).state == "success"
+    assert cohort_service.calls["StartRunBatch"] == 2
+    assert runs_by_sample() == dict.fromkeys(samples, 1)
+    assert [record["run_setting_id"] for record in read_json_lines("mapping.jsonl")] == samples
+
+
+def around_second_start(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    before: Callable[[], Any] = lambda: None,
+    after: Callable[[str], Any] = lambda batch_id: None,
+) -> None:
+    """Let something happen just before the second batch is started, or just after."""
+    execute = StartRunBatchOperator.execute
+
+    def execute_around(operator: StartRunBatchOperator, context: Any) -> str:
+        is_second = operator.task_id == "resubmission.start_batch"
+        if is_second:
+            before()
+        batch_id = execute(operator, context)
+        if is_second:
+            after(batch_id)
+        return batch_id
+
+    monkeypatch.setattr(StartRunBatchOperator, "execute", execute_around)
+
+
+@pytest.mark.parametrize(
+    ("after", "told"),
+    [
+        ("PENDING", "2 samples were not submitted and 0 runs failed: {'ThrottlingException': 2}"),
+        ("SUBMITTING", "1 samples were not submitted and 0 runs failed: {'ThrottlingException': 1}"),
+    ],
+)
+def test_a_second_batch_that_fails_leaves_a_report(
+    cohort_service: LocalHealthOmics,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    after: Any,
+    told: str,
+) -> None:
+    put_samplesheet(["HG001", "HG002", "HG003"])
+    for sample in ("HG002", "HG003"):
+        cohort_service.faults.fail_submission(sample, reason="ThrottlingException", times=1)
+
+    def let_it_fail_after_the_start() -> None:
+        cohort_service.clock.tick = 0
+        cohort_service.faults.fail_batch("as told", after=after, started_runs=int(after == "SUBMITTING"))
+
+    def go_on(_: str) -> None:
+        cohort_service.clock.tick = 300
+        cohort_service.clock.advance(1_000)
+
+    around_second_start(monkeypatch, before=let_it_fail_after_the_start, after=go_on)
+    dag_run = omics_resubmit_failed().test()
+    assert dag_run.state == "failed"
+    states = states_of(dag_run)
+    assert states["resubmission.wait_for_submission"] == states["completion.wait_for_second_batch"] == ["failed"]
+    assert states["merge_mappings"] == ["success"]
+    mapping = {record["run_setting_id"]: record["run_id"] for record in read_json_lines("mapping.jsonl")}
+    assert {sample for sample, run_id in mapping.items() if run_id} == set(runs_by_sample())
+    printed = capfd.readouterr()
+    assert told in printed.out + printed.err
+
+
+def test_a_second_batch_that_somebody_cancels_leaves_a_report(
+    cohort_service: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put_samplesheet(["HG001", "HG002", "HG003"])
+    cohort_service.faults.fail_submission("HG002", reason="ThrottlingException", times=1)
+
+    def let_runs_last() -> None:
+        cohort_service.settings.run_running_seconds = 100_000
+
+    def cancel(batch_id: str) -> None:
+        omics = boto3.client("omics")
+        while omics.get_batch(batchId=batch_id)["status"] != "INPROGRESS":
+            pass
+        omics.cancel_run_batch(batchId=batch_id)
+
+    around_second_start(monkeypatch, before=let_runs_last, after=cancel)
+    dag_run = omics_resubmit_failed().test()
+    assert dag_run.state == "failed"
+    states = states_of(dag_run)
+    assert states["resubmission.wait_for_submission"] == states["completion.wait_for_second_batch"] == ["failed"]
+    assert states["merge_mappings"] == ["success"]
+    assert states["report"] == ["failed"]
+    printed = capfd.readouterr()
+    assert "run CANCELLED: HG002" in printed.out + printed.err
+    assert "0 samples were not submitted and 1 runs failed: {'CANCELLED': 1}" in printed.out + printed.err
+
+
+def test_a_first_batch_that_fails_leaves_a_report(
+    cohort_service: LocalHealthOmics, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put_samplesheet(["HG001", "HG002"])
+    cohort_service.faults.fail_batch("as told", after="PENDING", times=None)
+    dag_run = omics_resubmit_failed().test()
+    assert dag_run.state == "failed"
+    assert states_of(dag_run)["merge_mappings"] == ["success"]
+    printed = capfd.readouterr()
+    assert "2 samples were not submitted and 0 runs failed: {'not listed': 2}" in printed.out + printed.err
+
+
+@pytest.mark.parametrize(
+    ("reason", "batches"),
+    [("ValidationException", 1), ("ServiceQuotaExceededException", 1), ("ThrottlingException", 2)],
+)
 def test_gives_up_with_a_report(
     cohort_service: LocalHealthOmics, capfd: pytest.CaptureFixture[str], reason: str, batches: int
 ) -> None:

@@ -17,8 +17,8 @@ def service(local_healthomics: LocalHealthOmics) -> LocalHealthOmics:
     return local_healthomics
 
 
-def create_run_cache(name: str) -> str:
-    answer = boto3.client("omics").create_run_cache(cacheS3Location="s3://omics-quickstart/cache", name=name)
+def create_run_cache(name: str, folder: str = "cache") -> str:
+    answer = boto3.client("omics").create_run_cache(cacheS3Location=f"s3://omics-quickstart/{folder}", name=name)
     return str(answer["id"])
 
 
@@ -31,6 +31,17 @@ def test_marks_and_deletes_the_one_cache(service: LocalHealthOmics) -> None:
     assert found["description"].startswith("Retired")
     assert omics.get_run_cache(id=other)["status"] == "ACTIVE"
     assert omics.get_run_cache(id=other)["tags"] == {}
+
+
+def test_of_several_caches_the_location_tells(service: LocalHealthOmics) -> None:
+    other, retired = create_run_cache("quickstart", "old"), create_run_cache("quickstart", "new")
+    assert omics_retire_run_cache().test().state == "failed"
+    assert service.calls["UpdateRunCache"] == service.calls["DeleteRunCache"] == 0
+    location = {"cache_s3_location": "s3://omics-quickstart/new/"}
+    assert omics_retire_run_cache().test(run_conf=location).state == "success"
+    omics = boto3.client("omics")
+    assert omics.get_run_cache(id=retired)["status"] == "DELETED"
+    assert omics.get_run_cache(id=other)["status"] == "ACTIVE"
 
 
 def test_has_nothing_to_do_without_the_cache(service: LocalHealthOmics) -> None:
