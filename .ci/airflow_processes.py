@@ -182,6 +182,10 @@ class AirflowApi:
         self.wait(are_read, f"the DAGs of {sorted(wanted)}", timeout=120)
         return dag_ids
 
+    def unpause(self, dag_id: str) -> None:
+        """Let the runs of a DAG begin, those that its schedule makes too."""
+        self.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
+
     def trigger(self, dag_id: str, run_id: str | None = None) -> str:
         """Start a DAG run and return its id."""
         run = self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "dag_run_id": run_id})
@@ -232,15 +236,18 @@ class AirflowProcesses(AirflowApi):
     :param dags: directory of the DAG files.
     :param environment: more settings.
     :param port: port of the API server. Default: a free one.
+    :param paused: DAGs are paused until somebody unpauses them. Default: False.
     """
 
-    def __init__(self, home: Path, dags: Path, environment: dict[str, str], *, port: int = 0) -> None:
+    def __init__(
+        self, home: Path, dags: Path, environment: dict[str, str], *, port: int = 0, paused: bool = False
+    ) -> None:
         super().__init__(f"http://localhost:{port or free_port()}")
         self.log = home / "standalone.log"
         self._environment = airflow_environment(
             home,
             dags,
-            AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
+            AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION=str(paused),
             AIRFLOW__CORE__PARALLELISM="6",
             AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
             AIRFLOW__API__HOST="localhost",

@@ -12,6 +12,8 @@ from airflow_provider_omics_cache.local import LocalHealthOmicsServer, serve
 
 BUCKET = "omics-quickstart"
 SAMPLES = 2_000
+#: Runs a second, so that nobody has to wait long for the samples' submission; AWS's own rate is much smaller.
+SUBMISSION_RATE = 50
 
 
 @contextmanager
@@ -20,6 +22,7 @@ def demo_service(port: int = 0) -> Iterator[LocalHealthOmicsServer]:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     with serve(port=port, speed=1) as service:
+        service.settings.submission_rate = SUBMISSION_RATE
         service.create_bucket(BUCKET)
         boto3.client("s3", **service.client_kwargs).put_object(
             Bucket=BUCKET, Key="samplesheet.csv", Body=samplesheet().encode()

@@ -20,6 +20,8 @@ EXAMPLE_DAGS = ROOT / "example_dags"
 AIRFLOW_PORT = 8080
 SERVICE_PORT = 8765
 FIRST_DAG = "omics_quickstart"
+#: It has a schedule, and would run by itself.
+PAUSED_DAG = "omics_housekeeping"
 
 
 @contextmanager
@@ -34,7 +36,7 @@ def demo_ui() -> Iterator[tuple[AirflowProcesses, LocalHealthOmicsServer]]:
             "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
             "AIRFLOW__OMICS_CACHE__MAX_GET_RUN_PER_SECOND": "1000",  # nobody shares the local service's quota
         }
-        airflow = AirflowProcesses(Path(home), EXAMPLE_DAGS, environment, port=free_port(AIRFLOW_PORT))
+        airflow = AirflowProcesses(Path(home), EXAMPLE_DAGS, environment, port=free_port(AIRFLOW_PORT), paused=True)
         with airflow:
             yield airflow, service
 
@@ -45,6 +47,9 @@ def main() -> int:
     print("Airflow starts; this takes half a minute.", flush=True)
     with demo_ui() as (airflow, service):
         dag_ids = airflow.wait_for_files(EXAMPLE_DAGS)
+        for dag_id in dag_ids:
+            if dag_id != PAUSED_DAG:
+                airflow.unpause(dag_id)
         aws = (
             f"AWS_ENDPOINT_URL={service.url} AWS_DISABLE_HOST_PREFIX_INJECTION=true "
             f"AWS_DEFAULT_REGION={service.region_name} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test"
@@ -57,6 +62,7 @@ the local HealthOmics:  {service.url}
 Airflow's log:          {airflow.log}
 
 Trigger a DAG in the UI, {FIRST_DAG} first; there are {", ".join(dag_ids)}.
+{PAUSED_DAG} runs once a day by itself, and is paused: unpause it to see that.
 
 What the service holds, any AWS client can tell:
 

@@ -47,6 +47,8 @@ def test_is_up_with_every_example_until_ctrl_c(tmp_path: Path, monkeypatch: pyte
         home = airflow_home(demo)
         dags = demo.airflow.call("GET", "/api/v2/dags")["dags"]
         assert {Path(dag["fileloc"]) for dag in dags} == set(EXAMPLES)
+        assert {dag["dag_id"] for dag in dags if dag["is_paused"]} == {"omics_housekeeping"}
+        assert demo.airflow.call("GET", "/api/v2/dags/~/dagRuns")["total_entries"] == 0
         assert urllib.request.urlopen(demo.airflow.url, timeout=10).status == 200
         assert urllib.request.urlopen(f"{demo.service_url}/local-healthomics/clock", timeout=10).status == 200
         assert len(processes_of(home)) > 4
