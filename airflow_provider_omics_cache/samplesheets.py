@@ -191,7 +191,7 @@ def _checked_parameters(parameters: Any) -> Mapping[str, Source]:
 
 
 def _checked_optional(optional: Any, parameters: Mapping[str, Source]) -> frozenset[str]:
-    columns = list(optional) if isinstance(optional, Iterable) and not isinstance(optional, str) else [None]
+    columns: list[Any] = list(optional) if isinstance(optional, Iterable) and not isinstance(optional, str) else [None]
     if not all(isinstance(column, str) for column in columns):
         raise OmicsParameterError("optional", "must be a list of columns", optional)
     names = frozenset(columns)
