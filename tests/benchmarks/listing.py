@@ -40,7 +40,7 @@ def results(*, runs: int, limited_runs: int, waited_runs: int) -> Iterator[Resul
             bar=0.9,
             rule="at least",
             beside=1.0,
-            peer=f"{runs / bare:,.0f} runs/s; the sensor {runs / ours:,.0f}",
+            peer=f"the loop {runs / bare:,.0f} runs/s; the sensor {runs / ours:,.0f}",
             note=limited,
         )
         memory = child.run("listing:memory", local.environment, **asked)
