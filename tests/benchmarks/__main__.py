@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _say(f"  {' | '.join(report.cells(result))}")
     print(report.table(results))
     print("\n".join(["", *report.machine(), f"in {time.monotonic() - started_at:,.0f} s"]))
-    _write(results, waited)
+    _write("bench-trial" if arguments.quick or arguments.only else "bench", results, waited)
     broken = [result.name for result in results if not result.holds]
     if broken:
         print("\nThese bars do not hold:", *broken, sep="\n  ")
@@ -73,11 +73,11 @@ def _parts(quick: bool, waited: dict[str, list[Waited]]) -> dict[str, Callable[[
     }
 
 
-def _write(results: Sequence[Result], waited: dict[str, list[Waited]]) -> None:
+def _write(name: str, results: Sequence[Result], waited: dict[str, list[Waited]]) -> None:
     BUILD.mkdir(exist_ok=True)
-    (BUILD / "bench.json").write_text(json.dumps([result.as_dict() for result in results], indent=2) + "\n")
-    (BUILD / "bench.txt").write_text(report.page(results, waited))
-    (BUILD / "bench.svg").write_text(_chart(results, waited))
+    (BUILD / f"{name}.json").write_text(json.dumps([result.as_dict() for result in results], indent=2) + "\n")
+    (BUILD / f"{name}.txt").write_text(report.page(results, waited))
+    (BUILD / f"{name}.svg").write_text(_chart(results, waited))
 
 
 def _chart(results: Sequence[Result], waited: dict[str, list[Waited]]) -> str:
