@@ -76,7 +76,7 @@ class Submissions:
     @property
     def submitted_count(self) -> int:
         """How many runs were submitted."""
-        return _count_different(self._submitted)
+        return len(self.run_ids) or _count_different(self._submitted)
 
     @property
     def failed_count(self) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -90,11 +91,18 @@ def row(n: int, status: str | None = "SUCCESS", run_id: str | None = "", **membe
     return entry
 
 
-def listed(*rows: dict[str, Any], batch_is_over: bool = False) -> Submissions:
-    submissions = Submissions(batch_is_over=batch_is_over)
+def listed(*rows: dict[str, Any], batch_is_over: bool = False, keep_run_ids: bool = True) -> Submissions:
+    submissions = Submissions(batch_is_over=batch_is_over, keep_run_ids=keep_run_ids)
     for entry in rows:
         submissions.add(entry)
     return submissions
+
+
+def test_a_complete_listing_without_the_mapping() -> None:
+    submissions = listed(row(1), row(2), row(3, "FAILED"), keep_run_ids=False)
+    assert submissions.missing(3) is None
+    assert (submissions.rows, submissions.submitted_count, submissions.failed_count) == (3, 2, 1)
+    assert submissions.run_ids == {}
 
 
 def test_a_complete_listing() -> None:
@@ -128,8 +136,32 @@ def test_a_complete_listing() -> None:
         ([row(1, "FAILED"), row(1)], 2, "repeat a runSettingId"),
     ],
 )
-def test_an_incomplete_listing_says_what_it_lacks(rows: list[dict[str, Any]], expected: int | None, says: str) -> None:
-    assert says in str(listed(*rows).missing(expected))
+@pytest.mark.parametrize("keep_run_ids", [True, False])
+def test_an_incomplete_listing_says_what_it_lacks(
+    rows: list[dict[str, Any]], expected: int | None, says: str, keep_run_ids: bool
+) -> None:
+    assert says in str(listed(*rows, keep_run_ids=keep_run_ids).missing(expected))
+
+
+@pytest.mark.parametrize("keep_run_ids", [True, False])
+def test_a_repeated_run_is_counted_once(keep_run_ids: bool) -> None:
+    submissions = listed(row(1), row(2), row(1), row(3, "FAILED"), row(3, "FAILED"), keep_run_ids=keep_run_ids)
+    assert submissions.submitted_count == 2
+    assert submissions.missing(5) == "2 of 5 listed runs repeat a runSettingId"
+
+
+def test_without_the_mapping_little_of_each_run_is_kept() -> None:
+    def held(keep_run_ids: bool) -> int:
+        submissions = Submissions(keep_run_ids=keep_run_ids)
+        tracemalloc.start()
+        try:
+            for n in range(20_000):
+                submissions.add(row(n))
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+    assert held(keep_run_ids=False) < held(keep_run_ids=True) / 10
 
 
 def test_a_run_with_a_run_id_was_submitted_whatever_happened_to_it_later() -> None:
@@ -194,7 +226,8 @@ def test_expected_number(expected_runs: int | None, batch: Batch, expected: int 
 def test_a_listing_that_lost_repeated_or_blanked_a_row_is_never_complete(total: int, data: st.DataObject) -> None:
     statuses = data.draw(st.lists(st.sampled_from(SubmissionStatus), min_size=total, max_size=total))
     rows = [row(n, status) for n, status in enumerate(statuses)]
-    assert listed(*data.draw(st.permutations(rows))).missing(total) is None
+    keep_run_ids = data.draw(st.booleans())
+    assert listed(*data.draw(st.permutations(rows)), keep_run_ids=keep_run_ids).missing(total) is None
 
     damage = data.draw(st.sampled_from(["lost", "repeated", "blanked"]))
     victim = data.draw(st.integers(0, total - 1))
@@ -204,6 +237,6 @@ def test_a_listing_that_lost_repeated_or_blanked_a_row_is_never_complete(total: 
         rows.append(dict(rows[victim]))
     else:
         rows[victim] = {"runSettingId": rows[victim]["runSettingId"]}
-    assert listed(*data.draw(st.permutations(rows))).missing(total) is not None
+    assert listed(*data.draw(st.permutations(rows)), keep_run_ids=keep_run_ids).missing(total) is not None
     if damage == "repeated":
-        assert listed(*rows).missing(total + 1) is not None
+        assert listed(*rows, keep_run_ids=keep_run_ids).missing(total + 1) is not None

@@ -6,11 +6,13 @@ import json
 import socket
 from typing import Any
 
+import boto3
 import pytest
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from tests.conftest import needs_aiobotocore
+from tests.conftest import needs_aiobotocore, needs_batches
+from tests.sensor_modes import start_batch, use_service_time
 
 
 @pytest.fixture
@@ -61,3 +63,20 @@ def test_a_service_that_is_not_there_is_told_with_its_endpoint(monkeypatch: pyte
     assert f"endpoint {url}, Region us-east-1" in str(caught.value)
     assert caught.value.http_status is None
     assert "top-secret" not in str(caught.value)
+
+
+@needs_batches
+def test_a_list_goes_on_at_its_page_over_new_connections(
+    hook: OmicsCacheHook, local_healthomics_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_service_time(monkeypatch, local_healthomics_server)
+    client = boto3.client("omics", **local_healthomics_server.client_kwargs)
+    batch_id = start_batch(client, 100)
+    local_healthomics_server.clock.advance(3_600)
+    monkeypatch.setattr("airflow_provider_omics_cache.hooks.listings._PAGE", 1)
+    rows = hook.list_submissions(batch_id=batch_id)
+    run_setting_ids = [next(rows)["runSettingId"] for _ in range(50)]
+    local_healthomics_server.faults.drop_connection("ListRunsInBatch", times=7)
+    run_setting_ids += [row["runSettingId"] for row in rows]
+    assert run_setting_ids == [f"sample-{n}" for n in range(100)]
+    assert local_healthomics_server.calls["ListRunsInBatch"] == 100 + 7
