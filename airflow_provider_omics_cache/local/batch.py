@@ -44,7 +44,7 @@ class Submitter(Protocol):
 
     faults: Faults
 
-    def load_settings(self, batch: Batch) -> list[dict[str, Any]]:
+    def load_settings(self, batch: Batch) -> RunOverrides:
         """Return the checked run settings; raise a ServiceError whose text is the batch's failureReason."""
 
     def failure_of_all(self, batch: Batch) -> tuple[str, str] | None:
@@ -104,6 +104,7 @@ class Batch:
         self.run_tags: dict[int, dict[str, str]] = {}
         #: Runs that have completed and are held back until somebody was told, by index.
         self.unreported: dict[int, dict[str, Any]] = {}
+        self._default_parameters_bytes = len(dump_json(self.default.get("parameters", {})))
         self._outcomes = bytearray()
         self._outcome_counts = [0] * len(_OUTCOMES)
         self._started = array("I")  # every run that was started
@@ -164,11 +165,11 @@ class Batch:
             self._submit(self.submitted, submitter, failure_of_all)
             self.submitted += 1
 
-    def _take(self, settings: list[dict[str, Any]]) -> RunOverrides:
+    def _take(self, runs: RunOverrides) -> RunOverrides:
         self.inline_settings = None
-        self._outcomes = bytearray(len(settings))
-        self.run_numbers = array("Q", bytes(8 * len(settings)))
-        return RunOverrides(settings)
+        self._outcomes = bytearray(len(runs))
+        self.run_numbers = array("Q", bytes(8 * len(runs)))
+        return runs
 
     def _submit(self, index: int, submitter: Submitter, failure_of_all: tuple[str, str] | None) -> None:
         assert self.runs is not None
@@ -311,7 +312,7 @@ class Batch:
         """Whether no run's merged parameters can exceed ``limit`` bytes."""
         if self.runs is None:
             return True
-        return len(dump_json(self.default.get("parameters", {}))) + self.runs.longest <= limit
+        return self._default_parameters_bytes + self.runs.longest <= limit
 
     def tags_of_run(self, index: int) -> dict[str, str]:
         """Return the tags of a run, to look at or to change."""
@@ -400,7 +401,7 @@ class Batch:
         self.cancelled_at = now
         listed = self.settings.cancelled_before_submission == "listed"
         if self.runs is None and self.inline_settings is not None and listed:
-            self.runs = self._take(self.inline_settings)
+            self.runs = self._take(RunOverrides(self.inline_settings))
         if self.runs is None:
             return
         kept = array("I")

@@ -7,7 +7,7 @@ import json
 import re
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,25 @@ _SHOWN_ERRORS = 20
 _HIDDEN_MEMBERS = frozenset({"sessionPolicy"})
 _LABEL = re.compile(r"\{(\w+)\}")
 _UNICODE_CLASS = re.compile(r"\[((?:\\p\{[LMZSNP]\}|\|\||\\[tnr])+)\]\+")
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _ESCAPES = {r"\t": "\t", r"\n": "\n", r"\r": "\r"}
+
+
+def _not_json(constant: str) -> Any:
+    raise ValueError(constant)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(text)
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_not_json, parse_float=_finite)
+_ARRAY_BEGINS = re.compile(r"[ \t\n\r]*\[[ \t\n\r]*")
+_ARRAY_GOES_ON = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+_ARRAY_ENDS = re.compile(r"[ \t\n\r]*\][ \t\n\r]*\Z")
 
 
 @dataclass(frozen=True)
@@ -188,25 +206,34 @@ def _read_json(body: bytes) -> dict[str, Any]:
 def load_json(body: bytes) -> Any:
     """Return what JSON text holds; raise ValueError for text that JSON does not allow, or a number too large."""
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_not_json, parse_float=_finite)
+        return _DECODER.decode(body.decode("utf-8"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
 
+def load_json_array(body: bytes) -> Iterator[Any]:
+    """Yield what a JSON array holds, one entry after the other; raise ValueError as :func:`load_json`."""
+    text = body.decode("utf-8")
+    delimiter = _ARRAY_BEGINS.match(text)
+    if delimiter is None:
+        raise ValueError("not an array")
+    end = delimiter.end()
+    if _ARRAY_ENDS.match(text, end):
+        return
+    while delimiter:
+        try:
+            entry, end = _DECODER.raw_decode(text, delimiter.end())
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+        yield entry
+        delimiter = _ARRAY_GOES_ON.match(text, end)
+    if not _ARRAY_ENDS.match(text, end):
+        raise ValueError("not one array")
+
+
 def dump_json(value: Any) -> bytes:
     """Return JSON text as the limits on its size count it: compact UTF-8."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
-
-
-def _not_json(constant: str) -> Any:
-    raise ValueError(constant)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise ValueError(text)
-    return number
+    return _compact(value).encode("utf-8", "surrogatepass")
 
 
 def _raise_if_any(errors: list[str]) -> None:

@@ -99,10 +99,16 @@ def delete_run(region: Region, around: Surroundings, request: dict[str, Any]) ->
 
 def find_run(region: Region, around: Surroundings, run_id: str) -> tuple[Batch, int, float]:
     """Return the batch of a run, its place there, and the time; raise a ResourceNotFoundException."""
-    now, number = around.now, number_of(run_id)
-    for batch in region.every_batch():
-        batch.advance(now, RegionSubmitter(region, around))
-    for batch in region.every_batch():
+    now, number, submitter = around.now, number_of(run_id), RegionSubmitter(region, around)
+    batches = list(region.every_batch())
+    for batch in batches:
+        index = batch.run_indexes.get(number)
+        if index is not None and batch.run_status(index, now) != RunStatus.DELETED:
+            batch.advance(now, submitter)
+            return batch, index, now
+    # A batch that nobody has looked at may have started it meanwhile.
+    for batch in batches:
+        batch.advance(now, submitter)
         index = batch.run_indexes.get(number)
         if index is not None and batch.run_status(index, now) != RunStatus.DELETED:
             return batch, index, now

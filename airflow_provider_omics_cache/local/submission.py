@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from airflow_provider_omics_cache.local.batch import Batch
-from airflow_provider_omics_cache.local.errors import validation_error
+from airflow_provider_omics_cache.local.errors import ServiceError, validation_error
 from airflow_provider_omics_cache.local.ids import number_of
-from airflow_provider_omics_cache.local.protocol import dump_json, load_json
+from airflow_provider_omics_cache.local.protocol import dump_json, load_json_array
 from airflow_provider_omics_cache.local.region import Region, Surroundings, Workflow
+from airflow_provider_omics_cache.local.run_overrides import RunOverrides
 
 _MAX_PARAMETER_BYTES = 256_000
 
@@ -21,12 +23,11 @@ class RegionSubmitter:
         self._region = region
         self._around = around
 
-    def load_settings(self, batch: Batch) -> list[dict[str, Any]]:
+    def load_settings(self, batch: Batch) -> RunOverrides:
         """Return the checked run settings; raise a ServiceError whose text is the batch's failureReason."""
-        settings = batch.inline_settings
-        if settings is None:
-            settings = self._read_settings_file(batch)
-        distinct = len({setting["runSettingId"] for setting in settings})
+        given = self._read_settings_file(batch) if batch.inline_settings is None else batch.inline_settings
+        settings = RunOverrides(given)
+        distinct = len(set(settings.ids))
         if distinct != len(settings):
             raise validation_error(f"Expected {len(settings)} unique runSettingIds but there were {distinct}")
         return settings
@@ -78,7 +79,7 @@ class RegionSubmitter:
             return freed.pop(0)
         return next(self._around.ids)
 
-    def _read_settings_file(self, batch: Batch) -> list[dict[str, Any]]:
+    def _read_settings_file(self, batch: Batch) -> Iterator[dict[str, Any]]:
         assert batch.settings_uri is not None
         try:
             content, etag = self._around.object_store.read(self._region.account_id, batch.settings_uri)
@@ -89,21 +90,24 @@ class RegionSubmitter:
                 f"Expected s3UriConfigs etag: {batch.settings_etag} but was: {etag}. "
                 "s3UriConfigs have changed since calling StartRunBatch"
             )
+        number, limit = 0, batch.settings.max_runs_in_batch
+        first_error: ServiceError | None = None
         try:
-            settings = load_json(content)
+            for number, setting in enumerate(load_json_array(content), start=1):
+                if first_error is None and number <= limit:
+                    try:
+                        checked = self._around.check_setting(setting, f"runConfigurations.{number}.member")
+                        yield check_documents(checked)
+                    except ServiceError as error:
+                        first_error = error
         except ValueError:
-            settings = None
-        if not isinstance(settings, list):
-            raise validation_error("Invalid JSON format in run configurations")
-        limit = batch.settings.max_runs_in_batch
-        if len(settings) > limit:
-            raise validation_error(f"Batch has {len(settings)} runs but {limit} runs is the max.")
-        if not settings:
+            raise validation_error("Invalid JSON format in run configurations") from None
+        if number > limit:
+            raise validation_error(f"Batch has {number} runs but {limit} runs is the max.")
+        if not number:
             raise validation_error("Batch has 0 runs but 1 run is the min.")
-        return [
-            check_documents(self._around.check_setting(setting, f"runConfigurations.{number}.member"))
-            for number, setting in enumerate(settings, start=1)
-        ]
+        if first_error is not None:
+            raise first_error
 
 
 def check_documents(setting: dict[str, Any]) -> dict[str, Any]:

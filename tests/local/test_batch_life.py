@@ -515,6 +515,10 @@ def test_a_batch_can_fail_in_a_state_that_lasts_no_time(
         (b'[{"runSettingId": "a", "parameters": {"x": 1e999}}]', "Invalid JSON format in run configurations"),
         (b"[" * 100_000, "Invalid JSON format in run configurations"),
         ({"inlineSettings": []}, "Invalid JSON format in run configurations"),
+        (b'[{"name": "no id"}, {]', "Invalid JSON format in run configurations"),
+        (b'[{"runSettingId": "a"}] x', "Invalid JSON format in run configurations"),
+        (b" [ ] ", "Batch has 0 runs but 1 run is the min."),
+        ([{"name": "no id"}] * 6, "Batch has 6 runs but 5 runs is the max."),
         (run_settings(6), "Batch has 6 runs but 5 runs is the max."),
         ([{"name": "no id"}], "runConfigurations.1.member.runSettingId"),
         ([{"runSettingId": "a", "priority": "high"}], "runConfigurations.1.member.priority"),
@@ -821,7 +825,10 @@ def test_a_hundred_thousand_runs_are_normal(omics: Any, local_healthomics: Local
     start(omics, batchRunSettings=stage(run_settings(1)))  # loads what is loaded once
     source = stage(
         [
-            {"runSettingId": f"sample-{index:06d}", "parameters": {"reads": f"s3://reads/sample-{index:06d}.fastq.gz"}}
+            {
+                "runSettingId": f"sample-{index:06d}",
+                "parameters": {name: f"s3://reads/{'cohort/' * 20}sample-{index:06d}/{name}.gz" for name in ("1", "2")},
+            }
             for index in range(100_000)
         ]
     )
