@@ -140,7 +140,9 @@ def test_there_is_no_link_to_what_is_not_known(link: OmicsLink) -> None:
     assert formatted(link, "us-east-1", "aws.amazon.com") == ""
 
 
-def test_airflow_knows_the_links_of_a_task_that_is_stored() -> None:
+def test_airflow_knows_the_links_of_a_task_that_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A DAG that ran in this process before may have told Airflow to leave links out.
+    monkeypatch.setattr(DagSerialization, "_load_operator_extra_links", True, raising=False)
     with DAG("linked", schedule=None) as dag:
         operator()
         Linked.partial(task_id="mapped").expand(region_name=["us-east-1"])
