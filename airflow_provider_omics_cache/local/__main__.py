@@ -17,6 +17,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_provider_omics_cache.local import serve
+from airflow_provider_omics_cache.local.settings import DOCUMENTED_RATE_LIMITS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: stopped.set())
     with serve(host=arguments.host, port=arguments.port, speed=arguments.speed, region_name=arguments.region) as server:
         server.on_run_completed = arguments.on_run_completed
+        if arguments.rate_limits == "documented":
+            server.settings.rate_limits = DOCUMENTED_RATE_LIMITS.copy()
         try:
             for name in arguments.bucket:
                 server.create_bucket(name)
@@ -69,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--bucket", action="append", default=[], metavar="NAME", help="S3 bucket to create (repeatable)"
+    )
+    parser.add_argument(
+        "--rate-limits",
+        choices=("none", "documented"),
+        default="none",
+        help="calls per second of service time above which calls are throttled (default none)",
     )
     parser.add_argument(
         "--on-run-completed",

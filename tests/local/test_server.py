@@ -24,6 +24,7 @@ from airflow_provider_omics_cache.local import (
     LocalHealthOmicsServer,
     mock_healthomics,
 )
+from airflow_provider_omics_cache.local.settings import DOCUMENTED_RATE_LIMITS
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.local.conftest import DEFAULT_RUN_SETTING, run_settings
 
@@ -356,6 +357,8 @@ def test_the_command_serves_until_it_is_stopped(stop_with: signal.Signals, monke
         "eu-west-1",
         "--account",
         "210987654321",
+        "--rate-limits",
+        "documented",
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -375,7 +378,9 @@ def test_the_command_serves_until_it_is_stopped(stop_with: signal.Signals, monke
                 config=Config(**kwargs),
             )
             arn = omics.create_run_cache(cacheS3Location="s3://caches")["arn"]
-            assert LocalHealthOmicsControl(url[0]).clock.speed == 1
+            control = LocalHealthOmicsControl(url[0])
+            assert control.clock.speed == 1
+            assert control.settings.rate_limits == DOCUMENTED_RATE_LIMITS
         finally:
             process.send_signal(stop_with)
             _, errors = process.communicate(timeout=30)
@@ -399,6 +404,7 @@ def test_the_command_serves_until_it_is_stopped(stop_with: signal.Signals, monke
         ["--account", "foo"],
         ["--account", "1234567890123"],
         ["--region", "eu-west-3"],
+        ["--rate-limits", "10"],
     ],
 )
 def test_the_command_refuses_bad_arguments(arguments: list[str]) -> None:
