@@ -18,7 +18,7 @@ TRIGGERS = {
 }
 TICK = 0.01
 _DONE = {"done", "success"}
-_IDLE_SECONDS = 3.0
+_IDLE_SECONDS = 5.0
 _STARTUP_SECONDS = 5.0
 
 

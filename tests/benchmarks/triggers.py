@@ -259,10 +259,10 @@ def _growth(waited: Sequence[Waited]) -> Iterator[Result]:
         name=f"CPU time of one call, {most.number:,} triggers compared with {few.number:,}",
         measured=most.cpu_per_later_call / few.cpu_per_later_call,
         unit="x",
-        bar=1.2,
+        bar=1.5,
         note=f"{few.cpu_per_later_call:.2f} ms with {few.number:,}, {most.cpu_per_later_call:.2f} ms with "
-        f"{most.number:,}, without the start-up; the bar leaves room for noise. {fewest.number:,} make too few "
-        "calls to tell.",
+        f"{most.number:,}, without the start-up. The few calls of {few.number:,} triggers make this a noisy "
+        f"number, those of {fewest.number:,} would be too few.",
     )
 
 
