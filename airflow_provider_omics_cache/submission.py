@@ -144,8 +144,7 @@ class Submissions:
             return "no run is listed"
         if self._unfinished:
             return f"{self._unfinished:,} of {self.rows:,} listed runs have no submission outcome"
-        listed = self._submitted + self._not_submitted
-        repeated = len(listed) - _count_different(listed)
+        repeated = self._count_repeated()
         if repeated:
             return f"{repeated:,} of {self.rows:,} listed runs repeat a runSettingId"
         if expected is None:
@@ -153,6 +152,12 @@ class Submissions:
         if self.rows != expected:
             return f"{self.rows:,} runs are listed and {expected:,} are expected"
         return None
+
+    def _count_repeated(self) -> int:
+        if len(self.run_ids) == self.rows:
+            return 0
+        listed = self._submitted + self._not_submitted
+        return len(listed) - _count_different(listed)
 
     def failure_summary(self) -> str:
         """Sum up the failed submissions by reason, with the first few ids of each."""
