@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import tracemalloc
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -140,6 +142,27 @@ def test_a_mapping_in_s3(
     assert records["sample-1"]["run_id"] is None
     assert records["sample-1"]["message"] == "no such sample"
     assert len(records) == 3
+
+
+def test_a_mapping_that_goes_to_s3_is_not_held(
+    service: Any, client: Any, wait: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BatchSubmissionSensor, "write_to_s3", lambda self, file, parameter: getattr(self, parameter))
+    batch_id = start_batch(client, 8_000)
+    service.clock.advance(24 * 3_600)
+    wait("poke", batch_id)  # loads what is loaded once
+    peaks = {}
+    for uri in (None, "s3://results/map.jsonl"):
+        tracemalloc.start()
+        try:
+            mapping = wait("poke", batch_id, mapping_s3_uri=uri, do_xcom_push=False)
+            if uri is None:
+                size = sum(map(sys.getsizeof, [mapping, *mapping, *mapping.values()]))
+            del mapping
+            peaks[uri] = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peaks["s3://results/map.jsonl"] < peaks[None] - size / 2
 
 
 def test_the_upload_has_its_own_connection_and_options(
