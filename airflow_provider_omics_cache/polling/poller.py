@@ -58,6 +58,11 @@ class Watcher:
         self._earliest = time.monotonic() + EARLIEST_EVENT
         self._outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
+    @property
+    def last_round(self) -> float:
+        """When the last round is, as the monotonic clock has it."""
+        return math.inf if self._deadline is None else time.monotonic() + self._deadline - time.time()
+
     async def next_outcome(self) -> Outcome | None:
         """Wait for the next round: GetBatch's answer, or its failure; None when the deadline has passed."""
         timeout = None if self._deadline is None else max(0.0, self._deadline - time.time()) + LAST_CALL
@@ -89,8 +94,13 @@ class _Batch:
         self.id = batch_id
         self.watchers: set[Watcher] = set()
         self.due = math.inf
+        self.last_round = math.inf
         self.failures = 0
         self.call: asyncio.Task[None] | None = None
+
+    def rank(self, now: float) -> tuple[bool, float]:
+        """Say who comes first: those whose last round has come, then those that are due for the longest time."""
+        return max(self.due, self.last_round) > now, self.due
 
     def tell(self, outcome: Outcome) -> None:
         for watcher in self.watchers:
@@ -98,23 +108,27 @@ class _Batch:
 
     def schedule(self) -> None:
         self.due = min((watcher.next_round() for watcher in self.watchers), default=math.inf)
+        self.last_round = min((watcher.last_round for watcher in self.watchers), default=math.inf)
 
 
 class _Budget:
-    """Calls at an even pace, slower after a throttle."""
+    """Calls at an even pace, slower after a throttle; the connections of a Region stand in one line."""
 
     def __init__(self) -> None:
         self._highest = self._rate = calls_per_second("max_get_batch_per_second", default=DEFAULT_RATE)
         self._next_turn = self._slowed_at = -math.inf
-        self._lock = asyncio.Lock()
+        self._line: dict[object, tuple[bool, float]] = {}
 
-    async def turn(self) -> None:
-        """Wait for one's turn; who comes first goes first."""
-        async with self._lock:
-            seconds = self._next_turn - time.monotonic()
-            if seconds > 0:
-                await asyncio.sleep(seconds)
+    async def turn(self, rank: tuple[bool, float]) -> None:
+        """Wait for one's turn; the lowest rank goes first."""
+        place = object()
+        self._line[place] = rank
+        try:
+            while (seconds := self._next_turn - time.monotonic()) > 0 or place is not self._first():
+                await asyncio.sleep(max(0.0, seconds))
             self._next_turn = time.monotonic() + 1 / self._rate
+        finally:
+            del self._line[place]
 
     def answered(self) -> None:
         self._rate = min(self._highest, self._rate * _FASTER)
@@ -127,9 +141,12 @@ class _Budget:
         self._rate = max(self._rate * _SLOWER, self._highest * _SLOWEST)
         self._next_turn = max(self._next_turn, self._slowed_at + 1 / self._rate)
 
+    def _first(self) -> object:
+        return min(self._line, key=self._line.__getitem__)
+
 
 class _Queue:
-    """The batches that are watched through one connection; the one that is due for the longest time comes first."""
+    """The batches that are watched through one connection."""
 
     def __init__(self, connection: Connection, budget_of: Callable[[str], _Budget]) -> None:
         self.batches: dict[str, _Batch] = {}
@@ -145,6 +162,7 @@ class _Queue:
         batch = self.batches.setdefault(batch_id, _Batch(batch_id))
         batch.watchers.add(watcher)
         batch.due = min(batch.due, watcher.next_round())
+        batch.last_round = min(batch.last_round, watcher.last_round)
 
     def leave(self, batch_id: str, watcher: Watcher) -> None:
         """Let a trigger stop watching; nobody is asked about a batch that no trigger watches."""
@@ -175,21 +193,22 @@ class _Queue:
 
     async def _ask_in_turn(self, budget: _Budget) -> None:
         while True:
-            batch = self._next_batch()
-            seconds = batch.due - time.monotonic() if batch else _LONGEST_SLEEP
-            if seconds > 0:
-                await asyncio.sleep(min(seconds, _LONGEST_SLEEP))
+            now = time.monotonic()
+            batch = self._first(now)
+            if batch is None or batch.due > now:
+                await asyncio.sleep(min(batch.due - now, _LONGEST_SLEEP) if batch else _LONGEST_SLEEP)
                 continue
-            await budget.turn()
-            batch = self._next_batch()
-            if batch and batch.due <= time.monotonic():
+            await budget.turn(batch.rank(now))
+            now = time.monotonic()
+            batch = self._first(now)
+            if batch and batch.due <= now:
                 batch.call = asyncio.create_task(self._ask(batch, budget))
                 self._calls.add(batch.call)
                 batch.call.add_done_callback(self._calls.discard)
 
-    def _next_batch(self) -> _Batch | None:
+    def _first(self, now: float) -> _Batch | None:
         waiting = (batch for batch in self.batches.values() if not batch.call)
-        return min(waiting, key=lambda batch: batch.due, default=None)
+        return min(waiting, key=lambda batch: batch.rank(now), default=None)
 
     async def _ask(self, batch: _Batch, budget: _Budget) -> None:
         called_at = time.monotonic()

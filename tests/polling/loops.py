@@ -36,6 +36,7 @@ class QuietTime(ServiceTime):
         until = self.time() + seconds
         self._wake_ups.append(until)
         try:
+            await _let_others_run(0)
             while self.time() < until:
                 for _ in range(10):
                     await _let_others_run(0)

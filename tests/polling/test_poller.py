@@ -174,6 +174,34 @@ async def test_no_one_starves(service: Any, clients: CountedClients, monkeypatch
     assert gaps[batch_ids[0]] <= 1.5 * 101
 
 
+async def test_no_one_starves_whose_connection_has_many_batches(
+    service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [f"OTHER_{number}" for number in range(5)]
+    for name in others:
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", "aws://id:secret@/?region_name=us-east-1")
+    batch_ids = start_batches(service, 110, after=400)
+    asked: dict[str, list[float]] = defaultdict(list)
+
+    def record(params: dict[str, Any], **_: Any) -> None:
+        asked[params["url_path"].rpartition("/")[2]].append(service.clock.elapsed())
+
+    with changed_calls(monkeypatch, record):
+        async with nothing_left_behind(clients):
+            many = [event_of(trigger(batch_id, poke_interval=10)) for batch_id in batch_ids[:60]]
+            few = [
+                event_of(trigger(batch_id, poke_interval=10, aws_conn_id=others[number % 5]))
+                for number, batch_id in enumerate(batch_ids[60:])
+            ]
+            assert ends_well(await all_of(*many, *few))
+    assert clients.made == 6
+    one_round = len(batch_ids) / RATE
+    assert (
+        max(after - before for times in asked.values() for before, after in itertools.pairwise(times)) < 1.5 * one_round
+    )
+    assert most_in_a_second(called_at(service)) <= RATE + 1
+
+
 async def test_two_connections_share_a_regions_budget(
     service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
