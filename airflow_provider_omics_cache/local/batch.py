@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from airflow_provider_omics_cache.local.errors import ServiceError
@@ -36,6 +36,7 @@ _TOLERANCE = 1e-6
 # The living runs, the failing ones of them, when the cancelled ones end, and how many are deleted.
 _RunGroups = tuple["array[int]", list[int], list[float], int]
 
+_STATES_BY_AGE = (RunStatus.PENDING, RunStatus.STARTING, RunStatus.RUNNING, RunStatus.STOPPING)
 FINISHED_RUN_STATES = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
 
 
@@ -101,9 +102,8 @@ class Batch:
         self.run_indexes: dict[int, int] = {}
         self.submission_failures: dict[int, tuple[str, str]] = {}
         self.run_failures: dict[int, str] = {}
+        #: Tags of the runs whose tags were asked for by ARN, where they can be changed.
         self.run_tags: dict[int, dict[str, str]] = {}
-        #: Runs that have completed and are held back until somebody was told, by index.
-        self.unreported: dict[int, dict[str, Any]] = {}
         self._default_parameters_bytes = len(dump_json(self.default.get("parameters", {})))
         self._outcomes = bytearray()
         self._outcome_counts = [0] * len(_OUTCOMES)
@@ -119,7 +119,10 @@ class Batch:
         self._known_faults: dict[str, int | None] = {}
         self._processed_at: float | None = None
         self._advanced_to = float("-inf")
-        self._reported = 0
+        # Places in _started: runs before the one have ended, and of those before the other somebody was told.
+        self._held_back_to = 0
+        self._reported_to = 0
+        self._no_end_before = self.submitting_at + self._ages()[-1]
 
     # Catching up with the clock
 
@@ -287,7 +290,7 @@ class Batch:
         processed_at = self.processed_at
         if processed_at is None:
             return BatchStatus.SUBMITTING
-        processed = _reached(now, processed_at) and not self.unreported
+        processed = _reached(now, processed_at) and not self.holds_back()
         return BatchStatus.PROCESSED if processed else BatchStatus.INPROGRESS
 
     def run_status(self, index: int, now: float) -> RunStatus:
@@ -297,16 +300,31 @@ class Batch:
         if index in self._cancelled_runs:
             stopped = _reached(now, self._cancelled_runs[index])
             return RunStatus.CANCELLED if stopped else RunStatus.STOPPING
-        for status, until in zip(
-            (RunStatus.PENDING, RunStatus.STARTING, RunStatus.RUNNING, RunStatus.STOPPING),
-            self._ages(),
-            strict=True,
-        ):
+        for status, until in zip(_STATES_BY_AGE, self._ages(), strict=True):
             if index >= self._due(now - until):
                 return status
         if index in self.run_failures:
             return RunStatus.FAILED
-        return RunStatus.STOPPING if index in self.unreported else RunStatus.COMPLETED
+        return RunStatus.STOPPING if self._is_held_back(index) else RunStatus.COMPLETED
+
+    def runs_to_list(self, status: str | None, now: float) -> Sequence[int]:
+        """Return the started runs in their order, without most of those that are not in the given state."""
+        if status is None:
+            return self._started
+        if status == RunStatus.FAILED:
+            return self._failing
+        if status == RunStatus.CANCELLED:
+            return sorted(self._cancelled_runs)
+        if status == RunStatus.COMPLETED:
+            return self._living[: self._reached_ages(self._living, now)[-1]]
+        if status not in _STATES_BY_AGE:
+            return []
+        reached = self._reached_ages(self._living, now)
+        place = _STATES_BY_AGE.index(status)
+        runs = self._living[reached[place + 1] : reached[place]]
+        if status == RunStatus.STOPPING:
+            return sorted({*runs, *self._cancelled_runs, *self._started[self._reported_to : self._held_back_to]})
+        return runs
 
     def parameters_fit(self, limit: int) -> bool:
         """Whether no run's merged parameters can exceed ``limit`` bytes."""
@@ -314,13 +332,17 @@ class Batch:
             return True
         return self._default_parameters_bytes + self.runs.longest <= limit
 
-    def tags_of_run(self, index: int) -> dict[str, str]:
-        """Return the tags of a run, to look at or to change."""
+    def merged_setting(self, index: int) -> dict[str, Any]:
+        """Return the setting of a run over the default one; documents and tags are not merged."""
         assert self.runs is not None
-        if index not in self.run_tags:
-            own = self.runs[index].get("runTags", {})
-            self.run_tags[index] = {**self.default.get("runTags", {}), **own}
-        return self.run_tags[index]
+        return {**self.default, **self.runs[index]}
+
+    def tags_of_run(self, index: int) -> dict[str, str]:
+        """Return the tags of a run."""
+        assert self.runs is not None
+        if index in self.run_tags:
+            return self.run_tags[index]
+        return {**self.default.get("runTags", {}), **self.runs[index].get("runTags", {})}
 
     def outcome(self, index: int) -> SubmissionStatus | None:
         """Submission outcome of a run, None before it is submitted."""
@@ -368,26 +390,24 @@ class Batch:
         counts = dict.fromkeys(RunStatus, 0)
         groups = (before for changed_at, before in self._changes if at < changed_at)
         living, failing, cancelled_ends, deleted = next(groups, self._run_groups())
-        submitted = min(self._due(at), self.submitted)
-        reached = [bisect_left(living, submitted)]
-        reached += [bisect_left(living, min(self._due(at - age), submitted)) for age in self._ages()]
-        for status, this, following in zip(
-            (RunStatus.PENDING, RunStatus.STARTING, RunStatus.RUNNING, RunStatus.STOPPING),
-            reached,
-            reached[1:],
-            strict=False,
-        ):
+        reached = self._reached_ages(living, at)
+        for status, this, following in zip(_STATES_BY_AGE, reached, reached[1:], strict=False):
             counts[status] = this - following
         ended = self._due(at - self._ages()[-1])
         counts[RunStatus.FAILED] = bisect_left(failing, ended)
-        unreported = sum(index < ended and self._is_living(index) for index in self.unreported)
-        counts[RunStatus.STOPPING] += unreported
-        counts[RunStatus.COMPLETED] = reached[-1] - counts[RunStatus.FAILED] - unreported
+        held_back = self._count_held_back(living, ended) - self._count_held_back(failing, ended)
+        counts[RunStatus.STOPPING] += held_back
+        counts[RunStatus.COMPLETED] = reached[-1] - counts[RunStatus.FAILED] - held_back
         stopped = bisect_left(cancelled_ends, at + _TOLERANCE)
         counts[RunStatus.CANCELLED] = stopped
         counts[RunStatus.STOPPING] += len(cancelled_ends) - stopped
         counts[RunStatus.DELETED] = deleted
         return {f"{status.lower()}RunCount": count for status, count in counts.items()}
+
+    def _reached_ages(self, living: array[int], at: float) -> list[int]:
+        """How many of the living runs were submitted, starting, running, stopping and finished at that time."""
+        submitted = min(self._due(at), self.submitted)
+        return [bisect_left(living, min(self._due(at - age), submitted)) for age in (0.0, *self._ages())]
 
     def _run_groups(self) -> _RunGroups:
         deleted = len(self._deleted_runs) + self._outcome_counts[_DELETE_SUCCESS]
@@ -473,12 +493,47 @@ class Batch:
         self._living = kept
         self._failing = [index for index in self._failing if self._is_living(index)]
 
-    def newly_ended(self, now: float) -> list[int]:
-        """Return the runs that have completed since this was last asked."""
-        until = bisect_left(self._started, min(self._due(now - self._ages()[-1]), self.submitted))
-        ended = self._started[self._reported : until]
-        self._reported = max(self._reported, until)
-        return [index for index in ended if self.run_status(index, now) == RunStatus.COMPLETED]
+    # Telling of runs that have completed
+
+    def hold_back(self, now: float, submitter: Submitter) -> None:
+        """Keep the runs that have completed by now STOPPING until :meth:`let_go`."""
+        if not _reached(now, self._no_end_before):
+            return
+        self.advance(now, submitter)
+        ended = bisect_left(self._started, min(self._due(now - self._ages()[-1]), self.submitted))
+        self._held_back_to = max(self._held_back_to, ended)
+        if self._held_back_to < len(self._started):
+            self._no_end_before = self.submission_time(self._started[self._held_back_to]) + self._ages()[-1]
+        else:
+            self._no_end_before = now + self._ages()[-1]
+
+    def holds_back(self) -> bool:
+        """Whether runs are held back."""
+        return self._reported_to < self._held_back_to
+
+    def next_held_back(self) -> int | None:
+        """Return the first run that has completed and is held back; let go of those before it."""
+        while self.holds_back():
+            index = self._started[self._reported_to]
+            if self._is_living(index) and index not in self.run_failures:
+                return index
+            self.let_go()
+        return None
+
+    def let_go(self) -> None:
+        """Hold the first of the held back runs back no more."""
+        self._reported_to += 1
+
+    def _is_held_back(self, index: int) -> bool:
+        return self.holds_back() and self._reported_to <= bisect_left(self._started, index) < self._held_back_to
+
+    def _count_held_back(self, runs: Sequence[int], ended: int) -> int:
+        """How many of these runs are held back and come before number ``ended``."""
+        if not self.holds_back():
+            return 0
+        first = self._started[self._reported_to]
+        last = max(first, min(ended, self._started[self._held_back_to - 1] + 1))
+        return bisect_left(runs, last) - bisect_left(runs, first)
 
     def run_uuid(self, index: int) -> str:
         """Return the uuid of a run."""

@@ -55,7 +55,7 @@ def start_run_batch(region: Region, around: Surroundings, request: dict[str, Any
             raise validation_error("The s3UriSettings object cannot be accessed") from None
     number = next(around.ids)
     batch = Batch(number=number, uuid=new_uuid(), request=request, etag=etag, created_at=now, settings=settings)
-    region.batches[number] = batch
+    region.add_batch(batch)
     answer = {
         "id": str(number),
         "arn": _arn(region, batch),
@@ -164,7 +164,7 @@ def delete_batch(region: Region, around: Surroundings, request: dict[str, Any]) 
     """DeleteBatch."""
     batch, now = _find(region, around, request)
     _check_state(around, batch, now, _DELETABLE, "deleted")
-    region.removed_batches[batch.number] = region.batches.pop(batch.number)
+    del region.batches[batch.number]
     return {}
 
 

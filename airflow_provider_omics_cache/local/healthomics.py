@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from airflow_provider_omics_cache.local.batch import Batch
 from airflow_provider_omics_cache.local.clock import Clock
 from airflow_provider_omics_cache.local.errors import ConnectionDropped, ServiceError
 from airflow_provider_omics_cache.local.faults import Faults
@@ -23,6 +24,7 @@ from airflow_provider_omics_cache.local.service import OPERATIONS
 from airflow_provider_omics_cache.local.settings import Settings
 from airflow_provider_omics_cache.local.state import State, account_of
 from airflow_provider_omics_cache.local.submission import RegionSubmitter
+from airflow_provider_omics_cache.states import RunStatus
 
 log = logging.getLogger(__name__)
 
@@ -170,31 +172,42 @@ class LocalHealthOmics:
         now = self._around.now = self.clock.elapsed()
         if self.on_run_completed is None:
             return
+        submitter = RegionSubmitter(region, self._around)
         for batch in region.every_batch():
-            batch.advance(now, RegionSubmitter(region, self._around))
-            if batch.runs is None:
-                continue
-            for index in batch.newly_ended(now):
-                run = describe_run(region, self._around, batch, index, now)
-                batch.unreported[index] = {**run, "runSettingId": batch.runs.ids[index]}
+            batch.hold_back(now, submitter)
 
     def _report_completed_runs(self, region: Region) -> None:
         if not self._reporting.acquire(blocking=False):
             return  # another request does, or the callback itself asks
         try:
             with self._lock:
-                batches = [*region.removed_batches.values(), *region.batches.values()]
-                held_back = [(batch, *run) for batch in batches for run in batch.unreported.items()]
-            for batch, index, run in held_back:
-                if self.on_run_completed is not None:
-                    self.on_run_completed(run)
-                with self._lock:
-                    del batch.unreported[index]
+                batches = [batch for batch in region.every_batch() if batch.holds_back()]
+            for batch in batches:
+                self._report_runs_of(region, batch)
         except Exception as error:
             log.exception("on_run_completed failed")
             raise ServiceError("CallbackFailed", f"on_run_completed failed: {error!r}") from error
         finally:
             self._reporting.release()
+
+    def _report_runs_of(self, region: Region, batch: Batch) -> None:
+        while True:
+            report = self.on_run_completed
+            with self._lock:
+                index = batch.next_held_back()
+                if index is None:
+                    return
+                if report is not None:
+                    run = self._completed_run(region, batch, index)
+            if report is not None:
+                report(run)
+            with self._lock:
+                batch.let_go()
+
+    def _completed_run(self, region: Region, batch: Batch, index: int) -> dict[str, Any]:
+        assert batch.runs is not None
+        run = describe_run(region, self._around, batch, index, RunStatus.COMPLETED)
+        return {**run, "runSettingId": batch.runs.ids[index]}
 
 
 def _check_id(parameter: str, value: str) -> None:

@@ -211,9 +211,8 @@ def load_json(body: bytes) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def load_json_array(body: bytes) -> Iterator[Any]:
+def load_json_array(text: str) -> Iterator[Any]:
     """Yield what a JSON array holds, one entry after the other; raise ValueError as :func:`load_json`."""
-    text = body.decode("utf-8")
     delimiter = _ARRAY_BEGINS.match(text)
     if delimiter is None:
         raise ValueError("not an array")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -94,15 +94,19 @@ class Region:
         self.partition = partition
         self.run_caches: dict[int, RunCache] = {}
         self.batches: dict[int, Batch] = {}
-        #: Batches that DeleteBatch has removed; their runs are still there.
-        self.removed_batches: dict[int, Batch] = {}
+        self._every_batch: list[Batch] = []
         self.tokens = RequestTokens()
         self.freed_run_numbers: list[int] = []
         self._used_quota: dict[str, tuple[float, float]] = {}
 
-    def every_batch(self) -> Iterator[Batch]:
-        """Every batch that may have runs, in the order of their creation."""
-        yield from sorted([*self.removed_batches.values(), *self.batches.values()], key=lambda batch: batch.number)
+    def add_batch(self, batch: Batch) -> None:
+        """Take a new batch in."""
+        self.batches[batch.number] = batch
+        self._every_batch.append(batch)
+
+    def every_batch(self) -> Sequence[Batch]:
+        """Every batch that may have runs, in the order of their creation: those that were deleted, too."""
+        return self._every_batch
 
     def arn(self, resource: str) -> str:
         """Return the ARN of a resource such as ``runCache/123``."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from airflow_provider_omics_cache.local.batch import FINISHED_RUN_STATES, Batch
@@ -38,11 +40,11 @@ _OVERRIDDEN = ("name", "outputUri", "priority", "engineSettings")
 def get_run(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
     """GetRun."""
     batch, index, now = find_run(region, around, request["id"])
-    return describe_run(region, around, batch, index, now)
+    return describe_run(region, around, batch, index, batch.run_status(index, now))
 
 
-def describe_run(region: Region, around: Surroundings, batch: Batch, index: int, now: float) -> dict[str, Any]:
-    """Return the answer of GetRun."""
+def describe_run(region: Region, around: Surroundings, batch: Batch, index: int, status: RunStatus) -> dict[str, Any]:
+    """Return the answer of GetRun for a run in this state."""
     assert batch.runs is not None
     run_id, uuid = str(batch.run_numbers[index]), batch.run_uuid(index)
     run, default = batch.runs[index], batch.default
@@ -59,11 +61,11 @@ def describe_run(region: Region, around: Surroundings, batch: Batch, index: int,
         "logLocation": _log_location(region, run_id),
         **{name: default[name] for name in _SAME_IN_BOTH if name in default},
         **{name: merged[name] for name in _OVERRIDDEN if name in merged},
-        **_progress(around, batch, index, now),
+        **_progress(around, batch, index, status),
     }
     if "parameters" in merged:
         answer["parameters"] = {**default.get("parameters", {}), **run.get("parameters", {})}
-    if answer["status"] == RunStatus.FAILED:
+    if status == RunStatus.FAILED:
         answer["failureReason"] = batch.run_failures[index]
         answer["statusMessage"] = f"The run failed on demand: {batch.run_failures[index]}"
     return answer
@@ -100,14 +102,13 @@ def delete_run(region: Region, around: Surroundings, request: dict[str, Any]) ->
 def find_run(region: Region, around: Surroundings, run_id: str) -> tuple[Batch, int, float]:
     """Return the batch of a run, its place there, and the time; raise a ResourceNotFoundException."""
     now, number, submitter = around.now, number_of(run_id), RegionSubmitter(region, around)
-    batches = list(region.every_batch())
-    for batch in batches:
+    for batch in region.every_batch():
         index = batch.run_indexes.get(number)
         if index is not None and batch.run_status(index, now) != RunStatus.DELETED:
             batch.advance(now, submitter)
             return batch, index, now
     # A batch that nobody has looked at may have started it meanwhile.
-    for batch in batches:
+    for batch in region.every_batch():
         batch.advance(now, submitter)
         index = batch.run_indexes.get(number)
         if index is not None and batch.run_status(index, now) != RunStatus.DELETED:
@@ -126,39 +127,37 @@ def _rows(
         if request.get("runGroupId", batch.default.get("runGroupId")) != batch.default.get("runGroupId"):
             continue
         batch.advance(now, submitter)
-        for index in range(max(0, after - first), batch.submitted):
-            if not batch.was_started(index):
-                continue
+        runs = batch.runs_to_list(request.get("status"), now)
+        for index in islice(runs, bisect_left(runs, max(0, after - first)), None):
             status = batch.run_status(index, now)
             if status == RunStatus.DELETED or request.get("status", status) != status:
                 continue
-            item = _item(region, around, batch, index, now)
-            if request.get("name", item.get("name")) == item.get("name"):
-                yield first + index + 1, item
+            merged = batch.merged_setting(index)
+            if request.get("name", merged.get("name")) == merged.get("name"):
+                yield first + index + 1, _item(region, around, batch, index, status, merged)
 
 
-def _item(region: Region, around: Surroundings, batch: Batch, index: int, now: float) -> dict[str, Any]:
-    assert batch.runs is not None
+def _item(
+    region: Region, around: Surroundings, batch: Batch, index: int, status: RunStatus, merged: dict[str, Any]
+) -> dict[str, Any]:
     run_id = str(batch.run_numbers[index])
-    merged = {**batch.default, **batch.runs[index]}
     names = ("name", "priority", "workflowId", "workflowVersionName", "storageCapacity", "storageType")
     return {
         "arn": region.arn(f"run/{run_id}"),
         "id": run_id,
         "batchId": str(batch.number),
         **{name: merged[name] for name in names if name in merged},
-        **_progress(around, batch, index, now),
+        **_progress(around, batch, index, status),
     }
 
 
-def _progress(around: Surroundings, batch: Batch, index: int, now: float) -> dict[str, Any]:
-    status = batch.run_status(index, now)
+def _progress(around: Surroundings, batch: Batch, index: int, status: RunStatus) -> dict[str, Any]:
     progress: dict[str, Any] = {
         "status": status,
         "creationTime": around.clock.at(batch.submission_time(index)),
     }
     end_time = batch.end_time(index)
-    if batch.start_time(index) <= min(now, end_time):
+    if batch.start_time(index) <= min(around.now, end_time):
         progress["startTime"] = around.clock.at(batch.start_time(index))
     if status in FINISHED_RUN_STATES:
         progress["stopTime"] = around.clock.at(end_time)

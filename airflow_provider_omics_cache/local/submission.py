@@ -93,7 +93,9 @@ class RegionSubmitter:
         number, limit = 0, batch.settings.max_runs_in_batch
         first_error: ServiceError | None = None
         try:
-            for number, setting in enumerate(load_json_array(content), start=1):
+            text = content.decode("utf-8")
+            del content  # as large as the text
+            for number, setting in enumerate(load_json_array(text), start=1):
                 if first_error is None and number <= limit:
                     try:
                         checked = self._around.check_setting(setting, f"runConfigurations.{number}.member")

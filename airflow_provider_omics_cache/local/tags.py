@@ -55,5 +55,5 @@ def _tags_of(region: Region, around: Surroundings, arn: str) -> dict[str, str]:
             return region.batches[number].tags
         if kind == "run":
             batch, index, _ = find_run(region, around, match[2])
-            return batch.tags_of_run(index)
+            return batch.run_tags.setdefault(index, batch.tags_of_run(index))
     raise not_found("Resource", arn)

@@ -64,9 +64,9 @@ def s3_client() -> Any:
     return new_client("s3")
 
 
-def new_client(service: str) -> Any:
+def new_client(service: str, region_name: str = "us-east-1") -> Any:
     """A client that does not retry."""
-    return _session().client(service, config=Config(retries={"total_max_attempts": 1}))
+    return _session().client(service, region_name=region_name, config=Config(retries={"total_max_attempts": 1}))
 
 
 @functools.cache

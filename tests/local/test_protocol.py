@@ -29,4 +29,4 @@ def test_an_array_read_entry_by_entry_is_the_array(value: Any, indent: int | Non
         body = variant.encode()
         whole = outcome(load_json, body)
         expected = whole if isinstance(whole, list) else "refused"
-        assert outcome(lambda body: list(load_json_array(body)), body) == expected
+        assert outcome(lambda body: list(load_json_array(body.decode("utf-8"))), body) == expected
