@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Mapping
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
 from typing import Any
 
 from airflow_provider_omics_cache.failures import MAX_LISTED_RUNS, Failures
@@ -24,6 +24,9 @@ from airflow_provider_omics_cache.waiting import Batch, Verdict
 
 _WAIT = {BatchStatus.CREATING, BatchStatus.PENDING, BatchStatus.SUBMITTING, BatchStatus.STOPPING}
 _FAILED = {BatchStatus.FAILED, BatchStatus.CANCELLED, *DELETED_BATCH_STATES}
+
+#: In how many parts hashes are compared: Python objects are made of one part at a time.
+_PARTS = 32
 
 
 def decide(batch: Batch) -> Verdict:
@@ -59,17 +62,22 @@ class Submissions:
 
     :param batch_is_over: nothing more will be submitted, so that a run without a run id failed to be submitted.
     :param keep_run_ids: keep the mapping ``{runSettingId: runId}``. Without it ``run_ids`` stays empty.
+    :param keep_hashes: keep 8 bytes more of each row, the hash of its runId, for :meth:`fingerprint` and
+        :meth:`count_unlisted`.
     """
 
-    def __init__(self, *, batch_is_over: bool = False, keep_run_ids: bool = True) -> None:
+    def __init__(self, *, batch_is_over: bool = False, keep_run_ids: bool = True, keep_hashes: bool = False) -> None:
         self._batch_is_over = batch_is_over
         self._keep_run_ids = keep_run_ids
+        self._keep_hashes = keep_hashes
         self.rows = 0
         self.run_ids: dict[str, str] = {}
         self.failed: list[dict[str, Any]] = []
         self.changed: list[dict[str, Any]] = []
         self._submitted = array("q")
         self._not_submitted = array("q")
+        #: Of each entry of ``_submitted``, the hash of its runId.
+        self._run_hashes = array("q")
         self._unfinished = 0
         self._failures = Failures()
 
@@ -113,6 +121,8 @@ class Submissions:
             self._submitted.append(hash(run_setting_id))
             if self._keep_run_ids:
                 self.run_ids[run_setting_id] = run_id
+            if self._keep_hashes:
+                self._run_hashes.append(hash(run_id))
             if status in CHANGED_AFTER_SUBMISSION_STATES and len(self.changed) < MAX_LISTED_RUNS:
                 self.changed.append(self.record(row))
             if not status:
@@ -153,6 +163,33 @@ class Submissions:
             return f"{self.rows:,} runs are listed and {expected:,} are expected"
         return None
 
+    def fingerprint(self) -> bytes:
+        """Give a digest that is another one for another mapping ``{runSettingId: runId}``.
+
+        It does not depend on the order of the rows. Only those of one process can be compared.
+        """
+        digest = sha256()
+        for link in self._links():
+            digest.update(b"%d %d\n" % link)
+        return digest.digest()
+
+    def count_unlisted(self, run_ids: Iterable[str]) -> int:
+        """Count the different run ids that are not in the mapping ``{runSettingId: runId}``.
+
+        :param run_ids: the run ids; none of them is held.
+        """
+        wanted = array("q", map(hash, run_ids))
+        listed = array("q", (run for _, run in self._links()))
+        return sum(len(_part(wanted, number) - _part(listed, number)) for number in range(_PARTS))
+
+    def _links(self) -> Iterator[tuple[int, int]]:
+        """Give the mapping in hashes, in one order; of a repeated runSettingId the last row counts, as in a dict."""
+        for number in range(_PARTS):
+            links = zip(self._submitted, self._run_hashes, strict=True)
+            part = {setting: run for setting, run in links if setting % _PARTS == number}
+            for setting in sorted(part):
+                yield setting, part[setting]
+
     def _count_repeated(self) -> int:
         if len(self.run_ids) == self.rows:
             return 0
@@ -165,7 +202,11 @@ class Submissions:
 
 
 def _count_different(hashes: array[int]) -> int:
-    return sum(1 for _ in groupby(sorted(hashes)))
+    return sum(len(_part(hashes, number)) for number in range(_PARTS))
+
+
+def _part(hashes: array[int], number: int) -> set[int]:
+    return {value for value in hashes if value % _PARTS == number}
 
 
 def expected_number(expected_runs: int | None, batch: Batch) -> int | None:

@@ -164,6 +164,49 @@ def test_without_the_mapping_little_of_each_run_is_kept() -> None:
     assert held(keep_run_ids=False) < held(keep_run_ids=True) / 10
 
 
+links = st.lists(st.tuples(st.sampled_from(["a", "b", "c", "", None]), st.sampled_from(["1", "2", "3", "", None])))
+
+
+@given(links, links, st.lists(st.sampled_from(["1", "2", "3", "4"])))
+def test_hashes_tell_what_the_mapping_tells(first: list[Any], second: list[Any], run_ids: list[str]) -> None:
+    listings = []
+    for entries in (first, second):
+        listing = Submissions(keep_hashes=True)
+        for run_setting_id, run_id in entries:
+            listing.add({"runSettingId": run_setting_id, "runId": run_id, "submissionStatus": "SUCCESS"})
+        listings.append(listing)
+        assert listing.count_unlisted(iter(run_ids)) == len(set(run_ids) - set(listing.run_ids.values()))
+    one, other = listings
+    assert (one.fingerprint() == other.fingerprint()) == (one.run_ids == other.run_ids)
+
+
+def test_a_fingerprint_tells_which_setting_has_which_run() -> None:
+    """Try often: a sum of Python's hashes of the pairs is the same one now and then when two ids change places."""
+
+    def fingerprint(*run_ids: str) -> bytes:
+        listing = Submissions(keep_run_ids=False, keep_hashes=True)
+        for n, run_id in enumerate(run_ids):
+            listing.add(row(n, run_id=run_id))
+        return listing.fingerprint()
+
+    for n in range(200):
+        assert fingerprint(f"{n}1", f"{n}2") != fingerprint(f"{n}2", f"{n}1")
+
+
+def test_hashes_are_compared_part_by_part() -> None:
+    submissions = Submissions(keep_run_ids=False, keep_hashes=True)
+    tracemalloc.start()
+    try:
+        for n in range(10_000):
+            submissions.add(row(n))
+        submissions.fingerprint()
+        assert submissions.count_unlisted(str(1_000 + n) for n in range(5_000, 15_000)) == 5_000
+        assert submissions.submitted_count == 10_000
+        assert tracemalloc.get_traced_memory()[1] / 10_000 < 60, "bytes of each run"
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_run_with_a_run_id_was_submitted_whatever_happened_to_it_later() -> None:
     submissions = listed(
         row(1, "CANCEL_SUCCESS"), row(2, "DELETE_FAILED"), row(3, "FAILED", "1003"), row(4, "REJECTED")

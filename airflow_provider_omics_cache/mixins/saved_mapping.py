@@ -108,21 +108,23 @@ class SavedMappingMixin(S3OutputMixin, EndRunBatchOperator):
         """
         batch = Batch.from_answer(self.batch_id, answer)
         ended: datetime | None = batch.submitted_time or answer.get("failedTime")
-        seen: tuple[int, dict[str, str]] | None = None
+        seen: tuple[int, bytes] | None = None
         for delay in (*VISIBLE_AFTER, None):
             listing = self._list_once(file)
             missing = self._missing(batch, listing)
             doubt = missing or _doubt(batch, listing)
             if not doubt:
                 return listing.rows
+            found = listing.rows, listing.fingerprint()
             has_caught_up = delay is None or (ended and time.time() >= ended.timestamp() + CONSISTENCY_SECONDS)
-            if has_caught_up and not missing and (listing.rows, listing.run_ids) == seen:
+            if has_caught_up and not missing and found == seen:
                 self.log.warning("batch %s: %s; its listing stays as it is and is saved", batch.id, doubt)
                 return listing.rows
             if delay is None or delay > self.seconds_left(context):
                 break
             self.log.info("batch %s: %s; looking again", batch.id, doubt)
-            seen = listing.rows, listing.run_ids
+            seen = found
+            del listing  # so that there are never two
             self._sleep(delay)
         raise IncompleteListingError(
             f"batch {batch.id}: its mapping cannot be saved yet: {doubt}", batch_id=batch.id, status=batch.status
@@ -131,7 +133,7 @@ class SavedMappingMixin(S3OutputMixin, EndRunBatchOperator):
     def _list_once(self, file: IO[bytes]) -> Submissions:
         file.seek(0)
         file.truncate()
-        listing = Submissions(batch_is_over=True)
+        listing = Submissions(batch_is_over=True, keep_run_ids=False, keep_hashes=True)
         for row in self.hook.list_submissions(batch_id=self.batch_id, max_silence=self.max_silence):
             listing.add(row)
             file.write(Submissions.line(row))
@@ -139,16 +141,16 @@ class SavedMappingMixin(S3OutputMixin, EndRunBatchOperator):
 
     def _missing(self, batch: Batch, listing: Submissions) -> str | None:
         """Say what the listing certainly lacks."""
-        started = {run["id"] for run in self.hook.list_started_runs(batch_id=batch.id, max_silence=self.max_silence)}
-        lacking = started - set(listing.run_ids.values())
-        if lacking:
-            return f"{len(lacking):,} started runs are not listed"
+        started = self.hook.list_started_runs(batch_id=batch.id, max_silence=self.max_silence)
+        unlisted = listing.count_unlisted(run["id"] for run in started)
+        if unlisted:
+            return f"{unlisted:,} started runs are not listed"
         if batch.status == BatchStatus.PROCESSED:
             # Of a batch that was cancelled at its very end, runs may be left that were never submitted.
             most = listing.rows if batch.expected_runs is None else batch.expected_runs
             least = most - (batch.pending or 0)
             return listing.missing(listing.rows if least <= listing.rows <= most else most)
-        if batch.status not in DELETED_BATCH_STATES and len(listing.run_ids) < (batch.submitted or 0):
+        if batch.status not in DELETED_BATCH_STATES and listing.submitted_count < (batch.submitted or 0):
             return _submitted(batch, listing)
         return None
 
@@ -186,8 +188,8 @@ def _doubt(batch: Batch, listing: Submissions) -> str | None:
         return None if batch.expected_runs is not None else "nothing tells how many runs the batch has"
     if batch.submitted is None:
         return "nothing tells how many runs were submitted"
-    return _submitted(batch, listing) if len(listing.run_ids) < batch.submitted else None
+    return _submitted(batch, listing) if listing.submitted_count < batch.submitted else None
 
 
 def _submitted(batch: Batch, listing: Submissions) -> str:
-    return f"{len(listing.run_ids):,} runs are listed and {batch.submitted:,} were submitted"
+    return f"{listing.submitted_count:,} runs are listed and {batch.submitted:,} were submitted"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsParameterError,
 )
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.mixins import saved_mapping as mapping_module
 from airflow_provider_omics_cache.operators.run_batch import DeleteRunBatchOperator
 from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
 from tests.conftest import needs_aiobotocore, needs_batches
@@ -416,6 +418,107 @@ def test_of_an_old_batch_two_listings_that_agree_are_enough(delete: Any, local: 
         delete(batch_id, save_mapping_s3_uri=URI, wait_for_completion=False)
     assert local.clock.elapsed() - start < 5
     assert len(mapping() or ()) == 3
+
+
+def swap_run_ids(rows: list[dict[str, Any]]) -> None:
+    rows[0]["runId"], rows[1]["runId"] = rows[1]["runId"], rows[0]["runId"]
+
+
+@pytest.mark.parametrize(
+    ("change", "looks"),
+    [
+        (lambda rows: rows.reverse(), 2),
+        (lambda rows: rows[0].update(submissionStatus="SUCCESS"), 2),
+        (lambda rows: rows[0].update(runId="9999999"), 3),
+        (lambda rows: rows[0].pop("runId"), 3),
+        (lambda rows: rows[0].pop("runSettingId"), 3),
+        (lambda rows: rows[0].update(runSettingId="sample-1"), 3),
+        (lambda rows: rows.append({**rows[0], "runId": "9999999"}), 3),
+        (swap_run_ids, 3),
+    ],
+    ids=["order", "status", "run id", "no run id", "no setting", "repeated", "one more", "swapped"],
+)
+def test_listings_agree_whose_mapping_is_the_same(
+    delete: Any, local: Any, client: Any, change: Callable[[list[dict[str, Any]]], Any], looks: int
+) -> None:
+    """The first listing is another one; what is saved was listed twice."""
+    batch_id = ended_batch_in("RUNS_DELETED", local, client)
+    local.clock.advance(300)
+    rows = client.list_runs_in_batch(batchId=batch_id)["runs"]
+    run_ids = submissions_of(client, batch_id)
+    change(rows)
+    calls = local.calls["ListRunsInBatch"]
+    with changed_answers("GetBatch", NO_COUNTS), changed_answers("ListRunsInBatch", {"runs": rows}, times=1):
+        delete(batch_id, save_mapping_s3_uri=URI, wait_for_completion=False)
+    assert local.calls["ListRunsInBatch"] - calls == looks
+    assert {record["run_setting_id"]: record["run_id"] for record in mapping() or ()} == run_ids
+
+
+@pytest.mark.parametrize(
+    ("change", "unlisted"),
+    [
+        (lambda rows: rows[0].pop("runSettingId"), 1),
+        (lambda rows: rows[0].pop("runId"), 1),
+        (lambda rows: rows[0].update(runId="9999999"), 1),
+        (lambda rows: rows.append({**rows[0], "runId": "9999999"}), 1),
+        (lambda rows: [row.update(runSettingId="sample-0") for row in rows], 2),
+    ],
+    ids=["no setting", "no run id", "another run id", "another run id at last", "one setting"],
+)
+@pytest.mark.parametrize("status", ["PROCESSED", "CANCELLED"])
+def test_a_run_that_no_setting_leads_to_is_not_listed(
+    delete: Any, local: Any, client: Any, status: str, change: Callable[[list[dict[str, Any]]], Any], unlisted: int
+) -> None:
+    batch_id = ended_batch_in(status, local, client)
+    rows = client.list_runs_in_batch(batchId=batch_id)["runs"]
+    change(rows)
+    with (
+        changed_answers("ListRunsInBatch", {"runs": rows}),
+        pytest.raises(IncompleteListingError, match=f": {unlisted} started runs are not listed"),
+    ):
+        delete(batch_id, **GONE)
+    assert mapping() is None
+    assert len(runs_of(client, batch_id)) == 3
+
+
+def test_a_listing_that_repeats_a_run_is_not_saved(delete: Any, local: Any, client: Any) -> None:
+    batch_id = ended_batch_in("PROCESSED", local, client)
+    rows = client.list_runs_in_batch(batchId=batch_id)["runs"]
+    with (
+        changed_answers("ListRunsInBatch", {"runs": [*rows, rows[0]]}),
+        pytest.raises(IncompleteListingError, match="1 of 4 listed runs repeat a runSettingId"),
+    ):
+        delete(batch_id, **GONE)
+    assert mapping() is None
+
+
+def test_a_mapping_is_not_held(delete: Any, local: Any, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two listings are compared; what the local service and its S3 hold of them does not count."""
+    peaks: list[int] = []
+
+    def listed(runs: int, **_: Any) -> Iterator[dict[str, str]]:
+        for n in range(runs):
+            run_id = str(1_000_000 + n)
+            yield {"runSettingId": f"sample-{n}", "runId": run_id, "id": run_id, "submissionStatus": "SUCCESS"}
+
+    def measure(*_: Any, **__: Any) -> bool:
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        return True
+
+    monkeypatch.setattr(mapping_module, "put_if_unchanged", measure)
+    for runs in (100, 1_000, 10_000):  # the first one loads what is loaded once
+        batch_id = ended_batch_in("PROCESSED", local, client)
+        local.clock.advance(300)
+        monkeypatch.setattr(OmicsCacheHook, "list_submissions", partial(listed, runs))
+        monkeypatch.setattr(OmicsCacheHook, "list_started_runs", partial(listed, runs))
+        with changed_answers("GetBatch", NO_COUNTS):
+            tracemalloc.start()
+            try:
+                delete(batch_id, save_mapping_s3_uri=URI, wait_for_completion=False)
+            finally:
+                tracemalloc.stop()
+    _, small, large = peaks
+    assert (large - small) / 9_000 < 60, "bytes of each run, where two dicts and two sets of ids take more than 400"
 
 
 def test_the_wait_for_a_listing_ends_at_the_deadline(delete: Any, local: Any, client: Any) -> None:
