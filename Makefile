@@ -62,11 +62,11 @@ docs: venv ## Build the documentation into build/docs; a warning is an error
 	.venv/bin/sphinx-build -W --keep-going -q -b html -d build/doctrees docs build/docs
 
 .PHONY: bench bench-chart
-bench: venv ## Measure speed, memory and AWS calls beside their bars, in about 15 minutes (BENCH_ARGS=--quick tries it)
+bench: venv ## Measure speed, memory and AWS calls beside their bars, in about 16 minutes (BENCH_ARGS=--quick tries it)
 	@.venv/bin/python -m tests.benchmarks $(BENCH_ARGS)
 
-bench-chart: ## Show what make bench has measured last in the documentation
-	@cp build/bench.svg build/bench.txt docs/_static/
+bench-chart: venv ## Show what make bench has measured last in the documentation
+	@.venv/bin/python -m tests.benchmarks.publish
 
 .PHONY: locks
 locks: ## Compile requirements/ anew (needs uv)

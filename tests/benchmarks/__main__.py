@@ -7,44 +7,47 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
-from tests.benchmarks import chart, imports, listing, report, staging, triggers
-from tests.benchmarks.measure import Result
-from tests.benchmarks.triggers import Scenario, Waited
+from tests.benchmarks import chart, growth, imports, listing, report, staging, triggers
+from tests.benchmarks.growth import Cost
+from tests.benchmarks.measure import TIMES, Result, check_system, say
+from tests.benchmarks.triggers import Scenario
 
 BUILD = Path(__file__).parents[2] / "build"
 
 #: The service allows 10 calls a second; a round over 1,000 batches takes 125 s at 8.
 THOUSAND = Scenario(number=1_000, calls_per_second=8, rate_limit=10, poke_interval=60, ends=(10, 130), seconds=420)
-#: The same at ten times the service's rate, so that 3,000 batches do not take half an hour.
-SIZES = [
-    Scenario(number=number, calls_per_second=80, rate_limit=100, poke_interval=10, ends=(10, 30), seconds=180)
-    for number in (10, 100, 1_000, 3_000)
-]
-QUICK = Scenario(number=20, calls_per_second=8, rate_limit=10, poke_interval=5, ends=(5, 10), seconds=60)
-QUICK_SIZES = [
-    Scenario(number=number, calls_per_second=80, rate_limit=100, poke_interval=2, ends=(2, 4), seconds=60)
-    for number in (10, 50)
-]
+#: A service that takes half of what is allowed, at four times its real rate to save time.
+THROTTLED = Scenario(number=1_000, calls_per_second=80, rate_limit=40, poke_interval=10, ends=(10, 30), seconds=180)
+QUICK = Scenario(number=20, calls_per_second=8, rate_limit=10, poke_interval=2, ends=(2, 4), seconds=60)
+QUICK_THROTTLED = replace(QUICK, calls_per_second=20)
+
+Part = Callable[[], Iterable[Result]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write the results; return 1 when a bar does not hold."""
     arguments = _parser().parse_args(argv)
+    check_system()
+    quick: bool = arguments.quick
+    written = "bench-trial" if quick or arguments.only else "bench"
+    for old in BUILD.glob(f"{written}.*"):
+        old.unlink()
     started_at = time.monotonic()
-    results: list[Result] = []
-    waited: dict[str, list[Waited]] = {"ours": [], "plain": []}
-    for name, measure in _parts(arguments.quick, waited).items():
-        if name in (arguments.only or name):
-            _say(f"{name} ...")
-            for result in measure():
-                results.append(result)
-                _say(f"  {' | '.join(report.cells(result))}")
+    costs: dict[str, list[Cost]] = {"ours": [], "plain": []}
+    parts = _parts(quick, costs)
+    results = _measure({name: parts[name] for name in arguments.only or parts}, at_once=len(parts) if quick else 1)
+    if quick:
+        results = [replace(result, is_judged=False) for result in results]
     print(report.table(results))
     print("\n".join(["", *report.machine(), f"in {time.monotonic() - started_at:,.0f} s"]))
-    _write("bench-trial" if arguments.quick or arguments.only else "bench", results, waited)
-    broken = [result.name for result in results if not result.holds]
+    _write(written, results, costs)
+    if quick:
+        print("\nThe sizes were small, and all was measured at the same time: no bar is judged.")
+    broken = [result.name for result in results if result.holds is False]
     if broken:
         print("\nThese bars do not hold:", *broken, sep="\n  ")
     return 1 if broken else 0
@@ -52,64 +55,85 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Measure everything with a bar.")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to try the benchmarks themselves")
+    parser.add_argument("--quick", action="store_true", help="try the benchmarks themselves: small sizes, no bars")
     parser.add_argument("--only", nargs="+", choices=list(_parts(True, {})), help="measure these parts only")
     return parser
 
 
-def _parts(quick: bool, waited: dict[str, list[Waited]]) -> dict[str, Callable[[], Iterable[Result]]]:
+def _parts(quick: bool, costs: dict[str, list[Cost]]) -> dict[str, Part]:
     large = 2_000 if quick else 100_000
 
-    def many_batches() -> Iterator[Result]:
-        found, by_kind = triggers.measure_all(QUICK if quick else THOUSAND, QUICK_SIZES if quick else SIZES)
-        waited.update(by_kind)
-        yield from found
+    def sizes() -> Iterator[Result]:
+        if quick:
+            costs["ours"] = growth.measure("ours", (2, 4, 6), window=(1, 2))
+            costs["plain"] = growth.measure("plain", (2, 4), window=(1, 2))
+        else:
+            again = 2 * (100, 1_000, 3_000)
+            costs["ours"] = growth.measure("ours", (10, 100, 1_000, 3_000), again=again, window=growth.STEADY)
+            costs["plain"] = growth.measure("plain", (10, 100), window=growth.STEADY)
+        yield from growth.results(costs["ours"], costs["plain"])
 
     return {
-        "imports": imports.results,
+        "imports": lambda: imports.results(1 if quick else TIMES),
         "listing": lambda: listing.results(runs=large, limited_runs=large // 5, waited_runs=1_000 if quick else 10_000),
         "staging": lambda: staging.results(settings=large),
-        "triggers": many_batches,
+        "triggers": lambda: triggers.measure_both(QUICK if quick else THOUSAND),
+        "throttled": lambda: triggers.measure_throttled(QUICK_THROTTLED if quick else THROTTLED),
+        "growth": sizes,
     }
 
 
-def _write(name: str, results: Sequence[Result], waited: dict[str, list[Waited]]) -> None:
+def _measure(parts: dict[str, Part], at_once: int) -> list[Result]:
+    """Measure parts.
+
+    :param parts: each by its name.
+    :param at_once: how many at the same time.
+    """
+
+    def measure(name: str) -> list[Result]:
+        say(f"{name} ...")
+        found = []
+        for result in parts[name]():
+            found.append(result)
+            say(f"  {' | '.join(report.cells(result))}")
+        return found
+
+    with ThreadPoolExecutor(at_once) as pool:
+        return [result for found in pool.map(measure, parts) for result in found]
+
+
+def _write(name: str, results: Sequence[Result], costs: dict[str, list[Cost]]) -> None:
     BUILD.mkdir(exist_ok=True)
+    (BUILD / f"{name}.svg").write_text(_chart(results, costs))
+    (BUILD / f"{name}.txt").write_text(report.page(results, costs))
     (BUILD / f"{name}.json").write_text(json.dumps([result.as_dict() for result in results], indent=2) + "\n")
-    (BUILD / f"{name}.txt").write_text(report.page(results, waited))
-    (BUILD / f"{name}.svg").write_text(_chart(results, waited))
 
 
-def _chart(results: Sequence[Result], waited: dict[str, list[Waited]]) -> str:
+def _chart(results: Sequence[Result], costs: dict[str, list[Cost]]) -> str:
     shares = [
         chart.Share(
             name=result.name,
             ours=result.share(result.measured),
+            holds=result.holds is not False,
             theirs=None if result.beside is None else result.share(result.beside),
         )
         for result in results
     ]
 
-    def panel(title: str, cost: Callable[[Waited], float]) -> chart.Panel:
-        ours, theirs = (
-            sorted((one.number, max(cost(one), 0.01)) for one in waited[kind]) for kind in ("ours", "plain")
-        )
+    def panel(title: str, value_of: Callable[[Cost], float]) -> chart.Panel:
+        ours, theirs = ([(cost.number, max(value_of(cost), 0.1)) for cost in costs[kind]] for kind in ("ours", "plain"))
         return chart.Panel(title=title, ours=ours, theirs=theirs)
 
     panels = [
-        panel("KB of memory for each trigger, by number of triggers", lambda one: one.memory_per_trigger),
-        panel("ms of CPU time for each call, by number of triggers", lambda one: one.cpu_per_call),
+        panel("KB of memory for each trigger more, by their number", lambda cost: cost.further_memory),
+        panel("ms of CPU time for each call, by number of triggers", lambda cost: cost.cpu_per_call),
     ]
     return chart.draw(
         "make bench: shares of the bars that are used up",
         shares,
-        panels if waited["ours"] else [],
+        panels if costs["ours"] else [],
         peer="AwsBaseWaiterTrigger",
     )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

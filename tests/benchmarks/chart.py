@@ -16,15 +16,17 @@ _PANEL_WIDTH, _PANEL_HEIGHT = 340, 200
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What was measured, as a share of its bar: above 1 it does not hold.
+    """What was measured, as a share of its bar.
 
     :param name: what was measured.
     :param ours: its share.
+    :param holds: whether the bar holds.
     :param theirs: the share of what stands beside it, if there is something.
     """
 
     name: str
     ours: float
+    holds: bool = True
     theirs: float | None = None
 
 
@@ -61,6 +63,8 @@ def draw(title: str, shares: Sequence[Share], panels: Sequence[Panel], *, peer: 
         *_legend(20, 50, {"the package": OURS, "what stands beside it": THEIRS, "bar does not hold": BROKEN}),
         *_shares(shares, bottom),
     ]
+    low, high = _SHARES
+    drawn.append(_text(_RIGHT, 50, f"below {low:g} x and above {high:g} x: at the edge", anchor="end"))
     for number, panel in enumerate(panels):
         drawn += _panel(60 + number * (_PANEL_WIDTH + 90), below, panel, peer)
     return "\n".join([*drawn, "</svg>", ""])
@@ -78,7 +82,7 @@ def _shares(shares: Sequence[Share], bottom: float) -> list[str]:
         drawn.append(_text(_LEFT - 12, y + 4, share.name, anchor="end"))
         if share.theirs is not None:
             drawn.append(_dot(x_of(_within(share.theirs)), y, THEIRS))
-        drawn.append(_dot(x_of(_within(share.ours)), y, OURS if share.ours <= 1 else BROKEN))
+        drawn.append(_dot(x_of(_within(share.ours)), y, OURS if share.holds else BROKEN))
     return drawn
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 _RESULT = "result: "
 _READY = "ready"
@@ -17,6 +17,8 @@ _READY = "ready"
 
 class Child:
     """A process that calls ``function(**arguments)``; see :func:`ready` for one that waits before it begins.
+
+    It is a context, at whose end the process is killed if it still runs.
 
     :param function: ``module:function`` below ``tests.benchmarks``.
     :param environment: what is added to the environment, from which AWS's own variables are left out.
@@ -36,6 +38,14 @@ class Child:
         )
         self._write(json.dumps(arguments))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
     def wait_until_ready(self) -> None:
         """Wait until the function is ready to begin."""
         assert self._process.stdout is not None
@@ -43,6 +53,7 @@ class Child:
             if line.strip() == _READY:
                 return
         self.result()
+        raise RuntimeError(f"{self._function} ended before it was ready")
 
     def begin(self) -> None:
         """Let the function begin."""
@@ -65,7 +76,8 @@ class Child:
 
 def run(function: str, environment: Mapping[str, str] | None = None, **arguments: Any) -> Any:
     """Call a function in a fresh process, and give its result; see :class:`Child`."""
-    return Child(function, environment, **arguments).result()
+    with Child(function, environment, **arguments) as child:
+        return child.result()
 
 
 def ready() -> None:

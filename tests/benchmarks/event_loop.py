@@ -18,8 +18,7 @@ TRIGGERS = {
 }
 TICK = 0.01
 _DONE = {"done", "success"}
-_IDLE_SECONDS = 5.0
-_STARTUP_SECONDS = 5.0
+_IDLE_SECONDS = 4.0
 
 
 class LoopLag:
@@ -46,6 +45,23 @@ class LoopLag:
         self._task.cancel()
 
 
+class FullCollections:
+    """How long each full garbage collection takes, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._started_at = 0.0
+        gc.callbacks.append(self._note)
+
+    def _note(self, phase: str, info: dict[str, int]) -> None:
+        if info["generation"] != 2:
+            return
+        if phase == "start":
+            self._started_at = time.monotonic()
+        else:
+            self.seconds.append(time.monotonic() - self._started_at)
+
+
 def wait_for_batches(kind: str, batch_ids: list[str], poke_interval: float, seconds: float) -> dict[str, Any]:
     """Run one trigger for each batch.
 
@@ -56,16 +72,28 @@ def wait_for_batches(kind: str, batch_ids: list[str], poke_interval: float, seco
     :return: what was measured; ``answers`` holds for each batch when its trigger fired or failed, in epoch seconds,
         and what it failed with.
     """
+    return asyncio.run(_wait(_trigger_class(kind), batch_ids, poke_interval, seconds))
+
+
+def run_phases(kind: str, batch_ids: list[str], phases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Run triggers one number of them after the other, each for some time; none of them gets an answer that ends it.
+
+    :param kind: which trigger, by its name in :data:`TRIGGERS`.
+    :param batch_ids: as many batches as the largest number of triggers.
+    :param phases: for each phase ``number``, ``poke_interval``, and ``window``: between which seconds CPU time counts.
+    :return: what was measured in each phase; ``window`` holds the same in epoch seconds.
+    """
+    return asyncio.run(_run_phases(_trigger_class(kind), batch_ids, phases))
+
+
+def _trigger_class(kind: str) -> Any:
     import_module("airflow.jobs.triggerer_job_runner")
     module, _, name = TRIGGERS[kind].rpartition(".")
-    trigger_class = getattr(import_module(module), name)
-    triggers = [{"batch_id": batch_id, "poke_interval": poke_interval} for batch_id in batch_ids]
-    return asyncio.run(_run_all(trigger_class, triggers, seconds))
+    return getattr(import_module(module), name)
 
 
-async def _run_all(trigger_class: Any, triggers: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+async def _wait(trigger_class: Any, batch_ids: list[str], poke_interval: float, seconds: float) -> dict[str, Any]:
     answers: dict[str, tuple[float, str]] = {}
-    after_startup = [0.0, 0.0]
 
     async def wait(trigger: Any, batch_id: str) -> None:
         try:
@@ -76,40 +104,78 @@ async def _run_all(trigger_class: Any, triggers: list[dict[str, Any]], seconds: 
         except Exception as error:
             answers[batch_id] = time.time(), repr(error)
 
-    async def note_startup() -> None:
-        await asyncio.sleep(_STARTUP_SECONDS)
-        after_startup[:] = time.process_time(), time.monotonic()
-
-    lag = LoopLag()
     gc.collect()
+    lag, collections = LoopLag(), FullCollections()
+    await asyncio.sleep(_IDLE_SECONDS)
+    idle_memory = memory_now()
+    await asyncio.to_thread(child.ready)
+    forget_peak_memory()
+    lag.lags.clear()
+    collections.seconds.clear()
+    started_at = time.monotonic()
+    tasks = []
+    for batch_id in batch_ids:
+        await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(wait(trigger_class(batch_id=batch_id, poke_interval=poke_interval), batch_id)))
+        await asyncio.sleep(0)
+    await asyncio.wait(tasks, timeout=seconds)
+    ended_at = time.monotonic()
+    lag.stop()
+    await _cancel(tasks)
+    return {
+        "answers": answers,
+        "seconds": ended_at - started_at,
+        "memory": peak_memory() - idle_memory,
+        "full_collections": collections.seconds,
+        "lag_p99": percentile(lag.lags, 99),
+        "lag_max": max(lag.lags),
+    }
+
+
+async def _run_phases(trigger_class: Any, batch_ids: list[str], phases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    async def wait(trigger: Any) -> None:
+        async for _ in trigger.run():
+            raise AssertionError("a trigger has fired")
+
+    gc.collect()
+    lag = LoopLag()
     cpu = time.process_time()
     await asyncio.sleep(_IDLE_SECONDS)
     idle_share = (time.process_time() - cpu) / _IDLE_SECONDS
     idle_memory = memory_now()
     await asyncio.to_thread(child.ready)
-    lag.lags.clear()
-    forget_peak_memory()
-    cpu, started_at = time.process_time(), time.monotonic()
-    startup = asyncio.create_task(note_startup())
-    tasks = []
-    for kwargs in triggers:
-        await asyncio.sleep(0)
-        tasks.append(asyncio.create_task(wait(trigger_class(**kwargs), kwargs["batch_id"])))
-        await asyncio.sleep(0)
-    created_in = time.monotonic() - started_at
-    await asyncio.wait(tasks, timeout=seconds)
-    ended_at, cpu_at_end = time.monotonic(), time.process_time()
-    lag.stop()
-    for task in [startup, *tasks]:
+    measured = []
+    for phase in phases:
+        start, end = phase["window"]
+        gc.collect()
+        forget_peak_memory()
+        lag.lags.clear()
+        started_at = time.monotonic()
+        tasks = []
+        for batch_id in batch_ids[: phase["number"]]:
+            trigger = trigger_class(batch_id=batch_id, poke_interval=phase["poke_interval"])
+            tasks.append(asyncio.create_task(wait(trigger)))
+            await asyncio.sleep(0)
+        await asyncio.sleep(started_at + start - time.monotonic())
+        cpu, window_start = time.process_time(), time.time()
+        await asyncio.sleep(started_at + end - time.monotonic())
+        window_end = time.time()
+        measured.append(
+            {
+                "window": (window_start, window_end),
+                "cpu": time.process_time() - cpu - idle_share * (window_end - window_start),
+                "memory": peak_memory() - idle_memory,
+                "lag_max": max(lag.lags),
+            }
+        )
+        for task in tasks:
+            if task.done():
+                task.result()
+        await _cancel(tasks)
+    return measured
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
         task.cancel()
-    return {
-        "answers": answers,
-        "created_in": created_in,
-        "seconds": ended_at - started_at,
-        "idle_memory": idle_memory,
-        "memory": peak_memory() - idle_memory,
-        "cpu": cpu_at_end - cpu - idle_share * (ended_at - started_at),
-        "cpu_after_startup": cpu_at_end - after_startup[0] - idle_share * (ended_at - after_startup[1]),
-        "lag_p99": percentile(lag.lags, 99),
-        "lag_max": max(lag.lags),
-    }
+    await asyncio.gather(*tasks, return_exceptions=True)

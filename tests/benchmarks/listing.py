@@ -6,9 +6,10 @@ import gc
 import math
 import time
 import tracemalloc
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tests.benchmarks import child
@@ -17,7 +18,10 @@ from tests.benchmarks.service import REGION, client, sample_ids, service
 from tests.benchmarks.task import context
 
 POKE_INTERVAL = 60
-OTHER_REGION = "us-west-2"
+#: ListRunsInBatch calls a second that the service takes, and how many it refuses in a row ...
+LIST_LIMIT, BURST = 10, 7
+#: ... once it was asked for these shares of the pages.
+BURSTS = (0.3, 0.6)
 
 
 def results(*, runs: int, limited_runs: int, waited_runs: int) -> Iterator[Result]:
@@ -28,11 +32,11 @@ def results(*, runs: int, limited_runs: int, waited_runs: int) -> Iterator[Resul
     :param waited_runs: runs of the batch that is awaited.
     """
     yield _calls(waited_runs)
+    yield _under_limits(limited_runs)
     with service() as local:
         batch_id = local.start_submitted_batch(runs)
         asked = {"url": local.url, "batch_id": batch_id}
         ours, bare = child.run("listing:time_in_turns", local.environment, **asked)
-        limited = _under_limits(limited_runs)
         yield Result(
             name=f"Listing and mapping {runs:,} runs: speed, compared with a bare paginator loop",
             measured=bare / ours,
@@ -41,7 +45,6 @@ def results(*, runs: int, limited_runs: int, waited_runs: int) -> Iterator[Resul
             rule="at least",
             beside=1.0,
             peer=f"the loop {runs / bare:,.0f} runs/s; the sensor {runs / ours:,.0f}",
-            note=limited,
         )
         memory = child.run("listing:memory", local.environment, **asked)
     yield Result(
@@ -66,50 +69,73 @@ def _calls(runs: int) -> Result:
             before = local.control.calls
             asked = {"url": local.url, "batch_id": batch_id, "runs": runs}
             rounds = child.run(f"listing:wait_as_{waiter}", local.environment, **asked)
-            counted[waiter] = rounds, _waiting_calls(local.control.calls - before)
+            counted[waiter] = rounds, (local.control.calls - before).total()
     rounds, calls = counted["sensor"]
     naive_rounds, naive_calls = counted["naive_sensor"]
     return Result(
-        name=f"AWS calls of a wait of {rounds} rounds over {runs:,} runs",
+        name=f"AWS calls of a wait for {runs:,} runs",
         measured=calls,
         unit="calls",
         bar=rounds + math.ceil(runs / 100),
         rule="exactly",
         beside=naive_calls,
         peer=f"a sensor that lists in every round: {naive_calls:,} calls in {naive_rounds} rounds",
-        note="Counted by the service; the bar is a GetBatch for each round and a ListRunsInBatch for each 100 runs.",
+        note=f"All calls, as the service counts them. The bar is a GetBatch for each of {rounds} rounds and a "
+        "ListRunsInBatch for each 100 runs.",
     )
 
 
-def _waiting_calls(calls: Counter[str]) -> int:
-    return calls["GetBatch"] + calls["ListRunsInBatch"]
+def _under_limits(runs: int) -> Result:
+    """List with the sensor and with the bare loop at the same time, each from a service of its own."""
+    with ThreadPoolExecutor() as pool:
+        sensor, bare = pool.map(partial(_through_throttles, runs), ("listing:time_sensor", "listing:time_bare_loop"))
+    pages = math.ceil(runs / 100)
+    return Result(
+        name=f"Listing {runs:,} runs through throttles: failures, and pages listed again",
+        measured=len(sensor.errors) + max(0, sensor.pages - pages),
+        unit="times",
+        bar=0,
+        rule="exactly",
+        beside=len(bare.errors) + max(0, bare.pages - pages),
+        peer=f"the loop {bare.told()}",
+        has_happened=sensor.throttled >= len(BURSTS) * BURST,
+        note=f"In real time, with the service's limit of {LIST_LIMIT} calls a second and, on the way, {len(BURSTS)} "
+        f"bursts in which it refuses {BURST} calls in a row, more than boto3 makes attempts. Each is asked alone. "
+        f"The sensor {sensor.told()}.",
+    )
 
 
-def _under_limits(runs: int) -> str:
-    """List with the sensor and with the bare loop at the same time, each in a Region of its own."""
-    with service() as local:
-        in_region = {region: local.start_submitted_batch(runs, region_name=region) for region in (REGION, OTHER_REGION)}
-        local.control.settings.rate_limits = {"ListRunsInBatch": 10}
+def _through_throttles(runs: int, function: str) -> _Listed:
+    pages = math.ceil(runs / 100)
+    with service() as local, ThreadPoolExecutor() as pool:
+        batch_id = local.start_submitted_batch(runs)
+        local.control.settings.rate_limits = {"ListRunsInBatch": LIST_LIMIT}
         local.control.clock.speed = 1
-        with ThreadPoolExecutor() as pool:
-            sensor, bare = pool.map(
-                lambda function, region: child.run(
-                    function, local.environment, url=local.url, batch_id=in_region[region], region_name=region
-                ),
-                ("listing:time_sensor", "listing:time_bare_loop"),
-                in_region,
-            )
-    calls = runs / 100
-    return (
-        f"With the service's limit of 10 calls a second, in real time: {runs:,} runs in {_told(sensor, calls)}, "
-        f"the bare loop {_told(bare, calls)}."
+        listing = pool.submit(child.run, function, local.environment, url=local.url, batch_id=batch_id, runs=runs)
+        for share in BURSTS:
+            while not listing.done() and local.control.calls["ListRunsInBatch"] < share * pages:
+                time.sleep(0.1)
+            local.control.faults.throttle("ListRunsInBatch", times=BURST)
+        outcome = listing.result()
+        statuses = [status for _, operation, status in local.control.call_log if operation == "ListRunsInBatch"]
+    return _Listed(
+        seconds=outcome["seconds"],
+        errors=[outcome["error"]] if outcome["error"] else [],
+        pages=statuses.count(200),
+        throttled=statuses.count(429),
     )
 
 
-def _told(outcome: dict[str, Any], calls: float) -> str:
-    if outcome["error"]:
-        return f"failed after {outcome['seconds']:.0f} s: {outcome['error']}"
-    return f"{outcome['seconds']:.1f} s, {calls / outcome['seconds']:.1f} calls/s"
+@dataclass(frozen=True, kw_only=True)
+class _Listed:
+    seconds: float
+    errors: list[str]
+    pages: int
+    throttled: int
+
+    def told(self) -> str:
+        result = "".join(f"failed: {error}; it " for error in self.errors)
+        return f"{result}listed {self.pages:,} pages in {self.seconds:.0f} s, {self.throttled:,} calls throttled"
 
 
 # In a process of its own
@@ -122,16 +148,16 @@ def time_in_turns(url: str, batch_id: str) -> list[float]:
     return medians_in_turns([lambda: _poke(sensor), lambda: _bare_loop(omics, batch_id)])
 
 
-def time_sensor(url: str, batch_id: str, region_name: str) -> dict[str, Any]:
+def time_sensor(url: str, batch_id: str, runs: int) -> dict[str, Any]:
     """Time the sensor once."""
-    sensor = _sensor(batch_id, region_name)
-    return _timed(lambda: _poke(sensor))
+    sensor = _sensor(batch_id)
+    return _timed(lambda: _poke(sensor), runs)
 
 
-def time_bare_loop(url: str, batch_id: str, region_name: str) -> dict[str, Any]:
+def time_bare_loop(url: str, batch_id: str, runs: int) -> dict[str, Any]:
     """Time the bare loop once."""
-    omics = client("omics", url, region_name)
-    return _timed(lambda: _bare_loop(omics, batch_id))
+    omics = client("omics", url)
+    return _timed(lambda: _bare_loop(omics, batch_id), runs)
 
 
 def memory(url: str, batch_id: str) -> dict[str, int]:
@@ -184,12 +210,10 @@ def _pass_time(url: str) -> None:
     LocalHealthOmicsControl(url).clock.advance(POKE_INTERVAL)
 
 
-def _sensor(batch_id: str, region_name: str = REGION) -> Any:
+def _sensor(batch_id: str) -> Any:
     from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
 
-    return BatchSubmissionSensor(
-        task_id="wait", batch_id=batch_id, region_name=region_name, poke_interval=POKE_INTERVAL
-    )
+    return BatchSubmissionSensor(task_id="wait", batch_id=batch_id, region_name=REGION, poke_interval=POKE_INTERVAL)
 
 
 def _poke(sensor: Any) -> dict[str, str]:
@@ -202,11 +226,13 @@ def _bare_loop(omics: Any, batch_id: str) -> dict[str, str]:
     return {run["runSettingId"]: run["runId"] for page in pages for run in page["runs"]}
 
 
-def _timed(function: Any) -> dict[str, Any]:
+def _timed(function: Callable[[], dict[str, str]], runs: int) -> dict[str, Any]:
     error = ""
     started_at = time.perf_counter()
     try:
-        function()
+        mapping = function()
+        if len(mapping) != runs:
+            error = f"{len(mapping):,} of {runs:,} runs"
     except Exception as failure:
         error = str(failure)
     return {"seconds": time.perf_counter() - started_at, "error": error}

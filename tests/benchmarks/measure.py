@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import resource
 import statistics
 import sys
 import time
@@ -30,6 +29,8 @@ class Result:
     :param peer: what stands beside it.
     :param beside: the same number of what stands beside it, if it has one.
     :param note: what one has to know to read the number.
+    :param has_happened: whether that came about which the number is about; without it the bar does not hold.
+    :param is_judged: whether the sizes are those that the bar is meant for.
     """
 
     name: str
@@ -40,10 +41,16 @@ class Result:
     peer: str = ""
     beside: float | None = None
     note: str = ""
+    has_happened: bool = True
+    is_judged: bool = True
 
     @property
-    def holds(self) -> bool:
-        """Whether the number keeps the bar."""
+    def holds(self) -> bool | None:
+        """Whether the number keeps the bar, None if that is not judged."""
+        if not self.is_judged:
+            return None
+        if not self.has_happened:
+            return False
         if self.rule == "exactly":
             return self.measured == self.bar
         return self.measured <= self.bar if self.rule == "at most" else self.measured >= self.bar
@@ -105,32 +112,45 @@ def most_in_a_window(times: Iterable[float], seconds: float = 1.0) -> int:
     return most
 
 
+def say(text: str) -> None:
+    """Tell how far the benchmarks are."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def check_system() -> None:
+    """Refuse to measure where memory cannot be measured."""
+    if not (_STATUS.exists() and _CLEAR.exists()):
+        sys.exit("The benchmarks measure memory through Linux's /proc, which is not here: run them on Linux.")
+
+
 def memory_now() -> float:
     """Give the resident memory of this process in MB (10⁶ bytes)."""
-    if not _STATUS.exists():
-        return peak_memory()
-    return _from_status("VmRSS")
+    return _read(_STATUS, "VmRSS")
 
 
 def forget_peak_memory() -> None:
-    """Let :func:`peak_memory` begin anew, where the system can do that."""
-    if _CLEAR.exists():
-        _CLEAR.write_text("5")
+    """Let :func:`peak_memory` begin anew."""
+    _CLEAR.write_text("5")
 
 
 def peak_memory() -> float:
     """Give the highest resident memory of this process so far in MB (10⁶ bytes)."""
-    if _STATUS.exists():
-        return _from_status("VmHWM")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    return _read(_STATUS, "VmHWM")
+
+
+def machine_memory(name: Literal["MemTotal", "MemAvailable"]) -> float:
+    """Give the memory of this machine in MB (10⁶ bytes).
+
+    :param name: all of it, or what could be used now.
+    """
+    return _read(Path("/proc/meminfo"), name)
 
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def _from_status(name: str) -> float:
-    for line in _STATUS.read_text().splitlines():
+def _read(path: Path, name: str) -> float:
+    for line in path.read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024 / 1e6
     raise LookupError(name)

@@ -10,14 +10,15 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.benchmarks.measure import Result
-from tests.benchmarks.triggers import Waited
+from tests.benchmarks.growth import Cost
+from tests.benchmarks.measure import Result, machine_memory
 
 _COLUMNS = ("What", "Measured", "Bar", "Holds", "Beside it")
 _WIDTHS = (62, 16, 14, 5, 62)
 _RULES = {"at most": "≤", "at least": "≥", "exactly": "="}
 _PACKAGES = ("apache-airflow", "apache-airflow-providers-amazon", "boto3", "botocore", "aiobotocore", "moto")
-_SIZES = ("Batches", "KB each", "CPU ms a call", "lag p99, ms", "lag max, ms", "calls in a second", "latest, rounds")
+_HOLDS = {True: "yes", False: "NO", None: "-"}
+_SIZES = ("Triggers", "MB above idle", "KB for each more", "CPU ms a call", "calls a second", "lag max, ms")
 
 
 def number(value: float) -> str:
@@ -30,8 +31,7 @@ def number(value: float) -> str:
 def cells(result: Result) -> tuple[str, ...]:
     """Give the cells of a result's row."""
     bar = f"{_RULES[result.rule]} {number(result.bar)} {result.unit}"
-    holds = "yes" if result.holds else "NO"
-    return result.name, f"{number(result.measured)} {result.unit}", bar, holds, result.peer
+    return result.name, f"{number(result.measured)} {result.unit}", bar, _HOLDS[result.holds], result.peer
 
 
 def table(results: Sequence[Result]) -> str:
@@ -53,15 +53,13 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def sizes(waited: Mapping[str, Sequence[Waited]]) -> list[tuple[str, ...]]:
+def sizes(costs: Mapping[str, Sequence[Cost]]) -> list[tuple[str, ...]]:
     """Give rows that show how the cost of a trigger grows with their number."""
     rows = []
-    for kind, name in (("ours", "the package's"), ("plain", "AwsBaseWaiterTrigger")):
-        for one in waited[kind]:
-            numbers = (
-                one.memory_per_trigger, one.cpu_per_call, one.lag_p99, one.lag_max, one.most_calls, one.rounds
-            )  # fmt: skip
-            rows.append((f"{one.number:,} {name}", *(number(value) for value in numbers)))
+    for kind, name in (("ours", "of the package"), ("plain", "AwsBaseWaiterTriggers")):
+        for cost in costs[kind]:
+            numbers = (cost.memory, cost.further_memory, cost.cpu_per_call, cost.call_rate, cost.lag_max)
+            rows.append((f"{cost.number:,} {name}", *(number(value) for value in numbers)))
     return rows
 
 
@@ -69,7 +67,7 @@ def machine() -> list[str]:
     """Say on what was measured."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return [
-        f"{cores} cores, {_cpu()}",
+        f"{cores} cores, {_cpu()}, {machine_memory('MemTotal') / 1000:.0f} GB of memory",
         f"{platform.system()}, Python {platform.python_version()}",
         ", ".join(f"{name} {version(name)}" for name in _PACKAGES),
         f"measured on {datetime.now(UTC):%Y-%m-%d}",
@@ -85,14 +83,15 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def page(results: Sequence[Result], waited: Mapping[str, Sequence[Waited]]) -> str:
+def page(results: Sequence[Result], costs: Mapping[str, Sequence[Cost]]) -> str:
     """Write the part of the documentation that shows what was measured, as reStructuredText."""
     lines = [f"* {line}" for line in machine()]
     lines += ["", *_list_table(_COLUMNS, [cells(result) for result in results], "34 12 12 8 34")]
     notes = [f"* *{result.name}.* {result.note}" for result in results if result.note]
     lines += ["", *notes]
-    lines += ["", *_list_table(_SIZES, sizes(waited), "28 12 12 12 12 12 12"), ""]
-    return "\n".join(lines)
+    if costs["ours"]:
+        lines += ["", *_list_table(_SIZES, sizes(costs), "30 14 14 14 14 14")]
+    return "\n".join([*lines, ""])
 
 
 def _list_table(header: Sequence[str], rows: Sequence[Sequence[str]], widths: str) -> list[str]:

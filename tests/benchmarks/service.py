@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,20 +43,19 @@ class Service:
         """A HealthOmics client."""
         return client("omics", self.url)
 
-    def start_batch(self, run_settings: list[dict[str, Any]], *, region_name: str = REGION) -> str:
+    def start_batch(self, run_settings: list[dict[str, Any]]) -> str:
         """Start a batch, from S3 if it is large, and give its id."""
         source: dict[str, Any] = {"inlineSettings": run_settings}
         if len(run_settings) > 100:
             client("s3", self.url).put_object(Bucket=BUCKET, Key="settings.json", Body=json.dumps(run_settings))
             source = {"s3UriSettings": f"s3://{BUCKET}/settings.json"}
-        omics = self.omics if region_name == REGION else client("omics", self.url, region_name)
-        answer = omics.start_run_batch(defaultRunSetting=DEFAULT_RUN_SETTING, batchRunSettings=source)
+        answer = self.omics.start_run_batch(defaultRunSetting=DEFAULT_RUN_SETTING, batchRunSettings=source)
         return str(answer["id"])
 
-    def start_submitted_batch(self, runs: int, *, region_name: str = REGION) -> str:
+    def start_submitted_batch(self, runs: int) -> str:
         """Start a batch, and let all of its runs be submitted."""
         self.control.settings.submission_rate = float("inf")
-        batch_id = self.start_batch(sample_ids(runs), region_name=region_name)
+        batch_id = self.start_batch(sample_ids(runs))
         self.control.clock.advance(10)
         return batch_id
 
@@ -69,20 +67,26 @@ def service() -> Iterator[Service]:
     process = subprocess.Popen(command, env=clean_environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        url = process.stdout.readline().split()[-1]
-        connection = shlex.split(process.stdout.readline())[1].partition("=")[2]
-        yield Service(url, connection)
+        first, second = process.stdout.readline(), process.stdout.readline()
+        if not second:
+            raise RuntimeError(f"the local HealthOmics does not start: {shlex.join(command)}")
+        yield Service(url=first.split()[-1], airflow_connection=shlex.split(second)[1].partition("=")[2])
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
-def client(name: str, url: str, region_name: str = REGION) -> Any:
+def client(name: str, url: str) -> Any:
     """Make a boto3 client of the service."""
-    return boto3.session.Session().client(
+    session: Any = boto3.session.Session()
+    return session.client(
         name,
         endpoint_url=url,
-        region_name=region_name,
+        region_name=REGION,
         aws_access_key_id="testing",
         aws_secret_access_key="testing",
         config=Config(inject_host_prefix=False, proxies={}),

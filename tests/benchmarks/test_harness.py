@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import signal
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -10,8 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.benchmarks import chart, report
+from tests.benchmarks import chart, growth, listing, measure, report
+from tests.benchmarks.__main__ import main
+from tests.benchmarks.child import Child
+from tests.benchmarks.growth import Cost
 from tests.benchmarks.measure import Result, medians_in_turns, most_in_a_window, percentile
+from tests.benchmarks.publish import publish
 from tests.benchmarks.triggers import Scenario, most_rounds
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -82,6 +90,87 @@ def test_a_bar_of_nothing() -> None:
     assert result(bar=0, measured=1, rule="exactly").share(1) == math.inf
 
 
+def test_a_bar_does_not_hold_when_nothing_has_happened() -> None:
+    assert result(measured=1.0).holds is True
+    assert result(measured=1.0, has_happened=False).holds is False
+
+
+def test_small_sizes_are_not_judged() -> None:
+    one = result(measured=3.0, is_judged=False)
+    assert one.holds is None
+    assert report.cells(one)[3] == "-"
+
+
+def test_nothing_is_measured_without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(measure, "_CLEAR", tmp_path / "none")
+    with pytest.raises(SystemExit, match="/proc"):
+        main([])
+
+
+def test_memory_is_read() -> None:
+    assert 0 < measure.memory_now() <= measure.peak_memory() < measure.machine_memory("MemTotal")
+
+
+def cost(number: int, further_memory: float, cpu_per_call: float) -> Cost:
+    return Cost(
+        number=number, memory=1, further_memory=further_memory, cpu_per_call=cpu_per_call, call_rate=80, lag_max=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("further_memory", "cpu_per_call", "holds"), [(8.0, 2.0, [True, True]), (13.0, 2.5, [False, False])]
+)
+def test_growth_breaks_the_bars(further_memory: float, cpu_per_call: float, holds: list[bool]) -> None:
+    ours = [cost(10, 2300, 9), cost(100, 12, 2), cost(1000, 10, 2), cost(3000, further_memory, cpu_per_call)]
+    plain = [cost(10, 3600, 3), cost(100, 1400, 3)]
+    assert [one.holds for one in growth.results(ours, plain)] == holds
+
+
+def test_costs_are_told_for_each_further_trigger_and_each_call_in_the_window() -> None:
+    phases = [{"number": 10}, {"number": 100}, {"number": 100}, {"number": 100}]
+    turns = [(2.0, 0.2), (11.0, 0.2), (20.0, 0.4), (20.0, 0.3)]
+    measured = [{"window": (0, 2), "memory": memory, "cpu": cpu, "lag_max": cpu} for memory, cpu in turns]
+    ten, hundred = growth._costs(phases, measured, [-1.0, 0.0, 0.5, 1.0, 1.999, 2.0])
+    assert (ten.number, ten.further_memory, ten.cpu_per_call) == pytest.approx((10, 200, 50))
+    assert (hundred.number, hundred.memory, hundred.further_memory) == pytest.approx((100, 11, 100))
+    assert (hundred.cpu_per_call, hundred.call_rate, hundred.lag_max) == pytest.approx((75, 2, 400))
+
+
+@pytest.mark.parametrize(
+    ("errors", "pages", "throttled", "holds"),
+    [([], 4, 14, True), ([], 4, 13, False), ([], 5, 14, False), (["gone"], 3, 14, False)],
+)
+def test_listing_through_throttles_can_fail(
+    monkeypatch: pytest.MonkeyPatch, errors: list[str], pages: int, throttled: int, holds: bool
+) -> None:
+    listed = listing._Listed(seconds=1, errors=errors, pages=pages, throttled=throttled)
+    monkeypatch.setattr(listing, "_through_throttles", lambda *_: listed)
+    assert listing._under_limits(400).holds is holds
+
+
+def test_only_a_whole_measurement_whose_bars_hold_is_published(tmp_path: Path) -> None:
+    build, target = tmp_path / "build", tmp_path / "docs"
+    build.mkdir()
+    target.mkdir()
+    with pytest.raises(SystemExit, match="missing"):
+        publish(build, target)
+    for name in ("bench.svg", "bench.txt"):
+        (build / name).write_text(name)
+    (build / "bench.json").write_text(json.dumps([result().as_dict()]))
+    with pytest.raises(SystemExit, match="speed"):
+        publish(build, target)
+    assert not list(target.iterdir())
+    (build / "bench.json").write_text(json.dumps([result(measured=1.0).as_dict()]))
+    publish(build, target)
+    assert {path.name for path in target.iterdir()} == {"bench.svg", "bench.txt"}
+
+
+def test_a_process_does_not_outlive_its_context() -> None:
+    with Child("staging:memory_of_operator", url="", number=1) as child:
+        assert child._process.poll() is None
+    assert child._process.returncode == -signal.SIGKILL
+
+
 def test_scenarios_spread_the_ends() -> None:
     assert SCENARIO.end_times() == [10, 20, 30, 40]
 
@@ -91,6 +180,12 @@ def test_the_latest_answer_is_told_in_rounds_of_its_time() -> None:
     # When a changes 4 are awaited: a round takes 2 s. When d changes it is alone: the poke interval, 1 s.
     assert most_rounds(changes, {"a": 13.0, "b": 20.5, "c": 30.5, "d": 40.5}, SCENARIO, 100) == pytest.approx(1.5)
     assert most_rounds(changes, {"a": 11.0, "b": 20.5, "c": 30.5, "d": 44.0}, SCENARIO, 100) == pytest.approx(4)
+
+
+def test_a_round_takes_as_long_as_the_service_lets_it() -> None:
+    slower = replace(SCENARIO, rate_limit=1)
+    changes, answers = {"a": 10.0, "b": 20.0}, {"a": 13.0, "b": 20.5}
+    assert most_rounds(changes, answers, slower, 100) == pytest.approx(1.5)
 
 
 def test_a_missing_answer_is_as_late_as_the_end() -> None:
@@ -118,7 +213,7 @@ def test_numbers_are_short(value: float, text: str) -> None:
 def test_the_chart_is_svg_with_a_dot_for_each_number() -> None:
     shares = [
         chart.Share(name="a < b & c", ours=0.5, theirs=20),
-        chart.Share(name="broken", ours=math.inf),
+        chart.Share(name="broken", ours=math.inf, holds=False),
         chart.Share(name="nothing", ours=0),
     ]
     panel = chart.Panel(title="cost", ours=[(10, 2300), (3000, 12)], theirs=[(10, 3600)])

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from tests.benchmarks.child import Child
-from tests.benchmarks.measure import Result, most_in_a_window
+from tests.benchmarks.measure import Result, machine_memory, most_in_a_window, say
 from tests.benchmarks.service import service
 
-#: Memory that a plain trigger is assumed to need, in bytes: as many are started as half of the free memory allows.
-PLAIN_TRIGGER_BYTES = 8e6
+#: MB that a plain trigger is assumed to need: as many are started as half of the available memory allows.
+PLAIN_TRIGGER_MEMORY = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +33,11 @@ class Scenario:
     ends: tuple[float, float]
     seconds: float
 
+    @property
+    def rate(self) -> float:
+        """Calls a second that are both allowed and answered."""
+        return min(self.calls_per_second, self.rate_limit)
+
     def end_times(self) -> list[float]:
         """Seconds from the start until each batch changes."""
         first, last = self.ends
@@ -53,8 +56,7 @@ class Waited:
     :param throttled: how many of those it refused.
     :param most_calls: most of them in any second.
     :param memory: MB above the idle process.
-    :param cpu: seconds of CPU time above the idle process.
-    :param cpu_after_startup: the same, without the first five seconds, in which clients are made and nobody is asked.
+    :param full_collections: seconds that each full garbage collection took.
     :param lag_p99: lag of the event loop in ms, 99th percentile.
     :param lag_max: the same, maximum.
     :param seconds: until the last answer, or the end of the measurement.
@@ -68,26 +70,10 @@ class Waited:
     throttled: int
     most_calls: int
     memory: float
-    cpu: float
-    cpu_after_startup: float
+    full_collections: list[float]
     lag_p99: float
     lag_max: float
     seconds: float
-
-    @property
-    def memory_per_trigger(self) -> float:
-        """KB above the idle process for each trigger."""
-        return 1000 * self.memory / self.number
-
-    @property
-    def cpu_per_call(self) -> float:
-        """Milliseconds of CPU time above the idle process for each call."""
-        return 1000 * self.cpu / max(1, self.calls)
-
-    @property
-    def cpu_per_later_call(self) -> float:
-        """The same, without the start-up."""
-        return 1000 * self.cpu_after_startup / max(1, self.calls)
 
 
 def measure(kind: str, scenario: Scenario) -> Waited:
@@ -105,22 +91,23 @@ def measure(kind: str, scenario: Scenario) -> Waited:
             settings.submission_rate = 1 / end
             changes[local.start_batch([{"runSettingId": "sample"}])] = end
         settings.rate_limits = {"GetBatch": scenario.rate_limit}
-        process = Child(
+        environment = {
+            **local.environment,
+            "AIRFLOW__OMICS_CACHE__MAX_GET_BATCH_PER_SECOND": str(scenario.calls_per_second),
+        }
+        with Child(
             "event_loop:wait_for_batches",
-            {
-                **local.environment,
-                "AIRFLOW__OMICS_CACHE__MAX_GET_BATCH_PER_SECOND": str(scenario.calls_per_second),
-            },
+            environment,
             kind=kind,
             batch_ids=list(changes),
             poke_interval=scenario.poke_interval,
             seconds=scenario.seconds,
-        )
-        process.wait_until_ready()
-        started_at = time.time()
-        local.control.clock.speed = 1
-        process.begin()
-        measured = process.result()
+        ) as process:
+            process.wait_until_ready()
+            started_at = time.time()
+            local.control.clock.speed = 1
+            process.begin()
+            measured = process.result()
         log = [(at, status) for at, operation, status in local.control.call_log if operation == "GetBatch"]
     answers = {batch_id: at - started_at for batch_id, (at, error) in measured["answers"].items() if not error}
     errors = [error for _, error in measured["answers"].values() if error]
@@ -133,8 +120,7 @@ def measure(kind: str, scenario: Scenario) -> Waited:
         throttled=sum(status == 429 for _, status in log),
         most_calls=most_in_a_window(at for at, _ in log),
         memory=measured["memory"],
-        cpu=measured["cpu"],
-        cpu_after_startup=measured["cpu_after_startup"],
+        full_collections=measured["full_collections"],
         lag_p99=1000 * measured["lag_p99"],
         lag_max=1000 * measured["lag_max"],
         seconds=measured["seconds"],
@@ -158,30 +144,55 @@ def most_rounds(
     for batch_id, changed_at in changes.items():
         answered_at = answers.get(batch_id, seconds)
         awaited = sum(answers.get(other, seconds) >= changed_at for other in changes)
-        one_round = max(scenario.poke_interval, awaited / scenario.calls_per_second)
+        one_round = max(scenario.poke_interval, awaited / scenario.rate)
         most = max(most, (answered_at - changed_at) / one_round)
     return most
 
 
-def measure_all(scenario: Scenario, sizes: Sequence[Scenario]) -> tuple[list[Result], dict[str, list[Waited]]]:
-    """Measure our triggers and plain ones.
+def measure_both(scenario: Scenario) -> Iterator[Result]:
+    """Wait with our triggers, and with plain ones for as long.
 
-    :param scenario: the one that has bars.
-    :param sizes: those that show how the cost grows with the number of batches.
-    :return: the results, and what was measured in each size by kind of trigger.
+    :param scenario: the batches, with a budget that the service can answer.
     """
-    waited = {
-        "ours": [measure("ours", size) for size in sizes],
-        "plain": [measure("plain", size) for size in sizes if size.number <= 100],
-    }
-    main = measure("ours", scenario)
-    allowed = _plain_triggers(scenario.number)
-    plain = measure("plain", Scenario(**{**vars(scenario), "number": allowed, "seconds": main.seconds}))
-    waited["plain"].append(plain)
-    return [*_main_results(scenario, main, plain), *_growth(waited["ours"])], waited
+    say(f"  {scenario.number:,} batches ...")
+    ours = measure("ours", scenario)
+    allowed = max(1, min(scenario.number, int(machine_memory("MemAvailable") / 2 / PLAIN_TRIGGER_MEMORY)))
+    say(f"  {allowed:,} plain triggers ...")
+    plain = measure("plain", replace(scenario, number=allowed, seconds=ours.seconds))
+    yield from _compared(scenario, ours, plain)
 
 
-def _main_results(scenario: Scenario, main: Waited, plain: Waited) -> Iterator[Result]:
+def measure_throttled(scenario: Scenario) -> Iterator[Result]:
+    """Wait with our triggers where the service throttles them.
+
+    :param scenario: the batches, with a budget above what the service allows.
+    """
+    say(f"  {scenario.number:,} batches, throttled ...")
+    ours = measure("ours", scenario)
+    what = f"{scenario.number:,} batches, twice as many calls allowed as the service takes"
+    throttled = f"The service throttled {ours.throttled:,} of {ours.calls:,} calls; if none, the bar would not hold."
+    yield Result(
+        name=f"{what}: triggers that did not succeed",
+        measured=ours.number - ours.answered,
+        unit="triggers",
+        bar=0,
+        rule="exactly",
+        has_happened=ours.throttled > 0,
+        note=throttled + _first_error(ours),
+    )
+    yield Result(
+        name=f"{what}: latest answer after the batch's change",
+        measured=ours.rounds,
+        unit="rounds",
+        bar=2,
+        has_happened=ours.throttled > 0,
+        note=f"{throttled} In less time than above: max_get_batch_per_second = {scenario.calls_per_second:g}, the "
+        f"service takes {scenario.rate_limit:g}, which tells how long a round is; the poke interval is "
+        f"{scenario.poke_interval:g} s. {ours.answered:,} of {ours.number:,} had answered after {ours.seconds:.0f} s.",
+    )
+
+
+def _compared(scenario: Scenario, main: Waited, plain: Waited) -> Iterator[Result]:
     what = f"{scenario.number:,} batches on one event loop"
     who = f"{plain.number:,} AwsBaseWaiterTriggers" if plain.number != scenario.number else "AwsBaseWaiterTrigger"
     at_least = "at least " if plain.answered < plain.number else ""
@@ -203,7 +214,7 @@ def _main_results(scenario: Scenario, main: Waited, plain: Waited) -> Iterator[R
         beside=plain.rounds,
         peer=f"{at_least}{plain.rounds:.2f}; {plain.answered:,} answered in the same time",
         note="A round asks once about every batch that is still awaited, and takes at least the poke interval of "
-        f"{scenario.poke_interval:g} s. All had answered after {main.seconds:.0f} s.",
+        f"{scenario.poke_interval:g} s. {main.answered:,} of {main.number:,} had answered after {main.seconds:.0f} s.",
     )
     yield Result(
         name=f"{what}: triggers that did not succeed",
@@ -213,8 +224,7 @@ def _main_results(scenario: Scenario, main: Waited, plain: Waited) -> Iterator[R
         rule="exactly",
         beside=plain.number - plain.answered,
         peer=f"{plain.number - plain.answered:,}, {len(plain.errors):,} of them with an error",
-        note="The plain triggers had as much time as ours took."
-        + "".join(f" One error: {error[:200]}" for error in [*main.errors[:1], *plain.errors[:1]]),
+        note=f"The plain triggers had as much time as ours took.{_first_error(main)}{_first_error(plain)}",
     )
     yield Result(
         name=f"{what}: memory above idle",
@@ -232,7 +242,7 @@ def _main_results(scenario: Scenario, main: Waited, plain: Waited) -> Iterator[R
         bar=50,
         beside=plain.lag_p99,
         peer=f"{plain.lag_p99:,.0f} ms",
-        note="Of something that is due every 10 ms, from before the first trigger is made.",
+        note=f"Of something that is due every 10 ms, from before the first trigger is made. {_collections(main)}",
     )
     yield Result(
         name=f"{what}: event loop lag, maximum",
@@ -241,31 +251,15 @@ def _main_results(scenario: Scenario, main: Waited, plain: Waited) -> Iterator[R
         bar=500,
         beside=plain.lag_max,
         peer=f"{plain.lag_max:,.0f} ms",
-        note="Start-up included.",
+        note=f"Start-up included. {_collections(main)}",
     )
 
 
-def _growth(waited: Sequence[Waited]) -> Iterator[Result]:
-    fewest, few, most = waited[0], waited[1], waited[-1]
-    yield Result(
-        name=f"Memory of one trigger, {most.number:,} compared with {fewest.number:,}",
-        measured=most.memory_per_trigger / fewest.memory_per_trigger,
-        unit="x",
-        bar=1,
-        note=f"{fewest.memory_per_trigger:,.0f} KB with {fewest.number:,}, {most.memory_per_trigger:,.0f} KB with "
-        f"{most.number:,}. These runs are scaled: ten times the service's rate, a sixth of the poke interval.",
-    )
-    yield Result(
-        name=f"CPU time of one call, {most.number:,} triggers compared with {few.number:,}",
-        measured=most.cpu_per_later_call / few.cpu_per_later_call,
-        unit="x",
-        bar=1.5,
-        note=f"{few.cpu_per_later_call:.2f} ms with {few.number:,}, {most.cpu_per_later_call:.2f} ms with "
-        f"{most.number:,}, without the start-up. The few calls of {few.number:,} triggers make this a noisy "
-        f"number, those of {fewest.number:,} would be too few.",
-    )
+def _first_error(waited: Waited) -> str:
+    return "".join(f" One error: {error[:200]}" for error in waited.errors[:1])
 
 
-def _plain_triggers(wanted: int) -> int:
-    free: Any = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(wanted, int(free / 2 / PLAIN_TRIGGER_BYTES)))
+def _collections(waited: Waited) -> str:
+    found = waited.full_collections
+    longest = f", the longest {1000 * max(found):,.0f} ms" if found else ""
+    return f"Full garbage collections meanwhile: {len(found)}{longest}; one was made before, while idle."
