@@ -1,7 +1,7 @@
 """The life of a batch and its runs, computed from the time that has passed.
 
 Nothing runs in the background: :meth:`Batch.advance` catches up with the clock whenever somebody looks. Submission
-times follow from the rate, and a run's state from the age of its submission, so that counting 100,000 runs takes a
+times follow from the rates, and a run's state from the age of its submission, so that counting 100,000 runs takes a
 few bisections.
 """
 
@@ -18,6 +18,7 @@ from airflow_provider_omics_cache.local.ids import derived_uuid
 from airflow_provider_omics_cache.local.protocol import dump_json
 from airflow_provider_omics_cache.local.run_overrides import RunOverrides
 from airflow_provider_omics_cache.local.settings import Settings
+from airflow_provider_omics_cache.local.start_run_quota import StartRunShare
 from airflow_provider_omics_cache.states import BatchStatus, RunStatus, SubmissionStatus
 
 # A run's submission outcome is kept as one byte: its place in this list.
@@ -56,6 +57,9 @@ class Submitter(Protocol):
 
     def new_run_number(self) -> int:
         """Return the id of a new run."""
+
+    def share_start_runs(self, runs: int, *, at: float, per_second: float) -> StartRunShare:
+        """Let a batch take part in the Region's StartRun quota."""
 
 
 class Batch:
@@ -119,6 +123,7 @@ class Batch:
         self._known_faults: dict[str, int | None] = {}
         self._processed_at: float | None = None
         self._advanced_to = float("-inf")
+        self._share: StartRunShare | None = None
         # Places in _started: runs before the one have ended, and of those before the other somebody was told.
         self._held_back_to = 0
         self._reported_to = 0
@@ -128,33 +133,48 @@ class Batch:
 
     def advance(self, now: float, submitter: Submitter) -> None:
         """Let happen what was due until ``now``."""
-        if self.failed_at is None and self.cancelled_at is None:
-            self._submit_until(now, submitter)
+        self.begin(now, submitter)
+        if self.runs is not None and self.failed_at is None and self.cancelled_at is None:
+            self._submit_until(self.runs, now, submitter)
         self._mark_failing(submitter.faults)
         processed_at = self.processed_at
-        if processed_at is not None and _reached(now, processed_at):
+        if processed_at is not None and reached(now, processed_at):
             self._processed_at = processed_at
         self._advanced_to = now
 
-    def _submit_until(self, now: float, submitter: Submitter) -> None:
+    def begin(self, now: float, submitter: Submitter) -> None:
+        """Load the run settings when that was due until ``now``."""
+        if self.runs is not None or self.failed_at is not None or self.cancelled_at is not None:
+            return
         faults = submitter.faults
         for after, due_at in (("CREATING", self.pending_at), ("PENDING", self.submitting_at)):
-            if not _reached(now, due_at):
+            if not reached(now, due_at):
                 return
             fault = faults.batch_failure(self.name, after)
-            if fault is not None and not _reached(self._advanced_to, due_at):
+            if fault is not None and not reached(self._advanced_to, due_at):
                 faults.strike_batch(fault)
                 self._fail(due_at, fault.reason)
                 return
-        if self.runs is None:
-            try:
-                self.runs = self._take(submitter.load_settings(self))
-            except ServiceError as error:
-                self._fail(self.submitting_at, error.message)
-                return
-        due = self._due(now)
-        if self.submitted == len(self.runs):
+        try:
+            self.runs = self._take(submitter.load_settings(self))
+        except ServiceError as error:
+            self._fail(self.submitting_at, error.message)
             return
+        per_second = self.start_run_rate
+        if per_second is not None:
+            self._share = submitter.share_start_runs(len(self.runs), at=self.submitting_at, per_second=per_second)
+
+    @property
+    def start_run_rate(self) -> float | None:
+        """How many runs per second all batches may submit; None for any number."""
+        per_second = self.settings.rate_limits.get("StartRun")
+        return None if per_second == float("inf") else per_second
+
+    def _submit_until(self, runs: RunOverrides, now: float, submitter: Submitter) -> None:
+        due = self._due(now)
+        if self.submitted == len(runs):
+            return
+        faults = submitter.faults
         fault = faults.batch_failure(self.name, "SUBMITTING")
         failure_of_all = submitter.failure_of_all(self)
         while True:
@@ -218,13 +238,16 @@ class Batch:
         passed = at - self.submitting_at + _TOLERANCE
         if passed < 0:
             return 0
-        if self.settings.submission_rate == float("inf"):
-            return total
-        return min(total, int(passed * self.settings.submission_rate))
+        if self.settings.submission_rate != float("inf"):
+            total = min(total, int(passed * self.settings.submission_rate))
+        if self._share is not None:
+            total = min(total, self._share.runs_by(at + _TOLERANCE))
+        return total
 
     def submission_time(self, index: int) -> float:
         """When this run was submitted."""
-        return self.submitting_at + (index + 1) / self.settings.submission_rate
+        alone = self.submitting_at + (index + 1) / self.settings.submission_rate
+        return alone if self._share is None else max(alone, self._share.time_of(index + 1))
 
     def start_time(self, index: int) -> float:
         """When this run went to RUNNING."""
@@ -276,21 +299,21 @@ class Batch:
         if self.failed_at is not None:
             return BatchStatus.FAILED
         if self.deleted_at is not None:
-            if not _reached(now, self.deleted_at + self.settings.delete_seconds):
+            if not reached(now, self.deleted_at + self.settings.delete_seconds):
                 return BatchStatus.RUNS_DELETING
             failed = self._outcome_counts[_DELETE_FAILED]
             return BatchStatus.RUNS_DELETE_FAILED if failed else BatchStatus.RUNS_DELETED
         if self.cancelled_at is not None:
-            stopped = _reached(now, self.cancelled_at + self.settings.cancel_seconds)
+            stopped = reached(now, self.cancelled_at + self.settings.cancel_seconds)
             return BatchStatus.CANCELLED if stopped else BatchStatus.STOPPING
-        if not _reached(now, self.pending_at):
+        if not reached(now, self.pending_at):
             return BatchStatus.CREATING
-        if not _reached(now, self.submitting_at):
+        if not reached(now, self.submitting_at):
             return BatchStatus.PENDING
         processed_at = self.processed_at
         if processed_at is None:
             return BatchStatus.SUBMITTING
-        processed = _reached(now, processed_at) and not self.holds_back()
+        processed = reached(now, processed_at) and not self.holds_back()
         return BatchStatus.PROCESSED if processed else BatchStatus.INPROGRESS
 
     def run_status(self, index: int, now: float) -> RunStatus:
@@ -298,7 +321,7 @@ class Batch:
         if index in self._deleted_runs or self._outcomes[index] == _DELETE_SUCCESS:
             return RunStatus.DELETED
         if index in self._cancelled_runs:
-            stopped = _reached(now, self._cancelled_runs[index])
+            stopped = reached(now, self._cancelled_runs[index])
             return RunStatus.CANCELLED if stopped else RunStatus.STOPPING
         for status, until in zip(_STATES_BY_AGE, self._ages(), strict=True):
             if index >= self._due(now - until):
@@ -319,9 +342,9 @@ class Batch:
             return self._living[: self._reached_ages(self._living, now)[-1]]
         if status not in _STATES_BY_AGE:
             return []
-        reached = self._reached_ages(self._living, now)
+        ages = self._reached_ages(self._living, now)
         place = _STATES_BY_AGE.index(status)
-        runs = self._living[reached[place + 1] : reached[place]]
+        runs = self._living[ages[place + 1] : ages[place]]
         if status == RunStatus.STOPPING:
             return sorted({*runs, *self._cancelled_runs, *self._started[self._reported_to : self._held_back_to]})
         return runs
@@ -356,7 +379,7 @@ class Batch:
         """Whether a run that has not ended uses the run cache."""
         if self.default.get("cacheId") != run_cache_id:
             return False
-        return not _reached(now, self._last_end())
+        return not reached(now, self._last_end())
 
     # Counts
 
@@ -390,14 +413,14 @@ class Batch:
         counts = dict.fromkeys(RunStatus, 0)
         groups = (before for changed_at, before in self._changes if at < changed_at)
         living, failing, cancelled_ends, deleted = next(groups, self._run_groups())
-        reached = self._reached_ages(living, at)
-        for status, this, following in zip(_STATES_BY_AGE, reached, reached[1:], strict=False):
+        ages = self._reached_ages(living, at)
+        for status, this, following in zip(_STATES_BY_AGE, ages, ages[1:], strict=False):
             counts[status] = this - following
         ended = self._due(at - self._ages()[-1])
         counts[RunStatus.FAILED] = bisect_left(failing, ended)
         held_back = self._count_held_back(living, ended) - self._count_held_back(failing, ended)
         counts[RunStatus.STOPPING] += held_back
-        counts[RunStatus.COMPLETED] = reached[-1] - counts[RunStatus.FAILED] - held_back
+        counts[RunStatus.COMPLETED] = ages[-1] - counts[RunStatus.FAILED] - held_back
         stopped = bisect_left(cancelled_ends, at + _TOLERANCE)
         counts[RunStatus.CANCELLED] = stopped
         counts[RunStatus.STOPPING] += len(cancelled_ends) - stopped
@@ -419,6 +442,8 @@ class Batch:
         """Cancel the batch: nothing more is started, and what was started is cancelled."""
         self._changes.append((now, self._run_groups()))
         self.cancelled_at = now
+        if self._share is not None:
+            self._share.leave(now)
         listed = self.settings.cancelled_before_submission == "listed"
         if self.runs is None and self.inline_settings is not None and listed:
             self.runs = self._take(RunOverrides(self.inline_settings))
@@ -427,7 +452,7 @@ class Batch:
         kept = array("I")
         stopped_at = now + self.settings.cancel_seconds
         for index in self._living:
-            if _reached(now, self.end_time(index)):
+            if reached(now, self.end_time(index)):
                 kept.append(index)
             elif fails(self.runs.ids[index]):
                 self._set_outcome(index, _CANCEL_FAILED)
@@ -497,7 +522,7 @@ class Batch:
 
     def hold_back(self, now: float, submitter: Submitter) -> None:
         """Keep the runs that have completed by now STOPPING until :meth:`let_go`."""
-        if not _reached(now, self._no_end_before):
+        if not reached(now, self._no_end_before):
             return
         self.advance(now, submitter)
         ended = bisect_left(self._started, min(self._due(now - self._ages()[-1]), self.submitted))
@@ -551,5 +576,6 @@ class Batch:
         self._outcome_counts[code] += 1
 
 
-def _reached(now: float, at: float) -> bool:
+def reached(now: float, at: float) -> bool:
+    """Whether a time has come."""
     return now + _TOLERANCE >= at

@@ -156,7 +156,7 @@ def delete_run_batch(region: Region, around: Surroundings, request: dict[str, An
     """DeleteRunBatch."""
     batch, now = _find(region, around, request)
     _check_state(around, batch, now, _RUNS_DELETABLE, "deleted with its runs")
-    region.freed_run_numbers += batch.delete_runs(now, around.faults.delete_fails)
+    region.free_runs(batch.delete_runs(now, around.faults.delete_fails))
     return {}
 
 

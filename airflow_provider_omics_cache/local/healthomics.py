@@ -162,17 +162,18 @@ class LocalHealthOmics:
             rate = self.settings.rate_limits.get(name)
             if rate is not None:
                 region.spend_quota(name, per_second=rate, now=self.clock.elapsed())
-            self._hold_back_completed_runs(region)
+            self._catch_up(region)
         self._report_completed_runs(region)
         with self._lock:
-            self._hold_back_completed_runs(region)
+            self._catch_up(region)
             return self._protocol.answer(name, OPERATIONS[name](region, self._around, parameters))
 
-    def _hold_back_completed_runs(self, region: Region) -> None:
+    def _catch_up(self, region: Region) -> None:
         now = self._around.now = self.clock.elapsed()
+        submitter = RegionSubmitter(region, self._around)
+        region.begin_batches(now, submitter)
         if self.on_run_completed is None:
             return
-        submitter = RegionSubmitter(region, self._around)
         for batch in region.every_batch():
             batch.hold_back(now, submitter)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from bisect import insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from airflow_provider_omics_cache.local.batch import Batch
+from airflow_provider_omics_cache.local.batch import Batch, Submitter, reached
 from airflow_provider_omics_cache.local.clock import Clock
 from airflow_provider_omics_cache.local.errors import ServiceError
 from airflow_provider_omics_cache.local.faults import Faults
 from airflow_provider_omics_cache.local.settings import Settings
+from airflow_provider_omics_cache.local.start_run_quota import StartRunQuota
 from airflow_provider_omics_cache.local.tokens import RequestTokens
 
 
@@ -94,7 +96,11 @@ class Region:
         self.partition = partition
         self.run_caches: dict[int, RunCache] = {}
         self.batches: dict[int, Batch] = {}
+        #: How many runs were started and not deleted.
+        self.kept_runs = 0
+        self.start_run_quota = StartRunQuota()
         self._every_batch: list[Batch] = []
+        self._to_begin: list[Batch] = []  # those that will spend from the quota, in the order in which they begin
         self.tokens = RequestTokens()
         self.freed_run_numbers: list[int] = []
         self._used_quota: dict[str, tuple[float, float]] = {}
@@ -103,10 +109,22 @@ class Region:
         """Take a new batch in."""
         self.batches[batch.number] = batch
         self._every_batch.append(batch)
+        if batch.start_run_rate is not None:
+            insort(self._to_begin, batch, key=lambda batch: batch.submitting_at)
 
     def every_batch(self) -> Sequence[Batch]:
         """Every batch that may have runs, in the order of their creation: those that were deleted, too."""
         return self._every_batch
+
+    def begin_batches(self, now: float, submitter: Submitter) -> None:
+        """Let the batches begin that share the StartRun quota, in their order, whichever is looked at first."""
+        while self._to_begin and reached(now, self._to_begin[0].submitting_at):
+            self._to_begin.pop(0).begin(now, submitter)
+
+    def free_runs(self, run_numbers: list[int]) -> None:
+        """Take note of runs that were deleted."""
+        self.freed_run_numbers += run_numbers
+        self.kept_runs -= len(run_numbers)
 
     def arn(self, resource: str) -> str:
         """Return the ARN of a resource such as ``runCache/123``."""

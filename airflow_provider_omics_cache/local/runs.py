@@ -95,7 +95,7 @@ def delete_run(region: Region, around: Surroundings, request: dict[str, Any]) ->
     if status not in FINISHED_RUN_STATES:
         raise _wrong_state(around, request["id"], status, "deleted")
     batch.delete_run(index)
-    region.freed_run_numbers.append(int(request["id"]))
+    region.free_runs([int(request["id"])])
     return {}
 
 

@@ -12,7 +12,17 @@ A setting whose description says "assumed" stands for something that AWS does no
 - CancelRunBatch leaves the submission status of runs that have ended, and CancelRun and DeleteRun leave every one;
 - a batch whose cancellation failed for some runs ends ``CANCELLED``, and the runs that were never submitted stay
   counted as pending;
+- a batch that shares the StartRun quota and fails while it submits keeps its share; at the cap of runs kept the batch
+  that is looked at first submits;
 - a resource has at most 50 tags, and none of them starts with ``aws:``.
+
+Documented and not modelled:
+
+- at most 50 runs with dynamic storage and 10 with static storage run at once, and 25 tasks in a run; limits on GPUs and
+  on the duration of a run;
+- CancelRunBatch spends the CancelRun quota, and DeleteRunBatch the DeleteRun quota;
+- at the cap of runs kept, a run with ``retentionMode`` ``REMOVE`` takes the place of the oldest such run;
+- 1,000 run groups; 6 GB for a settings file.
 """
 
 from __future__ import annotations
@@ -23,8 +33,10 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from airflow_provider_omics_cache.local.errors import STATUS_OF_CODE
 
-#: Calls per second that AWS documents, per account and Region, for ``Settings.rate_limits``.
+#: Calls per second that AWS documents, per account and Region, for ``Settings.rate_limits``. AWS's pages differ about
+#: StartRun, which batches spend: 5 is the default quota, and it is adjustable.
 DOCUMENTED_RATE_LIMITS: dict[str, float] = {
+    "StartRun": 5,
     "StartRunBatch": 1,
     "GetBatch": 10,
     "CancelRunBatch": 10,
@@ -64,8 +76,12 @@ class Settings:
         0 goes straight to ``PROCESSED`` (assumed).
     :param max_run_caches: run caches per account and Region.
     :param max_runs_in_batch: runs per batch.
+    :param max_runs_kept: runs per account and Region that are not deleted; submissions above it fail with
+        ServiceQuotaExceededException, except with ``retentionMode`` ``REMOVE``. Default: ``inf``, no limit; AWS
+        documents 100,000.
     :param rate_limits: calls per second by operation name, per account and Region; a call above it is
-        throttled. Default: none. See :data:`DOCUMENTED_RATE_LIMITS`.
+        throttled. ``StartRun`` is what all batches submit together, shared evenly among those that submit (assumed),
+        beside each one's ``submission_rate``. Default: none. See :data:`DOCUMENTED_RATE_LIMITS`.
     :param replayed_status: whether a repeated request with the same ``requestId`` is answered with the
         ``initial`` or the ``current`` status (assumed: initial).
     :param changed_request_error: error code for a ``requestId`` that comes again with another request;
@@ -105,6 +121,7 @@ class Settings:
     seconds_in_progress_without_runs: float = 0.0
     max_run_caches: int = 1_000
     max_runs_in_batch: int = 100_000
+    max_runs_kept: float = float("inf")
     rate_limits: dict[str, float] = field(default_factory=dict)
     replayed_status: Literal["initial", "current"] = "initial"
     changed_request_error: str | None = "ConflictException"

@@ -11,6 +11,7 @@ from airflow_provider_omics_cache.local.ids import number_of
 from airflow_provider_omics_cache.local.protocol import dump_json, load_json_array
 from airflow_provider_omics_cache.local.region import Region, Surroundings, Workflow
 from airflow_provider_omics_cache.local.run_overrides import RunOverrides
+from airflow_provider_omics_cache.local.start_run_quota import StartRunShare
 
 _MAX_PARAMETER_BYTES = 256_000
 
@@ -51,6 +52,9 @@ class RegionSubmitter:
     def failure_of_run(self, batch: Batch, index: int) -> tuple[str, str] | None:
         """Return reason and message when this run cannot be submitted."""
         assert batch.runs is not None
+        kept, limit = self._region.kept_runs, batch.settings.max_runs_kept
+        if kept >= limit and batch.default.get("retentionMode") != "REMOVE":
+            return "ServiceQuotaExceededException", f"The Region has {kept} runs but {limit:.0f} runs is the max."
         workflow = self._around.workflows.get(batch.default["workflowId"])
         template = None if workflow is None else workflow.parameter_template
         if template is None and batch.parameters_fit(_MAX_PARAMETER_BYTES) and "outputUri" in batch.default:
@@ -75,9 +79,14 @@ class RegionSubmitter:
     def new_run_number(self) -> int:
         """Return the id of a new run."""
         freed = self._region.freed_run_numbers
+        self._region.kept_runs += 1
         if self._around.settings.reuse_run_ids and freed:
             return freed.pop(0)
         return next(self._around.ids)
+
+    def share_start_runs(self, runs: int, *, at: float, per_second: float) -> StartRunShare:
+        """Let a batch take part in the Region's StartRun quota."""
+        return self._region.start_run_quota.join(runs, at=at, per_second=per_second)
 
     def _read_settings_file(self, batch: Batch) -> Iterator[dict[str, Any]]:
         assert batch.settings_uri is not None

@@ -814,19 +814,30 @@ def test_no_run_is_kept_for_the_callback(omics: Any, local_healthomics: LocalHea
 @given(
     number=st.integers(1, 30),
     rate=st.sampled_from([0.7, 3.0, 20.0, 1000.0, float("inf")]),
+    shared_rate=st.sampled_from([None, 0.9, 5.0, float("inf")]),
     failing=st.sets(st.integers(0, 29)),
     refused=st.sets(st.integers(0, 29)),
     steps=st.lists(
-        st.one_of(st.floats(0, 40), st.sampled_from(["cancel_batch", "delete_runs", "cancel_run", "delete_run"])),
+        st.one_of(
+            st.floats(0, 40),
+            st.sampled_from(["cancel_batch", "delete_runs", "cancel_run", "delete_run", "start_another"]),
+        ),
         max_size=12,
     ),
 )
 def test_counts_are_what_the_listings_show(
-    number: int, rate: float, failing: set[int], refused: set[int], steps: list[float | str]
+    number: int,
+    rate: float,
+    shared_rate: float | None,
+    failing: set[int],
+    refused: set[int],
+    steps: list[float | str],
 ) -> None:
     with mock_healthomics() as local:
         omics = new_client("omics")
         local.settings.submission_rate = rate
+        if shared_rate is not None:
+            local.settings.rate_limits = {"StartRun": shared_rate}
         for index in failing:
             local.faults.fail_run(f"sample-{index}")
         for index in refused:
@@ -862,6 +873,8 @@ def change(omics: Any, local: LocalHealthOmics, batch_id: str, step: float | str
             omics.cancel_run_batch(batchId=batch_id)
         elif step == "delete_runs":
             omics.delete_run_batch(batchId=batch_id)
+        elif step == "start_another":
+            start(omics, 5)
         else:
             runs = omics.list_runs(batchId=batch_id)["items"]
             for run in runs[: len(runs) // 2]:
@@ -901,18 +914,25 @@ def test_a_hundred_thousand_runs_are_normal(omics: Any, local_healthomics: Local
         assert costs_as_much(partial(call, batchId=small_id, **few), partial(call, batchId=batch_id, **late)), late
 
 
-@pytest.mark.parametrize("report", [None, lambda run: None])
-def test_a_thousand_active_batches_are_normal(omics: Any, local_healthomics: LocalHealthOmics, report: Any) -> None:
+@pytest.mark.parametrize(
+    ("report", "rate_limits", "status"),
+    [(None, {}, "INPROGRESS"), (lambda run: None, {}, "INPROGRESS"), (None, {"StartRun": 5.0}, "SUBMITTING")],
+)
+def test_a_thousand_active_batches_are_normal(
+    omics: Any, local_healthomics: LocalHealthOmics, report: Any, rate_limits: dict[str, float], status: str
+) -> None:
     local_healthomics.on_run_completed = report
+    local_healthomics.settings.rate_limits = rate_limits
+    local_healthomics.settings.run_running_seconds = 1_000
     few = new_client("omics", "eu-west-1")
     for client, number in ((few, 100), (omics, 1_000)):
         batch_ids = [start(client) for _ in range(number)]
     few_id = few.list_batch()["items"][-1]["id"]
-    local_healthomics.clock.advance(5)
+    local_healthomics.clock.advance(500)
     listed = [item for page in omics.get_paginator("list_batch").paginate() for item in page["items"]]
 
     assert [item["id"] for item in listed] == batch_ids
-    assert {item["status"] for item in listed} == {"INPROGRESS"}
+    assert {item["status"] for item in listed} == {status}
     token = list(omics.get_paginator("list_batch").paginate())[-2]["nextToken"]
     assert costs_as_much(partial(few.get_batch, batchId=few_id), partial(omics.get_batch, batchId=batch_ids[-1]))
     assert costs_as_much(few.list_batch, omics.list_batch)

@@ -289,7 +289,7 @@ def test_calls_above_a_rate_limit_are_throttled(omics: Any, local_healthomics: L
 
 
 def test_every_operation_can_be_limited() -> None:
-    assert OPERATIONS_OF_SERVICE.keys() >= DOCUMENTED_RATE_LIMITS.keys()
+    assert OPERATIONS_OF_SERVICE.keys() >= DOCUMENTED_RATE_LIMITS.keys() - {"StartRun"}
     Settings().rate_limits = dict.fromkeys(OPERATIONS_OF_SERVICE, 1.5)
 
 
