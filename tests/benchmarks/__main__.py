@@ -39,9 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     started_at = time.monotonic()
     costs: dict[str, list[Cost]] = {"ours": [], "plain": []}
     parts = _parts(quick, costs)
-    results = _measure({name: parts[name] for name in arguments.only or parts}, at_once=len(parts) if quick else 1)
-    if quick:
-        results = [replace(result, is_judged=False) for result in results]
+    results = _measure({name: parts[name] for name in arguments.only or parts}, quick)
     print(report.table(results))
     print("\n".join(["", *report.machine(), f"in {time.monotonic() - started_at:,.0f} s"]))
     _write(written, results, costs)
@@ -83,22 +81,18 @@ def _parts(quick: bool, costs: dict[str, list[Cost]]) -> dict[str, Part]:
     }
 
 
-def _measure(parts: dict[str, Part], at_once: int) -> list[Result]:
-    """Measure parts.
-
-    :param parts: each by its name.
-    :param at_once: how many at the same time.
-    """
+def _measure(parts: dict[str, Part], quick: bool) -> list[Result]:
+    """Measure parts, one after the other; all at the same time, and without judging them, if it has to be quick."""
 
     def measure(name: str) -> list[Result]:
         say(f"{name} ...")
         found = []
         for result in parts[name]():
-            found.append(result)
-            say(f"  {' | '.join(report.cells(result))}")
+            found.append(replace(result, is_judged=not quick))
+            say(f"  {' | '.join(report.cells(found[-1]))}")
         return found
 
-    with ThreadPoolExecutor(at_once) as pool:
+    with ThreadPoolExecutor(len(parts) if quick else 1) as pool:
         return [result for found in pool.map(measure, parts) for result in found]
 
 

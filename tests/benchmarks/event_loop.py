@@ -119,17 +119,17 @@ async def _wait(trigger_class: Any, batch_ids: list[str], poke_interval: float, 
         tasks.append(asyncio.create_task(wait(trigger_class(batch_id=batch_id, poke_interval=poke_interval), batch_id)))
         await asyncio.sleep(0)
     await asyncio.wait(tasks, timeout=seconds)
-    ended_at = time.monotonic()
     lag.stop()
-    await _cancel(tasks)
-    return {
-        "answers": answers,
-        "seconds": ended_at - started_at,
+    measured = {
+        "answers": dict(answers),
+        "seconds": time.monotonic() - started_at,
         "memory": peak_memory() - idle_memory,
-        "full_collections": collections.seconds,
+        "full_collections": list(collections.seconds),
         "lag_p99": percentile(lag.lags, 99),
         "lag_max": max(lag.lags),
     }
+    await _cancel(tasks)
+    return measured
 
 
 async def _run_phases(trigger_class: Any, batch_ids: list[str], phases: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -169,7 +169,7 @@ def measure_throttled(scenario: Scenario) -> Iterator[Result]:
     """
     say(f"  {scenario.number:,} batches, throttled ...")
     ours = measure("ours", scenario)
-    what = f"{scenario.number:,} batches, twice as many calls allowed as the service takes"
+    what = f"{scenario.number:,} batches, throttled"
     throttled = f"The service throttled {ours.throttled:,} of {ours.calls:,} calls; if none, the bar would not hold."
     yield Result(
         name=f"{what}: triggers that did not succeed",
@@ -187,7 +187,7 @@ def measure_throttled(scenario: Scenario) -> Iterator[Result]:
         bar=2,
         has_happened=ours.throttled > 0,
         note=f"{throttled} In less time than above: max_get_batch_per_second = {scenario.calls_per_second:g}, the "
-        f"service takes {scenario.rate_limit:g}, which tells how long a round is; the poke interval is "
+        f"service takes {scenario.rate_limit:g}, by which a round is as long as it is; the poke interval is "
         f"{scenario.poke_interval:g} s. {ours.answered:,} of {ours.number:,} had answered after {ours.seconds:.0f} s.",
     )
 
