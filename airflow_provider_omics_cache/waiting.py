@@ -34,6 +34,7 @@ _NO_ANSWER = _UNREACHABLE | {
     "MetadataRetrievalError",
     "ReadTimeoutError",
     "ResponseStreamingError",
+    "TimeoutError",
 }
 #: Codes that AWS's services, STS among them, answer with any HTTP status.
 _PASSING_CODES = frozenset(

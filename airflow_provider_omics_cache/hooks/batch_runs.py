@@ -60,8 +60,13 @@ class BatchRunsHook(ListingsHook):
         get = self._patient_get_batch(check_id("batch_id", batch_id), max_seconds=max_silence)
         return self._look_again(partial(self._if_found, get)) is not None
 
-    def _get_batch_patiently(self, batch_id: str, *, max_seconds: float) -> Answer:
-        """Get a batch, through failures that pass; one that is not found may be young."""
+    def get_batch_patiently(self, *, batch_id: str, max_seconds: float) -> Answer:
+        """Get a batch, through failures that pass; one that is not found may be young.
+
+        :param batch_id: id of the batch.
+        :param max_seconds: for how many seconds to go on when no answer comes.
+        :raises OmicsApiError: the call fails, or no answer has come.
+        """
         get = self._patient_get_batch(batch_id, max_seconds=max_seconds)
         for _ in range(NOT_FOUND_ROUNDS - 1):
             batch = self._if_found(get)

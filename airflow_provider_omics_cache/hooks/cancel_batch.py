@@ -39,7 +39,7 @@ class CancelBatchHook(BatchRunsHook):
         told = None
         cancel = partial(self.cancel_run_batch, batch_id=batch_id)
         while True:
-            batch = self._get_batch_patiently(batch_id, max_seconds=patience)
+            batch = self.get_batch_patiently(batch_id=batch_id, max_seconds=patience)
             status = batch.get("status")
             shown = status or "without a status"
             decision = decide_cancel(status)

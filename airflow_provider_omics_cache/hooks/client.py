@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 import random
 import re
@@ -16,6 +18,7 @@ import boto3
 import botocore
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
+from asgiref.sync import sync_to_async
 from botocore import xform_name
 from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
@@ -82,12 +85,30 @@ class OmicsClientHook(AwsBaseHook):
         """Make the session with which clients are created, with our defaults under the user's settings."""
         session = super().get_session(region_name=region_name, deferrable=deferrable)
         core = session._session if isinstance(session, boto3.session.Session) else session
+        if deferrable:
+            _refresh_in_a_thread(session)
         if "AWS_RETRY_MODE" not in os.environ and "retry_mode" not in core.get_scoped_config():
             core.set_config_variable("retry_mode", "standard")
         if self._has_foreign_endpoint(core):
             default = Config(inject_host_prefix=False)
             core.set_default_client_config(default.merge(core.get_default_client_config() or Config()))
         return session
+
+    async def get_async_conn(self) -> Any:
+        """Get an aiobotocore client.
+
+        It is made in a thread of its own: one whose role takes long to assume does not hold up the others.
+        """
+
+        def make() -> Any:
+            return self.get_client_type(region_name=self.region_name, deferrable=True)
+
+        return await sync_to_async(make, thread_sensitive=False)()
+
+    @property
+    def has_connection(self) -> bool:
+        """Whether Airflow has found the connection; without it botocore looks for credentials on its own."""
+        return bool(self.conn_config)
 
     def _has_foreign_endpoint(self, session: Session) -> bool:
         if session.get_config_variable("disable_host_prefix_injection") is not None:
@@ -230,6 +251,14 @@ class OmicsClientHook(AwsBaseHook):
                 f"botocore {botocore.__version__} does not know {name} of HealthOmics; upgrade boto3"
             )
         return _describe(model.shape_for(name))
+
+
+def _refresh_in_a_thread(session: Any) -> None:
+    """Keep the event loop free while a role is assumed anew: the amazon provider does that with blocking calls."""
+    credentials: Any = getattr(session, "_credentials", None)
+    refresh = getattr(credentials, "_refresh_using", None)
+    if refresh and not inspect.iscoroutinefunction(refresh):
+        credentials._refresh_using = partial(asyncio.to_thread, refresh)
 
 
 def _is_sdk_host(host: str, session: Session) -> bool:

@@ -44,7 +44,7 @@ class DeleteBatchHook(BatchRunsHook):
         give_up = self._clock() + max_seconds
         delete = partial(self.delete_run_batch, batch_id=batch_id)
         while True:
-            batch = self._get_batch_patiently(batch_id, max_seconds=max_silence)
+            batch = self.get_batch_patiently(batch_id=batch_id, max_seconds=max_silence)
             status = batch.get("status")
             decision = decide_delete(status)
             if decision in {DeleteDecision.ACTIVE, DeleteDecision.UNKNOWN}:
@@ -126,7 +126,7 @@ class DeleteBatchHook(BatchRunsHook):
             if refusal is None:
                 self.log.info("Deleted batch %s", batch_id)
                 return
-            batch = self._if_found(partial(self._get_batch_patiently, batch_id, max_seconds=max_silence))
+            batch = self._if_found(partial(self.get_batch_patiently, batch_id=batch_id, max_seconds=max_silence))
             if batch is None:
                 self.log.info("Batch %s is gone", batch_id)
                 return

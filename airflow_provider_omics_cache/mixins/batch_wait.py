@@ -39,6 +39,9 @@ else:
 #: The trigger ends the wait at its deadline; Airflow's own timeout stands behind it.
 DEFER_TIMEOUT_MARGIN = 300
 
+#: Seconds for which a task that resumes at its deadline tries to ask about its batch once more.
+LAST_LOOK_SECONDS = 20
+
 #: Airflow 2 stops a deferred task at its execution timeout: the wait ends so much earlier, or a tenth of it.
 EXECUTION_TIMEOUT_MARGIN = 60
 
@@ -164,11 +167,38 @@ class BatchWaitMixin(_AwsTask):
 
     def _conclude(self, event: Event, context: Context) -> PokeReturnValue | None:
         if event.status == EventStatus.TIMEOUT:
+            event = self._last_look(event)
+        if event.status == EventStatus.TIMEOUT:
             raise self.give_up(event.message)
         if event.status == EventStatus.ERROR:
             raise self._error(event)
         batch = Batch.from_json(event.batch or {}, failure_reason=event.message)
         return self.conclude(batch, context, has_failed=event.status == EventStatus.FAILED)
+
+    def _event_of_a_late_trigger(self) -> dict[str, Any]:
+        return Event(
+            status=EventStatus.TIMEOUT,
+            message=f"batch {self.batch_id}: the trigger did not end the wait in time",
+            code=waiting.DEADLINE,
+            deadline=time.time(),
+            batch={"id": self.batch_id},
+        ).to_json()
+
+    def _last_look(self, overdue: Event) -> Event:
+        """Ask once more at the deadline: a triggerer that was away or busy has not seen the batch of late."""
+        wait = BatchWait(
+            batch_id=self.batch_id,
+            decide=self.trigger_class.decide,
+            progress=self.trigger_class.progress,
+            max_silence=self.max_silence,
+            deadline=overdue.deadline,
+        )
+        try:
+            answer = self.hook.get_batch_patiently(batch_id=self.batch_id, max_seconds=LAST_LOOK_SECONDS)
+        except OmicsApiError as error:
+            self.log.warning("The last look at batch %s failed: %s", self.batch_id, error)
+            return overdue
+        return wait.answered(answer, time.time()) or wait.overdue(time.time()) or overdue
 
     def _resume(self, event: dict[str, Any] | None) -> Event:
         """Read the trigger's event, which has to be about this task's batch."""
@@ -276,7 +306,7 @@ class BatchWaitOperator(BatchWaitMixin, AwsBaseOperator[OmicsCacheHook]):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after deferral; one that Airflow has ended has reached the deadline."""
         if is_deferral_timeout(next_method, next_kwargs):
-            raise self.give_up(f"batch {self.batch_id}: the trigger did not end the wait in time")
+            return self.execute_complete(context, self._event_of_a_late_trigger())
         return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
+from airflow_provider_omics_cache.exceptions import OmicsError
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 
 log = logging.getLogger(__name__)
@@ -20,8 +21,8 @@ CLIENT_LIFETIME = 900.0
 #: Seconds for which a client is not made anew, and a failure to make one is not tried again.
 SHORTEST_LIFETIME = 30.0
 
-# Whoever calls tells the pace, and calls again.
-_ONE_ATTEMPT = {"retries": {"total_max_attempts": 1}}
+#: Seconds that it may take to make a client.
+LONGEST_MAKING = 60.0
 
 
 class Connection(NamedTuple):
@@ -42,12 +43,14 @@ class Connection(NamedTuple):
         return cls(**{**hook_parameters, "botocore_config": config})
 
     def hook(self) -> OmicsCacheHook:
-        """Make a hook whose clients make one attempt at a call, unless ``botocore_config`` says otherwise."""
+        """Make a hook whose clients make one attempt at a call: the poller tells the pace, and calls again."""
+        config = json.loads(self.botocore_config)
+        retries = {name: value for name, value in config.get("retries", {}).items() if name != "max_attempts"}
         return OmicsCacheHook(
             aws_conn_id=self.aws_conn_id,
             region_name=self.region_name,
             verify=self.verify,
-            config={**_ONE_ATTEMPT, **json.loads(self.botocore_config)},
+            config={**config, "retries": {**retries, "total_max_attempts": 1}},
         )
 
 
@@ -55,16 +58,19 @@ class OpenClient:
     """A client that several calls use at the same time; it closes after the last one, once it is retired.
 
     :param connection: what it is made of.
+    :param must_exist: it cannot be made where Airflow does not find the connection. Otherwise it is made without one,
+        as everywhere in the amazon provider.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, must_exist: bool) -> None:
         self.users = 0
+        self.closing: asyncio.Task[None] | None = None
+        self.has_connection = False
         self._made_at = time.monotonic()
         self._is_retired = False
         self._stack = AsyncExitStack()
-        # Tasks of their own, which go on when a call is cancelled: a client that is half made could not be closed.
-        self._making = asyncio.create_task(self._make(connection))
-        self._closing: asyncio.Task[None] | None = None
+        # A task of its own, which goes on when a call is cancelled: a client that is half made could not be closed.
+        self._making = asyncio.create_task(self._make(connection, must_exist))
 
     @property
     def age(self) -> float:
@@ -79,26 +85,42 @@ class OpenClient:
     @property
     def has_failed(self) -> bool:
         """Whether the client could not be made."""
-        return self._making.done() and (self._making.cancelled() or self._making.exception() is not None)
+        return self.failure is not None
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the client could not be made."""
+        if not self._making.done():
+            return None
+        return asyncio.CancelledError() if self._making.cancelled() else self._making.exception()
 
     async def get(self) -> Any:
         """Give aiobotocore's client."""
         return await asyncio.shield(self._making)
 
-    async def retire(self) -> None:
+    def retire(self) -> None:
         """Close the client after the calls that are under way."""
         self._is_retired = True
-        await self.close_if_unused()
+        self.close_if_unused()
 
-    async def close_if_unused(self) -> None:
-        """Close the client if it is retired and nobody uses it."""
-        if self._is_retired and not self.users:
-            self._closing = asyncio.create_task(self._close())
-            await asyncio.wait({self._closing})
+    def close_if_unused(self) -> None:
+        """Begin to close the client if it is retired and nobody uses it."""
+        if self._is_retired and not self.users and not self.closing:
+            self.closing = asyncio.create_task(self._close())
 
-    async def _make(self, connection: Connection) -> Any:
-        context = await connection.hook().get_async_conn()  # type: ignore[no-untyped-call]
-        return await self._stack.enter_async_context(context)
+    async def _make(self, connection: Connection, must_exist: bool) -> Any:
+        hook = connection.hook()
+        try:
+            async with asyncio.timeout(LONGEST_MAKING):
+                client = await self._stack.enter_async_context(await hook.get_async_conn())
+        except TimeoutError as error:
+            raise TimeoutError(
+                f"no client of connection {connection.aws_conn_id!r} within {LONGEST_MAKING:.0f} s"
+            ) from error
+        self.has_connection = hook.has_connection
+        if must_exist and not self.has_connection:
+            raise OmicsError(f"connection {connection.aws_conn_id!r} is not found any more")
+        return client
 
     async def _close(self) -> None:
         with suppress(Exception):
@@ -117,22 +139,25 @@ class SharedClient:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._has_connection = False
+        self._is_failing = False
         self._open: OpenClient | None = None
         self._successor: OpenClient | None = None
+        self._retired: set[OpenClient] = set()
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[OpenClient]:
         """Give the client, which stays open inside."""
-        await self._renew_if_outdated()
-        opened = self._open = self._open or OpenClient(self._connection)
+        self._renew_if_outdated()
+        opened = self._open = self._open or self._new_client()
         opened.users += 1
         try:
             yield opened
         finally:
             opened.users -= 1
-            await opened.close_if_unused()
+            opened.close_if_unused()
 
-    async def renew(self, used: OpenClient) -> bool:
+    def renew(self, used: OpenClient) -> bool:
         """Have a client made anew, since its credentials may have changed; tell whether another one will be used.
 
         :param used: the client whose call was refused.
@@ -140,32 +165,49 @@ class SharedClient:
         if self._open is used:
             if used.age < SHORTEST_LIFETIME:
                 return False
-            self._open = None
-            await used.retire()
+            self._replace(used, self._successor or self._new_client())
         return True
 
     async def close(self) -> None:
         """Close the client, after the calls that are under way."""
-        left = (self._open, self._successor)
-        self._open = self._successor = None
-        for client in left:
+        for client in (self._open, self._successor):
             if client:
-                await client.retire()
+                self._retire(client)
+        self._open = self._successor = None
+        closing = [client.closing for client in self._retired if client.closing]
+        if closing:
+            await asyncio.wait(closing)
 
-    async def _renew_if_outdated(self) -> None:
+    def _renew_if_outdated(self) -> None:
         """Replace an old client as soon as the next one is made; while none can be made, the old one goes on."""
         current = self._open
         if current is None:
             return
         if current.has_failed:
             if current.age >= SHORTEST_LIFETIME:
-                self._open = None
-                await current.retire()
+                self._replace(current, self._new_client())
         elif current.age >= CLIENT_LIFETIME:
-            successor = self._successor = self._successor or OpenClient(self._connection)
+            successor = self._successor = self._successor or self._new_client()
             if successor.is_made:
-                self._open, self._successor = successor, None
-                await current.retire()
+                self._replace(current, successor)
             elif successor.has_failed and successor.age >= SHORTEST_LIFETIME:
+                if not self._is_failing:
+                    log.warning("The old HealthOmics client goes on: no new one can be made: %r", successor.failure)
+                self._is_failing = True
+                self._retire(successor)
                 self._successor = None
-                await successor.retire()
+
+    def _new_client(self) -> OpenClient:
+        if self._open and self._open.has_connection:
+            self._has_connection = True
+        return OpenClient(self._connection, must_exist=self._has_connection)
+
+    def _replace(self, current: OpenClient, client: OpenClient) -> None:
+        self._retire(current)
+        self._open, self._successor = client, None
+        self._is_failing = False
+
+    def _retire(self, client: OpenClient) -> None:
+        self._retired = {retired for retired in self._retired if not (retired.closing and retired.closing.done())}
+        self._retired.add(client)
+        client.retire()

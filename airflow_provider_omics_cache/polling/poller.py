@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import heapq
+import itertools
 import math
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.hooks.omics import api_error
@@ -30,13 +32,15 @@ JITTER = 0.1
 #: GetBatch calls a second for each Region, where nothing is configured.
 DEFAULT_RATE = 4.0
 
-#: Seconds beyond its deadline that a wait lets the last call take.
-LAST_CALL = 60.0
+#: Seconds beyond its deadline for which a wait stays for its last round; its task asks once more in any case.
+LAST_CALL = 30.0
 
 # Seconds until a call that has failed is made again, before anybody is told.
 _SECOND_ATTEMPT = 2.0
-# Seconds that a loop sleeps at most; nothing new is due sooner than that.
+# Seconds that a loop sleeps at most, in case something else becomes due sooner.
 _LONGEST_SLEEP = 1.0
+# Calls of one connection that may be under way: as many may arrive at once when the service, or STS, was hanging.
+_MOST_CALLS = 5
 # Seconds that the last trigger of a connection waits for the client to close; it closes later if it takes longer.
 _CLOSING = 5.0
 # How throttling slows the calls down, and how each answer speeds them up again.
@@ -53,62 +57,64 @@ class Watcher:
     """
 
     def __init__(self, *, interval: float, deadline: float | None) -> None:
-        self._interval = max(SHORTEST_INTERVAL, interval)
-        self._deadline = deadline
-        self._earliest = time.monotonic() + EARLIEST_EVENT
+        self._interval = max(SHORTEST_INTERVAL, float(interval))
+        self._deadline = math.inf if deadline is None else float(deadline)
+        self._earliest = self._next_failure = time.monotonic() + EARLIEST_EVENT
         self._outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-
-    @property
-    def last_round(self) -> float:
-        """When the last round is, as the monotonic clock has it."""
-        return math.inf if self._deadline is None else time.monotonic() + self._deadline - time.time()
 
     async def next_outcome(self) -> Outcome | None:
         """Wait for the next round: GetBatch's answer, or its failure; None when the deadline has passed."""
-        timeout = None if self._deadline is None else max(0.0, self._deadline - time.time()) + LAST_CALL
+        patience = max(0.0, self._deadline - time.time()) + LAST_CALL
         try:
-            outcome = await asyncio.wait_for(self._outcome, timeout)
+            async with asyncio.timeout(None if patience == math.inf else patience):
+                return await self._outcome
         except TimeoutError:
-            outcome = None
-        self._outcome = asyncio.get_running_loop().create_future()
-        return outcome
+            return None
+        finally:
+            self._outcome = asyncio.get_running_loop().create_future()
 
     def tell(self, outcome: Outcome) -> None:
-        """Hand over what a round has brought, unless it is too early."""
-        if time.monotonic() >= self._earliest and not self._outcome.done():
-            self._outcome.set_result(outcome)
+        """Hand over what a round has brought, unless it is too early.
+
+        Failures in a row are counted: those that another trigger of the batch has asked for between this one's rounds
+        are not.
+        """
+        now = time.monotonic()
+        if self._outcome.done() or now < self._earliest:
+            return
+        if isinstance(outcome, OmicsApiError):
+            if now < self._next_failure:
+                return
+            self._next_failure = now + self._interval * (1 - JITTER)
+        self._outcome.set_result(outcome)
 
     def next_round(self) -> float:
         """Give when this trigger wants the next round, as the monotonic clock has it."""
         seconds = self._interval * random.uniform(1 - JITTER, 1 + JITTER)
-        if self._deadline is not None:
-            remaining = self._deadline - time.time()
-            seconds = min(seconds, remaining if remaining > 0 else SHORTEST_INTERVAL)
+        remaining = self._deadline - time.time()
+        seconds = min(seconds, remaining if remaining > 0 else SHORTEST_INTERVAL)
         return max(self._earliest, time.monotonic() + seconds)
 
 
 class _Batch:
-    """A batch that one or several triggers watch through one connection."""
+    """A batch that one or several triggers watch through one connection.
+
+    ``due`` is when the next call is wanted; never while one is under way.
+    """
 
     def __init__(self, batch_id: str) -> None:
         self.id = batch_id
         self.watchers: set[Watcher] = set()
         self.due = math.inf
-        self.last_round = math.inf
         self.failures = 0
         self.call: asyncio.Task[None] | None = None
-
-    def rank(self, now: float) -> tuple[bool, float]:
-        """Say who comes first: those whose last round has come, then those that are due for the longest time."""
-        return max(self.due, self.last_round) > now, self.due
 
     def tell(self, outcome: Outcome) -> None:
         for watcher in self.watchers:
             watcher.tell(outcome)
 
-    def schedule(self) -> None:
-        self.due = min((watcher.next_round() for watcher in self.watchers), default=math.inf)
-        self.last_round = min((watcher.last_round for watcher in self.watchers), default=math.inf)
+    def next_round(self) -> float:
+        return min((watcher.next_round() for watcher in self.watchers), default=math.inf)
 
 
 class _Budget:
@@ -117,18 +123,20 @@ class _Budget:
     def __init__(self) -> None:
         self._highest = self._rate = calls_per_second("max_get_batch_per_second", default=DEFAULT_RATE)
         self._next_turn = self._slowed_at = -math.inf
-        self._line: dict[object, tuple[bool, float]] = {}
+        self._line: list[_Queue] = []
 
-    async def turn(self, rank: tuple[bool, float]) -> None:
-        """Wait for one's turn; the lowest rank goes first."""
-        place = object()
-        self._line[place] = rank
+    async def turn(self, queue: _Queue) -> None:
+        """Wait for a connection's turn; the one whose batch is due for the longest time goes first."""
+        self._line.append(queue)
         try:
-            while (seconds := self._next_turn - time.monotonic()) > 0 or place is not self._first():
+            while True:
+                seconds = self._next_turn - time.monotonic()
+                if seconds <= 0 and queue is min(self._line, key=lambda waiting: waiting.due):
+                    break
                 await asyncio.sleep(max(0.0, seconds))
             self._next_turn = time.monotonic() + 1 / self._rate
         finally:
-            del self._line[place]
+            self._line.remove(queue)
 
     def answered(self) -> None:
         self._rate = min(self._highest, self._rate * _FASTER)
@@ -141,15 +149,15 @@ class _Budget:
         self._rate = max(self._rate * _SLOWER, self._highest * _SLOWEST)
         self._next_turn = max(self._next_turn, self._slowed_at + 1 / self._rate)
 
-    def _first(self) -> object:
-        return min(self._line, key=self._line.__getitem__)
-
 
 class _Queue:
     """The batches that are watched through one connection."""
 
     def __init__(self, connection: Connection, budget_of: Callable[[str], _Budget]) -> None:
         self.batches: dict[str, _Batch] = {}
+        # A heap; an entry whose batch has become due at another time is outdated.
+        self._order: list[tuple[float, int, _Batch]] = []
+        self._numbers = itertools.count()
         self._region_name = connection.region_name
         self._client = SharedClient(connection)
         self._budget_of = budget_of
@@ -157,12 +165,19 @@ class _Queue:
         # In no trigger's context: what is logged is not about the task that happens to be the first.
         self._task = asyncio.create_task(self._run(), context=contextvars.Context())
 
+    @property
+    def due(self) -> float:
+        """When the first call is due, as the monotonic clock has it."""
+        while self._order and self._order[0][0] != self._order[0][-1].due:
+            heapq.heappop(self._order)
+        return self._order[0][0] if self._order else math.inf
+
     def join(self, batch_id: str, watcher: Watcher) -> None:
         """Let a trigger watch a batch."""
         batch = self.batches.setdefault(batch_id, _Batch(batch_id))
         batch.watchers.add(watcher)
-        batch.due = min(batch.due, watcher.next_round())
-        batch.last_round = min(batch.last_round, watcher.last_round)
+        if not batch.call:
+            self._schedule(batch, min(batch.due, watcher.next_round()))
 
     def leave(self, batch_id: str, watcher: Watcher) -> None:
         """Let a trigger stop watching; nobody is asked about a batch that no trigger watches."""
@@ -170,6 +185,7 @@ class _Queue:
         batch.watchers.discard(watcher)
         if not batch.watchers:
             del self.batches[batch_id]
+            batch.due = math.inf
             if batch.call:
                 batch.call.cancel()
 
@@ -183,8 +199,8 @@ class _Queue:
         while True:
             try:
                 async with self._client.use() as opened:
-                    region_name = (await opened.get()).meta.region_name
-                await self._ask_in_turn(self._budget_of(region_name))
+                    client = await opened.get()
+                    await self._ask_in_turn(self._budget_of(client.meta.region_name))
             except Exception as error:
                 failure = api_error(error, "GetBatch", self._region_name)
                 for batch in self.batches.values():
@@ -192,23 +208,21 @@ class _Queue:
                 await asyncio.sleep(EARLIEST_EVENT)
 
     async def _ask_in_turn(self, budget: _Budget) -> None:
-        while True:
-            now = time.monotonic()
-            batch = self._first(now)
-            if batch is None or batch.due > now:
-                await asyncio.sleep(min(batch.due - now, _LONGEST_SLEEP) if batch else _LONGEST_SLEEP)
-                continue
-            await budget.turn(batch.rank(now))
-            now = time.monotonic()
-            batch = self._first(now)
-            if batch and batch.due <= now:
-                batch.call = asyncio.create_task(self._ask(batch, budget))
-                self._calls.add(batch.call)
-                batch.call.add_done_callback(self._calls.discard)
-
-    def _first(self, now: float) -> _Batch | None:
-        waiting = (batch for batch in self.batches.values() if not batch.call)
-        return min(waiting, key=lambda batch: batch.rank(now), default=None)
+        """Begin the call that is due first, or wait a little until one is due."""
+        seconds = self.due - time.monotonic()
+        if seconds > 0:
+            await asyncio.sleep(min(seconds, _LONGEST_SLEEP))
+            return
+        if len(self._calls) >= _MOST_CALLS:
+            await asyncio.wait(self._calls, return_when=asyncio.FIRST_COMPLETED)
+            return
+        await budget.turn(self)
+        if self.due <= time.monotonic():
+            _, _, batch = heapq.heappop(self._order)
+            batch.due = math.inf
+            batch.call = asyncio.create_task(self._ask(batch, budget))
+            self._calls.add(batch.call)
+            batch.call.add_done_callback(self._calls.discard)
 
     async def _ask(self, batch: _Batch, budget: _Budget) -> None:
         called_at = time.monotonic()
@@ -221,7 +235,7 @@ class _Queue:
                 except Exception as error:
                     outcome = api_error(error, "GetBatch", client.meta.region_name, client.meta.endpoint_url)
                     is_worth_another = is_passing(outcome) or (
-                        outcome.http_status != 404 and await self._client.renew(opened)
+                        outcome.http_status != 404 and self._client.renew(opened)
                     )
         except Exception as error:
             outcome = api_error(error, "GetBatch", self._region_name)
@@ -234,10 +248,14 @@ class _Queue:
             if outcome.http_status == 429:
                 budget.throttled(called_at)
             if batch.failures == 1 and is_worth_another:
-                batch.due = time.monotonic() + _SECOND_ATTEMPT
+                self._schedule(batch, time.monotonic() + _SECOND_ATTEMPT)
                 return
         batch.tell(outcome)
-        batch.schedule()
+        self._schedule(batch, batch.next_round())
+
+    def _schedule(self, batch: _Batch, due: float) -> None:
+        batch.due = due
+        heapq.heappush(self._order, (due, next(self._numbers), batch))
 
 
 class Poller:
@@ -245,7 +263,7 @@ class Poller:
 
     def __init__(self) -> None:
         self._queues: dict[Connection, _Queue] = {}
-        self._budgets: WeakValueDictionary[str, _Budget] = WeakValueDictionary()
+        self._budgets: dict[str, _Budget] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -259,10 +277,10 @@ class Poller:
         :param deadline: when the last round is, in epoch seconds; None for never.
         :param connection: what the client is made of.
         """
+        watcher = Watcher(interval=interval, deadline=deadline)
         if connection not in self._queues:
             self._queues[connection] = _Queue(connection, self._budget)
         queue = self._queues[connection]
-        watcher = Watcher(interval=interval, deadline=deadline)
         queue.join(batch_id, watcher)
         try:
             yield watcher
@@ -276,10 +294,9 @@ class Poller:
                 await asyncio.wait({closing}, timeout=_CLOSING)
 
     def _budget(self, region_name: str) -> _Budget:
-        budget = self._budgets.get(region_name)
-        if budget is None:
-            budget = self._budgets[region_name] = _Budget()
-        return budget
+        if region_name not in self._budgets:
+            self._budgets[region_name] = _Budget()
+        return self._budgets[region_name]
 
 
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, Poller] = WeakKeyDictionary()

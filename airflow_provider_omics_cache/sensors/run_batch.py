@@ -125,7 +125,7 @@ class BatchSensor(BatchWaitMixin, AwsBaseSensor[OmicsCacheHook]):
         """
         with self._failure_flags():
             if is_deferral_timeout(next_method, next_kwargs):
-                raise self.timeout_error(f"batch {self.batch_id}: the trigger did not end the wait in time")
+                return self.execute_complete(context, self._event_of_a_late_trigger())
             try:
                 return super().resume_execution(next_method, next_kwargs, context)
             except AirflowSkipException as skip:

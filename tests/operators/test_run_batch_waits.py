@@ -548,6 +548,18 @@ def test_a_deferral_that_airflow_ends(
 
 
 @needs_aiobotocore
+def test_a_batch_that_has_ended_by_the_deadline_is_not_cancelled(
+    local: LocalHealthOmics, task_context: Context, client: Any
+) -> None:
+    deferred(task_context)
+    batch_id = task_context["ti"].xcoms["batch"]["id"]
+    local.clock.advance(10_000)
+    task = waiting_task(deferrable=True, cancel_on_timeout=True)
+    assert task.resume_execution("__fail__", {"error": "Trigger timeout"}, task_context) == batch_id
+    assert local.calls["CancelRunBatch"] == 0
+
+
+@needs_aiobotocore
 def test_a_trigger_that_is_lost_fails_the_try(local: LocalHealthOmics, task_context: Context) -> None:
     deferred(task_context)
     with pytest.raises(AirflowException, match="Trigger failure") as caught:

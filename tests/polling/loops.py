@@ -68,20 +68,15 @@ class CountedClients:
             try:
                 if counted.hold:
                     await counted.hold.wait()
-                context = await get_async_conn(hook)
-            except BaseException:
+                return counted._entered(await get_async_conn(hook))
+            finally:
                 counted.in_the_making -= 1
-                raise
-            return counted._entered(context)
 
         monkeypatch.setattr(OmicsCacheHook, "get_async_conn", get_counted)
 
     @contextlib.asynccontextmanager
     async def _entered(self, context: Any) -> Any:
-        try:
-            client = await context.__aenter__()
-        finally:
-            self.in_the_making -= 1
+        client = await context.__aenter__()
         self.made += 1
         self.open.add(client)
         self.most_open = max(self.most_open, len(self.open))

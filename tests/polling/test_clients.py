@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
+import threading
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import boto3
 import pytest
 
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.polling import clients as clients_module
 from airflow_provider_omics_cache.polling.clients import CLIENT_LIFETIME
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.polling.loops import (
@@ -23,6 +29,7 @@ from tests.polling.loops import (
     trigger,
     until,
 )
+from tests.sensor_modes import start_batch
 
 pytestmark = [
     needs_batches,
@@ -182,7 +189,7 @@ async def test_a_connection_that_was_changed_is_read_anew_when_a_call_is_refused
 async def test_calls_that_are_refused_together_all_get_the_new_client(
     service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch_ids = start_batches(service, 8, after=900)
+    batch_ids = start_batches(service, 4, after=900)
     gates: list[asyncio.Event] = []
 
     async def hold(**_: Any) -> None:
@@ -229,17 +236,181 @@ async def test_a_changed_connection_takes_effect_after_a_while(
 
 
 async def test_while_no_new_client_can_be_made_the_old_one_goes_on(
+    service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", connection().replace("testing", "connections"))
+    batch_ids = start_batches(service, 3, after=4 * CLIENT_LIFETIME)
+    keys = set()
+
+    def record(request_signer: Any, **_: Any) -> None:
+        keys.add(request_signer._credentials.access_key)
+
+    with changed_calls(monkeypatch, record):
+        async with nothing_left_behind(clients):
+            waits = [asyncio.create_task(event_of(trigger(batch_id))) for batch_id in batch_ids]
+            await until(lambda: called_at(service))
+            monkeypatch.delenv("AIRFLOW_CONN_AWS_DEFAULT")
+            assert ends_well(await all_of(*waits))
+    assert keys == {"connections"}
+    assert clients.attempts > 3
+    assert clients.most_open <= 2
+    told = [record.getMessage() for record in caplog.records if "The old HealthOmics client goes on" in record.msg]
+    assert len(told) == 1
+    assert "aws_default" in told[0]
+
+
+async def test_a_connection_that_was_never_there_is_botocores_own_search(
     service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch_ids = start_batches(service, 3, after=4 * CLIENT_LIFETIME)
+    monkeypatch.delenv("AIRFLOW_CONN_AWS_DEFAULT")
+    batch_ids = start_batches(service, 1, after=2 * CLIENT_LIFETIME)
     async with nothing_left_behind(clients):
-        waits = [asyncio.create_task(event_of(trigger(batch_id))) for batch_id in batch_ids]
-        await until(lambda: called_at(service))
-        monkeypatch.delenv("AIRFLOW_CONN_AWS_DEFAULT")
-        monkeypatch.setattr("airflow_provider_omics_cache.polling.clients.OmicsCacheHook.get_session", None)
-        assert ends_well(await all_of(*waits))
-    assert clients.made == 1
-    assert clients.attempts > 3
+        assert ends_well([await event_of(trigger(batch_ids[0]))])
+    assert clients.made >= 2
+
+
+async def test_a_call_that_is_refused_uses_the_client_that_is_in_the_making(
+    service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_ids = start_batches(service, 1, after=1.5 * CLIENT_LIFETIME)
+    gate = asyncio.Event()
+
+    async def hold(**_: Any) -> None:
+        if service.clock.elapsed() > CLIENT_LIFETIME - 60:
+            await gate.wait()
+
+    with changed_calls(monkeypatch, hold):
+        async with nothing_left_behind(clients):
+            wait = asyncio.create_task(event_of(trigger(batch_ids[0])))
+            await until(lambda: clients.made == 1)
+            clients.hold = asyncio.Event()
+            await until(lambda: clients.attempts == 2)
+            service.faults.error("GetBatch", times=1, **REFUSED)
+            gate.set()
+            await until(lambda: 403 in {status for _, _, status in service.call_log})
+            clients.hold.set()
+            assert ends_well([await wait])
+    assert clients.made == clients.attempts == 2
+
+
+async def test_a_connection_that_moves_to_another_region_has_that_regions_budget(
+    service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MOVES", connection())
+    monkeypatch.setenv("AIRFLOW_CONN_STAYS", connection(region_name="eu-west-1"))
+    europe = boto3.client("omics", region_name="eu-west-1")
+    service.settings.submission_rate = 1
+    moving = [start_batch(europe, runs=1) for _ in range(10)]
+    staying = start_batches(service, 10, after=3 * CLIENT_LIFETIME, client=europe)
+    regions: list[tuple[float, str]] = []
+
+    def record(params: dict[str, Any], **_: Any) -> None:
+        regions.append((service.clock.elapsed(), params["context"]["client_region"]))
+
+    with changed_calls(monkeypatch, record):
+        async with nothing_left_behind(clients):
+            waits = [
+                asyncio.create_task(event_of(trigger(batch_id, poke_interval=1, aws_conn_id=name)))
+                for name, batch_ids in (("MOVES", moving), ("STAYS", staying))
+                for batch_id in batch_ids
+            ]
+            monkeypatch.setenv("AIRFLOW_CONN_MOVES", connection(region_name="eu-west-1"))
+            await asyncio.gather(*waits)
+    for second in range(0, int(service.clock.elapsed())):
+        assert sum(region == "eu-west-1" and second <= at < second + 1 for at, region in regions) <= 5
+
+
+async def test_a_client_that_is_never_made_counts_as_silence(
+    service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients_module, "LONGEST_MAKING", 0.05)
+    monkeypatch.setattr(clients_module, "SHORTEST_LIFETIME", 10)
+    clients.hold = asyncio.Event()
+    async with nothing_left_behind(clients):
+        event = await asyncio.wait_for(event_of(trigger("42", max_silence=300)), 20)
+        clients.hold.set()
+    assert event["code"] == "MaxSilence"
+    assert "'aws_default'" in event["message"]
+
+
+async def test_a_connection_that_is_slow_does_not_hold_up_others(
+    service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_SLOW", connection())
+    is_released = threading.Event()
+    get_session = OmicsCacheHook.get_session
+
+    def get_session_slowly(hook: OmicsCacheHook, **kwargs: Any) -> Any:
+        if hook.aws_conn_id == "SLOW":
+            is_released.wait(20)
+        return get_session(hook, **kwargs)
+
+    monkeypatch.setattr(OmicsCacheHook, "get_session", get_session_slowly)
+    batch_ids = start_batches(service, 2, after=1)
+    async with nothing_left_behind(clients):
+        slow = asyncio.create_task(event_of(trigger(batch_ids[0], aws_conn_id="SLOW")))
+        await until(lambda: clients.in_the_making)
+        quick = asyncio.create_task(event_of(trigger(batch_ids[1])))
+        await until(lambda: clients.made == 1)
+        is_released.set()
+        assert ends_well(await all_of(slow, quick))
+
+
+@pytest.mark.parametrize(
+    "retries", [{"mode": "standard"}, {"max_attempts": 5}, {"mode": "legacy", "total_max_attempts": 9}]
+)
+async def test_no_client_calls_again_on_its_own(
+    retries: dict[str, Any], service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_ids = start_batches(service, 1, after=100)
+    service.faults.throttle("GetBatch", times=8)
+    async with nothing_left_behind(clients):
+        assert ends_well([await event_of(trigger(batch_ids[0], botocore_config={"retries": retries}))])
+    log = called_at(service)
+    assert len(log) > 8
+    assert all(after - before >= 0.2 for before, after in itertools.pairwise(log))
+
+
+async def test_a_role_is_assumed_anew_beside_the_event_loop(
+    service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_AWS_DEFAULT",
+        connection(role_arn="arn:aws:iam::123456789012:role/omics", assume_role_kwargs={"DurationSeconds": 900}),
+    )
+    threads = []
+
+    def assume(**_: Any) -> Any:
+        threads.append(threading.current_thread())
+        until = datetime.now(UTC) + timedelta(seconds=900)
+        answer = sts_answer(until)
+        return answer
+
+    import botocore.handlers
+
+    monkeypatch.setattr(
+        botocore.handlers,
+        "BUILTIN_HANDLERS",
+        [("before-send.sts.AssumeRole", assume), *botocore.handlers.BUILTIN_HANDLERS],
+    )
+    batch_ids = start_batches(service, 1, after=300)
+    async with nothing_left_behind(clients):
+        assert ends_well([await event_of(trigger(batch_ids[0]))])
+    assert len(threads) > 3
+    assert threading.current_thread() not in threads
+
+
+def sts_answer(expiration: datetime) -> Any:
+    """Answer AssumeRole."""
+    from airflow_provider_omics_cache.local.inprocess import _Answer
+    from airflow_provider_omics_cache.local.protocol import Response
+
+    text = f"""<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>
+    <AssumedRoleUser><AssumedRoleId>A:b</AssumedRoleId><Arn>arn:aws:sts::123456789012:assumed-role/omics/b</Arn>
+    </AssumedRoleUser><Credentials><AccessKeyId>AKIA</AccessKeyId><SecretAccessKey>secret</SecretAccessKey>
+    <SessionToken>token</SessionToken><Expiration>{expiration.isoformat()}</Expiration></Credentials>
+    </AssumeRoleResult><ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></AssumeRoleResponse>"""
+    return _Answer("https://sts", Response(200, text.encode(), {"Content-Type": "text/xml"}))
 
 
 # Cancellation

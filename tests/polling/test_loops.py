@@ -117,27 +117,6 @@ async def test_the_last_look_is_at_the_deadline(service: Any, clients: CountedCl
     assert service.clock.now().timestamp() - start == pytest.approx(1000, abs=2)
 
 
-async def test_the_last_look_comes_in_time_when_many_wait(
-    service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AIRFLOW__OMICS_CACHE__MAX_GET_BATCH_PER_SECOND", "1")
-    batch_ids = start_batches(service, 400, after=890)
-    start = service.clock.now().timestamp()
-    ended_at = []
-
-    async def wait(batch_id: str) -> dict[str, Any]:
-        event = await event_of(trigger(batch_id, deadline=start + 900))
-        ended_at.append(service.clock.now().timestamp() - start)
-        return event
-
-    async with nothing_left_behind(clients):
-        others = [asyncio.create_task(event_of(trigger(batch_id))) for batch_id in batch_ids[20:]]
-        assert ends_well(await all_of(*map(wait, batch_ids[:20])))
-        assert max(ended_at) < 900 + 20 + 2
-        for other in others:
-            other.cancel()
-
-
 async def test_a_deadline_that_passed_while_no_triggerer_ran(service: Any, clients: CountedClients) -> None:
     done, waiting = [*start_batches(service, 1, after=1), *start_batches(service, 1, after=10_000)]
     service.clock.advance(5)
@@ -179,6 +158,14 @@ async def test_a_client_that_is_made_slowly_does_not_hold_the_wait_either(
         event = await asyncio.wait_for(event_of(trigger("42", deadline=start - 1)), 5)
         assert event["status"] == "timeout"
         clients.hold.set()
+
+
+@pytest.mark.parametrize("row", [{"poke_interval": None}, {"poke_interval": "soon"}, {"deadline": "soon"}])
+async def test_a_row_that_cannot_be_read_is_an_error_and_leaves_nothing_behind(
+    row: dict[str, Any], service: Any, clients: CountedClients
+) -> None:
+    async with nothing_left_behind(clients):
+        assert (await event_of(trigger("42", **row)))["status"] == "error"
 
 
 async def test_without_a_deadline_a_wait_goes_on(service: Any, clients: CountedClients) -> None:

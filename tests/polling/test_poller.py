@@ -244,6 +244,60 @@ async def test_a_service_that_allows_less_slows_everybody_down_and_fails_nobody(
     assert took < 2 * 100 / 2 * 1.5  # two rounds at the service's rate, of which three quarters are used
 
 
+async def test_a_thousand_wait_through_the_services_throttling(
+    service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__OMICS_CACHE__MAX_GET_BATCH_PER_SECOND", "20")
+    service.settings.rate_limits = {"GetBatch": 10}
+    batch_ids = start_batches(service, 1000, after=300)
+    changed_at = service.clock.now().timestamp() + 300
+    answered_at = []
+
+    async def wait(batch_id: str) -> dict[str, Any]:
+        event = await event_of(trigger(batch_id))
+        answered_at.append(service.clock.now().timestamp())
+        return event
+
+    async with nothing_left_behind(clients):
+        assert ends_well(await all_of(*map(wait, batch_ids)))
+    assert 429 in {status for _, _, status in service.call_log}
+    assert max(answered_at) - changed_at <= 2 * 1000 / 10
+
+
+async def test_calls_that_hang_do_not_pile_up(
+    service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_ids = start_batches(service, 100, after=200)
+    gate = asyncio.Event()
+    left_at: list[float] = []
+
+    async def hang(**_: Any) -> None:
+        await gate.wait()
+        left_at.append(service.clock.elapsed())
+
+    with changed_calls(monkeypatch, hang):
+        async with nothing_left_behind(clients):
+            waits = [asyncio.create_task(event_of(trigger(batch_id, poke_interval=1))) for batch_id in batch_ids]
+            other = asyncio.create_task(asyncio.sleep(100))
+            await other
+            gate.set()
+            assert ends_well(await all_of(*waits))
+    assert most_in_a_second(left_at) <= 10
+
+
+async def test_a_young_batch_is_not_given_up_because_others_ask_more_often(
+    service: Any, clients: CountedClients
+) -> None:
+    batch_ids = start_batches(service, 1, after=400)
+    service.faults.error("GetBatch", code="ResourceNotFoundException", status=404, times=40)
+    async with nothing_left_behind(clients):
+        patient = asyncio.create_task(event_of(trigger(batch_ids[0], poke_interval=60)))
+        hasty = asyncio.create_task(event_of(trigger(batch_ids[0], poke_interval=1)))
+        assert (await hasty)["code"] == "BatchNotFound"
+        service.faults.clear()
+        assert ends_well([await patient])
+
+
 async def test_the_rate_recovers_after_a_burst_of_throttles(service: Any, clients: CountedClients) -> None:
     batch_ids = start_batches(service, 50, after=1500)
     async with nothing_left_behind(clients):

@@ -724,11 +724,73 @@ def test_airflows_own_task_timeout_keeps_to_the_flags(
 @pytest.mark.parametrize("error", ["Trigger timeout", "Trigger/execution timeout"])
 @pytest.mark.parametrize(("flag", "raised"), [(None, AirflowSensorTimeout), ("soft_fail", AirflowSkipException)])
 def test_airflows_own_deferral_timeout_is_a_sensor_timeout(
-    error: str, flag: str | None, raised: type[BaseException], task_context: dict[str, Any]
+    error: str,
+    flag: str | None,
+    raised: type[BaseException],
+    service: Any,
+    client: Any,
+    task_context: dict[str, Any],
 ) -> None:
-    sensor = BatchSubmissionSensor(task_id="wait", batch_id="42", deferrable=True, **({flag: True} if flag else {}))
+    batch_id = start_batch(client)
+    sensor = BatchSubmissionSensor(task_id="wait", batch_id=batch_id, deferrable=True, **({flag: True} if flag else {}))
     with pytest.raises(raised):
         sensor.resume_execution("__fail__", {"error": error}, task_context)
+
+
+def resume_at_the_deadline(way: str, batch_id: str, task_context: dict[str, Any], service: Any) -> Any:
+    """Resume a deferred sensor whose trigger has not seen the batch of late."""
+    sensor = BatchSubmissionSensor(task_id="wait", batch_id=batch_id, deferrable=True)
+    now = service.clock.now().timestamp()
+    event = {"status": "timeout", "message": "the deadline has passed", "deadline": now, "batch": {"id": batch_id}}
+    if way == "event":
+        return sensor.resume_execution("execute_complete", {"event": event}, task_context)
+    return sensor.resume_execution("__fail__", {"error": "Trigger timeout"}, task_context)
+
+
+each_way = pytest.mark.parametrize("way", ["event", "timeout of the deferral"])
+
+
+@each_way
+def test_at_the_deadline_the_task_looks_itself(
+    way: str, service: Any, client: Any, task_context: dict[str, Any]
+) -> None:
+    batch_id = start_batch(client)
+    service.clock.advance(600)
+    service.faults.throttle("GetBatch", times=5)
+    assert len(resume_at_the_deadline(way, batch_id, task_context, service)) == 3
+
+
+@each_way
+def test_a_batch_that_has_failed_by_the_deadline_has_failed(
+    way: str, service: Any, client: Any, task_context: dict[str, Any]
+) -> None:
+    service.faults.fail_batch("Too many runs")
+    batch_id = start_batch(client)
+    service.clock.advance(600)
+    with pytest.raises(BatchFailedError, match="Too many runs"):
+        resume_at_the_deadline(way, batch_id, task_context, service)
+
+
+@each_way
+@pytest.mark.parametrize("fault", [{"status": 500}, {"status": 403, "code": "AccessDeniedException"}])
+def test_a_last_look_that_fails_is_a_timeout(
+    way: str, fault: dict[str, Any], service: Any, client: Any, task_context: dict[str, Any]
+) -> None:
+    batch_id = start_batch(client)
+    service.faults.error("GetBatch", times=None, **fault)
+    before = service.clock.elapsed()
+    with pytest.raises(AirflowSensorTimeout):
+        resume_at_the_deadline(way, batch_id, task_context, service)
+    assert service.clock.elapsed() - before <= 30
+
+
+def test_a_listing_that_is_incomplete_at_the_deadline_is_a_timeout(
+    service: Any, client: Any, answer_with: Callable[..., None], task_context: dict[str, Any]
+) -> None:
+    batch_id = start_batch(client)
+    answer_with("GetBatch", {"status": "INPROGRESS", "submissionSummary": {"pendingStartSubmissionCount": 0}})
+    with pytest.raises(AirflowSensorTimeout):
+        resume_at_the_deadline("event", batch_id, task_context, service)
 
 
 @needs_aiobotocore

@@ -22,7 +22,7 @@ EVERYTHING: dict[str, Any] = {
     "aws_conn_id": "genomics",
     "region_name": "eu-west-1",
     "verify": False,
-    "botocore_config": {"retries": {"max_attempts": 7}},
+    "botocore_config": {"retries": {"mode": "adaptive"}, "read_timeout": 7},
 }
 
 
@@ -56,7 +56,8 @@ def test_every_connection_argument_reaches_the_client(local_healthomics: Any, mo
     assert client.aws_conn_id == "genomics"
     assert client.region_name == "eu-west-1"
     assert client.verify is False
-    assert client.config.retries["max_attempts"] == 7
+    assert client.config.read_timeout == 7
+    assert client.config.retries["mode"] == "adaptive"
 
 
 @pytest.fixture
