@@ -15,9 +15,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
@@ -283,6 +285,26 @@ class AirflowProcesses(AirflowApi):
     def wait_for_end(self) -> None:
         """Wait until Airflow has ended by itself."""
         self._process.wait()
+
+    @contextmanager
+    def another_triggerer(self) -> Iterator[None]:
+        """Kill the triggerer, with no time to put anything away; another one runs while the context lasts."""
+        children = {child.pid for child in psutil.Process(self._process.pid).children(recursive=True)}
+        triggerers = [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if process.pid in children and "triggerer" in " ".join(process.info["cmdline"] or ())
+        ]
+        assert triggerers, "there is no triggerer"
+        for process in triggerers:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        environment = {**self._environment, "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port())}
+        with (
+            (self.log.parent / "triggerer.log").open("wb") as log,
+            airflow_command("triggerer", environment=environment, stdout=log),
+        ):
+            yield
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1) -> str:
         """Read what a task logged on the workers."""

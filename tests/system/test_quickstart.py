@@ -53,7 +53,11 @@ def airflow(
     for mode in MODES:
         (dags / f"quickstart_{mode}.py").write_text(quickstart_in_mode(mode))
     shutil.copy(KILLED, dags)
-    with AirflowProcesses(home, dags, {"AIRFLOW_CONN_AWS_DEFAULT": running_service.airflow_connection}) as airflow:
+    environment = {
+        "AIRFLOW_CONN_AWS_DEFAULT": running_service.airflow_connection,
+        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
+    }
+    with AirflowProcesses(home, dags, environment) as airflow:
         airflow.wait_for_dags(["omics_killed", *(f"quickstart_{mode}" for mode in MODES)])
         yield airflow
 
@@ -168,3 +172,19 @@ def test_killed_tasks_on_real_airflow(airflow: AirflowProcesses, service: LocalH
     assert airflow.xcom(*run, "deferred_to_the_end", "run_counts")["completed"] == 2
     assert service.calls["CancelRunBatch"] == 2
     assert service.calls["StartRunBatch"] == len(killed) + len(unharmed)
+
+
+# The last one, since it leaves Airflow without a triggerer.
+def test_a_triggerer_that_is_killed_on_real_airflow(airflow: AirflowProcesses, service: LocalHealthOmicsServer) -> None:
+    service.create_bucket("omics-quickstart")
+    service.settings.submission_rate = len(SAMPLES) / 100_000
+    run = "quickstart_deferrable", airflow.trigger("quickstart_deferrable")
+    airflow.wait(lambda: airflow.task(*run, SENSOR)["state"] == "deferred", "a sensor that is deferred", timeout=120)
+    asked = service.calls["GetBatch"]
+    airflow.wait(lambda: service.calls["GetBatch"] > asked, "a call of the triggerer", timeout=60)
+    with airflow.another_triggerer():
+        service.clock.advance(200_000)
+        assert airflow.wait_for_runs([run], timeout=120) == {run: "success"}
+    assert sorted(airflow.xcom(*run, SENSOR)) == SAMPLES
+    assert airflow.task(*run, SENSOR)["try_number"] == 1
+    assert service.calls["StartRunBatch"] == 1
