@@ -16,7 +16,7 @@ from tests.benchmarks.service import service
 #: Calls a second that the author of the Airflow environment allows; enough triggers make as many.
 CALLS_PER_SECOND = 80
 #: Seconds between which the triggers of both kinds are in their rounds.
-STEADY = (11.5, 20.5)
+STEADY = (11.5, 19.5)
 
 
 @dataclass(frozen=True, kw_only=True)
