@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 import random
@@ -10,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -59,6 +58,7 @@ class OmicsClientHook(AwsBaseHook):
 
     _sleep: Callable[[float], None] = staticmethod(time.sleep)
     _clock: Callable[[], float] = staticmethod(time.monotonic)
+    _conn_config: AwsConnectionWrapper | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["client_type"] = "omics"
@@ -66,10 +66,16 @@ class OmicsClientHook(AwsBaseHook):
 
     # How clients are made
 
-    @cached_property
+    @property
     def conn_config(self) -> AwsConnectionWrapper:
         """The Airflow connection; its ``config_kwargs`` merged with the hook's ``config``."""
-        wrapper = super().conn_config
+        if self._conn_config is None:
+            self._conn_config = self._read_connection()
+        return self._conn_config
+
+    def _read_connection(self) -> AwsConnectionWrapper:
+        # Not through the cached property itself: until Python 3.12 all hooks of a process share its lock.
+        wrapper: AwsConnectionWrapper = inspect.getattr_static(AwsBaseHook, "conn_config").func(self)
         config_kwargs = wrapper.extra_config.get("config_kwargs")
         if self._config and config_kwargs:
             connection = AwsConnectionWrapper.from_connection_metadata(extra={"config_kwargs": config_kwargs})
@@ -108,7 +114,7 @@ class OmicsClientHook(AwsBaseHook):
     @property
     def has_connection(self) -> bool:
         """Whether Airflow has found the connection; without it botocore looks for credentials on its own."""
-        return bool(self.conn_config)
+        return bool(self._conn_config)
 
     def _has_foreign_endpoint(self, session: Session) -> bool:
         if session.get_config_variable("disable_host_prefix_injection") is not None:
@@ -258,7 +264,7 @@ def _refresh_in_a_thread(session: Any) -> None:
     credentials: Any = getattr(session, "_credentials", None)
     refresh = getattr(credentials, "_refresh_using", None)
     if refresh and not inspect.iscoroutinefunction(refresh):
-        credentials._refresh_using = partial(asyncio.to_thread, refresh)
+        credentials._refresh_using = sync_to_async(refresh, thread_sensitive=False)
 
 
 def _is_sdk_host(host: str, session: Session) -> bool:

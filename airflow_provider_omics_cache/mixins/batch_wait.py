@@ -8,6 +8,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -157,9 +158,12 @@ class BatchWaitMixin(_AwsTask):
         if not self._has_links:
             self._has_links = True
             persist_links(context, self)
+        self._log_lines(wait)
+        return event
+
+    def _log_lines(self, wait: BatchWait) -> None:
         for level, line in wait.take_lines():
             self.log.log(level, "%s", line)
-        return event
 
     def _look(self, context: Context) -> PokeReturnValue | None:
         event = self._round(context)
@@ -181,7 +185,7 @@ class BatchWaitMixin(_AwsTask):
             message=f"batch {self.batch_id}: the trigger did not end the wait in time",
             code=waiting.DEADLINE,
             deadline=time.time(),
-            batch={"id": self.batch_id},
+            batch={"id": str(self.batch_id)},
         ).to_json()
 
     def _last_look(self, overdue: Event) -> Event:
@@ -195,10 +199,14 @@ class BatchWaitMixin(_AwsTask):
         )
         try:
             answer = self.hook.get_batch_patiently(batch_id=self.batch_id, max_seconds=LAST_LOOK_SECONDS)
-        except OmicsApiError as error:
+        except Exception as error:
+            if isinstance(error, OmicsApiError) and error.code == "ResourceNotFoundException":
+                return replace(overdue, status=EventStatus.ERROR, message=str(error), code=waiting.NOT_FOUND)
             self.log.warning("The last look at batch %s failed: %s", self.batch_id, error)
             return overdue
-        return wait.answered(answer, time.time()) or wait.overdue(time.time()) or overdue
+        event = wait.answered(answer, time.time()) or wait.overdue(time.time()) or overdue
+        self._log_lines(wait)
+        return event
 
     def _resume(self, event: dict[str, Any] | None) -> Event:
         """Read the trigger's event, which has to be about this task's batch."""

@@ -21,8 +21,8 @@ CLIENT_LIFETIME = 900.0
 #: Seconds for which a client is not made anew, and a failure to make one is not tried again.
 SHORTEST_LIFETIME = 30.0
 
-#: Seconds that it may take to make a client.
-LONGEST_MAKING = 60.0
+#: Seconds that a call waits for a client that is being made.
+LONGEST_WAIT = 60.0
 
 
 class Connection(NamedTuple):
@@ -45,7 +45,7 @@ class Connection(NamedTuple):
     def hook(self) -> OmicsCacheHook:
         """Make a hook whose clients make one attempt at a call: the poller tells the pace, and calls again."""
         config = json.loads(self.botocore_config)
-        retries = {name: value for name, value in config.get("retries", {}).items() if name != "max_attempts"}
+        retries = {name: value for name, value in (config.get("retries") or {}).items() if name != "max_attempts"}
         return OmicsCacheHook(
             aws_conn_id=self.aws_conn_id,
             region_name=self.region_name,
@@ -66,11 +66,12 @@ class OpenClient:
         self.users = 0
         self.closing: asyncio.Task[None] | None = None
         self.has_connection = False
+        self._name = connection.aws_conn_id
         self._made_at = time.monotonic()
         self._is_retired = False
         self._stack = AsyncExitStack()
         # A task of its own, which goes on when a call is cancelled: a client that is half made could not be closed.
-        self._making = asyncio.create_task(self._make(connection, must_exist))
+        self._making = asyncio.create_task(self._make(connection.hook(), must_exist))
 
     @property
     def age(self) -> float:
@@ -95,8 +96,17 @@ class OpenClient:
         return asyncio.CancelledError() if self._making.cancelled() else self._making.exception()
 
     async def get(self) -> Any:
-        """Give aiobotocore's client."""
-        return await asyncio.shield(self._making)
+        """Give aiobotocore's client.
+
+        :raises TimeoutError: it takes long to make. It is made nevertheless: what talks to Airflow in a thread cannot
+            be stopped half-way.
+        """
+        await asyncio.wait({self._making}, timeout=LONGEST_WAIT)
+        if not self._making.done():
+            raise TimeoutError(f"no client of connection {self._name!r} within {LONGEST_WAIT:g} s")
+        if self._making.cancelled():
+            raise OmicsError(f"the client of connection {self._name!r} was not made to the end")
+        return self._making.result()
 
     def retire(self) -> None:
         """Close the client after the calls that are under way."""
@@ -108,18 +118,13 @@ class OpenClient:
         if self._is_retired and not self.users and not self.closing:
             self.closing = asyncio.create_task(self._close())
 
-    async def _make(self, connection: Connection, must_exist: bool) -> Any:
-        hook = connection.hook()
+    async def _make(self, hook: OmicsCacheHook, must_exist: bool) -> Any:
         try:
-            async with asyncio.timeout(LONGEST_MAKING):
-                client = await self._stack.enter_async_context(await hook.get_async_conn())
-        except TimeoutError as error:
-            raise TimeoutError(
-                f"no client of connection {connection.aws_conn_id!r} within {LONGEST_MAKING:.0f} s"
-            ) from error
-        self.has_connection = hook.has_connection
+            client = await self._stack.enter_async_context(await hook.get_async_conn())
+        finally:
+            self.has_connection = hook.has_connection
         if must_exist and not self.has_connection:
-            raise OmicsError(f"connection {connection.aws_conn_id!r} is not found any more")
+            raise OmicsError(f"connection {self._name!r} is not found any more")
         return client
 
     async def _close(self) -> None:
@@ -157,16 +162,18 @@ class SharedClient:
             opened.users -= 1
             opened.close_if_unused()
 
-    def renew(self, used: OpenClient) -> bool:
-        """Have a client made anew, since its credentials may have changed; tell whether another one will be used.
+    async def renew(self, used: OpenClient) -> bool:
+        """Make a client anew, since its credentials may have changed; tell whether there is another one now.
 
         :param used: the client whose call was refused.
         """
-        if self._open is used:
-            if used.age < SHORTEST_LIFETIME:
-                return False
-            self._replace(used, self._successor or self._new_client())
-        return True
+        if self._open is used and used.age >= SHORTEST_LIFETIME:
+            successor = self._next_client()
+            with suppress(Exception):
+                await successor.get()
+            if successor.is_made and self._open is used:
+                self._replace(used, successor)
+        return self._open is not used
 
     async def close(self) -> None:
         """Close the client, after the calls that are under way."""
@@ -187,15 +194,21 @@ class SharedClient:
             if current.age >= SHORTEST_LIFETIME:
                 self._replace(current, self._new_client())
         elif current.age >= CLIENT_LIFETIME:
-            successor = self._successor = self._successor or self._new_client()
+            successor = self._next_client()
             if successor.is_made:
                 self._replace(current, successor)
-            elif successor.has_failed and successor.age >= SHORTEST_LIFETIME:
-                if not self._is_failing:
-                    log.warning("The old HealthOmics client goes on: no new one can be made: %r", successor.failure)
-                self._is_failing = True
-                self._retire(successor)
-                self._successor = None
+
+    def _next_client(self) -> OpenClient:
+        """Give the client that follows the one at hand; one that could not be made is tried again after a while."""
+        failed = self._successor
+        if failed and failed.has_failed and failed.age >= SHORTEST_LIFETIME:
+            if not self._is_failing:
+                log.warning("The old HealthOmics client goes on: no new one can be made: %r", failed.failure)
+            self._is_failing = True
+            self._retire(failed)
+            self._successor = None
+        self._successor = self._successor or self._new_client()
+        return self._successor
 
     def _new_client(self) -> OpenClient:
         if self._open and self._open.has_connection:

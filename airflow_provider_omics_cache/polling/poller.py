@@ -33,10 +33,12 @@ JITTER = 0.1
 DEFAULT_RATE = 4.0
 
 #: Seconds beyond its deadline for which a wait stays for its last round; its task asks once more in any case.
-LAST_CALL = 30.0
+LAST_CALL = 10.0
 
 # Seconds until a call that has failed is made again, before anybody is told.
 _SECOND_ATTEMPT = 2.0
+# So many throttles in a row leave a batch its place: it was the pace that was wrong.
+_THROTTLES_IN_PLACE = 3
 # Seconds that a loop sleeps at most, in case something else becomes due sooner.
 _LONGEST_SLEEP = 1.0
 # Calls of one connection that may be under way: as many may arrive at once when the service, or STS, was hanging.
@@ -131,7 +133,7 @@ class _Budget:
         try:
             while True:
                 seconds = self._next_turn - time.monotonic()
-                if seconds <= 0 and queue is min(self._line, key=lambda waiting: waiting.due):
+                if seconds <= 0 and queue is min(self._line, key=_Queue.first_due):
                     break
                 await asyncio.sleep(max(0.0, seconds))
             self._next_turn = time.monotonic() + 1 / self._rate
@@ -165,9 +167,8 @@ class _Queue:
         # In no trigger's context: what is logged is not about the task that happens to be the first.
         self._task = asyncio.create_task(self._run(), context=contextvars.Context())
 
-    @property
-    def due(self) -> float:
-        """When the first call is due, as the monotonic clock has it."""
+    def first_due(self) -> float:
+        """Tell when the first call is due, as the monotonic clock has it; forget entries that are outdated."""
         while self._order and self._order[0][0] != self._order[0][-1].due:
             heapq.heappop(self._order)
         return self._order[0][0] if self._order else math.inf
@@ -176,8 +177,9 @@ class _Queue:
         """Let a trigger watch a batch."""
         batch = self.batches.setdefault(batch_id, _Batch(batch_id))
         batch.watchers.add(watcher)
-        if not batch.call:
-            self._schedule(batch, min(batch.due, watcher.next_round()))
+        due = watcher.next_round()
+        if not batch.call and due < batch.due:
+            self._schedule(batch, due)
 
     def leave(self, batch_id: str, watcher: Watcher) -> None:
         """Let a trigger stop watching; nobody is asked about a batch that no trigger watches."""
@@ -209,7 +211,7 @@ class _Queue:
 
     async def _ask_in_turn(self, budget: _Budget) -> None:
         """Begin the call that is due first, or wait a little until one is due."""
-        seconds = self.due - time.monotonic()
+        seconds = self.first_due() - time.monotonic()
         if seconds > 0:
             await asyncio.sleep(min(seconds, _LONGEST_SLEEP))
             return
@@ -217,16 +219,16 @@ class _Queue:
             await asyncio.wait(self._calls, return_when=asyncio.FIRST_COMPLETED)
             return
         await budget.turn(self)
-        if self.due <= time.monotonic():
-            _, _, batch = heapq.heappop(self._order)
+        if self.first_due() <= time.monotonic():
+            due, _, batch = heapq.heappop(self._order)
             batch.due = math.inf
-            batch.call = asyncio.create_task(self._ask(batch, budget))
+            batch.call = asyncio.create_task(self._ask(batch, due, budget))
             self._calls.add(batch.call)
             batch.call.add_done_callback(self._calls.discard)
 
-    async def _ask(self, batch: _Batch, budget: _Budget) -> None:
+    async def _ask(self, batch: _Batch, due: float, budget: _Budget) -> None:
         called_at = time.monotonic()
-        is_worth_another = False
+        is_worth_another = has_renewed = False
         try:
             async with self._client.use() as opened:
                 client = await opened.get()
@@ -234,8 +236,9 @@ class _Queue:
                     outcome: Outcome = await client.get_batch(batchId=batch.id)
                 except Exception as error:
                     outcome = api_error(error, "GetBatch", client.meta.region_name, client.meta.endpoint_url)
-                    is_worth_another = is_passing(outcome) or (
-                        outcome.http_status != 404 and self._client.renew(opened)
+                    is_worth_another = is_passing(outcome)
+                    has_renewed = (
+                        not is_worth_another and outcome.http_status != 404 and await self._client.renew(opened)
                     )
         except Exception as error:
             outcome = api_error(error, "GetBatch", self._region_name)
@@ -243,15 +246,20 @@ class _Queue:
         if not isinstance(outcome, OmicsApiError):
             budget.answered()
             batch.failures = 0
+            batch.tell(outcome)
+            self._schedule(batch, batch.next_round())
+            return
+        batch.failures += 1
+        is_throttled = outcome.http_status == 429
+        if is_throttled:
+            budget.throttled(called_at)
+        if is_throttled and batch.failures <= _THROTTLES_IN_PLACE:
+            self._schedule(batch, due)
+        elif has_renewed or (is_worth_another and batch.failures == 1):
+            self._schedule(batch, time.monotonic() + _SECOND_ATTEMPT)
         else:
-            batch.failures += 1
-            if outcome.http_status == 429:
-                budget.throttled(called_at)
-            if batch.failures == 1 and is_worth_another:
-                self._schedule(batch, time.monotonic() + _SECOND_ATTEMPT)
-                return
-        batch.tell(outcome)
-        self._schedule(batch, batch.next_round())
+            batch.tell(outcome)
+            self._schedule(batch, batch.next_round())
 
     def _schedule(self, batch: _Batch, due: float) -> None:
         batch.due = due

@@ -259,6 +259,34 @@ async def test_while_no_new_client_can_be_made_the_old_one_goes_on(
     assert "aws_default" in told[0]
 
 
+async def test_a_batch_that_is_refused_does_not_take_the_client_from_the_others(
+    service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused, *others = start_batches(service, 3, after=300)
+    async with nothing_left_behind(clients):
+        waits = [asyncio.create_task(event_of(trigger(batch_id, poke_interval=20))) for batch_id in others]
+        await until(lambda: service.clock.elapsed() > 100)
+        monkeypatch.delenv("AIRFLOW_CONN_AWS_DEFAULT")
+        service.faults.error("GetBatch", times=1, **REFUSED)
+        waits.append(asyncio.create_task(event_of(trigger(refused, poke_interval=20))))
+        events = await all_of(*waits)
+    codes = sorted(event["code"] for event in events)
+    assert codes == ["", "", "AccessDeniedException"]
+
+
+async def test_a_renewal_is_tried_after_a_throttle_too(
+    service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_ids = start_batches(service, 1, after=300)
+    async with nothing_left_behind(clients):
+        wait = asyncio.create_task(event_of(trigger(batch_ids[0], poke_interval=20)))
+        await until(lambda: service.clock.elapsed() > 100)
+        service.faults.throttle("GetBatch", times=1)
+        service.faults.error("GetBatch", times=1, **REFUSED)
+        assert ends_well([await wait])
+    assert clients.made == 2
+
+
 async def test_a_connection_that_was_never_there_is_botocores_own_search(
     service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,12 +351,13 @@ async def test_a_connection_that_moves_to_another_region_has_that_regions_budget
 async def test_a_client_that_is_never_made_counts_as_silence(
     service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients_module, "LONGEST_MAKING", 0.05)
-    monkeypatch.setattr(clients_module, "SHORTEST_LIFETIME", 10)
+    monkeypatch.setattr(clients_module, "LONGEST_WAIT", 0.05)
     clients.hold = asyncio.Event()
     async with nothing_left_behind(clients):
-        event = await asyncio.wait_for(event_of(trigger("42", max_silence=300)), 20)
+        wait = asyncio.create_task(event_of(trigger("42", max_silence=300)))
+        await until(lambda: service.clock.advance(5) or wait.done())
         clients.hold.set()
+        event = await wait
     assert event["code"] == "MaxSilence"
     assert "'aws_default'" in event["message"]
 
@@ -338,14 +367,14 @@ async def test_a_connection_that_is_slow_does_not_hold_up_others(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_SLOW", connection())
     is_released = threading.Event()
-    get_session = OmicsCacheHook.get_session
+    get_connection = OmicsCacheHook.get_connection
 
-    def get_session_slowly(hook: OmicsCacheHook, **kwargs: Any) -> Any:
-        if hook.aws_conn_id == "SLOW":
+    def get_connection_slowly(conn_id: str, *args: Any) -> Any:
+        if conn_id == "SLOW":
             is_released.wait(20)
-        return get_session(hook, **kwargs)
+        return get_connection(conn_id, *args)
 
-    monkeypatch.setattr(OmicsCacheHook, "get_session", get_session_slowly)
+    monkeypatch.setattr(OmicsCacheHook, "get_connection", staticmethod(get_connection_slowly))
     batch_ids = start_batches(service, 2, after=1)
     async with nothing_left_behind(clients):
         slow = asyncio.create_task(event_of(trigger(batch_ids[0], aws_conn_id="SLOW")))

@@ -152,7 +152,7 @@ async def test_a_trigger_that_joins_late_gets_no_answer_in_its_first_seconds(
         assert ends_well([await first])
         service.settings.submission_rate = 1
         assert ends_well([await second])
-        assert service.clock.elapsed() - joined_at >= 10
+        assert service.clock.elapsed() - joined_at >= 10 - 0.001  # the service's times have milliseconds
 
 
 async def test_no_one_starves(service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch) -> None:

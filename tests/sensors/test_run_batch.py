@@ -737,7 +737,7 @@ def test_airflows_own_deferral_timeout_is_a_sensor_timeout(
         sensor.resume_execution("__fail__", {"error": error}, task_context)
 
 
-def resume_at_the_deadline(way: str, batch_id: str, task_context: dict[str, Any], service: Any) -> Any:
+def resume_at_the_deadline(way: str, batch_id: Any, task_context: dict[str, Any], service: Any) -> Any:
     """Resume a deferred sensor whose trigger has not seen the batch of late."""
     sensor = BatchSubmissionSensor(task_id="wait", batch_id=batch_id, deferrable=True)
     now = service.clock.now().timestamp()
@@ -758,6 +758,20 @@ def test_at_the_deadline_the_task_looks_itself(
     service.clock.advance(600)
     service.faults.throttle("GetBatch", times=5)
     assert len(resume_at_the_deadline(way, batch_id, task_context, service)) == 3
+
+
+def test_at_the_deadline_an_id_may_be_a_number(service: Any, client: Any, task_context: dict[str, Any]) -> None:
+    batch_id = int(start_batch(client))
+    service.clock.advance(600)
+    assert len(resume_at_the_deadline("timeout of the deferral", batch_id, task_context, service)) == 3
+
+
+@each_way
+def test_a_batch_that_is_gone_at_the_deadline_is_not_found(
+    way: str, service: Any, task_context: dict[str, Any]
+) -> None:
+    with pytest.raises(BatchNotFoundError):
+        resume_at_the_deadline(way, "42", task_context, service)
 
 
 @each_way
