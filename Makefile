@@ -62,7 +62,7 @@ docs: venv ## Build the documentation into build/docs; a warning is an error
 	.venv/bin/sphinx-build -W --keep-going -q -b html -d build/doctrees docs build/docs
 
 .PHONY: bench bench-chart
-bench: venv ## Measure speed, memory and AWS calls beside their bars, in about 16 minutes (BENCH_ARGS=--quick tries it)
+bench: venv ## Measure speed, memory and AWS calls beside their bars, in about 17 minutes (BENCH_ARGS=--quick tries it)
 	@.venv/bin/python -m tests.benchmarks $(BENCH_ARGS)
 
 bench-chart: venv ## Show what make bench has measured last in the documentation
