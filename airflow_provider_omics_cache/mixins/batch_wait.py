@@ -135,15 +135,18 @@ class BatchWaitMixin(_AwsTask):
     def _started_wait(self, context: Context) -> BatchWait:
         if self._wait is None:
             self.check_parameters()
-            self._wait = BatchWait(
-                batch_id=self.batch_id,
-                decide=self.trigger_class.decide,
-                progress=self.trigger_class.progress,
-                max_silence=self.max_silence,
-                deadline=self._deadline(context),
-                first_round=self._is_first_round(context),
-            )
+            self._wait = self._new_wait(self._deadline(context), first_round=self._is_first_round(context))
         return self._wait
+
+    def _new_wait(self, deadline: float | None, *, first_round: bool = False) -> BatchWait:
+        return BatchWait(
+            batch_id=self.batch_id,
+            decide=self.trigger_class.decide,
+            progress=self.trigger_class.progress,
+            max_silence=self.max_silence,
+            deadline=deadline,
+            first_round=first_round,
+        )
 
     def _round(self, context: Context) -> Event | None:
         wait = self._started_wait(context)
@@ -190,13 +193,7 @@ class BatchWaitMixin(_AwsTask):
 
     def _last_look(self, overdue: Event) -> Event:
         """Ask once more at the deadline: a triggerer that was away or busy has not seen the batch of late."""
-        wait = BatchWait(
-            batch_id=self.batch_id,
-            decide=self.trigger_class.decide,
-            progress=self.trigger_class.progress,
-            max_silence=self.max_silence,
-            deadline=overdue.deadline,
-        )
+        wait = self._new_wait(overdue.deadline)
         try:
             answer = self.hook.get_batch_patiently(batch_id=self.batch_id, max_seconds=LAST_LOOK_SECONDS)
         except Exception as error:
