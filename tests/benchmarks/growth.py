@@ -121,7 +121,7 @@ def results(ours: Sequence[Cost], plain: Sequence[Cost]) -> Iterator[Result]:
         name=f"CPU time of one call, {most.number:,} triggers compared with {few.number:,}",
         measured=most.cpu_per_call / max(0.01, few.cpu_per_call),
         unit="x",
-        bar=1.25,
+        bar=1.2,
         peer=f"AwsBaseWaiterTrigger: {usual.cpu_per_call:.1f} ms with {usual.number:,}",
         note=f"{few.cpu_per_call:.2f} ms with {few.number:,} at {few.call_rate:.0f} calls a second, "
         f"{most.cpu_per_call:.2f} ms with {most.number:,} at {most.call_rate:.0f}; medians of turns.",

@@ -118,7 +118,7 @@ def cost(number: int, further_memory: float, cpu_per_call: float) -> Cost:
 
 
 @pytest.mark.parametrize(
-    ("further_memory", "cpu_per_call", "holds"), [(8.0, 2.0, [True, True]), (13.0, 2.6, [False, False])]
+    ("further_memory", "cpu_per_call", "holds"), [(8.0, 2.0, [True, True]), (13.0, 2.5, [False, False])]
 )
 def test_growth_breaks_the_bars(further_memory: float, cpu_per_call: float, holds: list[bool]) -> None:
     ours = [cost(10, 2300, 9), cost(100, 12, 2), cost(1000, 10, 2), cost(3000, further_memory, cpu_per_call)]
