@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
-from airflow_provider_omics_cache.states import SubmissionStatus
+from airflow_provider_omics_cache.healthomics.states import SubmissionStatus
 from airflow_provider_omics_cache.tables import BrokenRows, Row, read_rows, shown
 
 #: Reasons of a failed submission after which the same submission may succeed.

@@ -8,7 +8,7 @@ from string import Formatter
 from typing import Any
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
-from airflow_provider_omics_cache.run_settings import MAX_RUN_SETTINGS
+from airflow_provider_omics_cache.healthomics.settings import MAX_RUN_SETTINGS
 from airflow_provider_omics_cache.tables import BrokenRows, Place, Row, read_rows, shown
 
 Source = str | Callable[[dict[str, Any]], Any]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from airflow_provider_omics_cache._compat import object_storage_path
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
-from airflow_provider_omics_cache.run_settings import BrokenRules
+from airflow_provider_omics_cache.healthomics.settings import BrokenRules
 
 _SHOWN_CHARACTERS = 100
 

@@ -16,15 +16,15 @@ import pytest
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.mixins import batch_end as end_module
-from airflow_provider_omics_cache.mixins import batch_listing as listing_module
-from airflow_provider_omics_cache.mixins import batch_wait as wait_module
-from airflow_provider_omics_cache.mixins import saved_mapping as mapping_module
-from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitOperator
-from airflow_provider_omics_cache.polling import clients as clients_module
-from airflow_provider_omics_cache.polling import poller as poller_module
 from airflow_provider_omics_cache.sensors import run_batch as sensor_module
 from airflow_provider_omics_cache.sensors.run_batch import BatchSensor
+from airflow_provider_omics_cache.tasks import ending as end_module
+from airflow_provider_omics_cache.tasks import listing as listing_module
+from airflow_provider_omics_cache.tasks import mapping as mapping_module
+from airflow_provider_omics_cache.tasks import wait as wait_module
+from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator
+from airflow_provider_omics_cache.triggers import clients as clients_module
+from airflow_provider_omics_cache.triggers import poller as poller_module
 from airflow_provider_omics_cache.triggers import run_batch as trigger_module
 from tests.conftest import needs_aiobotocore
 

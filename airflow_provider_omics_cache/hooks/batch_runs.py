@@ -6,14 +6,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import NamedTuple
 
-from airflow_provider_omics_cache.completion import is_same_run
 from airflow_provider_omics_cache.exceptions import OmicsApiError
-from airflow_provider_omics_cache.failures import MAX_LEFT_RUNS
+from airflow_provider_omics_cache.healthomics.completion import is_same_run
+from airflow_provider_omics_cache.healthomics.failures import MAX_LEFT_RUNS
+from airflow_provider_omics_cache.healthomics.rounds import NOT_FOUND_ROUNDS, is_passing, is_unreachable
+from airflow_provider_omics_cache.healthomics.states import RunStatus, SubmissionStatus
 from airflow_provider_omics_cache.hooks.client import Answer, T
 from airflow_provider_omics_cache.hooks.errors import check_id
 from airflow_provider_omics_cache.hooks.listings import ListingsHook
-from airflow_provider_omics_cache.states import RunStatus, SubmissionStatus
-from airflow_provider_omics_cache.waiting import NOT_FOUND_ROUNDS, is_passing, is_unreachable
 
 #: Seconds between two looks at a batch that is about to change.
 LOOK_AGAIN_SECONDS = 5

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from airflow_provider_omics_cache.batch_end import CancelDecision, decide_cancel
-from airflow_provider_omics_cache.completion import ENDED_RUN_STATES
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError
+from airflow_provider_omics_cache.healthomics.completion import ENDED_RUN_STATES
+from airflow_provider_omics_cache.healthomics.end import CancelDecision, decide_cancel
+from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStatus
 from airflow_provider_omics_cache.hooks.batch_runs import LOOK_AGAIN_SECONDS, BatchRunsHook, name_runs
 from airflow_provider_omics_cache.hooks.client import Answer
 from airflow_provider_omics_cache.hooks.errors import check_id
-from airflow_provider_omics_cache.states import BatchStatus, RunStatus
 
 _ENDING = ENDED_RUN_STATES | {RunStatus.STOPPING}
 #: For how many seconds a killed task waits until its batch can be cancelled; Airflow gives it half a minute.

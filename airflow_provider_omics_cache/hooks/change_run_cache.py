@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from airflow_provider_omics_cache import run_caches
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError, OmicsParameterError, RunCacheError
+from airflow_provider_omics_cache.healthomics import run_caches
+from airflow_provider_omics_cache.healthomics.rounds import is_passing
+from airflow_provider_omics_cache.healthomics.states import RunCacheStatus
 from airflow_provider_omics_cache.hooks.client import VISIBLE_AFTER, Answer, T
 from airflow_provider_omics_cache.hooks.errors import check_id, check_tags
 from airflow_provider_omics_cache.hooks.operations import OmicsOperationsHook
-from airflow_provider_omics_cache.states import RunCacheStatus
-from airflow_provider_omics_cache.waiting import is_passing
 
 #: Seconds after which a call is given up that is throttled or that the service fails to answer.
 _LONGEST_SILENCE = 3600

@@ -24,8 +24,8 @@ from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsVersionError
+from airflow_provider_omics_cache.healthomics.rounds import is_passing
 from airflow_provider_omics_cache.hooks.errors import api_error, as_api_error, without_payloads, without_session_policy
-from airflow_provider_omics_cache.waiting import is_passing
 
 if TYPE_CHECKING:
     from botocore.model import ServiceModel

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from airflow_provider_omics_cache.batch_end import DeleteDecision, decide_delete
-from airflow_provider_omics_cache.completion import ENDED_RUN_STATES
 from airflow_provider_omics_cache.exceptions import BatchConflictError, OmicsError
+from airflow_provider_omics_cache.healthomics.completion import ENDED_RUN_STATES
+from airflow_provider_omics_cache.healthomics.end import DeleteDecision, decide_delete
+from airflow_provider_omics_cache.healthomics.states import RunStatus
 from airflow_provider_omics_cache.hooks.batch_runs import LOOK_AGAIN_SECONDS, BatchRunsHook, name_runs
 from airflow_provider_omics_cache.hooks.client import Answer
 from airflow_provider_omics_cache.hooks.errors import check_id
-from airflow_provider_omics_cache.states import RunStatus
 
 
 class DeleteBatchHook(BatchRunsHook):

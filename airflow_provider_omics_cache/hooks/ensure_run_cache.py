@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from airflow_provider_omics_cache import run_caches
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError, OmicsParameterError, RunCacheError
+from airflow_provider_omics_cache.healthomics import run_caches
+from airflow_provider_omics_cache.healthomics.identity import run_cache_token
+from airflow_provider_omics_cache.healthomics.states import RunCacheStatus
 from airflow_provider_omics_cache.hooks.change_run_cache import GONE, ChangeRunCacheHook
 from airflow_provider_omics_cache.hooks.client import Answer
 from airflow_provider_omics_cache.hooks.errors import as_api_error, check_request_id
 from airflow_provider_omics_cache.hooks.s3 import s3_client
-from airflow_provider_omics_cache.idempotency import run_cache_token
-from airflow_provider_omics_cache.states import RunCacheStatus
 
 IF_EXISTS = ("reuse", "update", "fail")
 _MAX_GENERATIONS = 10

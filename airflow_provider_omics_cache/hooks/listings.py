@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Iterator
 from functools import cached_property, partial
 
+from airflow_provider_omics_cache.configuration import calls_per_second
 from airflow_provider_omics_cache.hooks.client import Answer
 from airflow_provider_omics_cache.hooks.errors import check_id
 from airflow_provider_omics_cache.hooks.operations import OmicsOperationsHook
-from airflow_provider_omics_cache.rates import calls_per_second
 
 _PAGE = 100
 

@@ -8,14 +8,6 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_omics_cache.batch_start import (
-    DIGEST_TAG,
-    GENERATION_TAG,
-    StartDecision,
-    StartedBatch,
-    decide_start,
-    generation_of,
-)
 from airflow_provider_omics_cache.exceptions import (
     BatchCancelledError,
     BatchConflictError,
@@ -24,13 +16,21 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsApiError,
     OmicsError,
 )
+from airflow_provider_omics_cache.healthomics.start import (
+    DIGEST_TAG,
+    GENERATION_TAG,
+    StartDecision,
+    StartedBatch,
+    decide_start,
+    generation_of,
+)
+from airflow_provider_omics_cache.healthomics.states import BatchStatus
 from airflow_provider_omics_cache.hooks.client import VISIBLE_AFTER, Answer, T
 from airflow_provider_omics_cache.hooks.errors import check_request_id
 from airflow_provider_omics_cache.hooks.operations import OmicsOperationsHook
-from airflow_provider_omics_cache.states import BatchStatus
 
 if TYPE_CHECKING:
-    from airflow_provider_omics_cache.idempotency import BatchIdentity
+    from airflow_provider_omics_cache.healthomics.identity import BatchIdentity
 
 #: Seconds after which a throttled call is given up.
 _LONGEST_THROTTLING = 3600.0

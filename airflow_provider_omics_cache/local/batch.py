@@ -12,6 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStatus, SubmissionStatus
 from airflow_provider_omics_cache.local.errors import ServiceError
 from airflow_provider_omics_cache.local.faults import Faults
 from airflow_provider_omics_cache.local.ids import derived_uuid
@@ -19,7 +20,6 @@ from airflow_provider_omics_cache.local.protocol import dump_json
 from airflow_provider_omics_cache.local.run_overrides import RunOverrides
 from airflow_provider_omics_cache.local.settings import Settings
 from airflow_provider_omics_cache.local.start_run_quota import StartRunShare
-from airflow_provider_omics_cache.states import BatchStatus, RunStatus, SubmissionStatus
 
 # A run's submission outcome is kept as one byte: its place in this list.
 _OUTCOMES: list[SubmissionStatus | None] = [None, *SubmissionStatus]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import gcd
 from typing import Any
 
+from airflow_provider_omics_cache.healthomics.states import BatchStatus
 from airflow_provider_omics_cache.local.batch import Batch
 from airflow_provider_omics_cache.local.errors import ServiceError, not_found, validation_error
 from airflow_provider_omics_cache.local.ids import new_uuid, number_of
@@ -13,7 +14,6 @@ from airflow_provider_omics_cache.local.paging import page, start_of_page
 from airflow_provider_omics_cache.local.region import Region, Surroundings
 from airflow_provider_omics_cache.local.submission import RegionSubmitter, check_documents
 from airflow_provider_omics_cache.local.tags import check_tags
-from airflow_provider_omics_cache.states import BatchStatus
 
 _CANCELLABLE = frozenset({BatchStatus.PENDING, BatchStatus.SUBMITTING, BatchStatus.INPROGRESS})
 _RUNS_DELETABLE = frozenset({BatchStatus.PROCESSED, BatchStatus.CANCELLED})

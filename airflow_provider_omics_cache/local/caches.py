@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from airflow_provider_omics_cache.healthomics.states import RunCacheStatus
 from airflow_provider_omics_cache.local.errors import ServiceError, conflict, not_found, validation_error
 from airflow_provider_omics_cache.local.ids import new_uuid, number_of
 from airflow_provider_omics_cache.local.paging import page, start_of_page
 from airflow_provider_omics_cache.local.region import Region, RunCache, Surroundings
 from airflow_provider_omics_cache.local.submission import RegionSubmitter
 from airflow_provider_omics_cache.local.tags import check_tags
-from airflow_provider_omics_cache.states import RunCacheStatus
 
 
 def create_run_cache(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from airflow_provider_omics_cache.healthomics.states import RunStatus
 from airflow_provider_omics_cache.local.batch import Batch
 from airflow_provider_omics_cache.local.clock import Clock
 from airflow_provider_omics_cache.local.errors import ConnectionDropped, ServiceError
@@ -24,7 +25,6 @@ from airflow_provider_omics_cache.local.service import OPERATIONS
 from airflow_provider_omics_cache.local.settings import Settings
 from airflow_provider_omics_cache.local.state import State, account_of
 from airflow_provider_omics_cache.local.submission import RegionSubmitter
-from airflow_provider_omics_cache.states import RunStatus
 
 log = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from airflow_provider_omics_cache.healthomics.states import RunStatus
 from airflow_provider_omics_cache.local.batch import FINISHED_RUN_STATES, Batch
 from airflow_provider_omics_cache.local.errors import ServiceError, not_found
 from airflow_provider_omics_cache.local.ids import number_of
 from airflow_provider_omics_cache.local.paging import page, start_of_page
 from airflow_provider_omics_cache.local.region import Region, Surroundings
 from airflow_provider_omics_cache.local.submission import RegionSubmitter
-from airflow_provider_omics_cache.states import RunStatus
 
 # A position in ListRuns is the batch's place times this, plus the run's place in it.
 _RUNS_PER_BATCH = 1_000_000

@@ -15,9 +15,6 @@ from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from airflow_provider_omics_cache._compat import PokeReturnValue, conf
-from airflow_provider_omics_cache.batch_end import CancelDecision, decide_cancel, was_cancelled
-from airflow_provider_omics_cache.batch_start import OWN_TAGS
-from airflow_provider_omics_cache.completion import ENDED_RUN_STATES, RunCounts
 from airflow_provider_omics_cache.exceptions import (
     BatchCancelledError,
     BatchConflictError,
@@ -25,29 +22,32 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsError,
     OmicsParameterError,
 )
-from airflow_provider_omics_cache.hooks.omics import api_error, check_id, check_tags
-from airflow_provider_omics_cache.hooks.s3 import bucket_and_key, check_bucket_name, head_object
-from airflow_provider_omics_cache.idempotency import BatchIdentity, digest, request_digest
-from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunLink, persist_links
-from airflow_provider_omics_cache.mixins.batch_completion import BatchCompletionMixin
-from airflow_provider_omics_cache.mixins.batch_end import EndRunBatchOperator
-from airflow_provider_omics_cache.mixins.batch_listing import batch_record
-from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitOperator, check_aiobotocore, seconds
-from airflow_provider_omics_cache.mixins.saved_mapping import SavedMappingMixin
-from airflow_provider_omics_cache.run_settings import (
+from airflow_provider_omics_cache.healthomics.completion import ENDED_RUN_STATES, RunCounts
+from airflow_provider_omics_cache.healthomics.end import CancelDecision, decide_cancel, was_cancelled
+from airflow_provider_omics_cache.healthomics.identity import BatchIdentity, digest, request_digest
+from airflow_provider_omics_cache.healthomics.rounds import Batch
+from airflow_provider_omics_cache.healthomics.settings import (
     MAX_FILE_BYTES,
     MAX_INLINE_SETTINGS,
     BrokenRules,
     check_member,
     check_run_settings,
 )
-from airflow_provider_omics_cache.states import BatchStatus, RunStatus
+from airflow_provider_omics_cache.healthomics.start import OWN_TAGS
+from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStatus
+from airflow_provider_omics_cache.hooks.omics import api_error, check_id, check_tags
+from airflow_provider_omics_cache.hooks.s3 import bucket_and_key, check_bucket_name, head_object
+from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunLink, persist_links
+from airflow_provider_omics_cache.tasks.ending import EndRunBatchOperator
+from airflow_provider_omics_cache.tasks.listing import batch_record
+from airflow_provider_omics_cache.tasks.mapping import SavedMappingMixin
+from airflow_provider_omics_cache.tasks.outcome import BatchCompletionMixin
+from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator, check_aiobotocore, seconds
 from airflow_provider_omics_cache.triggers.run_batch import (
     BatchCancellationTrigger,
     BatchDeletionTrigger,
     StartRunBatchTrigger,
 )
-from airflow_provider_omics_cache.waiting import Batch
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

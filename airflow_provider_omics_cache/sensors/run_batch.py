@@ -13,7 +13,6 @@ from typing import IO, TYPE_CHECKING, Any
 from airflow.providers.amazon.aws.sensors.base_aws import AwsBaseSensor
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
-from airflow_provider_omics_cache import submission
 from airflow_provider_omics_cache._compat import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -23,26 +22,27 @@ from airflow_provider_omics_cache._compat import (
     conf,
     first_reschedule_date,
 )
-from airflow_provider_omics_cache.allowance import allowed
-from airflow_provider_omics_cache.completion import RunCounts
 from airflow_provider_omics_cache.exceptions import (
     BatchError,
     OmicsError,
     OmicsParameterError,
     TooManyFailedSubmissionsError,
 )
+from airflow_provider_omics_cache.healthomics import submission
+from airflow_provider_omics_cache.healthomics.allowance import allowed
+from airflow_provider_omics_cache.healthomics.completion import RunCounts
+from airflow_provider_omics_cache.healthomics.rounds import SHORTEST_INTERVAL, Batch
+from airflow_provider_omics_cache.healthomics.states import BatchStatus
+from airflow_provider_omics_cache.healthomics.submission import Submissions
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunLink
-from airflow_provider_omics_cache.mixins.batch_completion import BatchCompletionMixin
-from airflow_provider_omics_cache.mixins.batch_listing import BatchListingMixin, batch_error, batch_record
-from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitMixin, is_deferral_timeout, seconds
-from airflow_provider_omics_cache.states import BatchStatus
-from airflow_provider_omics_cache.submission import Submissions
+from airflow_provider_omics_cache.tasks.listing import BatchListingMixin, batch_error, batch_record
+from airflow_provider_omics_cache.tasks.outcome import BatchCompletionMixin
+from airflow_provider_omics_cache.tasks.wait import BatchWaitMixin, is_deferral_timeout, seconds
 from airflow_provider_omics_cache.triggers.run_batch import (
     BatchCompletionTrigger,
     BatchSubmissionTrigger,
 )
-from airflow_provider_omics_cache.waiting import SHORTEST_INTERVAL, Batch
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -10,20 +10,21 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from airflow_provider_omics_cache import batch_end, completion, submission
 from airflow_provider_omics_cache._compat import task_state
 from airflow_provider_omics_cache.exceptions import OmicsApiError
+from airflow_provider_omics_cache.healthomics import completion, end, submission
+from airflow_provider_omics_cache.healthomics.rounds import Batch, BatchWait, Event, EventStatus, Verdict
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error
-from airflow_provider_omics_cache.polling.clients import Connection
-from airflow_provider_omics_cache.polling.poller import shared_poller
-from airflow_provider_omics_cache.waiting import Batch, BatchWait, Event, EventStatus, Verdict
+from airflow_provider_omics_cache.triggers.clients import Connection
+from airflow_provider_omics_cache.triggers.poller import shared_poller
 
 
 class BatchTrigger(BaseTrigger):
     """Asks GetBatch until the wait is over, then fires one event.
 
-    The event is a :class:`~airflow_provider_omics_cache.waiting.Event` as a dict. A trigger never cancels a batch.
-    Keyword arguments that this version does not know are ignored, so that a trigger row survives an upgrade.
+    The event is a :class:`~airflow_provider_omics_cache.healthomics.rounds.Event` as a dict.
+    A trigger never cancels a batch. Keyword arguments that this version does not know are ignored, so that a trigger
+    row survives an upgrade.
 
     :param batch_id: the batch.
     :param poke_interval: seconds between two rounds, at least 1. Default 60.
@@ -194,12 +195,12 @@ class StartRunBatchTrigger(BatchCompletionTrigger):
 class BatchCancellationTrigger(BatchTrigger):
     """Waits until a batch that somebody cancels has stopped; see :class:`BatchTrigger`."""
 
-    decide = staticmethod(batch_end.decide_cancellation)
-    progress = staticmethod(batch_end.progress)
+    decide = staticmethod(end.decide_cancellation)
+    progress = staticmethod(end.progress)
 
 
 class BatchDeletionTrigger(BatchTrigger):
     """Waits until the runs of a batch have been deleted; see :class:`BatchTrigger`."""
 
-    decide = staticmethod(batch_end.decide_deletion)
-    progress = staticmethod(batch_end.progress)
+    decide = staticmethod(end.decide_deletion)
+    progress = staticmethod(end.progress)

@@ -28,9 +28,9 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsParameterError,
 )
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.mixins import saved_mapping as mapping_module
 from airflow_provider_omics_cache.operators.run_batch import DeleteRunBatchOperator
 from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
+from airflow_provider_omics_cache.tasks import mapping as mapping_module
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.operators.batch_states import (
     ONE_ATTEMPT,

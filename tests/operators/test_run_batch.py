@@ -16,7 +16,6 @@ from airflow import DAG
 from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.stub import Stubber
 
-from airflow_provider_omics_cache.batch_start import DIGEST_TAG, GENERATION_TAG
 from airflow_provider_omics_cache.exceptions import (
     BatchCancelledError,
     BatchConflictError,
@@ -29,6 +28,7 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsRequestError,
     OmicsVersionError,
 )
+from airflow_provider_omics_cache.healthomics.start import DIGEST_TAG, GENERATION_TAG
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from tests.conftest import needs_batches

@@ -25,8 +25,8 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsRequestError,
     RunCacheError,
 )
+from airflow_provider_omics_cache.healthomics.identity import run_cache_token
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.idempotency import run_cache_token
 from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator
 
 if TYPE_CHECKING:

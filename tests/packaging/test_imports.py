@@ -30,11 +30,10 @@ PURE_SWEEP = """
 import importlib, json, sys
 
 names = (
-    "allowance", "batch_end", "batch_start", "idempotency", "run_caches", "run_settings", "states", "submission",
-    "waiting",
+    "allowance", "end", "identity", "rounds", "run_caches", "settings", "start", "states", "submission",
 )
 for name in names:
-    importlib.import_module("airflow_provider_omics_cache." + name)
+    importlib.import_module("airflow_provider_omics_cache.healthomics." + name)
 print(json.dumps([name for name in ("airflow", "boto3", "botocore") if name in sys.modules]))
 """
 

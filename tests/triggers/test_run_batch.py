@@ -8,7 +8,7 @@ from typing import Any
 import boto3
 import pytest
 
-from airflow_provider_omics_cache.polling.clients import Connection
+from airflow_provider_omics_cache.triggers.clients import Connection
 from airflow_provider_omics_cache.triggers.run_batch import BatchSubmissionTrigger
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.sensor_modes import fire, start_batch, use_service_time

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from airflow_provider_omics_cache.states import BatchStatus
-from airflow_provider_omics_cache.waiting import Batch, Verdict
+from airflow_provider_omics_cache.healthomics.rounds import Batch, Verdict
+from airflow_provider_omics_cache.healthomics.states import BatchStatus
 
 
 class CancelDecision(StrEnum):

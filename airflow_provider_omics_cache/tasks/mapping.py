@@ -10,14 +10,14 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_provider_omics_cache.exceptions import IncompleteListingError, OmicsError, OmicsParameterError
+from airflow_provider_omics_cache.healthomics.rounds import Batch
+from airflow_provider_omics_cache.healthomics.states import DELETED_BATCH_STATES, BatchStatus
+from airflow_provider_omics_cache.healthomics.submission import Submissions
 from airflow_provider_omics_cache.hooks.client import VISIBLE_AFTER
 from airflow_provider_omics_cache.hooks.omics import api_error
 from airflow_provider_omics_cache.hooks.s3 import head_object, put_if_unchanged
-from airflow_provider_omics_cache.mixins.batch_end import CONSISTENCY_SECONDS, EndRunBatchOperator
-from airflow_provider_omics_cache.mixins.s3_output import S3OutputMixin
-from airflow_provider_omics_cache.states import DELETED_BATCH_STATES, BatchStatus
-from airflow_provider_omics_cache.submission import Submissions
-from airflow_provider_omics_cache.waiting import Batch
+from airflow_provider_omics_cache.tasks.ending import CONSISTENCY_SECONDS, EndRunBatchOperator
+from airflow_provider_omics_cache.tasks.s3_output import S3OutputMixin
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

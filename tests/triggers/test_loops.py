@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_omics_cache.local import mock_healthomics
-from airflow_provider_omics_cache.polling import poller as poller_module
-from airflow_provider_omics_cache.polling.poller import shared_poller
+from airflow_provider_omics_cache.triggers import poller as poller_module
+from airflow_provider_omics_cache.triggers.poller import shared_poller
 from tests.conftest import needs_aiobotocore, needs_batches
-from tests.polling.loops import (
+from tests.triggers.loops import (
     CountedClients,
     all_of,
     called_at,
@@ -179,7 +179,7 @@ async def test_without_a_deadline_a_wait_goes_on(service: Any, clients: CountedC
 
 TRIGGERER = """
 import asyncio, json, sys
-from airflow_provider_omics_cache.polling import poller
+from airflow_provider_omics_cache.triggers import poller
 from airflow_provider_omics_cache.triggers import run_batch
 
 poller.EARLIEST_EVENT = 0.5

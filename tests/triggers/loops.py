@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import boto3
 
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.polling import clients as clients_module
-from airflow_provider_omics_cache.polling import poller as poller_module
-from airflow_provider_omics_cache.polling.poller import shared_poller
+from airflow_provider_omics_cache.triggers import clients as clients_module
+from airflow_provider_omics_cache.triggers import poller as poller_module
 from airflow_provider_omics_cache.triggers import run_batch as trigger_module
+from airflow_provider_omics_cache.triggers.poller import shared_poller
 from airflow_provider_omics_cache.triggers.run_batch import BatchSubmissionTrigger, BatchTrigger
 from tests.sensor_modes import ServiceTime, start_batch
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from airflow_provider_omics_cache.states import (
+from airflow_provider_omics_cache.healthomics.states import (
     CANCELLED_BATCH_STATES,
     DELETED_BATCH_STATES,
     BatchStatus,

@@ -5,8 +5,8 @@ from enum import StrEnum
 import botocore.session
 import pytest
 
-from airflow_provider_omics_cache import states, submission
-from airflow_provider_omics_cache.waiting import Batch, Verdict
+from airflow_provider_omics_cache.healthomics import states, submission
+from airflow_provider_omics_cache.healthomics.rounds import Batch, Verdict
 from tests.conftest import needs_batches
 
 OMICS = botocore.session.Session().get_service_model("omics")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_omics_cache.allowance import parse
 from airflow_provider_omics_cache.exceptions import (
     BatchCancelledError,
     BatchDeletedError,
@@ -18,11 +17,12 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsApiError,
     OmicsParameterError,
 )
-from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitMixin
-from airflow_provider_omics_cache.mixins.s3_output import S3OutputMixin
-from airflow_provider_omics_cache.states import DELETED_BATCH_STATES, BatchStatus
-from airflow_provider_omics_cache.submission import Submissions
-from airflow_provider_omics_cache.waiting import Batch, is_passing
+from airflow_provider_omics_cache.healthomics.allowance import parse
+from airflow_provider_omics_cache.healthomics.rounds import Batch, is_passing
+from airflow_provider_omics_cache.healthomics.states import DELETED_BATCH_STATES, BatchStatus
+from airflow_provider_omics_cache.healthomics.submission import Submissions
+from airflow_provider_omics_cache.tasks.s3_output import S3OutputMixin
+from airflow_provider_omics_cache.tasks.wait import BatchWaitMixin
 
 if TYPE_CHECKING:
     from datetime import datetime

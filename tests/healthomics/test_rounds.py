@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_omics_cache import submission, waiting
-from airflow_provider_omics_cache.waiting import Batch, BatchWait, Event, is_passing
+from airflow_provider_omics_cache.healthomics import rounds, submission
+from airflow_provider_omics_cache.healthomics.rounds import Batch, BatchWait, Event, is_passing
 
 
 @dataclass
@@ -95,7 +95,7 @@ def test_silence_ends_the_wait_after_max_silence_and_not_before() -> None:
     assert wait.failed(THROTTLE, 1_099) is None
     event = wait.failed(THROTTLE, 1_100)
     assert event is not None
-    assert (event.status, event.code) == ("error", waiting.SILENCE)
+    assert (event.status, event.code) == ("error", rounds.SILENCE)
     assert "100 s" in event.message
     assert "ThrottlingException" in event.message
 
@@ -129,7 +129,7 @@ def test_three_rounds_running_without_the_batch_end_the_wait() -> None:
     assert wait.failed(GONE, 1_002) is None
     event = wait.failed(GONE, 1_003)
     assert event is not None
-    assert (event.status, event.code) == ("error", waiting.NOT_FOUND)
+    assert (event.status, event.code) == ("error", rounds.NOT_FOUND)
 
 
 def test_rounds_without_the_batch_are_counted_in_a_row() -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_omics_cache.batch_start import GENERATION_TAG, StartDecision, decide_start, generation_of
-from airflow_provider_omics_cache.states import BatchStatus
+from airflow_provider_omics_cache.healthomics.start import GENERATION_TAG, StartDecision, decide_start, generation_of
+from airflow_provider_omics_cache.healthomics.states import BatchStatus
 
 TABLE = {
     # status: the same request, another request, the request is unknown

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
-from airflow_provider_omics_cache.states import BatchStatus, RunStatus
+from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStatus
 
 #: So many rounds in a row without the batch mean that it does not exist.
 NOT_FOUND_ROUNDS = 3

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_omics_cache import completion
-from airflow_provider_omics_cache.completion import Judgement, RunCounts, RunOutcomes, is_same_run, join
-from airflow_provider_omics_cache.states import BatchStatus, RunStatus
-from airflow_provider_omics_cache.waiting import Batch, Verdict
+from airflow_provider_omics_cache.healthomics import completion
+from airflow_provider_omics_cache.healthomics.completion import Judgement, RunCounts, RunOutcomes, is_same_run, join
+from airflow_provider_omics_cache.healthomics.rounds import Batch, Verdict
+from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStatus
 
 OVER = {
     BatchStatus.FAILED,

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_omics_cache.triggers.run_batch import BatchTrigger
 from tests.conftest import needs_aiobotocore, needs_batches
-from tests.polling.loops import (
+from tests.triggers.loops import (
     CountedClients,
     all_of,
     called_at,

@@ -14,8 +14,6 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache._compat import AirflowSensorTimeout, PokeReturnValue
-from airflow_provider_omics_cache.allowance import allowed
-from airflow_provider_omics_cache.completion import Judgement, RunCounts, RunOutcomes, join, may_be_active
 from airflow_provider_omics_cache.exceptions import (
     BatchError,
     OmicsError,
@@ -23,12 +21,14 @@ from airflow_provider_omics_cache.exceptions import (
     TooManyFailedRunsError,
     UnknownOutcomeError,
 )
-from airflow_provider_omics_cache.failures import MAX_LISTED_RUNS
+from airflow_provider_omics_cache.healthomics.allowance import allowed
+from airflow_provider_omics_cache.healthomics.completion import Judgement, RunCounts, RunOutcomes, join, may_be_active
+from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS
+from airflow_provider_omics_cache.healthomics.rounds import Batch
+from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStatus, SubmissionStatus
+from airflow_provider_omics_cache.healthomics.submission import Submissions
 from airflow_provider_omics_cache.links.omics import persist_links
-from airflow_provider_omics_cache.mixins.batch_listing import BatchListingMixin, batch_error
-from airflow_provider_omics_cache.states import BatchStatus, RunStatus, SubmissionStatus
-from airflow_provider_omics_cache.submission import Submissions
-from airflow_provider_omics_cache.waiting import Batch
+from airflow_provider_omics_cache.tasks.listing import BatchListingMixin, batch_error
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

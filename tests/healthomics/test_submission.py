@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_omics_cache import submission
-from airflow_provider_omics_cache.states import BatchStatus, SubmissionStatus
-from airflow_provider_omics_cache.submission import Submissions
-from airflow_provider_omics_cache.waiting import Batch, Verdict
+from airflow_provider_omics_cache.healthomics import submission
+from airflow_provider_omics_cache.healthomics.rounds import Batch, Verdict
+from airflow_provider_omics_cache.healthomics.states import BatchStatus, SubmissionStatus
+from airflow_provider_omics_cache.healthomics.submission import Submissions
 
 OVER = {
     BatchStatus.FAILED,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_omics_cache.idempotency import (
+from airflow_provider_omics_cache.healthomics.identity import (
     BatchIdentity,
     canonical_json,
     digest,

@@ -14,10 +14,11 @@ import boto3
 import pytest
 
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.polling import clients as clients_module
-from airflow_provider_omics_cache.polling.clients import CLIENT_LIFETIME
+from airflow_provider_omics_cache.triggers import clients as clients_module
+from airflow_provider_omics_cache.triggers.clients import CLIENT_LIFETIME
 from tests.conftest import needs_aiobotocore, needs_batches
-from tests.polling.loops import (
+from tests.sensor_modes import start_batch
+from tests.triggers.loops import (
     CountedClients,
     all_of,
     called_at,
@@ -29,7 +30,6 @@ from tests.polling.loops import (
     trigger,
     until,
 )
-from tests.sensor_modes import start_batch
 
 pytestmark = [
     needs_batches,
@@ -541,7 +541,7 @@ async def test_cancelled_again_while_the_client_closes(service: Any, clients: Co
 async def test_a_client_that_closes_slowly_does_not_hold_up_the_event(
     service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_omics_cache.polling.poller._CLOSING", 0.05)
+    monkeypatch.setattr("airflow_provider_omics_cache.triggers.poller._CLOSING", 0.05)
     [batch_id] = start_batches(service, 1, after=1)
     clients.hold_closing = asyncio.Event()
     async with nothing_left_behind(clients):

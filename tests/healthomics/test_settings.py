@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_omics_cache.idempotency import canonical_json
-from airflow_provider_omics_cache.run_settings import (
+from airflow_provider_omics_cache.healthomics.identity import canonical_json
+from airflow_provider_omics_cache.healthomics.settings import (
     MAX_PARAMETERS_BYTES,
     RunSettings,
     check_member,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_omics_cache import run_caches
+from airflow_provider_omics_cache.healthomics import run_caches
 
 UUID = "96c57683-74bf-9d6d-ae7e-f09b097db14a"
 

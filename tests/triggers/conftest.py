@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.polling.loops import CountedClients, use_quiet_time
+from tests.triggers.loops import CountedClients, use_quiet_time
 
 
 @pytest.fixture

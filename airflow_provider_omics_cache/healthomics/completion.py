@@ -15,10 +15,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from airflow_provider_omics_cache import submission
-from airflow_provider_omics_cache.failures import MAX_LISTED_RUNS, Failures
-from airflow_provider_omics_cache.states import DELETED_BATCH_STATES, BatchStatus, RunStatus
-from airflow_provider_omics_cache.waiting import Batch, Verdict
+from airflow_provider_omics_cache.healthomics import submission
+from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures
+from airflow_provider_omics_cache.healthomics.rounds import Batch, Verdict
+from airflow_provider_omics_cache.healthomics.states import DELETED_BATCH_STATES, BatchStatus, RunStatus
 
 #: What the status of a run is called that was never submitted.
 NOT_SUBMITTED = "NOT_SUBMITTED"

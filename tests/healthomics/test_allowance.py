@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_omics_cache import allowance
+from airflow_provider_omics_cache.healthomics import allowance
 
 
 @pytest.mark.parametrize(

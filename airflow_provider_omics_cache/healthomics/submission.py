@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
-from airflow_provider_omics_cache.failures import MAX_LISTED_RUNS, Failures
-from airflow_provider_omics_cache.states import (
+from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures
+from airflow_provider_omics_cache.healthomics.rounds import Batch, Verdict
+from airflow_provider_omics_cache.healthomics.states import (
     CHANGED_AFTER_SUBMISSION_STATES,
     DELETED_BATCH_STATES,
     TERMINAL_SUBMISSION_STATES,
     BatchStatus,
 )
-from airflow_provider_omics_cache.waiting import Batch, Verdict
 
 _WAIT = {BatchStatus.CREATING, BatchStatus.PENDING, BatchStatus.SUBMITTING, BatchStatus.STOPPING}
 _FAILED = {BatchStatus.FAILED, BatchStatus.CANCELLED, *DELETED_BATCH_STATES}

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 
-from airflow_provider_omics_cache import waiting
 from airflow_provider_omics_cache._compat import AirflowOptionalProviderFeatureException, PokeReturnValue, conf
 from airflow_provider_omics_cache.exceptions import (
     BatchNotFoundError,
@@ -24,10 +23,11 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsParameterError,
     TriggerEventError,
 )
+from airflow_provider_omics_cache.healthomics import rounds
+from airflow_provider_omics_cache.healthomics.rounds import SHORTEST_INTERVAL, Batch, BatchWait, Event, EventStatus
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, check_id
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, persist_links
 from airflow_provider_omics_cache.triggers.run_batch import BatchTrigger
-from airflow_provider_omics_cache.waiting import SHORTEST_INTERVAL, Batch, BatchWait, Event, EventStatus
 
 if TYPE_CHECKING:
     from airflow.providers.amazon.aws.utils.mixins import AwsBaseHookMixin
@@ -52,8 +52,8 @@ WEEK = 7 * 24 * 3600
 class BatchWaitMixin(_AwsTask):
     """Wait for a batch in rounds of one GetBatch, in this process or in the triggerer.
 
-    Wherever the rounds are made, the wait ends in the same :class:`~airflow_provider_omics_cache.waiting.Event`, which
-    :meth:`conclude` turns into a result or an error.
+    The wait ends in the same :class:`~airflow_provider_omics_cache.healthomics.rounds.Event` in both,
+    which :meth:`conclude` turns into a result or an error.
     """
 
     trigger_class: ClassVar[type[BatchTrigger]]
@@ -186,7 +186,7 @@ class BatchWaitMixin(_AwsTask):
         return Event(
             status=EventStatus.TIMEOUT,
             message=f"batch {self.batch_id}: the trigger did not end the wait in time",
-            code=waiting.DEADLINE,
+            code=rounds.DEADLINE,
             deadline=time.time(),
             batch={"id": str(self.batch_id)},
         ).to_json()
@@ -198,7 +198,7 @@ class BatchWaitMixin(_AwsTask):
             answer = self.hook.get_batch_patiently(batch_id=self.batch_id, max_seconds=LAST_LOOK_SECONDS)
         except Exception as error:
             if isinstance(error, OmicsApiError) and error.code == "ResourceNotFoundException":
-                return replace(overdue, status=EventStatus.ERROR, message=str(error), code=waiting.NOT_FOUND)
+                return replace(overdue, status=EventStatus.ERROR, message=str(error), code=rounds.NOT_FOUND)
             self.log.warning("The last look at batch %s failed: %s", self.batch_id, error)
             return overdue
         event = wait.answered(answer, time.time()) or wait.overdue(time.time()) or overdue
@@ -244,7 +244,7 @@ class BatchWaitMixin(_AwsTask):
         )
 
     def _error(self, event: Event, failure: OmicsApiError | None = None) -> Exception:
-        if event.code == waiting.NOT_FOUND:
+        if event.code == rounds.NOT_FOUND:
             account = None
             with suppress(Exception):
                 account = self.hook.account_id
@@ -253,7 +253,7 @@ class BatchWaitMixin(_AwsTask):
                 f"Region {self.hook.conn_region_name}, connection {self.aws_conn_id!r}: {event.message}",
                 batch_id=self.batch_id,
             )
-        if event.code == waiting.SILENCE:
+        if event.code == rounds.SILENCE:
             return BatchSilenceError(event.message, batch_id=self.batch_id)
         failure = failure or OmicsApiError(event.message, code=event.code, operation="GetBatch")
         return failure.with_text(event.message, batch_id=self.batch_id)

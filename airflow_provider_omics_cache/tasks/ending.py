@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache.exceptions import BatchNotFoundError, OmicsApiError
+from airflow_provider_omics_cache.healthomics.rounds import NOT_FOUND, Batch, Event, EventStatus
 from airflow_provider_omics_cache.links.omics import persist_links
-from airflow_provider_omics_cache.mixins.batch_wait import BatchWaitOperator, check_aiobotocore
-from airflow_provider_omics_cache.waiting import NOT_FOUND, Batch, Event, EventStatus
+from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator, check_aiobotocore
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

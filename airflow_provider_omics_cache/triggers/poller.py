@@ -17,11 +17,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from airflow_provider_omics_cache.configuration import calls_per_second
 from airflow_provider_omics_cache.exceptions import OmicsApiError
+from airflow_provider_omics_cache.healthomics.rounds import SHORTEST_INTERVAL, is_passing
 from airflow_provider_omics_cache.hooks.omics import api_error
-from airflow_provider_omics_cache.polling.clients import Connection, SharedClient
-from airflow_provider_omics_cache.rates import calls_per_second
-from airflow_provider_omics_cache.waiting import SHORTEST_INTERVAL, is_passing
+from airflow_provider_omics_cache.triggers.clients import Connection, SharedClient
 
 #: Airflow may lose a task whose trigger fires within seconds of its deferral, before the worker has reported.
 EARLIEST_EVENT = 10.0
