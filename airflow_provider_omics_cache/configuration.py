@@ -1,4 +1,4 @@
-"""How many calls a second the author of the Airflow environment allows."""
+"""The settings of ``[omics_cache]`` in ``airflow.cfg``; their defaults stand in ``get_provider_info``."""
 
 from __future__ import annotations
 
@@ -6,20 +6,28 @@ import math
 
 from airflow_provider_omics_cache._compat import conf
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
+from airflow_provider_omics_cache.get_provider_info import OPTIONS, SECTION
 
 
-def calls_per_second(option: str, *, default: float) -> float:
-    """Read an option of ``[omics_cache]``.
+def setting(option: str) -> str:
+    """Return a setting, or its default.
 
-    :param option: name of the option.
-    :param default: what holds where nothing is configured.
-    :raises OmicsParameterError: it is no number above 0.
+    :param option: name of the setting.
     """
-    text = conf.get("omics_cache", option, fallback=str(default))
+    return str(conf.get(SECTION, option, fallback=OPTIONS[option]["default"]) or "")
+
+
+def calls_per_second(option: str) -> float:
+    """Return a setting that limits calls to AWS.
+
+    :param option: name of the setting.
+    :raises OmicsParameterError: the setting is not a number above 0.
+    """
+    text = setting(option)
     try:
         rate = float(text)
     except ValueError:
         rate = 0.0
     if not 0 < rate < math.inf:
-        raise OmicsParameterError(f"[omics_cache] {option}", "has to be a number above 0", text)
+        raise OmicsParameterError(f"[{SECTION}] {option}", "must be a number above 0", text)
     return rate

@@ -6,14 +6,40 @@ from typing import Any
 
 from airflow_provider_omics_cache._compat import AirflowException, AirflowFailException
 
+_UNREACHABLE_CODES = frozenset({"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "SSLError"})
+_NO_ANSWER_CODES = _UNREACHABLE_CODES | {
+    "ConnectionClosedError",
+    "ConnectionError",
+    "HTTPClientError",
+    "IncompleteReadError",
+    "MetadataRetrievalError",
+    "ReadTimeoutError",
+    "ResponseStreamingError",
+    "TimeoutError",
+}
+#: Codes for "try again later" that AWS services, STS among them, use with any HTTP status.
+_PASSING_CODES = frozenset(
+    {
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+
 
 class OmicsError(AirflowException):
-    """Root of the package's errors.
+    """Base class of the package's errors.
 
-    :param message: what went wrong, for people.
-    :param batch_id: the batch it is about.
-    :param run_cache_id: the run cache it is about.
-    :param status: the state that the service reported.
+    :param message: what is wrong, and what to do.
+    :param batch_id: id of the batch that the error is about.
+    :param run_cache_id: id of the run cache that the error is about.
+    :param status: status that the service reported.
     :param reason: the service's own reason.
     """
 
@@ -34,11 +60,11 @@ class OmicsError(AirflowException):
 
 
 class OmicsParameterError(OmicsError, AirflowFailException):
-    """A parameter breaks a rule; a retry cannot mend it.
+    """A parameter breaks a rule. The task is not retried.
 
     :param parameter: name of the parameter.
-    :param rule: what the parameter has to be.
-    :param value: what was given.
+    :param rule: the rule, as the rest of a sentence that begins with the parameter.
+    :param value: the value that was given.
     """
 
     def __init__(self, parameter: str, rule: str, value: Any) -> None:
@@ -55,7 +81,7 @@ class OmicsParameterError(OmicsError, AirflowFailException):
 
 
 class OmicsVersionError(OmicsError, AirflowFailException):
-    """The installed botocore is too old for what was asked."""
+    """The installed botocore is too old for the operation or one of its members."""
 
 
 class OmicsApiError(OmicsError):
@@ -83,11 +109,32 @@ class OmicsApiError(OmicsError):
         self.operation = operation
         self.request_id = request_id
 
-    def with_text(self, message: str, *, batch_id: str | None = None) -> OmicsApiError:
-        """Tell the same failure in other words, as one that a retry may mend; raise it ``from`` botocore's error.
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same call may succeed later: it was throttled, the service failed, or the connection was lost."""
+        status = self.http_status
+        if status is not None and (status in {408, 429} or status >= 500):
+            return True
+        return self.code in _NO_ANSWER_CODES or self.code in _PASSING_CODES
 
-        :param message: what went wrong, for people.
-        :param batch_id: the batch it is about.
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether the endpoint could not be reached: on the first call of a task, its URL may be misspelt."""
+        return self.code in _UNREACHABLE_CODES
+
+    @property
+    def is_not_found(self) -> bool:
+        """Whether the service does not know the resource."""
+        return self.code == "ResourceNotFoundException"
+
+    def with_text(self, message: str, *, batch_id: str | None = None, **details: Any) -> OmicsApiError:
+        """Return a copy of this error with another message; the task is retried on it.
+
+        Raise the copy ``from`` botocore's error.
+
+        :param message: what is wrong, and what to do.
+        :param batch_id: id of the batch that the error is about. Default: as in this error.
+        :param details: other attributes of :class:`OmicsError`.
         """
         return OmicsApiError(
             message,
@@ -97,23 +144,24 @@ class OmicsApiError(OmicsError):
             request_id=self.request_id,
             reason=self.reason,
             batch_id=batch_id or self.batch_id,
+            **details,
         )
 
 
 class OmicsRequestError(OmicsApiError, AirflowFailException):
-    """AWS (or botocore) refused the request itself; a retry of the same request cannot mend it."""
+    """AWS or botocore refused the request itself, so that the same request cannot succeed. The task is not retried."""
 
 
 class RunCacheError(OmicsError, AirflowFailException):
-    """The run cache is not, and cannot be made, what was asked for."""
+    """The run cache differs from what was asked for, or could not be created. The task is not retried."""
 
 
 class BatchError(OmicsError, AirflowFailException):
-    """A fact about the batch that no retry can mend."""
+    """The state of the batch rules out success. The task is not retried."""
 
 
 class BatchNotFoundError(BatchError):
-    """The service does not know the batch: another account or Region, or somebody deleted it."""
+    """The service does not know the batch: it is in another account or Region, or it was deleted."""
 
 
 class BatchFailedError(BatchError):
@@ -121,19 +169,19 @@ class BatchFailedError(BatchError):
 
 
 class BatchCancelledError(BatchError):
-    """Somebody cancelled the batch."""
+    """The batch was cancelled."""
 
 
 class BatchDeletedError(BatchError):
-    """Somebody deleted the batch's runs."""
+    """The runs of the batch were deleted."""
 
 
 class BatchConflictError(BatchError):
-    """The state of a batch, or the settings that it was started with, rule out what was asked for."""
+    """The status of a batch, or the settings that it was started with, rule out what was asked for."""
 
 
 class TooManyFailedSubmissionsError(BatchError):
-    """More runs could not be submitted than ``max_failed_submissions`` allows."""
+    """More runs failed to be submitted than ``max_failed_submissions`` allows."""
 
 
 class TooManyFailedRunsError(BatchError):
@@ -145,19 +193,19 @@ class IncompleteListingError(OmicsError):
 
 
 class UnknownOutcomeError(OmicsError):
-    """The service does not tell how many runs of a processed batch have completed."""
+    """The service does not report how many runs of a processed batch completed."""
 
 
 class BatchTimeoutError(OmicsError):
-    """The batch was not over at the operator's ``timeout``; a retry goes on waiting for it."""
+    """The batch had not ended at the operator's ``timeout``. A retry waits for the same batch."""
 
 
 class BatchSilenceError(OmicsError):
-    """No answer about the batch came for longer than ``max_silence``."""
+    """The service did not answer about the batch for longer than ``max_silence``."""
 
 
 class TriggerEventError(OmicsError):
-    """A trigger's event is not of the form that this version of the package understands."""
+    """The event of a trigger has a form that this version of the package does not understand."""
 
 
 def _restore(cls: type[OmicsError], args: tuple[Any, ...], state: dict[str, Any]) -> OmicsError:

@@ -6,6 +6,45 @@ from typing import Any
 
 _INTEGRATION = "AWS HealthOmics"
 
+#: Section of ``airflow.cfg``.
+SECTION = "omics_cache"
+
+#: Settings of that section, with their defaults.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "token_namespace": {
+        "description": (
+            "Part of every request token and batch name. Give each Airflow environment that "
+            "shares an AWS account and Region its own, so that DAGs of the same name in two "
+            "environments do not take each other's batches for their own.\n"
+        ),
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": "production",
+        "default": "",
+    },
+    "max_get_batch_per_second": {
+        "description": (
+            "How many GetBatch calls a second all deferred tasks of one triggerer make at most in one "
+            "Region. HealthOmics allows 10 a second for a whole account and Region: divide what you "
+            "want to spend by the number of triggerers.\n"
+        ),
+        "version_added": "0.1.0",
+        "type": "float",
+        "example": "8",
+        "default": "4",
+    },
+    "max_get_run_per_second": {
+        "description": (
+            "How many GetRun calls a second a task makes at most when it asks for runs one by one. "
+            "HealthOmics allows 10 a second for a whole account and Region by default.\n"
+        ),
+        "version_added": "0.1.0",
+        "type": "float",
+        "example": "8",
+        "default": "5",
+    },
+}
+
 
 def get_provider_info() -> dict[str, Any]:
     """Describe the provider in the form of Airflow's ``provider_info.schema.json``."""
@@ -54,42 +93,9 @@ def get_provider_info() -> dict[str, Any]:
             "airflow_provider_omics_cache.links.omics.OmicsLogGroupLink",
         ],
         "config": {
-            "omics_cache": {
+            SECTION: {
                 "description": "Settings of the AWS HealthOmics provider.",
-                "options": {
-                    "token_namespace": {
-                        "description": (
-                            "Part of every request token and batch name. Give each Airflow environment that "
-                            "shares an AWS account and Region its own, so that DAGs of the same name in two "
-                            "environments do not take each other's batches for their own.\n"
-                        ),
-                        "version_added": "0.1.0",
-                        "type": "string",
-                        "example": "production",
-                        "default": "",
-                    },
-                    "max_get_batch_per_second": {
-                        "description": (
-                            "How many GetBatch calls a second all deferred tasks of one triggerer make at most in one "
-                            "Region. HealthOmics allows 10 a second for a whole account and Region: divide what you "
-                            "want to spend by the number of triggerers.\n"
-                        ),
-                        "version_added": "0.1.0",
-                        "type": "float",
-                        "example": "8",
-                        "default": "4",
-                    },
-                    "max_get_run_per_second": {
-                        "description": (
-                            "How many GetRun calls a second a task makes at most when it asks for runs one by one. "
-                            "HealthOmics allows 10 a second for a whole account and Region by default.\n"
-                        ),
-                        "version_added": "0.1.0",
-                        "type": "float",
-                        "example": "8",
-                        "default": "5",
-                    },
-                },
+                "options": OPTIONS,
             }
         },
     }

@@ -9,9 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from airflow_provider_omics_cache._compat import object_storage_path
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
 from airflow_provider_omics_cache.healthomics.settings import BrokenRules
+from airflow_provider_omics_cache.hooks.errors import api_error
+from airflow_provider_omics_cache.hooks.s3 import bucket_and_key, check_object_uri, get_object, s3_client
 
 _SHOWN_CHARACTERS = 100
 
@@ -45,14 +49,6 @@ class BrokenRows(BrokenRules):
     def path(self, member: str, index: Any) -> str:
         """Name a column of a row, or the table itself."""
         return ", ".join(str(part) for part in (self._parameter, index, member) if part)
-
-    def raise_if_any(self) -> None:
-        """Raise what has been noted.
-
-        :raises OmicsParameterError: anything has.
-        """
-        if self:
-            raise OmicsParameterError(*self.summary())
 
 
 def read_table(table: Any, *, conn_id: str | None = None) -> list[dict[str, Any]]:
@@ -117,10 +113,6 @@ def shown(value: Any) -> Any:
 
 
 def _read(parameter: str, table: Any, conn_id: str | None) -> bytes:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from airflow_provider_omics_cache.hooks.errors import api_error
-
     uri = str(table)
     _check_suffix(parameter, uri)
     scheme, _, rest = uri.partition("://")
@@ -142,25 +134,13 @@ def _read(parameter: str, table: Any, conn_id: str | None) -> bytes:
 
 
 def _read_s3(parameter: str, uri: str, conn_id: str | None) -> bytes:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from airflow_provider_omics_cache.hooks.errors import api_error
-    from airflow_provider_omics_cache.hooks.s3 import bucket_and_key, check_object_uri, s3_client
-
     bucket, key = bucket_and_key(uri)
     own_conn_id, _, bucket = bucket.rpartition("@")
     uri = f"s3://{bucket}/{key}"
     check_object_uri(parameter, uri)
     conn_id = conn_id or own_conn_id
     s3 = s3_client(**({"aws_conn_id": conn_id} if conn_id else {}))
-    try:
-        data: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-    except (BotoCoreError, ClientError) as error:
-        failure = api_error(error, "GetObject", s3.meta.region_name, s3.meta.endpoint_url)
-        if failure.http_status == 404:
-            raise OmicsParameterError(parameter, f"must exist in S3 ({failure.code})", uri) from error
-        raise failure.with_text(f"{parameter} must be readable; got {uri!r}: {failure}") from error
-    return data
+    return get_object(uri, parameter=parameter, s3=s3)
 
 
 def _suffix(uri: str) -> str:

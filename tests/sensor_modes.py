@@ -16,13 +16,13 @@ import pytest
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.sensors import run_batch as sensor_module
-from airflow_provider_omics_cache.sensors.run_batch import BatchSensor
+from airflow_provider_omics_cache.operators import run_batch as operator_module
 from airflow_provider_omics_cache.tasks import ending as end_module
 from airflow_provider_omics_cache.tasks import listing as listing_module
 from airflow_provider_omics_cache.tasks import mapping as mapping_module
+from airflow_provider_omics_cache.tasks import outcome as outcome_module
 from airflow_provider_omics_cache.tasks import wait as wait_module
-from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator
+from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator, BatchWaitSensor
 from airflow_provider_omics_cache.triggers import clients as clients_module
 from airflow_provider_omics_cache.triggers import poller as poller_module
 from airflow_provider_omics_cache.triggers import run_batch as trigger_module
@@ -43,7 +43,7 @@ each_mode = pytest.mark.parametrize(
 )
 
 
-def run_sensor(make: Callable[..., BatchSensor], mode: str, context: dict[str, Any], clock: Any) -> Any:
+def run_sensor(make: Callable[..., BatchWaitSensor], mode: str, context: dict[str, Any], clock: Any) -> Any:
     """Run a sensor to its end; ``make(**arguments)`` makes it anew for each process that Airflow would start."""
     context["ti"].start_date = clock.now()
     with _first_reschedule_date_of(context["ti"]):
@@ -61,7 +61,7 @@ def _first_reschedule_date_of(ti: Any) -> Iterator[None]:
         yield
 
 
-def _run(make: Callable[..., BatchSensor], mode: str, context: dict[str, Any], clock: Any) -> Any:
+def _run(make: Callable[..., BatchWaitSensor], mode: str, context: dict[str, Any], clock: Any) -> Any:
     arguments = {"deferrable": True} if mode == "deferrable" else {"mode": mode}
     sensor = make(**arguments)
     step = partial(sensor.execute, context)
@@ -82,6 +82,8 @@ def _run(make: Callable[..., BatchSensor], mode: str, context: dict[str, Any], c
             event = fire(deferral.trigger)
             context.setdefault("events", []).append(event)
             context.setdefault("event_delays", []).append((clock.now() - deferred_at).total_seconds())
+            # As Airflow 3.0 and 3.1 do; later versions keep the date of the first start.
+            context["ti"].start_date = clock.now()
             sensor = make(**arguments)
             next_kwargs = {**(deferral.kwargs or {}), "event": event}
             step = partial(sensor.resume_execution, deferral.method_name, next_kwargs, context)
@@ -146,11 +148,11 @@ class ServiceTime:
 def use_service_time(monkeypatch: Any, local: Any) -> None:
     """Make the local service's clock the clock of everything that waits: waiting moves it on."""
     clock = ServiceTime(local.clock)
-    waits = (wait_module, listing_module, end_module, mapping_module)
-    for module in (sensor_module, trigger_module, poller_module, clients_module, *waits):
+    waits = (wait_module, listing_module, end_module, mapping_module, outcome_module, operator_module)
+    for module in (trigger_module, poller_module, clients_module, *waits):
         monkeypatch.setattr(module, "time", clock)
-    for waiting in (OmicsCacheHook, BatchWaitOperator):
-        monkeypatch.setattr(waiting, "_sleep", staticmethod(clock.sleep))
-    monkeypatch.setattr(OmicsCacheHook, "_clock", staticmethod(clock.monotonic))
+    monkeypatch.setattr(BatchWaitOperator, "_sleep", staticmethod(clock.sleep))
+    monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(clock.sleep))
+    monkeypatch.setattr(OmicsCacheHook, "clock", staticmethod(clock.monotonic))
     monkeypatch.setattr("time.sleep", clock.sleep)
     monkeypatch.setattr("asyncio.sleep", clock.async_sleep)

@@ -1,131 +1,414 @@
-"""What cancelling and deleting mean for a batch in each state, and when either is over: pure functions.
+"""How a batch is cancelled, and how its runs and the batch itself are deleted, however often that is asked for.
 
-They follow `GetBatch <https://docs.aws.amazon.com/omics/latest/api/API_GetBatch.html>`__ and the
-`guide on batch runs <https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html>`__.
+The decisions follow `GetBatch <https://docs.aws.amazon.com/omics/latest/api/API_GetBatch.html>`__ and the `guide on
+batch runs <https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html>`__.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from enum import StrEnum
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_omics_cache.healthomics.rounds import Batch, Verdict
-from airflow_provider_omics_cache.healthomics.states import BatchStatus
+from airflow_provider_omics_cache.exceptions import BatchConflictError, OmicsApiError, OmicsError
+from airflow_provider_omics_cache.healthomics.batch_runs import (
+    BatchRun,
+    get_confirmed_runs,
+    get_run_in_turn,
+    list_existing_runs,
+    list_started_runs,
+    list_statuses,
+)
+from airflow_provider_omics_cache.healthomics.failures import MAX_LEFT_RUNS
+from airflow_provider_omics_cache.healthomics.rounds import NOT_FOUND_ROUNDS, Batch
+from airflow_provider_omics_cache.healthomics.states import (
+    BATCH_STATUSES,
+    ENDED_RUN_STATUSES,
+    RunStatus,
+    ToCancel,
+    ToDelete,
+    Verdict,
+    meaning_of,
+    shown,
+)
+from airflow_provider_omics_cache.hooks.arguments import check_id
+from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
+from airflow_provider_omics_cache.hooks.errors import if_found
 
+if TYPE_CHECKING:
+    from airflow_provider_omics_cache.hooks.client import Answer
+    from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 
-class CancelDecision(StrEnum):
-    """What to do to have a batch cancelled."""
+#: Seconds between two looks at a batch whose status is about to change.
+LOOK_AGAIN_SECONDS = 5
+#: Seconds that cancelling takes at most when a task is killed; Airflow gives the task half a minute.
+KILL_SECONDS = 20.0
 
-    LOOK_AGAIN = "it is too young to be cancelled"
-    CANCEL = "cancel it"
-    CANCEL_RUNS = "it failed: cancel the runs that live"
-    LEAVE = "it is being cancelled, or has been"
-    FINISHED = "it has finished: there is nothing to cancel"
-
-
-class DeleteDecision(StrEnum):
-    """What to do to have the runs of a batch deleted."""
-
-    DELETE = "delete its runs"
-    DELETE_RUNS = "the service does not delete its runs any more: delete them one by one"
-    LEAVE = "its runs are being deleted, or have been"
-    ACTIVE = "it is not over: cancel it first"
-    UNKNOWN = "its status is not known"
-
-
-_CANCEL: dict[str, CancelDecision] = {
-    BatchStatus.CREATING: CancelDecision.LOOK_AGAIN,
-    BatchStatus.PENDING: CancelDecision.CANCEL,
-    BatchStatus.SUBMITTING: CancelDecision.CANCEL,
-    BatchStatus.INPROGRESS: CancelDecision.CANCEL,
-    BatchStatus.STOPPING: CancelDecision.LEAVE,
-    BatchStatus.CANCELLED: CancelDecision.LEAVE,
-    BatchStatus.FAILED: CancelDecision.CANCEL_RUNS,
-    BatchStatus.PROCESSED: CancelDecision.FINISHED,
-    BatchStatus.RUNS_DELETING: CancelDecision.FINISHED,
-    BatchStatus.RUNS_DELETE_FAILED: CancelDecision.FINISHED,
-    BatchStatus.RUNS_DELETED: CancelDecision.FINISHED,
-}
-
-_DELETE: dict[str, DeleteDecision] = {
-    BatchStatus.CREATING: DeleteDecision.ACTIVE,
-    BatchStatus.PENDING: DeleteDecision.ACTIVE,
-    BatchStatus.SUBMITTING: DeleteDecision.ACTIVE,
-    BatchStatus.INPROGRESS: DeleteDecision.ACTIVE,
-    BatchStatus.STOPPING: DeleteDecision.ACTIVE,
-    BatchStatus.CANCELLED: DeleteDecision.DELETE,
-    BatchStatus.PROCESSED: DeleteDecision.DELETE,
-    BatchStatus.FAILED: DeleteDecision.DELETE_RUNS,
-    BatchStatus.RUNS_DELETING: DeleteDecision.LEAVE,
-    BatchStatus.RUNS_DELETE_FAILED: DeleteDecision.DELETE_RUNS,
-    BatchStatus.RUNS_DELETED: DeleteDecision.LEAVE,
-}
-
-_CANCELLATION: dict[str, Verdict] = {
-    BatchStatus.CANCELLED: Verdict.DONE,
-    BatchStatus.FAILED: Verdict.DONE,
-    BatchStatus.PROCESSED: Verdict.DONE,
-    BatchStatus.RUNS_DELETING: Verdict.DONE,
-    BatchStatus.RUNS_DELETE_FAILED: Verdict.DONE,
-    BatchStatus.RUNS_DELETED: Verdict.DONE,
-}
-
-_DELETION: dict[str, Verdict] = {
-    BatchStatus.FAILED: Verdict.DONE,
-    BatchStatus.RUNS_DELETE_FAILED: Verdict.FAILED,
-    BatchStatus.RUNS_DELETED: Verdict.DONE,
-}
+#: Codes with which the service may refuse what a status rules out. AWS does not document which one it uses.
+_REFUSALS = frozenset({"ConflictException", "ValidationException"})
+#: Statuses in which a run ends without being cancelled.
+_ENDING = ENDED_RUN_STATUSES | {RunStatus.STOPPING}
+_CANCELLABLE = (RunStatus.RUNNING, RunStatus.STARTING, RunStatus.PENDING)
 
 
-def decide_cancel(status: str | None) -> CancelDecision:
-    """Decide how to cancel a batch.
-
-    One whose status this version does not know is cancelled, and the service answers: that costs nothing, and runs
-    that go on cost money.
-
-    :param status: GetBatch's status.
-    """
-    return _CANCEL.get(status or "", CancelDecision.CANCEL)
+def decide_cancellation(batch: Batch) -> Verdict:
+    """Decide what GetBatch's answer means for a wait on a cancellation."""
+    return batch.meaning.cancellation
 
 
-def decide_delete(status: str | None) -> DeleteDecision:
-    """Decide how to delete the runs of a batch.
+def decide_deletion(batch: Batch) -> Verdict:
+    """Decide what GetBatch's answer means for a wait on the deletion of the runs."""
+    return batch.meaning.deletion
 
-    One whose status this version does not know is left alone: what is deleted does not come back.
 
-    :param status: GetBatch's status.
-    """
-    return _DELETE.get(status or "", DeleteDecision.UNKNOWN)
+def progress(batch: Batch) -> str:
+    """Describe the status of the batch, for the log."""
+    return f"Batch {batch.id} is {batch.shown_status}"
 
 
 def was_cancelled(batch: Mapping[str, Any]) -> bool:
-    """Whether the service has cancelled, or tried to cancel, runs of the batch; unknown counts tell of none.
+    """Whether the service cancelled runs of the batch, or tried to. Counts that are not reported count as 0.
 
     :param batch: GetBatch's answer.
     """
     summary = batch.get("submissionSummary") or {}
-    counts = (summary.get(f"{outcome}CancelSubmissionCount") for outcome in ("successful", "failed"))
-    return any(counts)
+    return any(summary.get(f"{outcome}CancelSubmissionCount") for outcome in ("successful", "failed"))
 
 
-def decide_cancellation(batch: Batch) -> Verdict:
-    """Decide what GetBatch's answer means for a wait on a cancellation that was asked for.
+def is_batch_visible(hook: OmicsCacheHook, batch_id: str, *, max_silence: float) -> bool:
+    """Look for a batch for up to 5 minutes, in case the service does not show it yet.
 
-    A state before it is waited out, since answers lag behind; one after it ends the wait, and so does FAILED.
+    :param hook: the hook.
+    :param batch_id: id of the batch.
+    :param max_silence: seconds for which an unanswered call is repeated.
     """
-    return _CANCELLATION.get(batch.status or "", Verdict.WAIT)
+    get = partial(hook.get_batch, batch_id=check_id("batch_id", batch_id), max_silence=max_silence)
+    return hook.until_seen(partial(if_found, get)) is not None
 
 
-def decide_deletion(batch: Batch) -> Verdict:
-    """Decide what GetBatch's answer means for a wait on a deletion of the runs that was asked for.
+def get_batch_patiently(hook: OmicsCacheHook, batch_id: str, *, max_silence: float) -> Answer:
+    """Get a batch. It is not found only if three looks do not find it, because it may be too new.
 
-    A state before it is waited out, since answers lag behind. The runs of a FAILED batch are deleted one by one, so
-    that it never becomes RUNS_DELETED.
+    :param hook: the hook.
+    :param batch_id: id of the batch.
+    :param max_silence: seconds for which an unanswered call is repeated.
+    :raises OmicsApiError: the call failed.
     """
-    return _DELETION.get(batch.status or "", Verdict.WAIT)
+    get = partial(hook.get_batch, batch_id=batch_id, max_silence=max_silence)
+    for _ in range(NOT_FOUND_ROUNDS - 1):
+        batch = if_found(get)
+        if batch is not None:
+            return batch
+        hook.sleep(LOOK_AGAIN_SECONDS)
+    return get()
 
 
-def progress(batch: Batch) -> str:
-    """Say where the batch is, for the log."""
-    return f"batch {batch.id} is {batch.status or 'without a status'}"
+def cancel_batch_once(
+    hook: OmicsCacheHook, batch_id: str, *, max_seconds: float, max_silence: float | None = None
+) -> Answer:
+    """Cancel a batch, unless it is being cancelled or has ended.
+
+    The service refuses to cancel a batch that is CREATING: the function waits until it can be cancelled. The runs of a
+    FAILED batch are cancelled one by one.
+
+    :param hook: the hook.
+    :param batch_id: id of the batch.
+    :param max_seconds: seconds to wait for a batch that cannot be cancelled yet.
+    :param max_silence: seconds for which an unanswered call is repeated. Default: ``max_seconds``.
+    :return: the last answer of GetBatch. It is older than the cancellation.
+    :raises OmicsApiError: a call failed; or the batch is not found; or the service refused to cancel it.
+    :raises OmicsError: runs of a FAILED batch could not be cancelled.
+    """
+    batch_id = check_id("batch_id", batch_id)
+    patience = max_seconds if max_silence is None else max_silence
+    cancel_runs = partial(cancel_active_runs, hook, batch_id, gone=set(), max_silence=patience)
+    return _cancel(hook, batch_id, max_seconds=max_seconds, max_silence=patience, cancel_runs=cancel_runs)
+
+
+def cancel_batch_of_killed_task(hook: OmicsCacheHook, batch_id: str) -> None:
+    """Cancel a batch within :data:`KILL_SECONDS`. Errors are logged and not raised.
+
+    :param hook: the hook.
+    :param batch_id: id of the batch.
+    """
+    give_up = hook.clock() + KILL_SECONDS
+    cancel_runs = partial(_cancel_runs_until, hook, batch_id, give_up)
+    try:
+        batch = _cancel(hook, batch_id, max_seconds=KILL_SECONDS, max_silence=KILL_SECONDS, cancel_runs=cancel_runs)
+    except Exception:
+        hook.log.exception("Batch %s was not cancelled", batch_id)
+    else:
+        status = batch.get("status")
+        if meaning_of(status).to_cancel == ToCancel.LATER:
+            hook.log.error("Batch %s is still %s and was not cancelled: it continues to run", batch_id, status)
+
+
+def cancel_active_runs(
+    hook: OmicsCacheHook, batch_id: str, *, gone: set[str], max_silence: float = LONGEST_SILENCE
+) -> dict[str, str]:
+    """Cancel the active runs of a batch one by one. Runs that are STOPPING are left alone.
+
+    :param hook: the hook.
+    :param batch_id: id of the batch.
+    :param gone: ids of runs that are known to be gone; runs that are found to be gone are added.
+    :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
+    :return: the status of each existing run before the cancellation, by run id.
+    :raises OmicsError: active runs could not be cancelled.
+    """
+    statuses, rows = list_existing_runs(hook, batch_id, gone=gone, max_silence=max_silence)
+    active = [run_id for run_id, status in statuses.items() if status not in _ENDING]
+    runs = get_confirmed_runs(hook, batch_id, rows, active, gone=gone, max_silence=max_silence)
+    _cancel_each(hook, batch_id, runs, max_silence=max_silence)
+    return statuses
+
+
+def get_deletable_batch(hook: OmicsCacheHook, batch_id: str, *, max_silence: float = LONGEST_SILENCE) -> Answer:
+    """Get a batch, and check that its runs may be deleted.
+
+    :param hook: the hook.
+    :param batch_id: id of the batch.
+    :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
+    :raises BatchConflictError: the batch is active, or its status is not known.
+    :raises OmicsApiError: the call failed.
+    """
+    batch = get_batch_patiently(hook, check_id("batch_id", batch_id), max_silence=max_silence)
+    status = batch.get("status")
+    to_delete = meaning_of(status).to_delete
+    reason = {
+        ToDelete.ACTIVE: f"it is still {status}. Cancel it first (CancelRunBatchOperator).",
+        ToDelete.UNKNOWN: f"it is {shown(status)}, and this version of the package does not know that status.",
+    }.get(to_delete)
+    if reason:
+        raise BatchConflictError(
+            f"Cannot delete the runs of batch {batch_id}: {reason}", batch_id=batch_id, status=status
+        )
+    return batch
+
+
+def delete_runs_once(
+    hook: OmicsCacheHook,
+    batch_id: str,
+    batch: Answer,
+    *,
+    gone: set[str],
+    max_seconds: float,
+    max_silence: float = LONGEST_SILENCE,
+) -> Answer:
+    """Delete the runs of a batch, unless they are being deleted or were.
+
+    The service refuses to delete the runs of a FAILED batch, and what an incomplete deletion left: these runs are
+    deleted one by one.
+
+    :param hook: the hook.
+    :param batch_id: id of the batch.
+    :param batch: what :func:`get_deletable_batch` returned.
+    :param gone: ids of runs that are known to be gone; runs that are found to be gone are added.
+    :param max_seconds: seconds to wait for a batch whose runs the service refuses to delete.
+    :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
+    :return: the last answer of GetBatch. It is older than the deletion.
+    :raises BatchConflictError: the batch is active, or its status is not known.
+    :raises OmicsApiError: a call failed, or the service refused.
+    :raises OmicsError: runs could not be deleted.
+    """
+    give_up = hook.clock() + max_seconds
+    delete = partial(hook.delete_run_batch, batch_id=batch_id)
+    while True:
+        status = batch.get("status")
+        to_delete = meaning_of(status).to_delete
+        if to_delete == ToDelete.DELETE_EACH_RUN:
+            delete_existing_runs(hook, batch_id, gone=gone, max_silence=max_silence)
+            return batch
+        if to_delete == ToDelete.ALREADY:
+            hook.log.info("Batch %s is %s: its runs are being deleted, or were deleted before", batch_id, status)
+            return batch
+        refusal = _unless_refused(hook, delete, max_silence=max_silence)
+        if refusal is None:
+            hook.log.info("Deleting the runs of batch %s, which was %s", batch_id, status)
+            return batch
+        _look_again(hook, give_up, refusal, f"Batch {batch_id} is {status}, and its runs were not deleted", batch_id)
+        batch = get_deletable_batch(hook, batch_id, max_silence=max_silence)
+
+
+def delete_existing_runs(
+    hook: OmicsCacheHook, batch_id: str, *, gone: set[str], max_silence: float = LONGEST_SILENCE
+) -> None:
+    """Delete the existing runs of a batch one by one, and wait until the service does not list them.
+
+    :param hook: the hook.
+    :param batch_id: id of the batch.
+    :param gone: ids of runs that are known to be gone; deleted runs are added.
+    :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
+    :raises OmicsError: runs could not be deleted.
+    """
+    statuses, rows = list_existing_runs(hook, batch_id, gone=gone, max_silence=max_silence)
+    deleted: set[str] = set()
+    left: list[str] = []
+    for run in get_confirmed_runs(hook, batch_id, rows, statuses, gone=gone, max_silence=max_silence):
+        if not run.is_confirmed:
+            left.append(str(run))
+            continue
+        if run.status not in ENDED_RUN_STATUSES:
+            left.append(f"{run}, cancel it first")
+            continue
+        delete = partial(if_found, partial(hook.delete_run, run_id=run.run_id))
+        refusal = _unless_refused(hook, delete, max_silence=max_silence)
+        if refusal is None:
+            deleted.add(run.run_id)
+            gone.add(run.run_id)
+        else:
+            left.append(f"{run}, {refusal}")
+    if deleted:
+        hook.log.info("Batch %s: deleted %s runs one by one", batch_id, f"{len(deleted):,}")
+        listed = hook.until_seen(
+            lambda: _still_listed(hook, batch_id, deleted, max_silence=max_silence), lambda seen: not seen
+        )
+        left += [f"run {run_id}: deleted, but still listed" for run_id in sorted(listed)]
+    if left:
+        raise OmicsError(f"Batch {batch_id}: {_count_and_name(left, 'were not deleted')}", batch_id=batch_id)
+
+
+def delete_batch_once(
+    hook: OmicsCacheHook, batch_id: str, *, max_seconds: float, max_silence: float = LONGEST_SILENCE
+) -> None:
+    """Delete the metadata of a batch, unless the batch is gone. Its runs are not deleted.
+
+    :param hook: the hook.
+    :param batch_id: id of the batch.
+    :param max_seconds: seconds to wait for a batch that the service refuses to delete.
+    :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
+    :raises OmicsApiError: a call failed, or the service refused.
+    """
+    give_up = hook.clock() + max_seconds
+    delete = partial(if_found, partial(hook.delete_batch, batch_id=batch_id))
+    while True:
+        refusal = _unless_refused(hook, delete, max_silence=max_silence)
+        if refusal is None:
+            hook.log.info("Deleted batch %s", batch_id)
+            return
+        batch = if_found(partial(get_batch_patiently, hook, batch_id, max_silence=max_silence))
+        if batch is None:
+            hook.log.info("Batch %s is already deleted", batch_id)
+            return
+        text = f"Batch {batch_id} is {shown(batch.get('status'))} and was not deleted"
+        _look_again(hook, give_up, refusal, text, batch_id)
+
+
+def _cancel(
+    hook: OmicsCacheHook,
+    batch_id: str,
+    *,
+    max_seconds: float,
+    max_silence: float,
+    cancel_runs: Callable[[], object],
+) -> Answer:
+    give_up = hook.clock() + max_seconds
+    cancel = partial(hook.cancel_run_batch, batch_id=batch_id)
+    logged = None
+    while True:
+        batch = get_batch_patiently(hook, batch_id, max_silence=max_silence)
+        status = batch.get("status")
+        to_cancel = meaning_of(status).to_cancel
+        refusal: OmicsApiError | None = None
+        if to_cancel == ToCancel.CANCEL_BATCH:
+            refusal = _unless_refused(hook, cancel, max_silence=max_silence)
+            if refusal is None:
+                hook.log.info("Cancelled batch %s, which was %s", batch_id, shown(status))
+                return batch
+        elif to_cancel == ToCancel.CANCEL_RUNS:
+            cancel_runs()
+            return batch
+        elif to_cancel != ToCancel.LATER:
+            hook.log.info("Batch %s is %s: %s", batch_id, status, _ALREADY[to_cancel])
+            return batch
+        is_over_time = hook.clock() + LOOK_AGAIN_SECONDS > give_up
+        if refusal is None and is_over_time:
+            return batch
+        if refusal is not None and (is_over_time or status not in BATCH_STATUSES):
+            text = f"Batch {batch_id} is {shown(status)} and was not cancelled: {refusal}"
+            raise refusal.with_text(text, batch_id=batch_id) from refusal.__cause__
+        if logged != status:
+            logged = status
+            hook.log.info("Batch %s is %s and cannot be cancelled yet; trying again", batch_id, status)
+        hook.sleep(LOOK_AGAIN_SECONDS)
+
+
+_ALREADY = {
+    ToCancel.ALREADY: "it is being cancelled, or was cancelled before",
+    ToCancel.FINISHED: "there is nothing to cancel",
+}
+
+
+def _cancel_runs_until(hook: OmicsCacheHook, batch_id: str, give_up: float) -> None:
+    """Cancel active runs until the time is up; each is found and confirmed with a few calls of its own."""
+    max_silence = max(0.0, give_up - hook.clock())
+
+    def active_runs() -> Iterator[BatchRun]:
+        gone: set[str] = set()
+        for status in _CANCELLABLE:
+            for run in list_started_runs(hook, batch_id, status=status, max_silence=max_silence):
+                run_id = run["id"]
+                listed = hook.list_runs_in_batch(batch_id=batch_id, run_id=run_id, max_silence=max_silence)
+                rows = {run_id: next(listed, {})}
+                yield from get_confirmed_runs(hook, batch_id, rows, [run_id], gone=gone, max_silence=max_silence)
+
+    _cancel_each(hook, batch_id, active_runs(), max_silence=max_silence, give_up=give_up)
+
+
+def _cancel_each(
+    hook: OmicsCacheHook, batch_id: str, runs: Iterable[BatchRun], *, max_silence: float, give_up: float = math.inf
+) -> None:
+    cancelled = 0
+    left: list[str] = []
+    for run in runs:
+        if hook.clock() > give_up:
+            left.append(f"{run}, no time is left for it and those after it")
+            break
+        if run.status in _ENDING:
+            continue
+        if not run.is_confirmed:
+            left.append(str(run))
+            continue
+        cancel = partial(if_found, partial(hook.cancel_run, run_id=run.run_id))
+        refusal = _unless_refused(hook, cancel, max_silence=max_silence)
+        if refusal is None:
+            cancelled += 1
+        elif not _has_ended(hook, run.run_id, max_silence=max_silence):
+            left.append(f"{run}, {refusal}")
+    if cancelled:
+        hook.log.info("Batch %s: cancelled %s runs one by one", batch_id, f"{cancelled:,}")
+    if left:
+        raise OmicsError(f"Batch {batch_id}: {_count_and_name(left, 'could not be cancelled')}", batch_id=batch_id)
+
+
+def _has_ended(hook: OmicsCacheHook, run_id: str, *, max_silence: float) -> bool:
+    run = get_run_in_turn(hook, run_id, max_silence=max_silence)
+    return run is None or run.get("status") in _ENDING
+
+
+def _still_listed(hook: OmicsCacheHook, batch_id: str, run_ids: set[str], *, max_silence: float) -> set[str]:
+    statuses = list_statuses(hook, batch_id, max_silence=max_silence)
+    return {run_id for run_id in run_ids if statuses.get(run_id, RunStatus.DELETED) != RunStatus.DELETED}
+
+
+def _unless_refused(hook: OmicsCacheHook, call: Callable[[], object], *, max_silence: float) -> OmicsApiError | None:
+    """Make a call, and return the error with which the service refuses what the status rules out."""
+    try:
+        hook.patiently(call, max_silence=max_silence)
+    except OmicsApiError as error:
+        if error.code not in _REFUSALS:
+            raise
+        return error
+    return None
+
+
+def _look_again(hook: OmicsCacheHook, give_up: float, refusal: OmicsApiError, text: str, batch_id: str) -> None:
+    """Wait before the next look at a batch; raise the refusal if no time is left for it."""
+    if hook.clock() + LOOK_AGAIN_SECONDS > give_up:
+        raise refusal.with_text(f"{text}: {refusal}", batch_id=batch_id) from refusal.__cause__
+    hook.sleep(LOOK_AGAIN_SECONDS)
+
+
+def _count_and_name(runs: list[str], outcome: str) -> str:
+    more = "; ..." if len(runs) > MAX_LEFT_RUNS else ""
+    return f"{len(runs):,} runs {outcome}: {'; '.join(runs[:MAX_LEFT_RUNS])}{more}"

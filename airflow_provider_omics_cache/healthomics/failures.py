@@ -1,14 +1,46 @@
-"""What failed, summed up for an error: how many for each reason, with the first few ids."""
+"""How many failures are allowed, and how an error sums up what failed."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from fractions import Fraction
+from typing import Any
 
-#: How many runs an XCom lists at most, and how many a summary names for each reason.
+#: Number of runs that an XCom has at most.
 MAX_LISTED_RUNS = 1_000
+#: Number of runs that a summary names at most for each reason.
 MAX_NAMED_RUNS = 5
-#: How many runs an error names at most that could not be cancelled or deleted.
+#: Number of runs that an error names at most that could not be cancelled or deleted.
 MAX_LEFT_RUNS = 20
+
+ALLOWANCE_RULE = 'must be a whole number of runs from 0, or a share from "0%" to "100%"'
+
+_SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*", re.ASCII)
+
+
+def parse_allowance(value: Any) -> int | Fraction:
+    """Return how many failures are allowed: a number of runs, or a share of all runs.
+
+    :param value: a number of runs, or a string such as ``"5%"``.
+    :raises ValueError: the value is neither.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and (share := _SHARE.fullmatch(value)):
+        fraction = Fraction(share[1]) / 100
+        if fraction <= 1:
+            return fraction
+    raise ValueError(ALLOWANCE_RULE)
+
+
+def allowed(allowance: int | Fraction, total: int) -> int:
+    """Return how many of ``total`` runs may fail.
+
+    :param allowance: a number of runs, or a share of all runs.
+    :param total: number of all runs.
+    """
+    return allowance if isinstance(allowance, int) else int(allowance * total)
 
 
 class Failures:
@@ -20,10 +52,10 @@ class Failures:
         self._ids: dict[str, list[str]] = {}
 
     def add(self, reason: str, run_setting_id: str) -> None:
-        """Take in a failed run.
+        """Add a failed run.
 
         :param reason: why it failed.
-        :param run_setting_id: which one it is.
+        :param run_setting_id: its runSettingId.
         """
         self.add_unnamed(reason, 1)
         named = self._ids.setdefault(reason, [])
@@ -31,17 +63,17 @@ class Failures:
             named.append(run_setting_id)
 
     def add_unnamed(self, reason: str, number: int) -> None:
-        """Take in failed runs that nothing names.
+        """Add failed runs whose runSettingIds are not known.
 
         :param reason: why they failed.
-        :param number: how many there are; nothing is done for 0 or less.
+        :param number: number of runs; nothing happens for 0 or less.
         """
         if number > 0:
             self.count += number
             self._counts[reason] += number
 
     def summary(self) -> str:
-        """Sum up by reason, the most frequent one first."""
+        """Sum up the failed runs by reason, the most frequent one first."""
         reasons = []
         for reason, count in self._counts.most_common():
             named = self._ids.get(reason, [])

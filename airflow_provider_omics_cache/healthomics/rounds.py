@@ -1,82 +1,49 @@
 """One wait for a batch, round by round: what an answer or a failed call means, as pure code.
 
-A round is one GetBatch call. The sensors (in the worker) and the triggers (in the triggerer) make the calls and hand
-what came back to a :class:`BatchWait`; it tells when the wait is over, in the form of an :class:`Event`.
+A round is one GetBatch call. Tasks (in the worker) and triggers (in the triggerer) make the calls and pass the outcome
+to a :class:`BatchWait`. At the end of the wait it returns an :class:`Event`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStatus
+from airflow_provider_omics_cache.healthomics.states import (
+    BATCH_STATUSES,
+    Meaning,
+    RunStatus,
+    Verdict,
+    meaning_of,
+    shown,
+)
+from airflow_provider_omics_cache.xcoms import BatchXCom, batch_xcom
 
-#: So many rounds in a row without the batch mean that it does not exist.
+if TYPE_CHECKING:
+    from airflow_provider_omics_cache.exceptions import OmicsApiError
+
+#: Number of rounds in a row without the batch after which the batch does not exist.
 NOT_FOUND_ROUNDS = 3
-
-#: Seconds between two rounds, at least.
+#: Shortest time between two rounds, in seconds.
 SHORTEST_INTERVAL = 1.0
+#: Seconds for which the counts and listings of a batch may lag behind what has happened.
+CONSISTENCY_SECONDS = 300
 
+# Codes of events that end a wait without a batch.
 NOT_FOUND = "BatchNotFound"
 SILENCE = "MaxSilence"
 DEADLINE = "Deadline"
 
-_UNREACHABLE = frozenset({"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "SSLError"})
-_NO_ANSWER = _UNREACHABLE | {
-    "ConnectionClosedError",
-    "ConnectionError",
-    "HTTPClientError",
-    "IncompleteReadError",
-    "MetadataRetrievalError",
-    "ReadTimeoutError",
-    "ResponseStreamingError",
-    "TimeoutError",
-}
-#: Codes that AWS's services, STS among them, answer with any HTTP status.
-_PASSING_CODES = frozenset(
-    {
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "RequestTimeout",
-        "RequestTimeoutException",
-        "SlowDown",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-    }
-)
-
-
-class ApiFailure(Protocol):
-    """What is needed to know of a failed call."""
-
-    code: str
-    http_status: int | None
-
-
-def is_passing(failure: ApiFailure) -> bool:
-    """Tell whether the same call may simply work later: a throttle, a fault of the service, a lost connection."""
-    status = failure.http_status
-    if status is not None and (status in {408, 429} or status >= 500):
-        return True
-    return failure.code in _NO_ANSWER or failure.code in _PASSING_CODES
-
-
-def is_unreachable(failure: ApiFailure) -> bool:
-    """Tell whether a call has reached nobody: of the very first one that may mean a misspelt endpoint."""
-    return failure.code in _UNREACHABLE
-
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one GetBatch answer tells; None where it tells nothing.
+    """What one answer of GetBatch says. Members that the answer lacks are None.
 
-    ``run_counts`` holds the counts of ``runSummary`` that are told, by the lower-case status of the runs; ``seen_at``
+    ``run_counts`` has the counts of ``runSummary`` that are present, by the lower-case status of the runs. ``seen_at``
     is when the answer came, in epoch seconds.
     """
 
@@ -95,20 +62,32 @@ class Batch:
     seen_at: float | None = None
 
     @property
-    def counted_runs(self) -> int | None:
-        """Sum of the three submission counts, None unless all are known."""
+    def meaning(self) -> Meaning:
+        """What the batch's status means."""
+        return meaning_of(self.status)
+
+    @property
+    def shown_status(self) -> str:
+        """The status, as texts show it."""
+        return shown(self.status)
+
+    @property
+    def expected_runs(self) -> int | None:
+        """Number of runs of the batch: totalRuns, else the sum of the three submission counts if all are known."""
+        if self.total_runs is not None:
+            return self.total_runs
         if self.submitted is None or self.failed is None or self.pending is None:
             return None
         return self.submitted + self.failed + self.pending
 
-    @property
-    def expected_runs(self) -> int | None:
-        """How many runs the batch has: totalRuns, else the sum of the counts."""
-        return self.total_runs if self.total_runs is not None else self.counted_runs
-
     @classmethod
     def from_answer(cls, batch_id: str, answer: Mapping[str, Any], *, seen_at: float | None = None) -> Batch:
-        """Read an answer of GetBatch. A batch without ``submittedTime`` was submitted by its ``processedTime``."""
+        """Make a batch from GetBatch's answer. ``processedTime`` stands in for a missing ``submittedTime``.
+
+        :param batch_id: id of the batch.
+        :param answer: GetBatch's answer.
+        :param seen_at: when the answer came, in epoch seconds.
+        """
         summary = answer.get("submissionSummary") or {}
         run_summary = answer.get("runSummary") or {}
         run_counts = {status.lower(): run_summary.get(f"{status.lower()}RunCount") for status in RunStatus}
@@ -128,8 +107,15 @@ class Batch:
             seen_at=seen_at,
         )
 
+    def to_xcom(self, **known: Any) -> BatchXCom:
+        """Return the batch as the XCom ``batch``.
+
+        :param known: what the task knows beyond GetBatch's answer.
+        """
+        return batch_xcom(self.id, arn=self.arn, uuid=self.uuid, status=self.status, **known)
+
     def to_json(self) -> dict[str, Any]:
-        """Give the batch as an event carries it."""
+        """Return the batch in the form in which an event carries it."""
         return {
             "id": self.id,
             "arn": self.arn,
@@ -140,20 +126,22 @@ class Batch:
             "run_counts": dict(self.run_counts),
             "submitted_time": self.submitted_time.isoformat() if self.submitted_time else None,
             "processed_time": self.processed_time.isoformat() if self.processed_time else None,
+            "failure_reason": self.failure_reason,
             "seen_at": self.seen_at,
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any], *, failure_reason: str | None = None) -> Batch:
-        """Read the batch out of an event.
+    def from_json(cls, value: Mapping[str, Any]) -> Batch:
+        """Make a batch from what an event carries.
 
-        :raises ValueError: when a member is not of its type.
+        :param value: what :meth:`to_json` returned, perhaps in another version of this package.
+        :raises ValueError: a member has the wrong type.
         """
         counts = _member(value, "counts", Mapping) or {}
         run_counts = _member(value, "run_counts", Mapping) or {}
         batch_id = _member(value, "id", str)
         if not batch_id:
-            raise ValueError("the trigger's event names no batch")
+            raise ValueError("the trigger's event has no batch id")
         return cls(
             id=batch_id,
             arn=_member(value, "arn", str),
@@ -167,16 +155,8 @@ class Batch:
             submitted_time=_time(value, "submitted_time"),
             processed_time=_time(value, "processed_time"),
             seen_at=_member(value, "seen_at", (int, float)),
-            failure_reason=failure_reason,
+            failure_reason=_member(value, "failure_reason", str),
         )
-
-
-class Verdict(StrEnum):
-    """What an answer means for the wait."""
-
-    WAIT = "wait"
-    DONE = "done"
-    FAILED = "failed"
 
 
 class EventStatus(StrEnum):
@@ -190,49 +170,58 @@ class EventStatus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """The end of a wait, in the form in which it travels from a trigger to its task.
+    """The end of a wait. A trigger sends it to its task as JSON.
 
-    ``message`` is for people; of a batch that failed it is the service's failure reason. ``code`` is the service's
-    error code, or one of this module's. ``deadline`` is in epoch seconds. Of a wait that ended without an answer about
-    the batch, ``batch`` holds the id only.
+    :param status: how the wait ended.
+    :param message: what happened, for people.
+    :param code: the service's error code, or one of the codes of this module.
+    :param deadline: deadline of the wait, in epoch seconds.
+    :param batch: the batch. Only its id is known when the wait ended without an answer.
     """
 
-    status: str
+    status: EventStatus
     message: str = ""
     code: str = ""
     deadline: float | None = None
-    batch: dict[str, Any] | None = None
+    batch: Batch | None = None
 
     @property
     def batch_id(self) -> str | None:
-        """The batch that was waited for."""
-        return (self.batch or {}).get("id")
+        """Id of the batch."""
+        return self.batch.id if self.batch else None
 
     def to_json(self) -> dict[str, Any]:
-        """Give the event as a trigger yields it."""
-        return asdict(self)
+        """Return the event in the form in which a trigger sends it."""
+        return {
+            "status": str(self.status),
+            "message": self.message,
+            "code": self.code,
+            "deadline": self.deadline,
+            "batch": self.batch.to_json() if self.batch else None,
+        }
 
     @classmethod
     def from_json(cls, value: object) -> Event:
-        """Read an event that crossed the database, perhaps from another version of this package.
+        """Make an event from what a trigger sent, perhaps in another version of this package.
 
-        :raises ValueError: when it is not such an event.
+        :param value: what the trigger sent.
+        :raises ValueError: the value is not an event.
         """
         if not isinstance(value, Mapping):
             raise ValueError(f"the trigger's event is {type(value).__name__}, not a mapping")
         status = _member(value, "status", str)
         if status not in set(EventStatus):
             raise ValueError(f"the trigger's event has the unknown status {status!r}")
-        event = cls(
-            status=status,
+        batch = _member(value, "batch", Mapping)
+        if batch is None and status in {EventStatus.DONE, EventStatus.FAILED}:
+            raise ValueError("the trigger's event has no batch")
+        return cls(
+            status=EventStatus(status),
             message=_member(value, "message", str) or "",
             code=_member(value, "code", str) or "",
             deadline=_member(value, "deadline", (int, float)),
-            batch=_member(value, "batch", dict),
+            batch=None if batch is None else Batch.from_json(batch),
         )
-        if status in {EventStatus.DONE, EventStatus.FAILED}:
-            Batch.from_json(event.batch or {})
-        return event
 
 
 def _time(value: Mapping[str, Any], name: str) -> datetime | None:
@@ -250,12 +239,13 @@ def _member(value: Mapping[str, Any], name: str, kind: Any) -> Any:
 class BatchWait:
     """The rounds of one wait in one process.
 
-    :param batch_id: the batch.
+    :param batch_id: id of the batch.
     :param decide: what an answer means.
     :param progress: how far the batch is, for the log.
-    :param max_silence: how many seconds may pass without an answer.
-    :param deadline: when the wait ends at the latest, in epoch seconds.
-    :param first_round: the next round is the very first of the task, so that a misspelt endpoint shows at once.
+    :param max_silence: seconds without an answer after which the wait ends.
+    :param deadline: when the wait ends at the latest, in epoch seconds; None for never.
+    :param first_round: whether the next round is the first one of the task. An endpoint that cannot be reached ends
+        the wait then, since its URL may be misspelt.
     """
 
     def __init__(
@@ -286,12 +276,17 @@ class BatchWait:
         return self._silent_since is not None or self._not_found > 0
 
     def take_lines(self) -> list[tuple[int, str]]:
-        """Give the log lines (level, text) of what has changed, once."""
+        """Return the log lines (level, text) about what has changed, each of them once."""
         lines, self._lines = self._lines, []
         return lines
 
     def answered(self, answer: Mapping[str, Any], now: float) -> Event | None:
-        """Take in an answer of GetBatch; return the wait's end, or None to go on."""
+        """Take an answer of GetBatch.
+
+        :param answer: the answer.
+        :param now: when it came, in epoch seconds.
+        :return: the end of the wait, None to go on.
+        """
         self._first_round = False
         self._silent_since = None
         self._not_found = 0
@@ -300,60 +295,60 @@ class BatchWait:
         verdict = self._decide(batch)
         if verdict == Verdict.WAIT:
             return None
-        return self._event(
-            EventStatus.DONE if verdict == Verdict.DONE else EventStatus.FAILED,
-            message=batch.failure_reason or "",
-            batch=batch.to_json(),
-        )
+        status = EventStatus.FAILED if verdict == Verdict.FAILED else EventStatus.DONE
+        return self._event(status, message=self._last_line, batch=batch)
 
-    def failed(self, failure: ApiFailure, now: float) -> Event | None:
-        """Take in a failed GetBatch; return the wait's end, or None to go on."""
+    def failed(self, failure: OmicsApiError, now: float) -> Event | None:
+        """Take a failed call of GetBatch.
+
+        :param failure: the failure.
+        :param now: when it came, in epoch seconds.
+        :return: the end of the wait, None to go on.
+        """
         first_round, self._first_round = self._first_round, False
-        if failure.http_status == 404 or failure.code == "ResourceNotFoundException":
+        if failure.is_not_found:
             self._silent_since = None
             self._not_found += 1
             if self._not_found < NOT_FOUND_ROUNDS:
-                self._note(logging.WARNING, f"batch {self.batch_id} is not found; it may be young, asking again")
+                self._note(logging.WARNING, f"Batch {self.batch_id} is not found; it may be too new, asking again")
                 return None
             return self._event(EventStatus.ERROR, message=str(failure), code=NOT_FOUND)
         self._not_found = 0
-        if not is_passing(failure) or (first_round and is_unreachable(failure)):
+        if not failure.is_passing or (first_round and failure.is_unreachable):
             return self._event(EventStatus.ERROR, message=str(failure), code=failure.code)
         if self._silent_since is None:
             self._silent_since = now
-            self._note(logging.WARNING, f"no answer about batch {self.batch_id}, asking again: {failure}")
+            self._note(logging.WARNING, f"No answer about batch {self.batch_id}, asking again: {failure}")
         silence = now - self._silent_since
         if silence < self._max_silence:
             return None
-        message = f"no answer about batch {self.batch_id} for {silence:,.0f} s; the last error: {failure}"
+        message = f"No answer about batch {self.batch_id} for {silence:,.0f} s. Last error: {failure}"
         return self._event(EventStatus.ERROR, message=message, code=SILENCE)
 
     def overdue(self, now: float) -> Event | None:
-        """Return the wait's end when its deadline has passed."""
+        """Return the end of the wait if its deadline has passed.
+
+        :param now: the time, in epoch seconds.
+        """
         if self.deadline is None or now < self.deadline:
             return None
-        message = f"the deadline has passed and {self._last_line or f'batch {self.batch_id} does not answer'}"
-        return self._event(EventStatus.TIMEOUT, message=message, code=DEADLINE)
+        known = self._last_line or f"Batch {self.batch_id}: no answer yet"
+        return self._event(EventStatus.TIMEOUT, message=f"Timed out. {known}", code=DEADLINE)
 
-    def _event(
-        self, status: EventStatus, *, message: str, code: str = "", batch: dict[str, Any] | None = None
-    ) -> Event:
+    def _event(self, status: EventStatus, *, message: str, code: str = "", batch: Batch | None = None) -> Event:
         return Event(
-            status=str(status),
+            status=status,
             message=message,
             code=code,
             deadline=self.deadline,
-            batch=batch or {"id": self.batch_id},
+            batch=batch or Batch(id=self.batch_id),
         )
 
     def _report(self, batch: Batch) -> None:
-        status = batch.status or "without a status"
-        if status not in set(BatchStatus) and status not in self._unknown_statuses:
+        status = batch.shown_status
+        if status not in BATCH_STATUSES and status not in self._unknown_statuses:
             self._unknown_statuses.add(status)
-            self._note(
-                logging.WARNING,
-                f"batch {batch.id} is {status}, which this version of the package does not know",
-            )
+            self._note(logging.WARNING, f"Batch {batch.id} is {status}. This version of the package does not know it.")
         line = self._progress(batch)
         if line != self._last_line:
             self._last_line = line

@@ -15,6 +15,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO, Any
 
+import botocore
+
+from airflow_provider_omics_cache.exceptions import OmicsParameterError
+
 #: Most settings that StartRunBatch takes inline; more have to come from a file in S3.
 MAX_INLINE_SETTINGS = 100
 #: Most runs of a batch.
@@ -90,6 +94,14 @@ class BrokenRules:
             rules.append(text)
         return self.path(member, index), "; also ".join(rules), value
 
+    def raise_if_any(self) -> None:
+        """Raise the errors that were added.
+
+        :raises OmicsParameterError: there is one.
+        """
+        if self:
+            raise OmicsParameterError(*self.summary())
+
     def place(self, index: Any) -> str:
         """Name an entry of the parameter."""
         return f"[{index}]"
@@ -116,6 +128,17 @@ class RunSettings:
     sha256: str
     size: int
     broken: BrokenRules
+
+
+def unknown_rule(shape: str) -> str:
+    """Return the error for a key that a shape does not have.
+
+    :param shape: name of the shape.
+    """
+    return (
+        f"has a key that botocore {botocore.__version__} does not know in {shape}: check its spelling; for a new key, "
+        "upgrade boto3 (and aiobotocore with it)"
+    )
 
 
 def check_member(

@@ -1,12 +1,17 @@
-"""The states of the HealthOmics API, and the groups that decisions are made on.
+"""The statuses of the HealthOmics API, and one table of what each status of a batch means.
 
-An answer may hold a state that is not listed here, since AWS adds states: callers take states as plain
-strings and compare them with these members (every member equals its string).
+AWS adds statuses, so that an answer may have one that is not listed here. Statuses are plain strings; every member of
+these enums equals its string. A new status of a batch needs a member of :class:`BatchStatus` and a row of
+:data:`BATCH_STATUSES`, and nothing else.
+
+The table follows `GetBatch <https://docs.aws.amazon.com/omics/latest/api/API_GetBatch.html>`__ and the `guide on batch
+runs <https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html>`__.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
+from typing import NamedTuple
 
 
 class RunCacheStatus(StrEnum):
@@ -57,22 +62,156 @@ class RunStatus(StrEnum):
     FAILED = "FAILED"
 
 
-#: The batch has not finished submitting or executing, and nobody has stopped it.
-ACTIVE_BATCH_STATES = frozenset(
-    {BatchStatus.CREATING, BatchStatus.PENDING, BatchStatus.SUBMITTING, BatchStatus.INPROGRESS}
-)
+#: Submission statuses of runs that were changed after their submission.
+CHANGED_AFTER_SUBMISSION_STATUSES = frozenset(SubmissionStatus) - {SubmissionStatus.SUCCESS, SubmissionStatus.FAILED}
 
-#: Somebody is cancelling the batch, or has.
-CANCELLED_BATCH_STATES = frozenset({BatchStatus.STOPPING, BatchStatus.CANCELLED})
+#: Statuses of runs that have ended.
+ENDED_RUN_STATUSES = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.DELETED})
 
-#: Somebody is deleting the batch's runs, or has.
-DELETED_BATCH_STATES = frozenset({BatchStatus.RUNS_DELETING, BatchStatus.RUNS_DELETE_FAILED, BatchStatus.RUNS_DELETED})
+#: Statuses of runs that have not ended. A status that is not in either set counts as active.
+ACTIVE_RUN_STATUSES = (RunStatus.RUNNING, RunStatus.STARTING, RunStatus.PENDING, RunStatus.STOPPING)
 
-#: The submission of a run has an outcome in each of these.
-TERMINAL_SUBMISSION_STATES = frozenset(SubmissionStatus)
 
-#: Something happened to a run after its submission.
-CHANGED_AFTER_SUBMISSION_STATES = TERMINAL_SUBMISSION_STATES - {
-    SubmissionStatus.SUCCESS,
-    SubmissionStatus.FAILED,
+class Verdict(Enum):
+    """What GetBatch's answer means for a wait."""
+
+    WAIT = auto()
+    #: Done as soon as the counts show that no run is left to submit.
+    DONE_IF_NOTHING_PENDING = auto()
+    DONE = auto()
+    FAILED = auto()
+
+
+class End(Enum):
+    """How a batch ended if not by running to its end."""
+
+    FAILED = auto()
+    CANCELLED = auto()
+    DELETED = auto()
+
+
+class WhenFound(Enum):
+    """What a task does that finds its own batch in a status."""
+
+    #: Take the batch if it was started with the same settings; fail otherwise.
+    TAKE = auto()
+    #: Take the batch if it was started with the same settings; start a new one otherwise.
+    TAKE_OR_REPLACE = auto()
+    #: Start a new batch if no run was started; fail otherwise.
+    REPLACE_IF_UNUSED = auto()
+    #: Fail.
+    REFUSE = auto()
+
+
+class ToCancel(Enum):
+    """How a batch in a status is cancelled."""
+
+    LATER = auto()
+    CANCEL_BATCH = auto()
+    CANCEL_RUNS = auto()
+    #: The batch is being cancelled, or was.
+    ALREADY = auto()
+    #: The batch has finished, so that there is nothing to cancel.
+    FINISHED = auto()
+
+
+class ToDelete(Enum):
+    """How the runs of a batch in a status are deleted."""
+
+    DELETE_BATCH_RUNS = auto()
+    #: One by one, because the service refuses to delete them as a batch.
+    DELETE_EACH_RUN = auto()
+    #: The runs are being deleted, or were.
+    ALREADY = auto()
+    #: The batch must be cancelled first.
+    ACTIVE = auto()
+    #: The status is not known; what is deleted cannot be restored.
+    UNKNOWN = auto()
+
+
+class Meaning(NamedTuple):
+    """What a status of a batch means.
+
+    :param end: how the batch ended, None if it goes on or ran to its end.
+    :param when_found: what a task does that finds its own batch.
+    :param submission: for a wait until every run was submitted.
+    :param completion: for a wait until every run has ended.
+    :param to_cancel: how the batch is cancelled.
+    :param cancellation: for a wait after the batch was cancelled.
+    :param to_delete: how its runs are deleted.
+    :param deletion: for a wait after its runs were deleted.
+    """
+
+    end: End | None
+    when_found: WhenFound
+    submission: Verdict
+    completion: Verdict
+    to_cancel: ToCancel
+    cancellation: Verdict
+    to_delete: ToDelete
+    deletion: Verdict
+
+
+_WAIT, _DONE, _FAILED = Verdict.WAIT, Verdict.DONE, Verdict.FAILED
+_IF_NOTHING_PENDING = Verdict.DONE_IF_NOTHING_PENDING
+
+# fmt: off
+#: What each status of a batch means. Waits after a cancellation or deletion wait out the statuses before it, because
+#: answers may lag behind. The runs of a FAILED batch are deleted one by one, so that it never becomes RUNS_DELETED.
+BATCH_STATUSES: dict[str, Meaning] = {
+    BatchStatus.CREATING: Meaning(
+        None, WhenFound.TAKE, _WAIT, _WAIT,
+        ToCancel.LATER, _WAIT, ToDelete.ACTIVE, _WAIT),
+    BatchStatus.PENDING: Meaning(
+        None, WhenFound.TAKE, _WAIT, _WAIT,
+        ToCancel.CANCEL_BATCH, _WAIT, ToDelete.ACTIVE, _WAIT),
+    BatchStatus.SUBMITTING: Meaning(
+        None, WhenFound.TAKE, _WAIT, _WAIT,
+        ToCancel.CANCEL_BATCH, _WAIT, ToDelete.ACTIVE, _WAIT),
+    BatchStatus.INPROGRESS: Meaning(
+        None, WhenFound.TAKE, _IF_NOTHING_PENDING, _WAIT,
+        ToCancel.CANCEL_BATCH, _WAIT, ToDelete.ACTIVE, _WAIT),
+    BatchStatus.STOPPING: Meaning(
+        End.CANCELLED, WhenFound.REFUSE, _WAIT, _WAIT,
+        ToCancel.ALREADY, _WAIT, ToDelete.ACTIVE, _WAIT),
+    BatchStatus.CANCELLED: Meaning(
+        End.CANCELLED, WhenFound.REFUSE, _FAILED, _FAILED,
+        ToCancel.ALREADY, _DONE, ToDelete.DELETE_BATCH_RUNS, _WAIT),
+    BatchStatus.FAILED: Meaning(
+        End.FAILED, WhenFound.REPLACE_IF_UNUSED, _FAILED, _FAILED,
+        ToCancel.CANCEL_RUNS, _DONE, ToDelete.DELETE_EACH_RUN, _DONE),
+    BatchStatus.PROCESSED: Meaning(
+        None, WhenFound.TAKE_OR_REPLACE, _DONE, _DONE,
+        ToCancel.FINISHED, _DONE, ToDelete.DELETE_BATCH_RUNS, _WAIT),
+    BatchStatus.RUNS_DELETING: Meaning(
+        End.DELETED, WhenFound.REFUSE, _FAILED, _FAILED,
+        ToCancel.FINISHED, _DONE, ToDelete.ALREADY, _WAIT),
+    BatchStatus.RUNS_DELETE_FAILED: Meaning(
+        End.DELETED, WhenFound.REFUSE, _FAILED, _FAILED,
+        ToCancel.FINISHED, _DONE, ToDelete.DELETE_EACH_RUN, _FAILED),
+    BatchStatus.RUNS_DELETED: Meaning(
+        End.DELETED, WhenFound.REFUSE, _FAILED, _FAILED,
+        ToCancel.FINISHED, _DONE, ToDelete.ALREADY, _DONE),
 }
+#: What a status means that this version does not know. The batch counts as active. It is cancelled when that is asked
+#: for, because runs that go on cost money. Nothing of it is deleted, because what is deleted cannot be restored.
+UNKNOWN_STATUS = Meaning(
+    None, WhenFound.TAKE, _IF_NOTHING_PENDING, _WAIT,
+    ToCancel.CANCEL_BATCH, _WAIT, ToDelete.UNKNOWN, _WAIT)
+# fmt: on
+
+
+def meaning_of(status: str | None) -> Meaning:
+    """Return what a status of a batch means.
+
+    :param status: the status that GetBatch reports, None if it reports none.
+    """
+    return BATCH_STATUSES.get(status or "", UNKNOWN_STATUS)
+
+
+def shown(status: str | None) -> str:
+    """Return a status as texts show it.
+
+    :param status: the status that the service reports, None if it reports none.
+    """
+    return status or "without a status"

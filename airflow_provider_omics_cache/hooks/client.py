@@ -24,8 +24,12 @@ from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsVersionError
-from airflow_provider_omics_cache.healthomics.rounds import is_passing
-from airflow_provider_omics_cache.hooks.errors import api_error, as_api_error, without_payloads, without_session_policy
+from airflow_provider_omics_cache.hooks.errors import (
+    api_error,
+    as_api_error,
+    without_payloads,
+    without_session_policy,
+)
 
 if TYPE_CHECKING:
     from botocore.model import ServiceModel
@@ -46,18 +50,23 @@ _BATCH_OPERATIONS = frozenset(
     }
 )
 
-#: Seconds to wait, one after the other, until the service shows what was just written.
+#: Seconds for which a call that may be repeated safely is repeated while the service does not answer it.
+LONGEST_SILENCE = 3600.0
+#: Seconds between the attempts to see what was just written.
 VISIBLE_AFTER = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)
-#: Seconds between two attempts at a call whose answer is worth waiting for.
+#: Seconds between two attempts at a call that the service did not answer.
 _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 30.0
 
 
 class OmicsClientHook(AwsBaseHook):
-    """Make HealthOmics clients, and calls that end in an answer or in one of the package's errors."""
+    """Makes HealthOmics clients, and calls that end in an answer or in one of the package's errors."""
 
-    _sleep: Callable[[float], None] = staticmethod(time.sleep)
-    _clock: Callable[[], float] = staticmethod(time.monotonic)
+    #: Whether the service has answered this task before, so that its endpoint is known to be right.
+    is_reachable = False
+
+    sleep: Callable[[float], None] = staticmethod(time.sleep)
+    clock: Callable[[], float] = staticmethod(time.monotonic)
     _conn_config: AwsConnectionWrapper | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -84,11 +93,11 @@ class OmicsClientHook(AwsBaseHook):
 
     @property
     def config(self) -> Config:
-        """The client's settings, as a copy: botocore writes into the retry settings that it is given."""
+        """The client's settings. This is a copy, because botocore changes the retry settings that it gets."""
         return deepcopy(super().config)
 
     def get_session(self, region_name: str | None = None, deferrable: bool = False) -> Any:
-        """Make the session with which clients are created, with our defaults under the user's settings."""
+        """Make the session that creates clients; the user's settings override the package's defaults."""
         session = super().get_session(region_name=region_name, deferrable=deferrable)
         core = session._session if isinstance(session, boto3.session.Session) else session
         if deferrable:
@@ -101,10 +110,7 @@ class OmicsClientHook(AwsBaseHook):
         return session
 
     async def get_async_conn(self) -> Any:
-        """Get an aiobotocore client.
-
-        It is made in a thread of its own: one whose role takes long to assume does not hold up the others.
-        """
+        """Make an aiobotocore client in a thread, so that a slow STS does not block the event loop."""
 
         def make() -> Any:
             return self.get_client_type(region_name=self.region_name, deferrable=True)
@@ -113,7 +119,7 @@ class OmicsClientHook(AwsBaseHook):
 
     @property
     def has_connection(self) -> bool:
-        """Whether Airflow has found the connection; without it botocore looks for credentials on its own."""
+        """Whether Airflow found the connection. Without it, botocore searches for credentials itself."""
         return bool(self._conn_config)
 
     def _has_foreign_endpoint(self, session: Session) -> bool:
@@ -140,79 +146,87 @@ class OmicsClientHook(AwsBaseHook):
             return self.conn
 
     @property
+    def client_region(self) -> str:
+        """AWS Region of the client."""
+        return str(self._client.meta.region_name)
+
+    @property
     def _model(self) -> ServiceModel:
         model: ServiceModel = self._client.meta.service_model
         return model
 
-    def _call(self, operation: str, **members: Any) -> Answer:
+    def _call(self, operation: str, *, max_silence: float = 0, **members: Any) -> Answer:
         given = {name: value for name, value in members.items() if value is not None}
         self._check_model(operation, given)
+        return self.patiently(partial(self._call_once, operation, given), max_silence=max_silence)
+
+    def _call_once(self, operation: str, members: Mapping[str, Any]) -> Answer:
         client = self._client
         region, endpoint_url = client.meta.region_name, client.meta.endpoint_url
         try:
-            answer: Answer = getattr(client, xform_name(operation))(**given)
+            answer: Answer = getattr(client, xform_name(operation))(**members)
         except ParamValidationError as error:
             shown = ParamValidationError(report=without_payloads(error.kwargs["report"]))
-            raise api_error(shown, operation, region, endpoint_url, given) from shown
+            raise api_error(shown, operation, region, endpoint_url, members) from shown
         except ClientError as error:
-            told = without_session_policy(error)
-            raise api_error(told, operation, region, endpoint_url, given) from told
+            self.is_reachable = True
+            shown_error = without_session_policy(error)
+            raise api_error(shown_error, operation, region, endpoint_url, members) from shown_error
         except BotoCoreError as error:
             raise api_error(error, operation, region, endpoint_url) from error
+        self.is_reachable = True
         answer.pop("ResponseMetadata", None)
         return answer
 
-    def _patiently(
-        self,
-        call: Callable[[], T],
-        *,
-        max_seconds: float,
-        is_worth_waiting: Callable[[OmicsApiError], bool] = is_passing,
-    ) -> T:
-        """Call until an answer comes, through failures that pass, for ``max_seconds`` at most."""
-        give_up = self._clock() + max_seconds
+    def patiently(self, call: Callable[[], T], *, max_silence: float = LONGEST_SILENCE) -> T:
+        """Repeat a call while it is throttled, the service fails, or the connection is lost.
+
+        An endpoint that cannot be reached fails at once as long as the service has never answered this task: the
+        endpoint's URL may be misspelt.
+
+        :param call: the call; repeating it must be safe.
+        :param max_silence: seconds after which the last error is raised. Default: an hour. 0 makes one attempt.
+        :raises OmicsApiError: the call failed.
+        """
+        give_up = self.clock() + max_silence
         delay = _FIRST_DELAY
         while True:
             try:
                 return call()
             except OmicsApiError as error:
-                if not is_worth_waiting(error) or self._clock() + delay > give_up:
+                is_misspelt = error.is_unreachable and not self.is_reachable
+                if not error.is_passing or is_misspelt or self.clock() + delay > give_up:
                     raise
                 if delay == _FIRST_DELAY:
-                    self.log.info("Waiting to call again: %s", error)
-            self._sleep(delay * random.uniform(0.5, 1.0))
+                    self.log.info("Calling again: %s", error)
+            self.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(2 * delay, _LONGEST_DELAY)
 
-    def _look_again(self, look: Callable[[], T], is_seen: Callable[[T], object] = bool) -> T:
-        """Look until what was just written is seen; give what the last look saw."""
+    def until_seen(self, look: Callable[[], T], is_seen: Callable[[T], object] = bool) -> T:
+        """Repeat a look for up to 5 minutes, until it shows what was just written.
+
+        :param look: what is repeated.
+        :param is_seen: whether a look shows what was written.
+        :return: what the last look returned.
+        """
         for delay in VISIBLE_AFTER:
             seen = look()
             if is_seen(seen):
                 return seen
-            self._sleep(delay)
+            self.sleep(delay)
         return look()
-
-    def _if_found(self, get: Callable[[], T]) -> T | None:
-        try:
-            return get()
-        except OmicsApiError as error:
-            if error.code != "ResourceNotFoundException":
-                raise
-            return None
 
     def _items(
         self, operation: str, key: str, token: str | None, *, max_silence: float = 0, **members: Any
     ) -> Iterator[Answer]:
         while True:
-            page = self._patiently(
-                partial(self._call, operation, startingToken=token, **members), max_seconds=max_silence
-            )
+            page = self._call(operation, max_silence=max_silence, startingToken=token, **members)
             yield from page.get(key) or ()
             previous, token = token, page.get("nextToken")
             if not token:
                 return
             if token == previous:
-                raise OmicsApiError(f"{operation} gave the same nextToken twice", operation=operation)
+                raise OmicsApiError(f"{operation} returned the same nextToken twice", operation=operation)
 
     def _check_model(self, operation: str, members: Mapping[str, Any]) -> None:
         model = self._model
@@ -232,20 +246,20 @@ class OmicsClientHook(AwsBaseHook):
     def check_batches(self) -> None:
         """Check that the installed botocore knows the batch operations.
 
-        :raises OmicsVersionError: it does not; the message names the versions to upgrade to.
+        :raises OmicsVersionError: botocore is too old; the message names the versions to upgrade to.
         """
         if "StartRunBatch" not in self._model.operation_names:
             raise OmicsVersionError(
-                "HealthOmics batches need boto3>=1.42.74, and aiobotocore>=3.4.0 where tasks are deferred, "
-                f"but botocore {botocore.__version__} is installed: install airflow-provider-omics-cache[batch]"
+                "HealthOmics batches need boto3>=1.42.74, and aiobotocore>=3.4.0 for deferred tasks, but botocore "
+                f"{botocore.__version__} is installed. Install airflow-provider-omics-cache[batch]."
             )
 
     def describe_shape(self, name: str) -> dict[str, Any]:
         """Describe a shape of the installed botocore's HealthOmics model as plain data.
 
-        ``type`` is botocore's type name. A structure has ``members`` (by name) and ``required`` (names), a
-        list has ``member``, a map ``key`` and ``value``; ``min`` and ``max`` are there where the model
-        limits the length, the number of entries or the value. A JSON document has ``type`` "document".
+        ``type`` is botocore's type name, or "document" for a JSON document. A structure has ``members`` (by name) and
+        ``required`` (names). A list has ``member``. A map has ``key`` and ``value``. ``min`` and ``max`` are present
+        when the model limits the length, the number of entries or the value.
 
         :param name: name of the shape, such as ``DefaultRunSetting`` or ``InlineSetting``.
         :raises OmicsVersionError: the installed botocore does not know the shape.
@@ -260,7 +274,7 @@ class OmicsClientHook(AwsBaseHook):
 
 
 def _refresh_in_a_thread(session: Any) -> None:
-    """Keep the event loop free while a role is assumed anew: the amazon provider does that with blocking calls."""
+    """Refresh an assumed role in a thread: the amazon provider's refresh blocks the event loop."""
     credentials: Any = getattr(session, "_credentials", None)
     refresh = getattr(credentials, "_refresh_using", None)
     if refresh and not inspect.iscoroutinefunction(refresh):
@@ -268,7 +282,7 @@ def _refresh_in_a_thread(session: Any) -> None:
 
 
 def _is_sdk_host(host: str, session: Session) -> bool:
-    """Whether the SDK itself builds this host, in front of which it puts the host prefix."""
+    """Whether the host is one that the SDK builds itself; only such hosts get the SDK's host prefix."""
     partitions = session.get_component("data_loader").load_data("partitions")["partitions"]
     suffixes = {partition["outputs"][name] for partition in partitions for name in ("dnsSuffix", "dualStackDnsSuffix")}
     found = re.fullmatch(r"omics(-fips)?\.[a-z0-9-]+\.(?P<suffix>.+)", host)

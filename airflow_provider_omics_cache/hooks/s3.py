@@ -1,54 +1,60 @@
-"""What the package does with S3: URIs, clients, uploads."""
+"""Everything that the package does with S3: clients, URIs, arguments, uploads, errors."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import IO, Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-from boto3.exceptions import Boto3Error
-from boto3.s3.transfer import S3Transfer, TransferConfig
-from botocore.exceptions import BotoCoreError, ClientError
+from boto3.s3.transfer import S3Transfer
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from airflow_provider_omics_cache.exceptions import OmicsParameterError
+from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsParameterError
 from airflow_provider_omics_cache.hooks.errors import api_error, as_api_error
+
+#: What ``s3_extra_args`` may hold: the arguments of PutObject that describe the object and the access to it.
+UPLOAD_ARGS = frozenset(S3Transfer.ALLOWED_UPLOAD_ARGS) - {"ChecksumType", "MpuObjectSize"} | {"BucketKeyEnabled"}
 
 _S3_URI = re.compile(r"s3://(?P<bucket>[^/]+)(?:/(?P<key>.*))?", re.DOTALL)
 _BUCKET = re.compile("[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-#: Codes with which S3 refuses to write an object that is not as it was seen.
+#: Codes with which S3 refuses a conditional write.
 _CHANGED = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})
-_PART_BY_PART = TransferConfig(use_threads=False)
 
 
 def s3_client(**parameters: Any) -> Any:
-    """Make a client of S3.
+    """Make an S3 client.
 
-    :param parameters: those of :class:`~airflow.providers.amazon.aws.hooks.s3.S3Hook`.
+    :param parameters: parameters of :class:`~airflow.providers.amazon.aws.hooks.s3.S3Hook`.
+    :raises OmicsApiError: no client can be made, for example because a role cannot be assumed.
     """
     with as_api_error("CreateClient"):
         return S3Hook(**parameters).conn
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:
-    """Take an ``s3://`` URI apart; both parts are empty if it is none."""
+    """Split an ``s3://`` URI. Both parts are empty for any other text.
+
+    :param uri: the URI.
+    """
     found = _S3_URI.fullmatch(uri)
     return (found["bucket"], found["key"] or "") if found else ("", "")
 
 
-def check_bucket_name(parameter: str, uri: Any) -> None:
-    """Check that a value is an ``s3://`` URI with the name of a bucket that can exist.
+def check_bucket_uri(parameter: str, uri: Any) -> None:
+    """Check that a value is an ``s3://`` URI with a valid bucket name.
 
     :param parameter: name of the parameter, for the error.
     :param uri: the value.
-    :raises OmicsParameterError: it is not.
+    :raises OmicsParameterError: the value is not such a URI.
     """
     bucket = bucket_and_key(uri)[0] if isinstance(uri, str) else ""
     if not bucket:
-        raise OmicsParameterError(parameter, "has to be an s3:// URI with a bucket", uri)
+        raise OmicsParameterError(parameter, "must be an s3:// URI with a bucket", uri)
     if not _BUCKET.fullmatch(bucket):
         raise OmicsParameterError(
-            parameter, "has to name a bucket: 3 to 63 lower case letters, digits, dots and hyphens", uri
+            parameter, "must have a bucket name of 3 to 63 lower case letters, digits, dots and hyphens", uri
         )
 
 
@@ -57,86 +63,116 @@ def check_object_uri(parameter: str, uri: Any) -> None:
 
     :param parameter: name of the parameter, for the error.
     :param uri: the value.
-    :raises OmicsParameterError: it is not.
+    :raises OmicsParameterError: the value is not such a URI.
     """
-    check_bucket_name(parameter, uri)
+    check_bucket_uri(parameter, uri)
     if not bucket_and_key(uri)[1]:
         raise OmicsParameterError(parameter, "must be s3://bucket/key", uri)
 
 
 def check_upload_args(s3_extra_args: Any) -> None:
-    """Check the options of an upload.
+    """Check the parameter ``s3_extra_args``, which is the same for every task that writes to S3.
 
-    :param s3_extra_args: the options, None for none.
-    :raises OmicsParameterError: boto3's uploads do not know one of them.
+    :param s3_extra_args: the value, None if it is not given.
+    :raises OmicsParameterError: the value is not a dict, or has a key that is not in :data:`UPLOAD_ARGS`.
     """
     if s3_extra_args is None:
         return
     if not isinstance(s3_extra_args, dict):
         raise OmicsParameterError("s3_extra_args", "must be a dict", type(s3_extra_args).__name__)
-    unknown = sorted(s3_extra_args.keys() - set(S3Transfer.ALLOWED_UPLOAD_ARGS))
+    unknown = sorted(str(name) for name in s3_extra_args.keys() - UPLOAD_ARGS)
     if unknown:
-        raise OmicsParameterError("s3_extra_args", "must hold only options of boto3's uploads", unknown)
+        raise OmicsParameterError(
+            "s3_extra_args",
+            "must have only keys of S3 uploads, for example "
+            "ServerSideEncryption, SSEKMSKeyId, ExpectedBucketOwner, Tagging",
+            unknown,
+        )
 
 
 def head_object(uri: str, *, s3: Any, extra_args: Mapping[str, Any]) -> dict[str, Any]:
-    """Look at an object.
+    """Look up an object.
 
     :param uri: the ``s3://`` URI of the object.
-    :param s3: client of S3.
-    :param extra_args: options of an upload; those that HeadObject has too are sent.
-    :return: HeadObject's answer; what goes wrong is botocore's own error.
+    :param s3: the S3 client.
+    :param extra_args: upload arguments; those that HeadObject has too are sent.
+    :return: HeadObject's answer.
+    :raises OmicsApiError: S3 refused the call, or did not answer; ``http_status`` is 404 if there is no object.
     """
-    bucket, key = bucket_and_key(uri)
-    members = s3.meta.service_model.operation_model("HeadObject").input_shape.members
-    known = {name: value for name, value in extra_args.items() if name in members}
-    found: dict[str, Any] = s3.head_object(Bucket=bucket, Key=key, **known)
-    return found
+    return _call("head_object", uri, s3=s3, extra_args=extra_args)
 
 
-def upload(file: IO[bytes], uri: str, *, parameter: str, s3: Any, extra_args: Mapping[str, Any] | None) -> None:
-    """Upload a file from its beginning, part by part: no more than one of its parts is held in memory.
-
-    :param file: the file.
-    :param uri: the ``s3://`` URI of the object.
-    :param parameter: name of the parameter that holds the URI, for the error.
-    :param s3: client of S3.
-    :param extra_args: options of the upload.
-    :raises OmicsApiError: S3 refuses it.
-    """
-    bucket, key = bucket_and_key(uri)
-    file.seek(0)
-    try:
-        s3.upload_fileobj(file, bucket, key, ExtraArgs=extra_args, Config=_PART_BY_PART)
-    except (BotoCoreError, Boto3Error, ClientError) as error:
-        failure = api_error(error, "PutObject", s3.meta.region_name, s3.meta.endpoint_url)
-        raise failure.with_text(f"{parameter} must be writable; got {uri!r}: {failure}") from error
-
-
-def put_if_unchanged(
-    file: IO[bytes], uri: str, *, parameter: str, s3: Any, extra_args: Mapping[str, Any], etag: str | None
-) -> bool:
-    """Upload a file from its beginning, unless somebody else has written the object meanwhile.
+def put_object(
+    file: IO[bytes],
+    uri: str,
+    *,
+    parameter: str,
+    s3: Any,
+    extra_args: Mapping[str, Any] | None,
+    condition: Mapping[str, str] | None = None,
+) -> str | None:
+    """Upload a file from its beginning with one PutObject.
 
     :param file: the file, of at most 5 GiB.
     :param uri: the ``s3://`` URI of the object.
-    :param parameter: name of the parameter that holds the URI, for the error.
-    :param s3: client of S3.
-    :param extra_args: options of an upload; those that PutObject has too are sent.
-    :param etag: ETag of the object as it was seen, None if there was none.
-    :return: whether it was uploaded.
-    :raises OmicsApiError: S3 refuses it.
+    :param parameter: name of the parameter that the URI comes from, for the error.
+    :param s3: the S3 client.
+    :param extra_args: upload arguments.
+    :param condition: ``{"IfNoneMatch": "*"}`` writes only a new object, ``{"IfMatch": etag}`` only over that version.
+    :return: None if the object was written, else the code with which S3 refused the condition.
+    :raises OmicsParameterError: a value in ``extra_args`` has the wrong type, or the bucket does not exist.
+    :raises OmicsApiError: S3 refused the upload, or did not answer.
     """
-    bucket, key = bucket_and_key(uri)
-    members = s3.meta.service_model.operation_model("PutObject").input_shape.members
-    known = {name: value for name, value in extra_args.items() if name in members}
-    condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
     file.seek(0)
     try:
-        s3.put_object(**known, **condition, Bucket=bucket, Key=key, Body=file)
+        _call("put_object", uri, s3=s3, extra_args=extra_args or {}, **(condition or {}), Body=file)
+    except OmicsApiError as error:
+        if condition and error.code in _CHANGED:
+            return error.code
+        if error.code == "NoSuchBucket":
+            raise OmicsParameterError(parameter, "must be in a bucket that exists", uri) from error.__cause__
+        raise error.with_text(f"{parameter} cannot be written ({uri}): {error}") from error.__cause__
+    return None
+
+
+def get_object(uri: str, *, parameter: str, s3: Any) -> bytes:
+    """Read an object.
+
+    :param uri: the ``s3://`` URI of the object.
+    :param parameter: name of the parameter that the URI comes from, for the error.
+    :param s3: the S3 client.
+    :raises OmicsParameterError: there is no such object.
+    :raises OmicsApiError: S3 refused the call, or did not answer.
+    """
+    try:
+        answer = _call("get_object", uri, s3=s3, extra_args={})
+        with _as_s3_error("GetObject", s3):
+            content: bytes = answer["Body"].read()
+    except OmicsApiError as error:
+        if error.http_status == 404:
+            raise OmicsParameterError(parameter, f"must exist in S3 ({error.code})", uri) from error.__cause__
+        raise error.with_text(f"{parameter} cannot be read ({uri}): {error}") from error.__cause__
+    return content
+
+
+def _call(method: str, uri: str, *, s3: Any, extra_args: Mapping[str, Any], **members: Any) -> dict[str, Any]:
+    bucket, key = bucket_and_key(uri)
+    operation = s3.meta.method_to_api_mapping[method]
+    known = s3.meta.service_model.operation_model(operation).input_shape.members
+    arguments = {name: value for name, value in extra_args.items() if name in known}
+    with _as_s3_error(operation, s3):
+        try:
+            answer: dict[str, Any] = getattr(s3, method)(**arguments, **members, Bucket=bucket, Key=key)
+        except ParamValidationError:
+            # botocore's report shows the values, which may include a customer's encryption key.
+            rule = f"must have values of the types that {operation} takes"
+            raise OmicsParameterError("s3_extra_args", rule, sorted(arguments)) from None
+    return answer
+
+
+@contextmanager
+def _as_s3_error(operation: str, s3: Any) -> Iterator[None]:
+    try:
+        yield
     except (BotoCoreError, ClientError) as error:
-        failure = api_error(error, "PutObject", s3.meta.region_name, s3.meta.endpoint_url)
-        if failure.code in _CHANGED:
-            return False
-        raise failure.with_text(f"{parameter} must be writable; got {uri!r}: {failure}") from error
-    return True
+        raise api_error(error, operation, s3.meta.region_name, s3.meta.endpoint_url) from error

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
-import botocore
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from airflow_provider_omics_cache._compat import PokeReturnValue, conf
+from airflow_provider_omics_cache._compat import PokeReturnValue
+from airflow_provider_omics_cache.configuration import setting
 from airflow_provider_omics_cache.exceptions import (
     BatchCancelledError,
     BatchConflictError,
@@ -22,27 +20,48 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsError,
     OmicsParameterError,
 )
-from airflow_provider_omics_cache.healthomics.completion import ENDED_RUN_STATES, RunCounts
-from airflow_provider_omics_cache.healthomics.end import CancelDecision, decide_cancel, was_cancelled
-from airflow_provider_omics_cache.healthomics.identity import BatchIdentity, digest, request_digest
-from airflow_provider_omics_cache.healthomics.rounds import Batch
-from airflow_provider_omics_cache.healthomics.settings import (
-    MAX_FILE_BYTES,
-    MAX_INLINE_SETTINGS,
-    BrokenRules,
-    check_member,
-    check_run_settings,
+from airflow_provider_omics_cache.healthomics.completion import RunCounts, count_active
+from airflow_provider_omics_cache.healthomics.end import (
+    cancel_active_runs,
+    cancel_batch_of_killed_task,
+    cancel_batch_once,
+    delete_batch_once,
+    delete_existing_runs,
+    delete_runs_once,
+    get_deletable_batch,
+    is_batch_visible,
+    was_cancelled,
 )
-from airflow_provider_omics_cache.healthomics.start import OWN_TAGS
-from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStatus
-from airflow_provider_omics_cache.hooks.omics import api_error, check_id, check_tags
-from airflow_provider_omics_cache.hooks.s3 import bucket_and_key, check_bucket_name, head_object
+from airflow_provider_omics_cache.healthomics.identity import BatchIdentity, request_digest
+from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch
+from airflow_provider_omics_cache.healthomics.settings import check_member, unknown_rule
+from airflow_provider_omics_cache.healthomics.staging import (
+    CheckedSettings,
+    StagingArea,
+    check_settings,
+    stage_settings,
+)
+from airflow_provider_omics_cache.healthomics.start import (
+    OWN_TAGS,
+    BatchRequest,
+    StartedBatch,
+    find_batch,
+    reattach,
+    start_batch,
+)
+from airflow_provider_omics_cache.healthomics.states import (
+    ENDED_RUN_STATUSES,
+    BatchStatus,
+    RunStatus,
+    ToCancel,
+    meaning_of,
+)
+from airflow_provider_omics_cache.hooks.arguments import check_id, check_request_id, check_tags
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunLink, persist_links
 from airflow_provider_omics_cache.tasks.ending import EndRunBatchOperator
-from airflow_provider_omics_cache.tasks.listing import batch_record
-from airflow_provider_omics_cache.tasks.mapping import SavedMappingMixin
-from airflow_provider_omics_cache.tasks.outcome import BatchCompletionMixin
-from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator, check_aiobotocore, seconds
+from airflow_provider_omics_cache.tasks.mapping import MappingSavingOperator
+from airflow_provider_omics_cache.tasks.outcome import RunOutcomeTask
+from airflow_provider_omics_cache.tasks.wait import MOST_ACTIVE_RUNS, BatchWaitOperator, check_aiobotocore, seconds
 from airflow_provider_omics_cache.triggers.run_batch import (
     BatchCancellationTrigger,
     BatchDeletionTrigger,
@@ -54,29 +73,11 @@ if TYPE_CHECKING:
 
 _IDS = ("workflowId", "cacheId", "runGroupId")
 _SPOOLED_BYTES = 1024**2
-#: For how many seconds a batch is tried to be cancelled at the task's timeout.
+#: Most seconds in which a task tries to cancel its batch at its timeout.
 CANCEL_SECONDS = 300.0
-#: Seconds to wait, one after the other, while another try uploads the same settings.
-_UPLOAD_CONFLICT_DELAYS = (1, 2, 4)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Settings:
-    """The run settings as they will be sent.
-
-    :param digest: stands for their content.
-    :param prepare: puts them where the service can read them, and gives StartRunBatch's ``batchRunSettings``.
-    :param count: number of settings, None if unknown.
-    :param s3_uri: where in S3 they are, None if they go inline.
-    """
-
-    digest: str
-    prepare: Callable[[], Mapping[str, Any]]
-    count: int | None = None
-    s3_uri: str | None = None
-
-
-class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
+class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
     """Start a batch of HealthOmics runs, once: a retry finds the batch that an earlier try has started.
 
     One batch belongs to one task of one DAG run (and to one ``map_index``), however often the task is retried or
@@ -197,7 +198,7 @@ class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
         max_failed_runs: int | str = 0,
         runs_s3_uri: str | None = None,
         include_outputs: bool = False,
-        consistency_timeout: float | timedelta = 300,
+        consistency_timeout: float | timedelta = CONSISTENCY_SECONDS,
         cancel_on_kill: bool = False,
         cancel_on_timeout: bool = False,
         **kwargs: Any,
@@ -222,130 +223,161 @@ class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
         self.cancel_on_timeout = cancel_on_timeout
 
     def execute(self, context: Context) -> str:
-        """Start or find the batch, push what is known of it, and wait if that is wanted."""
-        self.check_completion_parameters()
+        """Start or find the batch, push what is known of it, and wait for its runs if that is asked for.
+
+        :param context: Airflow's context of the task.
+        """
+        self.check_outcome_parameters()
         if self.wait_for_completion and self.deferrable:
             check_aiobotocore()
         batch_id = self._start(context)
         if self.wait_for_completion:
-            self.batch_id = batch_id
             if self.do_xcom_push:
-                # A teardown needs it whatever becomes of the wait.
+                # A teardown needs the id, even if the wait fails.
                 context["ti"].xcom_push(key="return_value", value=batch_id)
+            # The wait gets the whole timeout, however long the start was throttled.
+            self._began_at = time.time()
             self.wait(context)
         return batch_id
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after deferral, with the batch that the task has pushed before it."""
+        """Resume after a deferral, with the batch that the task pushed before it.
+
+        :param next_method: method that Airflow resumes the task with.
+        :param next_kwargs: arguments of that method.
+        :param context: Airflow's context of the task.
+        """
         ti = context["ti"]
         batch = ti.xcom_pull(task_ids=ti.task_id, key="batch", map_indexes=ti.map_index)
         if not batch:
-            raise OmicsError("the XCom batch of this task is gone; the next try finds the batch, and waits for it")
+            raise OmicsError("The XCom batch of this task is gone. The next try finds the batch and waits for it.")
         self.batch_id = batch["id"]
         return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
-        """Cancel the batch, if that is wanted and it is known; what goes wrong is logged."""
+        """Cancel the batch if ``cancel_on_kill`` is set and the batch is known. Errors are logged."""
         if not (self.cancel_on_kill and self.wait_for_completion):
             return
         if self.batch_id:
-            self.hook.cancel_batch_of_killed_task(batch_id=self.batch_id)
+            cancel_batch_of_killed_task(self.hook, self.batch_id)
         else:
-            self.log.warning("No batch of this task is known yet that could be cancelled")
+            self.log.warning("Nothing is cancelled: no batch of this task is known yet")
 
     def result(self, batch: Batch, counts: RunCounts) -> str:
-        """Give what the task returns: the id of the batch."""
+        """Return what the task returns: the id of the batch.
+
+        :param batch: the batch.
+        :param counts: how its runs have ended.
+        """
         return batch.id
 
     def trigger_arguments(self) -> dict[str, Any]:
-        """Give what the trigger needs beyond the wait itself."""
+        """Return the trigger's arguments beyond those of every wait."""
         return {"cancel_on_kill": self.cancel_on_kill}
 
     def give_up(self, message: str) -> Exception:
-        """Cancel the batch at the deadline if that is wanted; give the error."""
+        """Cancel the batch at the deadline if ``cancel_on_timeout`` is set, and return the error.
+
+        :param message: what the task was waiting for.
+        """
         if not self.cancel_on_timeout:
             return super().give_up(message)
         try:
-            batch = self.hook.cancel_batch_once(batch_id=self.batch_id, max_seconds=CANCEL_SECONDS)
+            batch = cancel_batch_once(self.hook, self.batch_id, max_seconds=CANCEL_SECONDS)
         except OmicsError as error:
-            return BatchError(f"{message}; cancelling it failed: {error}", batch_id=self.batch_id)
+            return BatchError(f"{message}; the batch could not be cancelled: {error}", batch_id=self.batch_id)
         status = batch.get("status")
-        decision = decide_cancel(status)
-        if decision == CancelDecision.FINISHED:
+        to_cancel = meaning_of(status).to_cancel
+        if to_cancel == ToCancel.FINISHED:
             return super().give_up(f"{message}; it is {status} by now")
-        if decision == CancelDecision.LOOK_AGAIN:
+        if to_cancel == ToCancel.LATER:
             return BatchError(
                 f"{message}; it is still {status} and could not be cancelled", batch_id=self.batch_id, status=status
             )
-        by_whom = "by somebody" if decision == CancelDecision.LEAVE else "as cancel_on_timeout says"
+        cancelled = "it was cancelled before" if to_cancel == ToCancel.ALREADY else "cancel_on_timeout cancelled it"
         return BatchCancelledError(
-            f"{message}; it is cancelled, {by_whom}; a new rerun_key starts a new batch",
+            f"{message}; {cancelled}. Set a new rerun_key to start a new batch.",
             batch_id=self.batch_id,
             status=status,
         )
 
     def _start(self, context: Context) -> str:
+        """Find the batch of an earlier try, or check, stage and start a new one."""
         ti = context["ti"]
         members = self.hook.describe_shape("StartRunBatchRequest")["members"]
         default_run_setting = self._checked_default_run_setting(members["defaultRunSetting"])
         tags = self._checked_tags("tags", self.tags, members["tags"])
         if OWN_TAGS & tags.keys():
-            raise OmicsParameterError("tags", f"cannot hold {', '.join(sorted(OWN_TAGS))}", sorted(tags))
+            raise OmicsParameterError("tags", f"must not have {', '.join(sorted(OWN_TAGS))}", sorted(tags))
         check_tags("tags", tags, reserved=len(OWN_TAGS))
-        identity = BatchIdentity(
-            token_namespace=conf.get("omics_cache", "token_namespace", fallback="") or "",
+        area = StagingArea(self.hook, self._s3_parameters, self.settings_s3_prefix, self.s3_extra_args)
+        with SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as file:
+            spool: IO[bytes] = file
+            settings = check_settings(
+                area,
+                self.run_settings,
+                default_run_setting=default_run_setting,
+                members=members["batchRunSettings"]["members"],
+                file=spool,
+            )
+            request = BatchRequest(
+                identity=self._identity(context),
+                batch_name=str(self.batch_name or ti.task_id),
+                digest=request_digest(default_run_setting=default_run_setting, settings_digest=settings.digest),
+                default_run_setting=default_run_setting,
+                tags=tags,
+                request_id=check_request_id(self.request_id),
+            )
+            push = partial(self._push_batch, context, settings)
+            found = find_batch(self.hook, request)
+            if found.batch is not None:
+                started = reattach(self.hook, request, found.batch)
+            else:
+                batch_run_settings = stage_settings(area, settings)
+                started = start_batch(
+                    self.hook, request, batch_run_settings, generation=found.generation, on_answer=push
+                )
+        persist_links(context, self)
+        push(started)
+        return self.batch_id
+
+    def _push_batch(self, context: Context, settings: CheckedSettings, started: StartedBatch) -> None:
+        self.batch_id = str(started.batch["id"])
+        batch = Batch.from_answer(self.batch_id, started.batch)
+        value = batch.to_xcom(
+            name=started.batch.get("name"),
+            expected_runs=settings.count,
+            request_id=started.request_id,
+            settings_s3_uri=settings.s3_uri,
+            reattached=started.reattached,
+        )
+        context["ti"].xcom_push(key="batch", value=value)
+
+    def _identity(self, context: Context) -> BatchIdentity:
+        ti = context["ti"]
+        return BatchIdentity(
+            token_namespace=setting("token_namespace"),
             dag_id=ti.dag_id,
             run_id=ti.run_id,
             task_id=ti.task_id,
             map_index=-1 if ti.map_index is None else ti.map_index,
             rerun_key=None if self.rerun_key in (None, "") else str(self.rerun_key),
         )
-        with SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as file:
-            settings = self._checked_settings(default_run_setting, members["batchRunSettings"]["members"], file)
-            started = self.hook.start_batch_once(
-                identity=identity,
-                batch_name=str(self.batch_name or ti.task_id),
-                request_digest=request_digest(default_run_setting=default_run_setting, settings_digest=settings.digest),
-                default_run_setting=default_run_setting,
-                batch_run_settings=settings.prepare,
-                tags=tags,
-                request_id=self.request_id,
-                on_started=partial(setattr, self, "batch_id") if self.wait_for_completion else None,
-            )
-        batch = started.batch
-        persist_links(context, self)
-        ti.xcom_push(
-            key="batch",
-            value={
-                "id": batch["id"],
-                "arn": batch.get("arn"),
-                "uuid": batch.get("uuid"),
-                "status": batch.get("status"),
-                "name": batch.get("name"),
-                "expected_runs": settings.count,
-                "request_id": started.request_id,
-                "settings_s3_uri": settings.s3_uri,
-                "reattached": started.reattached,
-            },
-        )
-        return str(batch["id"])
 
     def _checked_default_run_setting(self, shape: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(self.default_run_setting, dict):
-            raise OmicsParameterError(
-                "default_run_setting", "has to be a dict", type(self.default_run_setting).__name__
-            )
+            raise OmicsParameterError("default_run_setting", "must be a dict", type(self.default_run_setting).__name__)
         setting = dict(self.default_run_setting)
         for name in _IDS:
             if name in setting:
                 setting[name] = check_id(f"default_run_setting.{name}", setting[name])
         run_tags = self._checked_tags("run_tags", self.run_tags, shape["members"]["runTags"])
-        _raise_broken(
-            check_member("default_run_setting", setting, shape=shape, unknown_rule=_unknown_rule("DefaultRunSetting"))
-        )
+        check_member(
+            "default_run_setting", setting, shape=shape, unknown_rule=unknown_rule("DefaultRunSetting")
+        ).raise_if_any()
         default_tags = setting.get("runTags", {})
         check_tags("default_run_setting.runTags", default_tags)
-        check_tags("run_tags", run_tags, there=default_tags)
+        check_tags("run_tags", run_tags, present=default_tags)
         if run_tags:
             setting["runTags"] = {**default_tags, **run_tags}
         return setting
@@ -353,142 +385,8 @@ class StartRunBatchOperator(BatchCompletionMixin, BatchWaitOperator):
     def _checked_tags(self, parameter: str, tags: Any, shape: Mapping[str, Any]) -> dict[str, str]:
         if tags is None:
             return {}
-        _raise_broken(check_member(parameter, tags, shape=shape))
+        check_member(parameter, tags, shape=shape).raise_if_any()
         return dict(tags)
-
-    def _checked_settings(
-        self, default_run_setting: dict[str, Any], members: Mapping[str, Any], file: IO[bytes]
-    ) -> _Settings:
-        """Check everything about the settings, without writing anything but the temporary file."""
-        prefix = self.settings_s3_prefix or None
-        if prefix is not None:
-            check_bucket_name("settings_s3_prefix", prefix)
-        if isinstance(self.run_settings, str) and self.run_settings.startswith("s3://"):
-            return self._settings_of_uri(self.run_settings)
-        found = check_run_settings(
-            self.run_settings,
-            shape=members["inlineSettings"]["member"],
-            default_run_setting=default_run_setting,
-            file=file,
-            unknown_rule=_unknown_rule("InlineSetting"),
-        )
-        _raise_broken(found.broken)
-        if found.count <= MAX_INLINE_SETTINGS:
-            file.seek(0)
-            inline = json.loads(file.read())
-            return _Settings(digest=found.digest, count=found.count, prepare=lambda: {"inlineSettings": inline})
-        if prefix is None:
-            raise OmicsParameterError(
-                "settings_s3_prefix",
-                f"has to be set to an s3:// URI for more than {MAX_INLINE_SETTINGS} settings; run_settings holds "
-                f"{found.count:,}",
-                self.settings_s3_prefix,
-            )
-        if found.size > MAX_FILE_BYTES:
-            raise OmicsParameterError(
-                "run_settings", f"can have at most {MAX_FILE_BYTES:,} bytes as JSON", f"{found.size:,} bytes"
-            )
-        s3_uri = f"{prefix.rstrip('/')}/{found.sha256}.json"
-        longest = members["s3UriSettings"].get("max")
-        if longest and len(s3_uri) > longest:
-            raise OmicsParameterError(
-                "settings_s3_prefix", f"can have at most {longest - len(s3_uri) + len(prefix)} characters", prefix
-            )
-        self._check_s3_extra_args()
-        extra_args = {
-            "ContentType": "application/json",
-            **_bucket_owner(prefix, default_run_setting),
-            **(self.s3_extra_args or {}),
-        }
-
-        def upload() -> Mapping[str, Any]:
-            self._upload(file, s3_uri, found.size, extra_args)
-            return {"s3UriSettings": s3_uri}
-
-        return _Settings(digest=found.digest, count=found.count, s3_uri=s3_uri, prepare=upload)
-
-    def _settings_of_uri(self, uri: str) -> _Settings:
-        check_bucket_name("run_settings", uri)
-        if not bucket_and_key(uri)[1]:
-            raise OmicsParameterError("run_settings", "has to be the s3:// URI of an object", uri)
-        self._check_s3_extra_args()
-        etag = None
-        try:
-            etag = self._head_object(uri, self.s3_extra_args or {})["ETag"]
-        except ClientError as error:
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            if status == 404:
-                raise OmicsParameterError("run_settings", "has to be an object that exists in S3", uri) from error
-            if status != 403:
-                raise self._s3_error(error, "HeadObject") from error
-            self.log.info("%s cannot be read by this task; its content is not compared between tries", uri)
-        except BotoCoreError as error:
-            raise self._s3_error(error, "HeadObject") from error
-        return _Settings(digest=digest([uri, etag]), s3_uri=uri, prepare=lambda: {"s3UriSettings": uri})
-
-    def _upload(self, file: IO[bytes], s3_uri: str, size: int, extra_args: Mapping[str, Any]) -> None:
-        """Upload the settings unless they are there; the name is their SHA-256."""
-        bucket, key = bucket_and_key(s3_uri)
-        for delay in (*_UPLOAD_CONFLICT_DELAYS, None):
-            file.seek(0)
-            try:
-                self._s3.put_object(**extra_args, Bucket=bucket, Key=key, Body=file, IfNoneMatch="*")
-            except ParamValidationError as error:
-                raise OmicsParameterError(
-                    "s3_extra_args", "has to hold arguments of PutObject, of the right types", sorted(extra_args)
-                ) from error
-            except ClientError as error:
-                code = error.response.get("Error", {}).get("Code")
-                if code == "NoSuchBucket":
-                    raise OmicsParameterError(
-                        "settings_s3_prefix", "has to name a bucket that exists", self.settings_s3_prefix
-                    ) from error
-                if code == "PreconditionFailed":
-                    self._check_uploaded(s3_uri, size, extra_args)
-                    self.log.info("The run settings are in %s already", s3_uri)
-                    return
-                if code != "ConditionalRequestConflict" or delay is None:
-                    raise self._s3_error(error, "PutObject") from error
-                self._sleep(delay)
-            except BotoCoreError as error:
-                raise self._s3_error(error, "PutObject") from error
-            else:
-                self.log.info("Uploaded the run settings to %s (%s bytes)", s3_uri, f"{size:,}")
-                return
-
-    def _check_uploaded(self, s3_uri: str, size: int, extra_args: Mapping[str, Any]) -> None:
-        try:
-            found = self._head_object(s3_uri, extra_args)["ContentLength"]
-        except (BotoCoreError, ClientError):  # a role that may write need not be one that may read
-            return
-        if found != size:
-            raise OmicsError(
-                f"{s3_uri} has {found:,} bytes where these run settings have {size:,}: somebody replaced the file; "
-                "delete it and try again"
-            )
-
-    def _check_s3_extra_args(self) -> None:
-        if self.s3_extra_args is None:
-            return
-        if not isinstance(self.s3_extra_args, dict):
-            raise OmicsParameterError("s3_extra_args", "has to be a dict", type(self.s3_extra_args).__name__)
-        own = {"Bucket", "Key", "Body", "IfNoneMatch"}
-        unknown = self.s3_extra_args.keys() - (self._members_of("PutObject") - own)
-        if unknown:
-            raise OmicsParameterError(
-                "s3_extra_args",
-                f"can hold only arguments of PutObject, without {', '.join(sorted(own))}",
-                sorted(unknown),
-            )
-
-    def _head_object(self, s3_uri: str, extra_args: Mapping[str, Any]) -> dict[str, Any]:
-        return head_object(s3_uri, s3=self._s3, extra_args=extra_args)
-
-    def _members_of(self, operation: str) -> set[str]:
-        return set(self._s3.meta.service_model.operation_model(operation).input_shape.members)
-
-    def _s3_error(self, error: Exception, operation: str) -> OmicsError:
-        return api_error(error, operation, self._s3.meta.region_name, self._s3.meta.endpoint_url)
 
 
 class CancelRunBatchOperator(EndRunBatchOperator):
@@ -543,61 +441,83 @@ class CancelRunBatchOperator(EndRunBatchOperator):
     trigger_class = BatchCancellationTrigger
 
     def request(self, context: Context) -> dict[str, Any]:
-        """Cancel the batch as its state allows."""
+        """Cancel the batch, or its runs if it has FAILED.
+
+        :param context: Airflow's context of the task.
+        """
         limits = self.request_limits(context)
         if self.is_teardown:
-            self.hook.is_batch_visible(batch_id=self.batch_id, max_silence=limits["max_silence"])
-        batch = self.hook.cancel_batch_once(batch_id=self.batch_id, **limits)
+            is_batch_visible(self.hook, self.batch_id, max_silence=limits["max_silence"])
+        batch = cancel_batch_once(self.hook, self.batch_id, **limits)
         status = batch.get("status")
-        decision = decide_cancel(status)
-        if decision == CancelDecision.LOOK_AGAIN:
+        if meaning_of(status).to_cancel == ToCancel.LATER:
             raise OmicsError(
-                f"batch {self.batch_id} is still {status} after {limits['max_seconds']:,.0f} s, "
-                "and cannot be cancelled yet",
+                f"Batch {self.batch_id} is still {status} after {limits['max_seconds']:,.0f} s and cannot be cancelled "
+                "yet",
                 batch_id=self.batch_id,
                 status=status,
             )
         if self.is_over(batch) and not self.is_teardown:
             raise BatchConflictError(
-                f"batch {self.batch_id} is {status}: {decision}", batch_id=self.batch_id, status=status
+                f"Batch {self.batch_id} has already finished ({status}); there is nothing to cancel.",
+                batch_id=self.batch_id,
+                status=status,
             )
         return batch
 
     def is_over(self, batch: dict[str, Any]) -> bool:
-        """Whether the batch has finished without having been cancelled."""
-        return decide_cancel(batch.get("status")) == CancelDecision.FINISHED and not was_cancelled(batch)
+        """Whether the batch has finished without having been cancelled.
+
+        :param batch: GetBatch's answer.
+        """
+        return meaning_of(batch.get("status")).to_cancel == ToCancel.FINISHED and not was_cancelled(batch)
 
     def is_settled_without_batch(self) -> bool:
-        """Whether it is fine that the service does not know the batch."""
+        """Whether a missing batch counts as success."""
         return self.is_teardown
 
     def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
-        """Cancel the runs that still live, and succeed when there are none."""
-        statuses = self.hook.cancel_living_runs(batch_id=batch.id, max_silence=self.max_silence)
-        living = sum(status not in ENDED_RUN_STATES for status in statuses.values())
-        if living:
-            self.log.info("batch %s: %s of its runs have not ended yet", batch.id, f"{living:,}")
+        """Cancel the runs that are still active, and succeed when there are none.
+
+        :param batch: the batch, as GetBatch showed it last.
+        :param context: Airflow's context of the task.
+        :param has_failed: not used; a FAILED batch may have active runs.
+        """
+        statuses = cancel_active_runs(self.hook, batch.id, gone=self._gone, max_silence=self.max_silence)
+        active = [run_id for run_id, status in statuses.items() if status not in ENDED_RUN_STATUSES]
+        if active:
+            self.active_run_ids = active[:MOST_ACTIVE_RUNS]
+            self.log.info("Batch %s: %s runs have not ended yet", batch.id, f"{len(active):,}")
             return None
-        counted = sum(count for name, count in batch.run_counts.items() if name.upper() not in ENDED_RUN_STATES)
+        counted = count_active(batch)
         if counted and self.may_lag(context):
-            self.log.info("batch %s: GetBatch counts %s runs that have not ended yet", batch.id, f"{counted:,}")
+            self.log.info("Batch %s: GetBatch counts %s runs that have not ended yet", batch.id, f"{counted:,}")
             return None
         cancelled = sum(status == RunStatus.CANCELLED for status in statuses.values())
         if batch.status == BatchStatus.PROCESSED:
-            self.log.warning("batch %s is %s, and not CANCELLED: it was almost finished", batch.id, batch.status)
-        self.log.info("batch %s: %s runs are cancelled, %s had ended", batch.id, cancelled, len(statuses) - cancelled)
-        return PokeReturnValue(is_done=True, xcom_value=self.push(context, batch, cancelled, len(statuses) - cancelled))
+            self.log.warning("Batch %s is %s, not CANCELLED: its last runs had ended before", batch.id, batch.status)
+        ended = len(statuses) - cancelled
+        self.log.info("Batch %s: %s runs are cancelled, %s ended otherwise", batch.id, f"{cancelled:,}", f"{ended:,}")
+        return PokeReturnValue(is_done=True, xcom_value=self.push(context, batch, cancelled, ended))
 
     def push(
         self, context: Context, batch: Batch, cancelled: int | None = None, not_cancelled: int | None = None
     ) -> str:
-        """Push what is known of the batch; give its id."""
-        counts = {"cancelled": cancelled, "not_cancelled": not_cancelled}
-        context["ti"].xcom_push(key="batch", value=batch_record(batch, **counts))
+        """Push the XCom ``batch``, and return the batch's id.
+
+        :param context: Airflow's context of the task.
+        :param batch: the batch.
+        :param cancelled: number of started runs that are CANCELLED.
+        :param not_cancelled: number of started runs that have ended otherwise.
+        """
+        context["ti"].xcom_push(
+            key="batch",
+            value=batch.to_xcom(cancelled=cancelled, not_cancelled=not_cancelled),
+        )
         return batch.id
 
 
-class DeleteRunBatchOperator(SavedMappingMixin):
+class DeleteRunBatchOperator(MappingSavingOperator):
     """Delete the runs of a batch that is over, wait until they are gone, and delete the batch too if that is wanted.
 
     Runs count towards the account's limit until they are deleted. Deleting them removes metadata; what they have
@@ -694,47 +614,41 @@ class DeleteRunBatchOperator(SavedMappingMixin):
         self.check_s3_output("save_mapping_s3_uri")
 
     def request(self, context: Context) -> dict[str, Any]:
-        """Save the mapping, then delete the runs as the state of the batch allows."""
-        return self.hook.delete_runs_once(
-            batch_id=self.batch_id, before=partial(self.save_mapping, context), **self.request_limits(context)
-        )
+        """Save the mapping, then delete the runs.
+
+        :param context: Airflow's context of the task.
+        """
+        limits = self.request_limits(context)
+        batch = get_deletable_batch(self.hook, self.batch_id, max_silence=limits["max_silence"])
+        self.save_mapping(context, batch)
+        return delete_runs_once(self.hook, self.batch_id, batch, gone=self._gone, **limits)
 
     def is_settled_without_batch(self) -> bool:
-        """Whether the mapping tells that an earlier try has deleted the batch."""
+        """Whether a missing batch counts as success: an earlier try saved its mapping and deleted it."""
         return self.delete_batch and self.is_mapping_saved()
 
     def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
-        """Delete the runs that are left, and then the batch."""
-        self.hook.delete_left_runs(batch_id=batch.id, max_silence=self.max_silence)
-        self.log.info("batch %s: no run is left", batch.id)
+        """Delete the runs that still exist, and then the batch.
+
+        :param batch: the batch, as GetBatch showed it last.
+        :param context: Airflow's context of the task.
+        :param has_failed: not used; the runs of such a batch are deleted one by one.
+        """
+        delete_existing_runs(self.hook, batch.id, gone=self._gone, max_silence=self.max_silence)
+        self.log.info("Batch %s: all its runs are deleted", batch.id)
         if self.delete_batch:
             self.check_saved_mapping()
-            self.hook.delete_batch_once(batch_id=batch.id, **self.request_limits(context))
+            delete_batch_once(self.hook, batch.id, **self.request_limits(context))
         return PokeReturnValue(is_done=True, xcom_value=self.push(context, batch))
 
     def push(self, context: Context, batch: Batch) -> str:
-        """Push what is known of the batch; give its id."""
-        known = {"batch_deleted": self.delete_batch, "mapping_s3_uri": self.save_mapping_s3_uri}
-        context["ti"].xcom_push(key="batch", value=batch_record(batch, **known))
+        """Push the XCom ``batch``, and return the batch's id.
+
+        :param context: Airflow's context of the task.
+        :param batch: the batch.
+        """
+        context["ti"].xcom_push(
+            key="batch",
+            value=batch.to_xcom(batch_deleted=self.delete_batch, mapping_s3_uri=self.save_mapping_s3_uri),
+        )
         return batch.id
-
-
-def _bucket_owner(settings_s3_prefix: str, default_run_setting: Mapping[str, Any]) -> dict[str, str]:
-    """Tell S3 who has to own the bucket of the settings, where it is the one of the runs' output."""
-    owner = default_run_setting.get("outputBucketOwnerId")
-    output_bucket, _ = bucket_and_key(default_run_setting.get("outputUri") or "")
-    if owner and output_bucket == bucket_and_key(settings_s3_prefix)[0]:
-        return {"ExpectedBucketOwner": owner}
-    return {}
-
-
-def _unknown_rule(shape: str) -> str:
-    return (
-        f"can hold only members of {shape} that botocore {botocore.__version__} knows: correct the name, or upgrade "
-        "boto3 (and aiobotocore with it)"
-    )
-
-
-def _raise_broken(broken: BrokenRules) -> None:
-    if broken:
-        raise OmicsParameterError(*broken.summary())

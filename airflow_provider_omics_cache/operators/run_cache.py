@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
-from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, check_if_exists
+from airflow_provider_omics_cache.healthomics.run_caches import (
+    change_run_cache,
+    check_bucket,
+    check_if_exists,
+    ensure_run_cache,
+    remove_run_cache,
+    run_cache_xcom,
+)
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.hooks.s3 import s3_client
 from airflow_provider_omics_cache.links.omics import OmicsLogGroupLink, OmicsRunCacheS3Link, persist_links
 
 if TYPE_CHECKING:
@@ -92,10 +101,14 @@ class CreateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
     def execute(self, context: Any) -> str:
         """Get or create the cache and push what is known of it."""
         if self.check_bucket:
-            self.hook.check_bucket(
-                cache_s3_location=self.cache_s3_location, cache_bucket_owner_id=self.cache_bucket_owner_id
+            check_bucket(
+                self.hook,
+                s3_client(**self._hook_parameters),
+                cache_s3_location=self.cache_s3_location,
+                cache_bucket_owner_id=self.cache_bucket_owner_id,
             )
-        run_cache, created = self.hook.ensure_run_cache(
+        run_cache, created = ensure_run_cache(
+            self.hook,
             name=self.name,
             cache_s3_location=self.cache_s3_location,
             cache_behavior=self.cache_behavior,
@@ -106,7 +119,7 @@ class CreateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
             if_exists=self.if_exists,
         )
         _persist_links(context, self, run_cache)
-        context["ti"].xcom_push(key="run_cache", value={**_described(run_cache), "created": created})
+        context["ti"].xcom_push(key="run_cache", value={**run_cache_xcom(run_cache), "created": created})
         return str(run_cache["id"])
 
 
@@ -162,7 +175,8 @@ class UpdateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
 
     def execute(self, context: Any) -> str:
         """Change what differs and push what is known of the cache."""
-        run_cache, updated = self.hook.change_run_cache(
+        run_cache, updated = change_run_cache(
+            self.hook,
             run_cache_id=self.run_cache_id,
             name=self.name,
             cache_behavior=self.cache_behavior,
@@ -170,7 +184,7 @@ class UpdateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
             tags=self.tags,
         )
         _persist_links(context, self, run_cache)
-        context["ti"].xcom_push(key="run_cache", value={**_described(run_cache), "updated": updated})
+        context["ti"].xcom_push(key="run_cache", value={**run_cache_xcom(run_cache), "updated": updated})
         return str(run_cache["id"])
 
 
@@ -205,7 +219,7 @@ class DeleteRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
 
     def execute(self, context: Any) -> str:
         """Delete the cache."""
-        self.hook.remove_run_cache(run_cache_id=self.run_cache_id)
+        remove_run_cache(self.hook, run_cache_id=self.run_cache_id)
         return str(self.run_cache_id)
 
 
@@ -216,18 +230,3 @@ def _persist_links(context: Any, operator: Any, run_cache: Mapping[str, Any]) ->
         cache_s3_uri=run_cache.get("cacheS3Uri") or "",
         log_stream_prefix=f"runCache/{run_cache['id']}/",
     )
-
-
-def _described(run_cache: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a cache as the XCom ``run_cache`` tells it."""
-    creation_time = run_cache.get("creationTime")
-    return {
-        "id": run_cache["id"],
-        "arn": run_cache.get("arn"),
-        "name": run_cache.get("name"),
-        "status": run_cache.get("status"),
-        "cache_behavior": run_cache.get("cacheBehavior"),
-        "cache_s3_uri": run_cache.get("cacheS3Uri"),
-        "creation_time": creation_time and creation_time.isoformat(),
-        "tags": run_cache.get("tags") or {},
-    }

@@ -1,4 +1,4 @@
-"""What operators that bring a batch to an end have in common."""
+"""What operators that cancel a batch or delete its runs share."""
 
 from __future__ import annotations
 
@@ -9,54 +9,70 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache.exceptions import BatchNotFoundError, OmicsApiError
-from airflow_provider_omics_cache.healthomics.rounds import NOT_FOUND, Batch, Event, EventStatus
+from airflow_provider_omics_cache.healthomics.rounds import (
+    CONSISTENCY_SECONDS,
+    NOT_FOUND,
+    Batch,
+    Event,
+    EventStatus,
+)
 from airflow_provider_omics_cache.links.omics import persist_links
 from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator, check_aiobotocore
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-#: What the id of a batch is where none was started.
+#: Values of ``batch_id`` when no batch was started.
 EMPTY_IDS = (None, "", "None")
-#: For how many seconds counts and listings may lag behind what has happened.
-CONSISTENCY_SECONDS = 300
-#: For how many seconds a batch is looked at that cannot be brought to its end yet, or that the service is busy with.
+#: Most seconds to wait for a batch that cannot be cancelled or deleted yet.
 _REQUEST_SECONDS = 600
 
 
 class EndRunBatchOperator(BatchWaitOperator):
-    """Base of the operators that bring a batch to an end."""
+    """Base of the operators that cancel a batch or delete its runs."""
 
     def __init__(self, *, batch_id: str, wait_for_completion: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.batch_id = batch_id
         self.wait_for_completion = wait_for_completion
+        #: Ids of runs of the batch that no longer exist.
+        self._gone: set[str] = set()
 
     @abstractmethod
     def request(self, context: Context) -> dict[str, Any]:
-        """Ask the service for the end of the batch.
+        """Ask the service to cancel the batch, or to delete its runs.
 
         :param context: Airflow's context of the task.
-        :return: the batch as GetBatch has shown it.
-        :raises OmicsApiError: the service does not know the batch, or a call failed.
+        :return: GetBatch's answer.
+        :raises OmicsApiError: a call failed, or the batch is not found.
         """
 
     def is_over(self, batch: dict[str, Any]) -> bool:
-        """Whether there was nothing to ask for."""
+        """Whether there was nothing to ask for.
+
+        :param batch: GetBatch's answer.
+        """
         return False
 
     @abstractmethod
     def is_settled_without_batch(self) -> bool:
-        """Whether it is fine that the service does not know the batch."""
+        """Whether a missing batch counts as success."""
 
     @abstractmethod
     def push(self, context: Context, batch: Batch) -> str:
-        """Push what is known of the batch; give its id."""
+        """Push the XCom ``batch``, and return the batch's id.
+
+        :param context: Airflow's context of the task.
+        :param batch: the batch.
+        """
 
     def execute(self, context: Context) -> str | None:
-        """Ask the service for the end of the batch, and wait for it in this process or in the triggerer."""
+        """Ask the service, and wait in this process or in the triggerer.
+
+        :param context: Airflow's context of the task.
+        """
         if self.is_teardown and self.batch_id in EMPTY_IDS:
-            self.log.info("There is nothing to do: batch_id is %r", self.batch_id)
+            self.log.info("Nothing to do: batch_id is %r, no batch was started", self.batch_id)
             return None
         self.check_parameters()
         if self.wait_for_completion and self.deferrable:
@@ -66,7 +82,7 @@ class EndRunBatchOperator(BatchWaitOperator):
             try:
                 batch = self.request(context)
             except OmicsApiError as error:
-                if error.code != "ResourceNotFoundException":
+                if not error.is_not_found:
                     raise
                 event = Event(status=EventStatus.ERROR, message=str(error), code=NOT_FOUND)
                 raise self._error(event) from error.__cause__
@@ -78,22 +94,35 @@ class EndRunBatchOperator(BatchWaitOperator):
         return self._unless_settled(end, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
-        """Conclude with the trigger's event."""
+        """Conclude with the trigger's event.
+
+        :param context: Airflow's context of the task.
+        :param event: the trigger's event.
+        """
         self.check_parameters()
         return self._unless_settled(partial(super().execute_complete, context, event), context)
 
     def seconds_left(self, context: Context) -> float:
-        """Seconds until the task's deadline."""
+        """Return the seconds until the task's deadline.
+
+        :param context: Airflow's context of the task.
+        """
         return max(0.0, self._deadline(context) - time.time())
 
     def request_limits(self, context: Context) -> dict[str, float]:
-        """For how long the service is asked at most, in the hook's parameters."""
+        """Return ``max_seconds`` and ``max_silence`` for a request to the service.
+
+        :param context: Airflow's context of the task.
+        """
         left = self.seconds_left(context)
         return {"max_seconds": min(_REQUEST_SECONDS, left), "max_silence": min(self.max_silence, left)}
 
     def may_lag(self, context: Context) -> bool:
-        """Whether counts may still lag behind what the task has asked for."""
-        return time.time() < self._started(context) + CONSISTENCY_SECONDS
+        """Whether counts may still lag behind what the task has asked for.
+
+        :param context: Airflow's context of the task.
+        """
+        return time.time() < self._wait_began_at(context) + CONSISTENCY_SECONDS
 
     def _is_first_round(self, context: Context) -> bool:
         return False
@@ -104,5 +133,5 @@ class EndRunBatchOperator(BatchWaitOperator):
         except BatchNotFoundError as error:
             if not self.is_settled_without_batch():
                 raise
-            self.log.warning("There is nothing to do: %s", error)
+            self.log.warning("Nothing to do: %s", error)
             return self.push(context, Batch(id=self.batch_id))

@@ -1,11 +1,11 @@
-"""What tasks that list the runs of a batch have in common."""
+"""What tasks that list the runs of a batch share."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_omics_cache.exceptions import (
     BatchCancelledError,
@@ -17,12 +17,12 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsApiError,
     OmicsParameterError,
 )
-from airflow_provider_omics_cache.healthomics.allowance import parse
-from airflow_provider_omics_cache.healthomics.rounds import Batch, is_passing
-from airflow_provider_omics_cache.healthomics.states import DELETED_BATCH_STATES, BatchStatus
+from airflow_provider_omics_cache.healthomics.failures import parse_allowance
+from airflow_provider_omics_cache.healthomics.rounds import Batch
+from airflow_provider_omics_cache.healthomics.states import End
 from airflow_provider_omics_cache.healthomics.submission import Submissions
-from airflow_provider_omics_cache.tasks.s3_output import S3OutputMixin
-from airflow_provider_omics_cache.tasks.wait import BatchWaitMixin
+from airflow_provider_omics_cache.tasks.s3_output import S3OutputTask
+from airflow_provider_omics_cache.tasks.wait import BatchWaitTask
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,23 +31,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_WHAT_HAPPENED: dict[str, tuple[type[BatchError], str]] = {
-    BatchStatus.FAILED: (BatchFailedError, "failed: {reason}"),
-    BatchStatus.CANCELLED: (BatchCancelledError, "was cancelled; a new rerun_key starts a new batch"),
-    **dict.fromkeys(DELETED_BATCH_STATES, (BatchDeletedError, "is {status}: somebody deletes its runs")),
+_ERRORS: dict[End | None, tuple[type[BatchError], str]] = {
+    End.FAILED: (BatchFailedError, "failed: {reason}"),
+    End.CANCELLED: (BatchCancelledError, "was cancelled. Set a new rerun_key to start a new batch"),
+    End.DELETED: (BatchDeletedError, "is {status}: its runs were deleted"),
+    None: (BatchError, "is {status}"),
 }
 
 
-class BatchListingMixin(S3OutputMixin, BatchWaitMixin):
-    """List runs once the wait is over, within the task's own limits."""
+class ListingTask(S3OutputTask, BatchWaitTask):
+    """Lists runs at the end of the wait, within the task's limits."""
 
     consistency_timeout: float
 
     def within_limits(self, context: Context, make: Callable[[float], Iterable[T]]) -> Iterator[T]:
-        """Go through a list that AWS gives bit by bit; wait out failures that pass, until the task's deadline.
+        """Iterate over what calls to AWS return. Calls without an answer are repeated until the task's deadline.
 
         :param context: Airflow's context of the task.
-        :param make: makes the list; takes for how many seconds one call may stay without an answer.
+        :param make: makes the iterable; gets the seconds for which an unanswered call is repeated.
         :raises BatchSilenceError: no answer came for ``max_silence``.
         """
         remaining = max(0.0, self._deadline(context) - time.time())
@@ -55,9 +56,9 @@ class BatchListingMixin(S3OutputMixin, BatchWaitMixin):
         try:
             yield from make(patience)
         except OmicsApiError as error:
-            if not is_passing(error):
+            if not error.is_passing:
                 raise
-            text = f"batch {self.batch_id}: its runs could not be listed for {patience:,.0f} s: {error}"
+            text = f"Batch {self.batch_id}: its runs could not be listed for {patience:,.0f} s: {error}"
             if remaining < self.max_silence:
                 raise self.timeout_error(text) from error
             raise BatchSilenceError(text, batch_id=self.batch_id) from error
@@ -70,15 +71,15 @@ class BatchListingMixin(S3OutputMixin, BatchWaitMixin):
         since: datetime | None,
         context: Context,
     ) -> Submissions | None:
-        """List the runs, a second time if the service has had ``consistency_timeout`` to catch up and has not.
+        """List the runs; list them twice before an incomplete listing is an error.
 
         :param list_once: makes one listing.
         :param batch: the batch.
-        :param expected: how many runs it has, None if nothing tells.
-        :param since: when it became what it is; None for the start of the wait.
+        :param expected: number of runs of the batch, None if it is not known.
+        :param since: when the batch reached its status, None for the start of the wait.
         :param context: Airflow's context of the task.
-        :return: the listing, None when the service has to catch up.
-        :raises IncompleteListingError: it has not, by now.
+        :return: the listing, None if it is incomplete and the service may still be catching up.
+        :raises IncompleteListingError: the listing is incomplete ``consistency_timeout`` after ``since``.
         """
         submissions = list_once()
         missing = submissions.missing(expected)
@@ -87,55 +88,47 @@ class BatchListingMixin(S3OutputMixin, BatchWaitMixin):
             missing = submissions.missing(expected)
             if missing:
                 raise IncompleteListingError(
-                    f"batch {batch.id} is {batch.status}: {missing}, {self.consistency_timeout:,.0f} s later",
+                    f"Batch {batch.id} is {batch.shown_status}, but after {self.consistency_timeout:,.0f} s "
+                    f"the listing of its runs is incomplete: {missing}",
                     batch_id=batch.id,
                     status=batch.status,
                 )
         if missing:
-            self.log.info("batch %s: %s; waiting for the service to catch up", batch.id, missing)
+            self.log.info("Batch %s: %s; the service is catching up", batch.id, missing)
             return None
         return submissions
 
     def has_caught_up(self, since: datetime | None, by: float, context: Context) -> bool:
-        """Tell whether the service had ``consistency_timeout`` to catch up.
+        """Whether the service has had ``consistency_timeout`` to catch up.
 
-        :param since: when the batch became what it is; None for the start of the wait.
+        :param since: when the batch reached its status, None for the start of the wait.
         :param by: the time in question, in epoch seconds.
         :param context: Airflow's context of the task.
         """
-        start = since.timestamp() if since else self._started(context)
+        start = since.timestamp() if since else self._wait_began_at(context)
         return by >= start + self.consistency_timeout
 
     def allowance(self, parameter: str) -> int | Fraction:
-        """Read how many runs may fail.
+        """Return how many runs may fail.
 
-        :param parameter: name of the parameter that tells it.
-        :raises OmicsParameterError: naming the parameter, the rule and the value.
+        :param parameter: name of the parameter that says it.
+        :raises OmicsParameterError: the parameter is neither a number of runs nor a share.
         """
         value = getattr(self, parameter)
         try:
-            return parse(value)
+            return parse_allowance(value)
         except ValueError as error:
             raise OmicsParameterError(parameter, str(error), value) from None
 
 
-def batch_error(batch: Batch, told: str) -> BatchError:
-    """Give the error of a batch that will never become what is waited for.
+def batch_error(batch: Batch, details: str) -> BatchError:
+    """Return the error of a batch that can no longer become what a task waits for.
 
     :param batch: the batch.
-    :param told: what is known of its runs.
+    :param details: what is known of its runs.
     """
-    error_class, text = _WHAT_HAPPENED.get(str(batch.status), (BatchError, "is {status}"))
-    happened = text.format(reason=batch.failure_reason or "no reason given", status=batch.status)
+    error_class, text = _ERRORS[batch.meaning.end]
+    happened = text.format(reason=batch.failure_reason or "no reason given", status=batch.shown_status)
     return error_class(
-        f"batch {batch.id} {happened}; {told}", batch_id=batch.id, status=batch.status, reason=batch.failure_reason
+        f"Batch {batch.id} {happened}; {details}", batch_id=batch.id, status=batch.status, reason=batch.failure_reason
     )
-
-
-def batch_record(batch: Batch, **counts: Any) -> dict[str, Any]:
-    """Name what is known of a batch as the XCom ``batch`` does.
-
-    :param batch: the batch.
-    :param counts: how many runs it has, and what became of them.
-    """
-    return {"id": batch.id, "arn": batch.arn, "uuid": batch.uuid, "status": batch.status, **counts}

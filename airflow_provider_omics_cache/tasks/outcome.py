@@ -1,4 +1,4 @@
-"""What tasks that wait for the end of a batch's runs have in common."""
+"""What tasks that wait for the end of a batch's runs share."""
 
 from __future__ import annotations
 
@@ -16,22 +16,37 @@ from typing import IO, TYPE_CHECKING, Any
 from airflow_provider_omics_cache._compat import AirflowSensorTimeout, PokeReturnValue
 from airflow_provider_omics_cache.exceptions import (
     BatchError,
+    OmicsApiError,
     OmicsError,
     OmicsParameterError,
     TooManyFailedRunsError,
     UnknownOutcomeError,
 )
-from airflow_provider_omics_cache.healthomics.allowance import allowed
-from airflow_provider_omics_cache.healthomics.completion import Judgement, RunCounts, RunOutcomes, join, may_be_active
-from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS
+from airflow_provider_omics_cache.healthomics.batch_runs import (
+    get_run_in_turn,
+    list_active_runs,
+    list_started_runs,
+    list_submissions,
+)
+from airflow_provider_omics_cache.healthomics.completion import (
+    Judgement,
+    RunCounts,
+    RunOutcomes,
+    count_active,
+    join,
+)
+from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, allowed
 from airflow_provider_omics_cache.healthomics.rounds import Batch
-from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStatus, SubmissionStatus
+from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, End, RunStatus, SubmissionStatus
 from airflow_provider_omics_cache.healthomics.submission import Submissions
 from airflow_provider_omics_cache.links.omics import persist_links
-from airflow_provider_omics_cache.tasks.listing import BatchListingMixin, batch_error
+from airflow_provider_omics_cache.tasks.listing import ListingTask, batch_error
+from airflow_provider_omics_cache.tasks.wait import LAST_LOOK_SECONDS, MOST_ACTIVE_RUNS
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_provider_omics_cache.xcoms import RunRecord
 
 _ROW_MEMBERS = (
     "runSettingId",
@@ -43,12 +58,12 @@ _ROW_MEMBERS = (
 )
 _RUN_MEMBERS = ("status", "creationTime", "startTime", "stopTime")
 
-#: GetRun tells nothing more of runs that have ended so, their output apart.
+#: Statuses of runs for which GetRun adds nothing to ListRuns but the output.
 _WITHOUT_REASON = frozenset({RunStatus.COMPLETED, RunStatus.CANCELLED, RunStatus.DELETED})
 
 
-class BatchCompletionMixin(BatchListingMixin):
-    """Tell how the runs of a batch have ended, once nothing of it goes on."""
+class RunOutcomeTask(ListingTask):
+    """Reports how the runs of a batch have ended, as soon as all of them have."""
 
     max_failed_runs: int | str
     runs_s3_uri: str | None
@@ -56,26 +71,37 @@ class BatchCompletionMixin(BatchListingMixin):
 
     @abstractmethod
     def result(self, batch: Batch, counts: RunCounts) -> Any:
-        """Give what the task returns.
+        """Return what the task returns.
 
         :param batch: the batch.
         :param counts: how its runs have ended.
         """
 
     def check_parameters(self) -> None:
-        """Refuse bad parameters before the first call."""
-        super().check_parameters()
-        self.check_completion_parameters()
+        """Check the parameters before the first call.
 
-    def check_completion_parameters(self) -> None:
-        """Refuse bad parameters that are about the end of the runs."""
+        :raises OmicsParameterError: a parameter breaks a rule.
+        """
+        super().check_parameters()
+        self.check_outcome_parameters()
+
+    def check_outcome_parameters(self) -> None:
+        """Check the parameters that are about the end of the runs.
+
+        :raises OmicsParameterError: a parameter breaks a rule.
+        """
         self.allowance("max_failed_runs")
         self.check_s3_output("runs_s3_uri")
         if self.include_outputs and not self.runs_s3_uri:
             raise OmicsParameterError("include_outputs", "needs runs_s3_uri, where the outputs are written", True)
 
     def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
-        """Count the runs, join what is known of them, push the XComs, and give the verdict."""
+        """Count the runs, join what is known of them, push the XComs, and return or raise the verdict.
+
+        :param batch: the batch, as GetBatch showed it last.
+        :param context: Airflow's context of the task.
+        :param has_failed: whether the batch did not run to its end.
+        """
         if has_failed:
             failure = self._conclude_failed(batch, context)
             if failure is None:
@@ -85,36 +111,36 @@ class BatchCompletionMixin(BatchListingMixin):
         max_failed = allowed(self.allowance("max_failed_runs"), counts.total or 0)
         judgement = counts.judge(max_failed)
         if judgement == Judgement.UNKNOWN and not self.has_caught_up(batch.processed_time, _seen_at(batch), context):
-            self.log.info("batch %s is %s: %s", batch.id, batch.status, judgement)
+            self.log.info("Batch %s is %s, but its counts are not complete yet", batch.id, batch.status)
             return None
         if counts.completed is None or counts.total is None:
-            raise self._unknown_outcome(batch, "GetBatch does not tell how many of its runs completed")
+            raise self._unknown_outcome(batch, "GetBatch does not report how many of its runs completed")
         outcomes = RunOutcomes()
         note = ""
         if counts.not_completed or self.runs_s3_uri:
             try:
-                if not self._take_in(outcomes, batch, context):
+                if not self._collect(outcomes, batch, context):
                     return None
             except (OmicsError, AirflowSensorTimeout) as error:
                 if judgement == Judgement.COMPLETED and self.runs_s3_uri:
                     raise
                 outcomes = RunOutcomes()
-                note = f"; telling more of its runs failed: {error}"
+                note = f"; details of its runs could not be fetched: {error}"
         self._push(counts, outcomes, context)
         if judgement == Judgement.COMPLETED:
             self.log.info(
-                "batch %s: %s of %s runs completed%s", batch.id, f"{counts.completed:,}", f"{counts.total:,}", note
+                "Batch %s: %s of %s runs completed%s", batch.id, f"{counts.completed:,}", f"{counts.total:,}", note
             )
             return PokeReturnValue(is_done=True, xcom_value=self.result(batch, counts))
         if outcomes.counts.total and outcomes.counts.not_completed <= max_failed:
             listed = outcomes.counts.completed
             raise self._unknown_outcome(
-                batch, f"GetBatch counts {counts.completed:,} completed runs, ListRuns {listed:,}"
+                batch, f"GetBatch counts {counts.completed:,} completed runs, but ListRuns shows {listed:,}"
             )
         self._push_result(batch, counts, context)
         summary = f": {outcomes.failure_summary()}" if outcomes.failed else ""
         raise TooManyFailedRunsError(
-            f"batch {batch.id}: {counts.not_completed:,} of {counts.total:,} runs did not complete, "
+            f"Batch {batch.id}: {counts.not_completed:,} of {counts.total:,} runs did not complete, "
             f"max_failed_runs is {self.max_failed_runs}{summary}{note}",
             batch_id=batch.id,
             status=batch.status,
@@ -122,42 +148,59 @@ class BatchCompletionMixin(BatchListingMixin):
 
     def _unknown_outcome(self, batch: Batch, text: str) -> UnknownOutcomeError:
         return UnknownOutcomeError(
-            f"batch {batch.id} is {batch.status}, and {text}", batch_id=batch.id, status=batch.status
+            f"Batch {batch.id} is {batch.shown_status}, but {text}", batch_id=batch.id, status=batch.status
         )
 
     def _conclude_failed(self, batch: Batch, context: Context) -> BatchError | None:
-        """Push what is known of a batch that is over, and give its error; nothing else hides that error.
+        """Push what is known of a batch that ended early, and return its error; no other error hides it.
 
-        :return: the error, None while runs of the batch go on.
+        :return: the error, None while runs of the batch are active.
         """
-        if batch.status in {BatchStatus.FAILED, BatchStatus.CANCELLED} and self._has_active_runs(context):
-            self.log.info("batch %s is %s, and runs of it go on; waiting for their end", batch.id, batch.status)
+        if self._find_active_runs(batch, context):
             return None
         outcomes = RunOutcomes()
         note = ""
         try:
-            self._take_in(outcomes, batch, context, is_over=True)
+            if not self._collect(outcomes, batch, context, is_over=True):
+                return None
             counts = outcomes.counts
         except (OmicsError, AirflowSensorTimeout) as error:
-            note = f"; telling more of its runs failed: {error}"
+            note = f"; details of its runs could not be fetched: {error}"
             counts = RunCounts.of_batch(batch)
         self._push(counts, outcomes, context)
         self._push_result(batch, counts, context)
-        told = "how many runs completed is not known"
+        details = "it is not known how many runs completed"
         if counts.completed is not None and counts.total is not None:
-            told = f"{counts.completed:,} of {counts.total:,} runs completed"
+            details = f"{counts.completed:,} of {counts.total:,} runs completed"
         summary = outcomes.failure_summary()
-        return batch_error(batch, f"{told}: {summary}{note}" if summary else f"{told}{note}")
+        return batch_error(batch, f"{details}: {summary}{note}" if summary else f"{details}{note}")
 
-    def _has_active_runs(self, context: Context) -> bool:
-        runs = partial(self.hook.list_started_runs, batch_id=self.batch_id)
-        return any(map(may_be_active, self.within_limits(context, lambda patience: runs(max_silence=patience))))
+    def _find_active_runs(self, batch: Batch, context: Context) -> bool:
+        """Look for active runs of a batch that ended early, unless GetBatch counts none."""
+        if batch.meaning.end == End.DELETED or count_active(batch) == 0:
+            return False
+        find = partial(list_active_runs, self.hook, batch.id, most=MOST_ACTIVE_RUNS)
+        try:
+            active = list(self.within_limits(context, lambda patience: find(max_silence=patience)))
+        except OmicsApiError as error:
+            self.log.warning("Batch %s: its active runs could not be listed: %s", batch.id, error)
+            return False
+        return self._set_active_runs(batch, active)
 
-    def _take_in(self, outcomes: RunOutcomes, batch: Batch, context: Context, *, is_over: bool = False) -> bool:
-        """Join what is known of each run, and write it where it is wanted.
+    def _set_active_runs(self, batch: Batch, active: list[str]) -> bool:
+        self.active_run_ids = active[:MOST_ACTIVE_RUNS]
+        if active:
+            at_least = "at least " if len(active) >= MOST_ACTIVE_RUNS else ""
+            self.log.info(
+                "Batch %s is %s; waiting for the end of %s%s active runs", batch.id, batch.status, at_least, len(active)
+            )
+        return bool(active)
 
-        :param is_over: the batch ended early, and what is not listed was never submitted.
-        :return: whether the listing is complete; if it is not, nothing was taken in.
+    def _collect(self, outcomes: RunOutcomes, batch: Batch, context: Context, *, is_over: bool = False) -> bool:
+        """Join what is known of each run, and write it to ``runs_s3_uri``.
+
+        :param is_over: whether the batch ended early, so that runs that are not listed were never submitted.
+        :return: whether every run is listed and, in a batch that ended early, has ended. If not, nothing was collected.
         """
         with (
             tempfile.TemporaryFile() as rows,
@@ -167,13 +210,19 @@ class BatchCompletionMixin(BatchListingMixin):
             if is_over:
                 listed = list_once().rows
             else:
-                # Of a batch that was cancelled at its very end, runs may be left that were never submitted.
+                # A batch that was cancelled at its very end may have runs that were never submitted.
                 expected = None if batch.expected_runs is None else batch.expected_runs - (batch.pending or 0)
                 submissions = self.complete_listing(list_once, batch, expected, batch.processed_time, context)
                 if submissions is None:
                     return False
                 listed = submissions.rows
-            for record in self.within_limits(context, partial(self._records, rows)):
+            started = dict(self.within_limits(context, self._started_runs))
+            if is_over and batch.meaning.end != End.DELETED:
+                active = [run_id for run_id, known in started.items() if known[0] not in ENDED_RUN_STATUSES]
+                if self._set_active_runs(batch, active):
+                    return False
+            give_up_at = max(self._deadline(context), time.time() + LAST_LOOK_SECONDS)
+            for record in self.within_limits(context, partial(self._records, rows, started, give_up_at)):
                 outcomes.add(record)
                 if output:
                     output.write(json.dumps(record).encode() + b"\n")
@@ -185,16 +234,20 @@ class BatchCompletionMixin(BatchListingMixin):
     def _list_submissions(self, rows: IO[bytes], context: Context, *, is_over: bool) -> Submissions:
         rows.seek(0)
         rows.truncate()
-        submissions = Submissions(batch_is_over=is_over, keep_run_ids=False)
-        list_submissions = partial(self.hook.list_submissions, batch_id=self.batch_id)
-        for row in self.within_limits(context, lambda patience: list_submissions(max_silence=patience)):
+        submissions = Submissions(batch_is_over=is_over)
+        list_rows = partial(list_submissions, self.hook, self.batch_id)
+        for row in self.within_limits(context, lambda patience: list_rows(max_silence=patience)):
             submissions.add(row)
             rows.write(json.dumps({name: row.get(name) for name in _ROW_MEMBERS}).encode() + b"\n")
         return submissions
 
-    def _records(self, rows: IO[bytes], patience: float) -> Iterator[dict[str, Any]]:
-        runs = self.hook.list_started_runs(batch_id=self.batch_id, max_silence=patience)
-        started = {run["id"]: _known_of(run) for run in runs}
+    def _started_runs(self, patience: float) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        for run in list_started_runs(self.hook, self.batch_id, max_silence=patience):
+            yield run["id"], _known_of(run)
+
+    def _records(
+        self, rows: IO[bytes], started: Mapping[str, tuple[Any, ...]], give_up_at: float, patience: float
+    ) -> Iterator[RunRecord]:
         asked = 0
         rows.seek(0)
         for line in rows:
@@ -203,13 +256,15 @@ class BatchCompletionMixin(BatchListingMixin):
             listed = dict(zip(_RUN_MEMBERS, known, strict=True)) if known else None
             run = None
             if self._is_worth_asking(row, listed, asked):
-                run = self.hook.get_run_in_turn(run_id=row["runId"], max_silence=patience)
+                if time.time() >= give_up_at:
+                    raise self.timeout_error(f"Timed out. Batch {self.batch_id}: GetRun for {asked:,} runs is done")
+                run = get_run_in_turn(self.hook, row["runId"], max_silence=patience)
                 asked += 1
                 listed = listed if run else None
             yield join(row, listed, run, batch_id=self.batch_id)
 
     def _is_worth_asking(self, row: Mapping[str, Any], listed: Mapping[str, Any] | None, asked: int) -> bool:
-        """Tell whether GetRun has something to add to what ListRuns tells of a run, or does not tell yet."""
+        """Whether GetRun adds something to what ListRuns shows of a run, or does not show yet."""
         if not row["runId"] or row["submissionStatus"] == SubmissionStatus.DELETE_SUCCESS:
             return False
         if self.include_outputs:
@@ -228,20 +283,20 @@ class BatchCompletionMixin(BatchListingMixin):
             persist_links(context, self, run_id=run_id, log_stream_prefix=f"run/{run_id}")
 
     def _push_result(self, batch: Batch, counts: RunCounts, context: Context) -> None:
-        """Push what a task that fails cannot return."""
+        """Push the result of a task that fails, and therefore returns nothing."""
         if self.do_xcom_push:
             context["ti"].xcom_push(key="return_value", value=self.result(batch, counts))
 
 
 def _known_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Keep ``_RUN_MEMBERS`` of an entry of ListRuns, in little room: there are up to 100,000.
+    """Return ``_RUN_MEMBERS`` of an entry of ListRuns in a compact form: there are up to 100,000 entries.
 
-    botocore makes each status, and the time zone of each time, anew.
+    botocore makes new objects for each status, and for the time zone of each time.
     """
     times = (run.get(name) for name in _RUN_MEMBERS[1:])
     return (sys.intern(run.get("status") or ""), *(time and time.astimezone(UTC) for time in times))
 
 
 def _seen_at(batch: Batch) -> float:
-    """When GetBatch told of the batch; an answer is judged by its own time, however late the task resumes."""
+    """Return when GetBatch answered. An answer is judged by its own time, however late the task resumes."""
     return time.time() if batch.seen_at is None else batch.seen_at

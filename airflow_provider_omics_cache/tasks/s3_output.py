@@ -1,34 +1,34 @@
-"""What tasks that write a file to S3 have in common."""
+"""What tasks that write a file to S3 share."""
 
 from __future__ import annotations
 
 from functools import cached_property
 from typing import IO, Any
 
-from airflow_provider_omics_cache.hooks.s3 import check_object_uri, check_upload_args, s3_client, upload
+from airflow_provider_omics_cache.hooks.s3 import check_object_uri, check_upload_args, put_object, s3_client
 
 
-class S3OutputMixin:
-    """Write a file to where a parameter of the task says.
-
-    The task has ``s3_conn_id`` (None or empty: its own connection) and ``s3_extra_args``.
-    """
+class S3OutputTask:
+    """Writes files to S3, with the connection ``s3_conn_id`` (by default the task's own) and ``s3_extra_args``."""
 
     s3_conn_id: str | None
     s3_extra_args: dict[str, Any] | None
     _hook_parameters: dict[str, Any]
     log: Any
 
+    @property
+    def _s3_parameters(self) -> dict[str, Any]:
+        return {"aws_conn_id": self.s3_conn_id} if self.s3_conn_id else self._hook_parameters
+
     @cached_property
     def _s3(self) -> Any:
-        """S3's client, of the other connection if there is one."""
-        return s3_client(**({"aws_conn_id": self.s3_conn_id} if self.s3_conn_id else self._hook_parameters))
+        return s3_client(**self._s3_parameters)
 
     def check_s3_output(self, parameter: str) -> None:
-        """Refuse what S3 would, before the task does anything.
+        """Check a parameter with the URI of an object, and ``s3_extra_args``.
 
-        :param parameter: name of the parameter with the object's URI; None is none.
-        :raises OmicsParameterError: naming the parameter, the rule and the value.
+        :param parameter: name of the parameter; nothing is checked if its value is None.
+        :raises OmicsParameterError: a parameter breaks a rule.
         """
         uri = getattr(self, parameter)
         if uri is not None:
@@ -36,13 +36,13 @@ class S3OutputMixin:
             check_upload_args(self.s3_extra_args)
 
     def write_to_s3(self, file: IO[bytes], parameter: str) -> str:
-        """Upload a file; give its URI.
+        """Upload a file, and return its URI.
 
         :param file: the file.
         :param parameter: name of the parameter with the object's URI.
-        :raises OmicsApiError: S3 refuses it.
+        :raises OmicsApiError: S3 refused the upload.
         """
         uri: str = getattr(self, parameter)
-        upload(file, uri, parameter=parameter, s3=self._s3, extra_args=self.s3_extra_args)
+        put_object(file, uri, parameter=parameter, s3=self._s3, extra_args=self.s3_extra_args)
         self.log.info("Wrote %s", uri)
         return uri

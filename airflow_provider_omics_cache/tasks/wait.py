@@ -1,4 +1,4 @@
-"""What tasks that wait for a batch have in common: rounds, deadlines, deferral."""
+"""What tasks that wait for a batch share: rounds, deadlines, deferral."""
 
 from __future__ import annotations
 
@@ -6,15 +6,25 @@ import importlib.util
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
+from airflow.providers.amazon.aws.sensors.base_aws import AwsBaseSensor
 
-from airflow_provider_omics_cache._compat import AirflowOptionalProviderFeatureException, PokeReturnValue, conf
+from airflow_provider_omics_cache._compat import (
+    AirflowFailException,
+    AirflowOptionalProviderFeatureException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    PokeReturnValue,
+    conf,
+    first_reschedule_date,
+)
 from airflow_provider_omics_cache.exceptions import (
     BatchNotFoundError,
     BatchSilenceError,
@@ -24,8 +34,13 @@ from airflow_provider_omics_cache.exceptions import (
     TriggerEventError,
 )
 from airflow_provider_omics_cache.healthomics import rounds
+from airflow_provider_omics_cache.healthomics.batch_runs import is_active
+from airflow_provider_omics_cache.healthomics.completion import is_same_run
+from airflow_provider_omics_cache.healthomics.end import get_batch_patiently
 from airflow_provider_omics_cache.healthomics.rounds import SHORTEST_INTERVAL, Batch, BatchWait, Event, EventStatus
-from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, check_id
+from airflow_provider_omics_cache.hooks.arguments import check_id
+from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, persist_links
 from airflow_provider_omics_cache.triggers.run_batch import BatchTrigger
 
@@ -37,23 +52,23 @@ if TYPE_CHECKING:
 else:
     _AwsTask = object
 
-#: The trigger ends the wait at its deadline; Airflow's own timeout stands behind it.
+#: The trigger ends the wait at its deadline. Airflow's own timeout is later by so many seconds.
 DEFER_TIMEOUT_MARGIN = 300
-
 #: Seconds for which a task that resumes at its deadline tries to ask about its batch once more.
 LAST_LOOK_SECONDS = 20
-
-#: Airflow 2 stops a deferred task at its execution timeout: the wait ends so much earlier, or a tenth of it.
+#: Airflow 2 ends a deferred task at its execution timeout. The wait ends so many seconds earlier, or a tenth of it.
 EXECUTION_TIMEOUT_MARGIN = 60
+#: Most runs whose end a trigger waits for.
+MOST_ACTIVE_RUNS = 100
 
 WEEK = 7 * 24 * 3600
 
 
-class BatchWaitMixin(_AwsTask):
-    """Wait for a batch in rounds of one GetBatch, in this process or in the triggerer.
+class BatchWaitTask(_AwsTask):
+    """Waits for a batch in rounds of one GetBatch, in this process or in the triggerer.
 
-    The wait ends in the same :class:`~airflow_provider_omics_cache.healthomics.rounds.Event` in both,
-    which :meth:`conclude` turns into a result or an error.
+    The wait ends in the same :class:`~airflow_provider_omics_cache.healthomics.rounds.Event` in both.
+    :meth:`conclude` turns the event into a result or an error.
     """
 
     trigger_class: ClassVar[type[BatchTrigger]]
@@ -69,13 +84,20 @@ class BatchWaitMixin(_AwsTask):
 
     operator_extra_links: Collection[BaseOperatorLink] = (OmicsBatchLink(), OmicsLogGroupLink())
 
+    #: Ids of runs that are active although the batch has ended. Their end comes before the next round.
+    active_run_ids: Collection[str] = ()
+
     _wait: BatchWait | None = None
     _has_links = False
+    #: When the wait began, in epoch seconds, if not with the task.
+    _began_at: float | None = None
+    #: Deadline of a wait that was deferred, in epoch seconds.
+    _resumed_deadline: float | None = None
 
     def check_parameters(self) -> None:
-        """Refuse bad parameters before the first call.
+        """Check the parameters before the first call.
 
-        :raises OmicsParameterError: naming the parameter, the rule and the value.
+        :raises OmicsParameterError: a parameter breaks a rule.
         """
         self.batch_id = check_id("batch_id", self.batch_id)
 
@@ -83,10 +105,10 @@ class BatchWaitMixin(_AwsTask):
     def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
         """Turn the end of the wait into the task's result.
 
-        :param batch: the batch as it was seen last.
+        :param batch: the batch, as GetBatch showed it last.
         :param context: Airflow's context of the task.
-        :param has_failed: the batch will never become what is waited for.
-        :return: the result, or None when the service has to catch up first.
+        :param has_failed: whether the batch can no longer become what the task waits for.
+        :return: the result, None to continue the wait.
         """
 
     @property
@@ -96,38 +118,46 @@ class BatchWaitMixin(_AwsTask):
 
     @abstractmethod
     def timeout_error(self, message: str) -> Exception:
-        """Give the error of a wait that has reached its deadline.
+        """Return the error of a wait that has reached its deadline.
 
-        :param message: what was waited for.
+        :param message: what the task was waiting for.
         """
 
     def give_up(self, message: str) -> Exception:
-        """Do what is to be done at the deadline; give the error.
+        """Do what the task does at its deadline, and return the error.
 
-        :param message: what was waited for.
+        :param message: what the task was waiting for.
         """
         return self.timeout_error(message)
 
     def trigger_arguments(self) -> dict[str, Any]:
-        """Give what the trigger needs beyond the wait itself."""
+        """Return the trigger's arguments beyond those of every wait."""
         return {}
 
-    def _started(self, context: Context) -> float:
-        """When the wait began, in epoch seconds."""
+    def _task_started_at(self, context: Context) -> float:
         started = context["ti"].start_date
         return started.timestamp() if started else time.time()
 
-    def _deadline(self, context: Context) -> float:
-        """When the wait ends at the latest.
+    def _wait_began_at(self, context: Context) -> float:
+        """Return when the wait began, in epoch seconds."""
+        return self._task_started_at(context) if self._began_at is None else self._began_at
 
-        ``execution_timeout`` holds for one process where the task is not deferred, and Airflow sees to it. Of a
-        deferred task it ends the wait a little early, since Airflow 2 would not let the task resume after it.
+    def _longest_run(self) -> float:
+        """Return for how many seconds the task may run, waiting included.
+
+        ``execution_timeout`` of a task that is not deferred limits each process; Airflow enforces it. For a deferred
+        task it ends the wait a little early, because Airflow 2 does not resume a task after its execution timeout.
         """
-        seconds = self.timeout
-        if self.deferrable and self.execution_timeout:
-            allowed = self.execution_timeout.total_seconds()
-            seconds = min(seconds, allowed - min(EXECUTION_TIMEOUT_MARGIN, allowed / 10))
-        return self._started(context) + seconds
+        if not (self.deferrable and self.execution_timeout):
+            return math.inf
+        seconds = self.execution_timeout.total_seconds()
+        return seconds - min(EXECUTION_TIMEOUT_MARGIN, seconds / 10)
+
+    def _deadline(self, context: Context) -> float:
+        """Return when the wait ends at the latest, in epoch seconds."""
+        if self._resumed_deadline is not None:
+            return self._resumed_deadline
+        return min(self._wait_began_at(context) + self.timeout, self._task_started_at(context) + self._longest_run())
 
     def _is_first_round(self, context: Context) -> bool:
         return True
@@ -150,6 +180,8 @@ class BatchWaitMixin(_AwsTask):
 
     def _round(self, context: Context) -> Event | None:
         wait = self._started_wait(context)
+        if self._waits_for_a_run():
+            return None
         try:
             answer = self.hook.get_batch(batch_id=wait.batch_id)
         except OmicsApiError as error:
@@ -164,6 +196,25 @@ class BatchWaitMixin(_AwsTask):
         self._log_lines(wait)
         return event
 
+    def _waits_for_a_run(self) -> bool:
+        """Ask for the active runs, one after the other, until one of them is still active.
+
+        A failed call ends this wait: the round of GetBatch that follows deals with failures.
+        """
+        while self.active_run_ids:
+            run_id, *others = self.active_run_ids
+            try:
+                run = self.hook.get_run(run_id=run_id)
+            except OmicsApiError as error:
+                if not error.is_not_found:
+                    self.active_run_ids = ()
+                    return False
+            else:
+                if is_same_run({}, run, batch_id=self.batch_id) and is_active(run):
+                    return True
+            self.active_run_ids = others
+        return False
+
     def _log_lines(self, wait: BatchWait) -> None:
         for level, line in wait.take_lines():
             self.log.log(level, "%s", line)
@@ -177,36 +228,38 @@ class BatchWaitMixin(_AwsTask):
             event = self._last_look(event)
         if event.status == EventStatus.TIMEOUT:
             raise self.give_up(event.message)
-        if event.status == EventStatus.ERROR:
+        if event.status == EventStatus.ERROR or event.batch is None:
             raise self._error(event)
-        batch = Batch.from_json(event.batch or {}, failure_reason=event.message)
-        return self.conclude(batch, context, has_failed=event.status == EventStatus.FAILED)
+        return self.conclude(event.batch, context, has_failed=event.status == EventStatus.FAILED)
 
     def _event_of_a_late_trigger(self) -> dict[str, Any]:
         return Event(
             status=EventStatus.TIMEOUT,
-            message=f"batch {self.batch_id}: the trigger did not end the wait in time",
+            message=f"Batch {self.batch_id}: the trigger did not end the wait in time",
             code=rounds.DEADLINE,
             deadline=time.time(),
-            batch={"id": str(self.batch_id)},
+            batch=Batch(id=str(self.batch_id)),
         ).to_json()
 
     def _last_look(self, overdue: Event) -> Event:
-        """Ask once more at the deadline: a triggerer that was away or busy has not seen the batch of late."""
+        """Ask once more at the deadline, because the triggerer may have been away or busy."""
         wait = self._new_wait(overdue.deadline)
         try:
-            answer = self.hook.get_batch_patiently(batch_id=self.batch_id, max_seconds=LAST_LOOK_SECONDS)
+            answer = get_batch_patiently(self.hook, self.batch_id, max_silence=LAST_LOOK_SECONDS)
         except Exception as error:
-            if isinstance(error, OmicsApiError) and error.code == "ResourceNotFoundException":
+            if isinstance(error, OmicsApiError) and error.is_not_found:
                 return replace(overdue, status=EventStatus.ERROR, message=str(error), code=rounds.NOT_FOUND)
-            self.log.warning("The last look at batch %s failed: %s", self.batch_id, error)
+            self.log.warning("Batch %s: the last GetBatch before the timeout failed: %s", self.batch_id, error)
             return overdue
         event = wait.answered(answer, time.time()) or wait.overdue(time.time()) or overdue
         self._log_lines(wait)
         return event
 
     def _resume(self, event: dict[str, Any] | None) -> Event:
-        """Read the trigger's event, which has to be about this task's batch."""
+        """Read the trigger's event, and restore from it when the wait began.
+
+        Airflow 3.0 and 3.1 set the start date of the task anew at each resume.
+        """
         try:
             parsed = Event.from_json(event)
         except ValueError as error:
@@ -215,13 +268,17 @@ class BatchWaitMixin(_AwsTask):
             raise TriggerEventError(
                 f"the trigger's event is about batch {parsed.batch_id}, not {self.batch_id}", batch_id=self.batch_id
             )
+        if parsed.deadline is not None:
+            self._resumed_deadline = parsed.deadline
+            self._began_at = parsed.deadline - min(self.timeout, self._longest_run())
+        self.hook.is_reachable = True
         return parsed
 
-    def _defer_again(self, event: Event, context: Context) -> None:
-        """Defer until the deadline that the event has brought back."""
-        deadline = event.deadline or self._deadline(context)
+    def _defer_again(self, context: Context) -> None:
+        """Defer until the same deadline as before."""
+        deadline = self._deadline(context)
         if time.time() >= deadline:
-            raise self.give_up(f"batch {self.batch_id}: the deadline has passed and runs are missing")
+            raise self.give_up(f"Timed out. Batch {self.batch_id} has ended, but the service is still catching up")
         self._defer(deadline)
 
     def _defer(self, deadline: float) -> None:
@@ -233,6 +290,7 @@ class BatchWaitMixin(_AwsTask):
                 poke_interval=self.interval,
                 deadline=deadline,
                 max_silence=self.max_silence,
+                active_run_ids=list(self.active_run_ids),
                 aws_conn_id=self.aws_conn_id,
                 region_name=self.region_name,
                 verify=self.verify,
@@ -249,8 +307,8 @@ class BatchWaitMixin(_AwsTask):
             with suppress(Exception):
                 account = self.hook.account_id
             return BatchNotFoundError(
-                f"batch {self.batch_id} is not found in account {account or 'unknown'}, "
-                f"Region {self.hook.conn_region_name}, connection {self.aws_conn_id!r}: {event.message}",
+                f"Batch {self.batch_id} was not found in account {account or 'unknown'}, Region "
+                f"{self.hook.conn_region_name}, connection {self.aws_conn_id!r}: {event.message}",
                 batch_id=self.batch_id,
             )
         if event.code == rounds.SILENCE:
@@ -259,7 +317,7 @@ class BatchWaitMixin(_AwsTask):
         return failure.with_text(event.message, batch_id=self.batch_id)
 
 
-class BatchWaitOperator(BatchWaitMixin, AwsBaseOperator[OmicsCacheHook]):
+class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
     """Base of the operators that wait for a batch."""
 
     aws_hook_class = OmicsCacheHook
@@ -271,7 +329,7 @@ class BatchWaitOperator(BatchWaitMixin, AwsBaseOperator[OmicsCacheHook]):
         *,
         waiter_delay: float | timedelta = 60,
         timeout: float | timedelta = WEEK,
-        max_silence: float | timedelta = 3600,
+        max_silence: float | timedelta = LONGEST_SILENCE,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
@@ -287,14 +345,17 @@ class BatchWaitOperator(BatchWaitMixin, AwsBaseOperator[OmicsCacheHook]):
         return max(SHORTEST_INTERVAL, self.waiter_delay)
 
     def timeout_error(self, message: str) -> Exception:
-        """Give the error of a wait that has reached its deadline: a retry may go on waiting."""
+        """Return the error of a wait that has reached its deadline. A retry waits for the same batch.
+
+        :param message: what the task was waiting for.
+        """
         return BatchTimeoutError(message, batch_id=self.batch_id)
 
     def wait(self, context: Context) -> Any:
         """Wait in this process, or defer.
 
         :param context: Airflow's context of the task.
-        :return: what :meth:`conclude` gives.
+        :return: what :meth:`conclude` returned.
         """
         result = self._look(context)
         if result is None and self.deferrable:
@@ -309,23 +370,150 @@ class BatchWaitOperator(BatchWaitMixin, AwsBaseOperator[OmicsCacheHook]):
         return result.xcom_value
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after deferral; one that Airflow has ended has reached the deadline."""
-        if is_deferral_timeout(next_method, next_kwargs):
+        """Resume after a deferral. A deferral that Airflow timed out has reached the deadline.
+
+        :param next_method: method that Airflow resumes the task with.
+        :param next_kwargs: arguments of that method.
+        :param context: Airflow's context of the task.
+        """
+        if _is_deferral_timeout(next_method, next_kwargs):
             return self.execute_complete(context, self._event_of_a_late_trigger())
         return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
-        """Conclude with the trigger's event; defer again when the service has to catch up."""
-        parsed = self._resume(event)
-        result = self._conclude(parsed, context)
+        """Conclude with the trigger's event, or defer again if the service is still catching up.
+
+        :param context: Airflow's context of the task.
+        :param event: the trigger's event.
+        """
+        result = self._conclude(self._resume(event), context)
         if result is None:
-            self._defer_again(parsed, context)
+            self._defer_again(context)
             return None
         return result.xcom_value
 
 
+class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
+    """Base of the sensors that wait for a batch."""
+
+    aws_hook_class = OmicsCacheHook
+
+    def __init__(
+        self,
+        *,
+        batch_id: str,
+        max_silence: float | timedelta = LONGEST_SILENCE,
+        poke_interval: float | timedelta = 60,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, **kwargs)
+        self.batch_id = batch_id
+        self.max_silence = seconds("max_silence", max_silence)
+        self.deferrable = deferrable
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two rounds."""
+        return max(SHORTEST_INTERVAL, self.poke_interval)
+
+    def timeout_error(self, message: str) -> Exception:
+        """Return the error of a wait that has reached its deadline.
+
+        :param message: what the sensor was waiting for.
+        """
+        return AirflowSensorTimeout(message)
+
+    def poke(self, context: Context) -> PokeReturnValue | bool:
+        """Make one round, and conclude if it ends the wait.
+
+        :param context: Airflow's context of the task.
+        """
+        event = self._round(context)
+        while event is None and self.reschedule and self._started_wait(context).is_disturbed:
+            # Rounds without an answer are counted in a row. A rescheduled task would forget the count.
+            time.sleep(self.interval)
+            event = self._started_wait(context).overdue(time.time()) or self._round(context)
+        return (event is not None and self._conclude(event, context)) or False
+
+    def execute(self, context: Context) -> Any:
+        """Wait in this process, by rescheduling, or in the triggerer.
+
+        :param context: Airflow's context of the task.
+        """
+        if not self.deferrable:
+            return super().execute(context)
+        with self._failure_flags():
+            result = self._unless_silent(lambda: self._look(context))
+            if result:
+                return result.xcom_value
+            self._defer(self._deadline(context))
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        """Conclude with the trigger's event, or defer again if the service is still catching up.
+
+        :param context: Airflow's context of the task.
+        :param event: the trigger's event.
+        """
+        with self._failure_flags():
+            self.check_parameters()
+            parsed = self._resume(event)
+            result = self._unless_silent(lambda: self._conclude(parsed, context))
+            if result:
+                return result.xcom_value
+            self._defer_again(context)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after a deferral, with the same ``soft_fail`` and ``never_fail`` as in the other modes.
+
+        Airflow's own method skips on every error when ``soft_fail`` is set. Its poking skips on final errors only.
+
+        :param next_method: method that Airflow resumes the task with.
+        :param next_kwargs: arguments of that method.
+        :param context: Airflow's context of the task.
+        """
+        with self._failure_flags():
+            if _is_deferral_timeout(next_method, next_kwargs):
+                return self.execute_complete(context, self._event_of_a_late_trigger())
+            try:
+                return super().resume_execution(next_method, next_kwargs, context)
+            except AirflowSkipException as skip:
+                if self.soft_fail and isinstance(skip.__cause__, Exception) and not _is_final(skip.__cause__):
+                    raise skip.__cause__ from skip.__cause__.__cause__
+                raise
+
+    def _unless_silent(self, look: Callable[[], PokeReturnValue | None]) -> PokeReturnValue | None:
+        """Poke once. With ``silent_fail``, log a retryable error and continue the wait."""
+        try:
+            return look()
+        except Exception as error:
+            if not self.silent_fail or _is_final(error):
+                raise
+            self.log.error("A round failed: %s", error)
+            return None
+
+    @contextmanager
+    def _failure_flags(self) -> Iterator[None]:
+        try:
+            yield
+        except AirflowSkipException:
+            raise
+        except (Exception, AirflowTaskTimeout) as error:
+            if self.never_fail or (self.soft_fail and _is_final(error)):
+                raise AirflowSkipException(f"Skipping instead of failing: {error}") from error
+            raise
+
+    def _wait_began_at(self, context: Context) -> float:
+        """Return when the wait began, in epoch seconds. A rescheduled task began with its first poke."""
+        first = first_reschedule_date(context) if self.reschedule else None
+        return first.timestamp() if first else super()._wait_began_at(context)
+
+    def _is_first_round(self, context: Context) -> bool:
+        return not self.reschedule or first_reschedule_date(context) is None
+
+
 def check_aiobotocore() -> None:
-    """Refuse to defer where the triggerer could not make its calls.
+    """Check that the triggerer can make its calls.
 
     :raises AirflowOptionalProviderFeatureException: aiobotocore is not installed.
     """
@@ -335,23 +523,24 @@ def check_aiobotocore() -> None:
         )
 
 
-def is_deferral_timeout(next_method: str, next_kwargs: dict[str, Any] | None) -> bool:
-    """Tell whether Airflow resumes a task only to say that its trigger has not fired in time.
-
-    :param next_method: what Airflow resumes the task with.
-    :param next_kwargs: the arguments of that.
-    """
-    return next_method == "__fail__" and "timeout" in str((next_kwargs or {}).get("error", "")).lower()
-
-
 def seconds(parameter: str, value: float | timedelta) -> float:
-    """Read a duration.
+    """Return a duration in seconds.
 
     :param parameter: name of the parameter, for the error.
     :param value: seconds, or a timedelta.
-    :raises OmicsParameterError: the value is neither.
+    :raises OmicsParameterError: the value is neither, or negative.
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
         raise OmicsParameterError(parameter, "must be a number of seconds from 0, or a timedelta", value)
     return number
+
+
+def _is_deferral_timeout(next_method: str, next_kwargs: dict[str, Any] | None) -> bool:
+    """Whether Airflow resumes a task only because its trigger did not fire in time."""
+    return next_method == "__fail__" and "timeout" in str((next_kwargs or {}).get("error", "")).lower()
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether Airflow's sensors treat an error as the sensor's verdict, and not as a fault to retry."""
+    return isinstance(error, (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout))

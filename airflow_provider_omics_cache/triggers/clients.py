@@ -15,10 +15,10 @@ from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which a client is made anew, so that a changed connection takes effect.
+#: Seconds after which a new client replaces a client, so that a changed connection takes effect.
 CLIENT_LIFETIME = 900.0
 
-#: Seconds for which a client is not made anew, and a failure to make one is not tried again.
+#: Seconds during which a client is not replaced, and a failure to make one is not repeated.
 SHORTEST_LIFETIME = 30.0
 
 #: Seconds that a call waits for a client that is being made.
@@ -35,7 +35,7 @@ class Connection(NamedTuple):
 
     @classmethod
     def of(cls, hook_parameters: dict[str, Any]) -> Connection:
-        """Make the key under which a client is shared.
+        """Return the key under which a client is shared.
 
         :param hook_parameters: ``aws_conn_id``, ``region_name``, ``verify`` and ``botocore_config``.
         """
@@ -43,7 +43,7 @@ class Connection(NamedTuple):
         return cls(**{**hook_parameters, "botocore_config": config})
 
     def hook(self) -> OmicsCacheHook:
-        """Make a hook whose clients make one attempt at a call: the poller tells the pace, and calls again."""
+        """Make a hook whose clients make one attempt at each call: the poller sets the pace and repeats calls."""
         config = json.loads(self.botocore_config)
         retries = {name: value for name, value in (config.get("retries") or {}).items() if name != "max_attempts"}
         return OmicsCacheHook(
@@ -55,11 +55,11 @@ class Connection(NamedTuple):
 
 
 class OpenClient:
-    """A client that several calls use at the same time; it closes after the last one, once it is retired.
+    """A client that several calls use at the same time. A retired client closes after its last call.
 
-    :param connection: what it is made of.
-    :param must_exist: it cannot be made where Airflow does not find the connection. Otherwise it is made without one,
-        as everywhere in the amazon provider.
+    :param connection: what the client is made of.
+    :param must_exist: whether making the client fails if Airflow does not find the connection. Otherwise the client is
+        made without a connection, as everywhere in the amazon provider.
     """
 
     def __init__(self, connection: Connection, *, must_exist: bool) -> None:
@@ -70,12 +70,12 @@ class OpenClient:
         self._made_at = time.monotonic()
         self._is_retired = False
         self._stack = AsyncExitStack()
-        # A task of its own, which goes on when a call is cancelled: a client that is half made could not be closed.
+        # In a task of its own, which a cancelled call does not cancel: a half-made client could not be closed.
         self._making = asyncio.create_task(self._make(connection.hook(), must_exist))
 
     @property
     def age(self) -> float:
-        """Seconds since somebody began to make the client."""
+        """Seconds since the making of the client began."""
         return time.monotonic() - self._made_at
 
     @property
@@ -96,16 +96,16 @@ class OpenClient:
         return asyncio.CancelledError() if self._making.cancelled() else self._making.exception()
 
     async def get(self) -> Any:
-        """Give aiobotocore's client.
+        """Return aiobotocore's client.
 
-        :raises TimeoutError: it takes long to make. It is made nevertheless: what talks to Airflow in a thread cannot
-            be stopped half-way.
+        :raises TimeoutError: making the client takes too long. It continues, because a thread that talks to Airflow
+            cannot be stopped.
         """
         await asyncio.wait({self._making}, timeout=LONGEST_WAIT)
         if not self._making.done():
-            raise TimeoutError(f"no client of connection {self._name!r} within {LONGEST_WAIT:g} s")
+            raise TimeoutError(f"no client of connection {self._name!r} could be made within {LONGEST_WAIT:g} s")
         if self._making.cancelled():
-            raise OmicsError(f"the client of connection {self._name!r} was not made to the end")
+            raise OmicsError(f"the making of the client of connection {self._name!r} was cancelled")
         return self._making.result()
 
     def retire(self) -> None:
@@ -114,7 +114,7 @@ class OpenClient:
         self.close_if_unused()
 
     def close_if_unused(self) -> None:
-        """Begin to close the client if it is retired and nobody uses it."""
+        """Start to close the client if it is retired and no call uses it."""
         if self._is_retired and not self.users and not self.closing:
             self.closing = asyncio.create_task(self._close())
 
@@ -124,7 +124,7 @@ class OpenClient:
         finally:
             self.has_connection = hook.has_connection
         if must_exist and not self.has_connection:
-            raise OmicsError(f"connection {self._name!r} is not found any more")
+            raise OmicsError(f"connection {self._name!r} no longer exists")
         return client
 
     async def _close(self) -> None:
@@ -137,9 +137,9 @@ class OpenClient:
 
 
 class SharedClient:
-    """A client of one connection, made when it is first used and anew from time to time.
+    """The client of one connection. It is made at its first use and replaced from time to time.
 
-    :param connection: what it is made of.
+    :param connection: what the client is made of.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -152,7 +152,7 @@ class SharedClient:
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[OpenClient]:
-        """Give the client, which stays open inside."""
+        """Provide the client; it stays open inside the ``with`` block."""
         self._renew_if_outdated()
         opened = self._open = self._open or self._new_client()
         opened.users += 1
@@ -163,9 +163,10 @@ class SharedClient:
             opened.close_if_unused()
 
     async def renew(self, used: OpenClient) -> bool:
-        """Make a client anew, since its credentials may have changed; tell whether there is another one now.
+        """Replace a client, because its credentials may have changed.
 
         :param used: the client whose call was refused.
+        :return: whether there is another client now.
         """
         if self._open is used and used.age >= SHORTEST_LIFETIME:
             successor = self._next_client()
@@ -186,7 +187,7 @@ class SharedClient:
             await asyncio.wait(closing)
 
     def _renew_if_outdated(self) -> None:
-        """Replace an old client as soon as the next one is made; while none can be made, the old one goes on."""
+        """Replace an old client as soon as its successor is made. The old one is used until then."""
         current = self._open
         if current is None:
             return
@@ -199,11 +200,11 @@ class SharedClient:
                 self._replace(current, successor)
 
     def _next_client(self) -> OpenClient:
-        """Give the client that follows the one at hand; one that could not be made is tried again after a while."""
+        """Return the successor of the client. A successor that could not be made is made again after a while."""
         failed = self._successor
         if failed and failed.has_failed and failed.age >= SHORTEST_LIFETIME:
             if not self._is_failing:
-                log.warning("The old HealthOmics client goes on: no new one can be made: %r", failed.failure)
+                log.warning("Continuing with the old HealthOmics client: no new one can be made: %r", failed.failure)
             self._is_failing = True
             self._retire(failed)
             self._successor = None

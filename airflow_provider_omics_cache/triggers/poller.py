@@ -1,6 +1,7 @@
-"""One poller for all triggers of an event loop: shared clients, and one budget of GetBatch calls for each Region.
+"""One poller for all triggers of an event loop: shared clients, and one budget of calls for each Region.
 
-HealthOmics allows a few GetBatch calls a second for a whole account and Region, whoever makes them.
+HealthOmics allows a few GetBatch calls a second for a whole account and Region. All triggers of a triggerer share one
+budget of these calls, and one budget of GetRun calls.
 """
 
 from __future__ import annotations
@@ -14,58 +15,73 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from airflow_provider_omics_cache.configuration import calls_per_second
 from airflow_provider_omics_cache.exceptions import OmicsApiError
-from airflow_provider_omics_cache.healthomics.rounds import SHORTEST_INTERVAL, is_passing
-from airflow_provider_omics_cache.hooks.omics import api_error
+from airflow_provider_omics_cache.healthomics.rounds import SHORTEST_INTERVAL
+from airflow_provider_omics_cache.hooks.errors import api_error
 from airflow_provider_omics_cache.triggers.clients import Connection, SharedClient
 
 #: Airflow may lose a task whose trigger fires within seconds of its deferral, before the worker has reported.
 EARLIEST_EVENT = 10.0
-
 #: Share by which each interval varies, so that tasks that were deferred together do not ask together.
 JITTER = 0.1
-
-#: GetBatch calls a second for each Region, where nothing is configured.
-DEFAULT_RATE = 4.0
-
 #: Seconds beyond its deadline for which a wait stays for its last round; its task asks once more in any case.
 LAST_CALL = 10.0
 
-# Seconds until a call that has failed is made again, before anybody is told.
+# Seconds until a failed call is made again, before the triggers learn of the failure.
 _SECOND_ATTEMPT = 2.0
-# So many throttles in a row leave a batch its place: it was the pace that was wrong.
+# Number of throttles in a row after which a subject loses its place in the line. Until then the pace was too fast.
 _THROTTLES_IN_PLACE = 3
-# Seconds that a loop sleeps at most, in case something else becomes due sooner.
+# Longest sleep of a loop in seconds, in case something else becomes due sooner.
 _LONGEST_SLEEP = 1.0
-# Calls of one connection that may be under way: as many may arrive at once when the service, or STS, was hanging.
+# Number of concurrent calls of a connection: so many may arrive at once when the service, or STS, was hanging.
 _MOST_CALLS = 5
 # Seconds that the last trigger of a connection waits for the client to close; it closes later if it takes longer.
 _CLOSING = 5.0
-# How throttling slows the calls down, and how each answer speeds them up again.
+# Factors by which a throttle slows the calls down and an answer speeds them up, and the lowest share of the rate.
 _SLOWER, _FASTER, _SLOWEST = 0.5, 1.05, 1 / 64
 
 Outcome = Mapping[str, Any] | OmicsApiError
 
 
+class Operation(NamedTuple):
+    """An operation that the poller repeats.
+
+    :param name: name of the operation.
+    :param method: method of aiobotocore's client.
+    :param member: member of the request that has the id.
+    :param option: setting of ``[omics_cache]`` that limits the calls.
+    """
+
+    name: str
+    method: str
+    member: str
+    option: str
+
+
+GET_BATCH = Operation("GetBatch", "get_batch", "batchId", "max_get_batch_per_second")
+GET_RUN = Operation("GetRun", "get_run", "id", "max_get_run_per_second")
+
+
 class Watcher:
-    """One trigger's view of a batch.
+    """One trigger's view of a batch or run.
 
     :param interval: seconds between two rounds.
     :param deadline: when the last round is, in epoch seconds; None for never.
+    :param earliest: seconds until the first outcome.
     """
 
-    def __init__(self, *, interval: float, deadline: float | None) -> None:
+    def __init__(self, *, interval: float, deadline: float | None, earliest: float = EARLIEST_EVENT) -> None:
         self._interval = max(SHORTEST_INTERVAL, float(interval))
         self._deadline = math.inf if deadline is None else float(deadline)
-        self._earliest = self._next_failure = time.monotonic() + EARLIEST_EVENT
+        self._earliest = self._next_failure = time.monotonic() + earliest
         self._outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     async def next_outcome(self) -> Outcome | None:
-        """Wait for the next round: GetBatch's answer, or its failure; None when the deadline has passed."""
+        """Wait for the next round, and return the answer or the failure; None when the deadline has passed."""
         patience = max(0.0, self._deadline - time.time()) + LAST_CALL
         try:
             async with asyncio.timeout(None if patience == math.inf else patience):
@@ -75,11 +91,13 @@ class Watcher:
         finally:
             self._outcome = asyncio.get_running_loop().create_future()
 
-    def tell(self, outcome: Outcome) -> None:
-        """Hand over what a round has brought, unless it is too early.
+    def receive(self, outcome: Outcome) -> None:
+        """Take the outcome of a round, unless it is too early.
 
-        Failures in a row are counted: those that another trigger of the batch has asked for between this one's rounds
-        are not.
+        Triggers count failures in a row. A failure that another trigger asked for between two rounds of this one is
+        ignored.
+
+        :param outcome: the answer, or the failure.
         """
         now = time.monotonic()
         if self._outcome.done() or now < self._earliest:
@@ -91,44 +109,44 @@ class Watcher:
         self._outcome.set_result(outcome)
 
     def next_round(self) -> float:
-        """Give when this trigger wants the next round, as the monotonic clock has it."""
+        """Return when this trigger wants the next round, by the monotonic clock."""
         seconds = self._interval * random.uniform(1 - JITTER, 1 + JITTER)
         remaining = self._deadline - time.time()
         seconds = min(seconds, remaining if remaining > 0 else SHORTEST_INTERVAL)
         return max(self._earliest, time.monotonic() + seconds)
 
 
-class _Batch:
-    """A batch that one or several triggers watch through one connection.
+class _Subject:
+    """A batch or run that one or several triggers watch through one connection.
 
-    ``due`` is when the next call is wanted; never while one is under way.
+    ``due`` is when the next call is wanted. It is infinite while a call is under way.
     """
 
-    def __init__(self, batch_id: str) -> None:
-        self.id = batch_id
+    def __init__(self, subject_id: str) -> None:
+        self.id = subject_id
         self.watchers: set[Watcher] = set()
         self.due = math.inf
         self.failures = 0
         self.call: asyncio.Task[None] | None = None
 
-    def tell(self, outcome: Outcome) -> None:
+    def send(self, outcome: Outcome) -> None:
         for watcher in self.watchers:
-            watcher.tell(outcome)
+            watcher.receive(outcome)
 
     def next_round(self) -> float:
         return min((watcher.next_round() for watcher in self.watchers), default=math.inf)
 
 
 class _Budget:
-    """Calls at an even pace, slower after a throttle; the connections of a Region stand in one line."""
+    """Calls at an even pace, slower after a throttle. The connections of a Region share one line."""
 
-    def __init__(self) -> None:
-        self._highest = self._rate = calls_per_second("max_get_batch_per_second", default=DEFAULT_RATE)
+    def __init__(self, option: str) -> None:
+        self._highest = self._rate = calls_per_second(option)
         self._next_turn = self._slowed_at = -math.inf
         self._line: list[_Queue] = []
 
     async def turn(self, queue: _Queue) -> None:
-        """Wait for a connection's turn; the one whose batch is due for the longest time goes first."""
+        """Wait for a connection's turn. The connection whose subject has been due longest goes first."""
         self._line.append(queue)
         try:
             while True:
@@ -153,49 +171,51 @@ class _Budget:
 
 
 class _Queue:
-    """The batches that are watched through one connection."""
+    """The subjects of one operation that are watched through one connection."""
 
-    def __init__(self, connection: Connection, budget_of: Callable[[str], _Budget]) -> None:
-        self.batches: dict[str, _Batch] = {}
-        # A heap; an entry whose batch has become due at another time is outdated.
-        self._order: list[tuple[float, int, _Batch]] = []
+    def __init__(
+        self, operation: Operation, client: SharedClient, region_name: str | None, budget_of: Callable[[str], _Budget]
+    ) -> None:
+        self.subjects: dict[str, _Subject] = {}
+        # A heap. An entry is outdated when its subject has become due at another time.
+        self._order: list[tuple[float, int, _Subject]] = []
         self._numbers = itertools.count()
-        self._region_name = connection.region_name
-        self._client = SharedClient(connection)
+        self._operation = operation
+        self._region_name = region_name
+        self._client = client
         self._budget_of = budget_of
         self._calls: set[asyncio.Task[None]] = set()
-        # In no trigger's context: what is logged is not about the task that happens to be the first.
+        # In an empty context: its log lines must not land in the log of the task that happens to be the first.
         self._task = asyncio.create_task(self._run(), context=contextvars.Context())
 
     def first_due(self) -> float:
-        """Tell when the first call is due, as the monotonic clock has it; forget entries that are outdated."""
+        """Return when the first call is due, by the monotonic clock; drop outdated entries."""
         while self._order and self._order[0][0] != self._order[0][-1].due:
             heapq.heappop(self._order)
         return self._order[0][0] if self._order else math.inf
 
-    def join(self, batch_id: str, watcher: Watcher) -> None:
-        """Let a trigger watch a batch."""
-        batch = self.batches.setdefault(batch_id, _Batch(batch_id))
-        batch.watchers.add(watcher)
-        due = watcher.next_round()
-        if not batch.call and due < batch.due:
-            self._schedule(batch, due)
+    def join(self, subject_id: str, watcher: Watcher, *, at_once: bool) -> None:
+        """Add a trigger that watches a subject."""
+        subject = self.subjects.setdefault(subject_id, _Subject(subject_id))
+        subject.watchers.add(watcher)
+        due = time.monotonic() if at_once else watcher.next_round()
+        if not subject.call and due < subject.due:
+            self._schedule(subject, due)
 
-    def leave(self, batch_id: str, watcher: Watcher) -> None:
-        """Let a trigger stop watching; nobody is asked about a batch that no trigger watches."""
-        batch = self.batches[batch_id]
-        batch.watchers.discard(watcher)
-        if not batch.watchers:
-            del self.batches[batch_id]
-            batch.due = math.inf
-            if batch.call:
-                batch.call.cancel()
+    def leave(self, subject_id: str, watcher: Watcher) -> None:
+        """Remove a trigger. A subject that no trigger watches is not asked about."""
+        subject = self.subjects[subject_id]
+        subject.watchers.discard(watcher)
+        if not subject.watchers:
+            del self.subjects[subject_id]
+            subject.due = math.inf
+            if subject.call:
+                subject.call.cancel()
 
-    async def close(self) -> None:
-        """Stop asking, and close the client."""
+    async def stop(self) -> None:
+        """Stop asking."""
         self._task.cancel()
         await asyncio.wait({self._task, *self._calls})
-        await self._client.close()
 
     async def _run(self) -> None:
         while True:
@@ -204,9 +224,9 @@ class _Queue:
                     client = await opened.get()
                     await self._ask_in_turn(self._budget_of(client.meta.region_name))
             except Exception as error:
-                failure = api_error(error, "GetBatch", self._region_name)
-                for batch in self.batches.values():
-                    batch.tell(failure)
+                failure = api_error(error, self._operation.name, self._region_name)
+                for subject in self.subjects.values():
+                    subject.send(failure)
                 await asyncio.sleep(EARLIEST_EVENT)
 
     async def _ask_in_turn(self, budget: _Budget) -> None:
@@ -220,98 +240,128 @@ class _Queue:
             return
         await budget.turn(self)
         if self.first_due() <= time.monotonic():
-            due, _, batch = heapq.heappop(self._order)
-            batch.due = math.inf
-            batch.call = asyncio.create_task(self._ask(batch, due, budget))
-            self._calls.add(batch.call)
-            batch.call.add_done_callback(self._calls.discard)
+            due, _, subject = heapq.heappop(self._order)
+            subject.due = math.inf
+            subject.call = asyncio.create_task(self._ask(subject, due, budget))
+            self._calls.add(subject.call)
+            subject.call.add_done_callback(self._calls.discard)
 
-    async def _ask(self, batch: _Batch, due: float, budget: _Budget) -> None:
+    async def _ask(self, subject: _Subject, due: float, budget: _Budget) -> None:
         called_at = time.monotonic()
         is_worth_another = has_renewed = False
+        operation = self._operation
         try:
             async with self._client.use() as opened:
                 client = await opened.get()
                 try:
-                    outcome: Outcome = await client.get_batch(batchId=batch.id)
+                    outcome: Outcome = await getattr(client, operation.method)(**{operation.member: subject.id})
                 except Exception as error:
-                    outcome = api_error(error, "GetBatch", client.meta.region_name, client.meta.endpoint_url)
-                    is_worth_another = is_passing(outcome)
-                    has_renewed = (
-                        not is_worth_another and outcome.http_status != 404 and await self._client.renew(opened)
-                    )
+                    outcome = api_error(error, operation.name, client.meta.region_name, client.meta.endpoint_url)
+                    is_worth_another = outcome.is_passing
+                    is_refused = not is_worth_another and not outcome.is_not_found
+                    has_renewed = is_refused and await self._client.renew(opened)
         except Exception as error:
-            outcome = api_error(error, "GetBatch", self._region_name)
-        batch.call = None
+            outcome = api_error(error, operation.name, self._region_name)
+        subject.call = None
         if not isinstance(outcome, OmicsApiError):
             budget.answered()
-            batch.failures = 0
-            batch.tell(outcome)
-            self._schedule(batch, batch.next_round())
+            subject.failures = 0
+            subject.send(outcome)
+            self._schedule(subject, subject.next_round())
             return
-        batch.failures += 1
+        subject.failures += 1
         is_throttled = outcome.http_status == 429
         if is_throttled:
             budget.throttled(called_at)
-        if is_throttled and batch.failures <= _THROTTLES_IN_PLACE:
-            self._schedule(batch, due)
-        elif has_renewed or (is_worth_another and batch.failures == 1):
-            self._schedule(batch, time.monotonic() + _SECOND_ATTEMPT)
+        if is_throttled and subject.failures <= _THROTTLES_IN_PLACE:
+            self._schedule(subject, due)
+        elif has_renewed or (is_worth_another and subject.failures == 1):
+            self._schedule(subject, time.monotonic() + _SECOND_ATTEMPT)
         else:
-            batch.tell(outcome)
-            self._schedule(batch, batch.next_round())
+            subject.send(outcome)
+            self._schedule(subject, subject.next_round())
 
-    def _schedule(self, batch: _Batch, due: float) -> None:
-        batch.due = due
-        heapq.heappush(self._order, (due, next(self._numbers), batch))
+    def _schedule(self, subject: _Subject, due: float) -> None:
+        subject.due = due
+        heapq.heappush(self._order, (due, next(self._numbers), subject))
 
 
 class Poller:
-    """Asks GetBatch for all triggers of one event loop."""
+    """Asks about batches and runs for all triggers of one event loop."""
 
     def __init__(self) -> None:
-        self._queues: dict[Connection, _Queue] = {}
-        self._budgets: dict[str, _Budget] = {}
+        self._queues: dict[tuple[Operation, Connection], _Queue] = {}
+        self._clients: dict[Connection, SharedClient] = {}
+        self._budgets: dict[tuple[Operation, str], _Budget] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def watch(
-        self, *, batch_id: str, interval: float, deadline: float | None, connection: Connection
+        self,
+        subject_id: str,
+        *,
+        operation: Operation = GET_BATCH,
+        interval: float,
+        deadline: float | None,
+        connection: Connection,
+        at_once: bool = False,
     ) -> AsyncIterator[Watcher]:
-        """Watch a batch; when the last one stops watching, nothing is left behind.
+        """Watch a batch or run. The client is closed when nothing watches through its connection.
 
-        :param batch_id: the batch.
+        :param subject_id: id of the batch or run.
+        :param operation: the operation that is repeated. Default: GetBatch.
         :param interval: seconds between two rounds, at least 1.
         :param deadline: when the last round is, in epoch seconds; None for never.
         :param connection: what the client is made of.
+        :param at_once: whether the first round is due now. Default: after the interval, and not within 10 seconds of
+            the deferral.
         """
-        watcher = Watcher(interval=interval, deadline=deadline)
-        if connection not in self._queues:
-            self._queues[connection] = _Queue(connection, self._budget)
-        queue = self._queues[connection]
-        queue.join(batch_id, watcher)
+        watcher = Watcher(interval=interval, deadline=deadline, earliest=0 if at_once else EARLIEST_EVENT)
+        queue = self._queue(operation, connection)
+        queue.join(subject_id, watcher, at_once=at_once)
         try:
             yield watcher
         finally:
-            queue.leave(batch_id, watcher)
-            if not queue.batches:
-                del self._queues[connection]
-                closing = asyncio.create_task(queue.close(), context=contextvars.Context())
+            queue.leave(subject_id, watcher)
+            if not queue.subjects:
+                del self._queues[operation, connection]
+                closing = asyncio.create_task(self._close(queue, connection), context=contextvars.Context())
                 self._closing.add(closing)
                 closing.add_done_callback(self._closing.discard)
                 await asyncio.wait({closing}, timeout=_CLOSING)
 
-    def _budget(self, region_name: str) -> _Budget:
-        if region_name not in self._budgets:
-            self._budgets[region_name] = _Budget()
-        return self._budgets[region_name]
+    def _queue(self, operation: Operation, connection: Connection) -> _Queue:
+        key = operation, connection
+        if key not in self._queues:
+            if connection not in self._clients:
+                self._clients[connection] = SharedClient(connection)
+
+            def budget_of(region_name: str) -> _Budget:
+                return self._budget(operation, region_name)
+
+            self._queues[key] = _Queue(operation, self._clients[connection], connection.region_name, budget_of)
+        return self._queues[key]
+
+    async def _close(self, queue: _Queue, connection: Connection) -> None:
+        client = None
+        if not any(connection == other for _, other in self._queues):
+            client = self._clients.pop(connection, None)
+        await queue.stop()
+        if client:
+            await client.close()
+
+    def _budget(self, operation: Operation, region_name: str) -> _Budget:
+        key = operation, region_name
+        if key not in self._budgets:
+            self._budgets[key] = _Budget(operation.option)
+        return self._budgets[key]
 
 
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, Poller] = WeakKeyDictionary()
 
 
 def shared_poller() -> Poller:
-    """Give the poller of the running event loop."""
+    """Return the poller of the running event loop."""
     loop = asyncio.get_running_loop()
     if loop not in _pollers:
         _pollers[loop] = Poller()

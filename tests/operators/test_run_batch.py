@@ -96,8 +96,8 @@ def batches() -> list[dict[str, Any]]:
 @pytest.fixture
 def local(local_healthomics: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) -> LocalHealthOmics:
     """A local HealthOmics with a bucket; whoever sleeps advances its clock."""
-    monkeypatch.setattr(OmicsCacheHook, "_sleep", staticmethod(local_healthomics.clock.advance))
-    monkeypatch.setattr(OmicsCacheHook, "_clock", staticmethod(lambda: local_healthomics.clock.now().timestamp()))
+    monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(local_healthomics.clock.advance))
+    monkeypatch.setattr(OmicsCacheHook, "clock", staticmethod(lambda: local_healthomics.clock.now().timestamp()))
     monkeypatch.setattr(StartRunBatchOperator, "_sleep", staticmethod(local_healthomics.clock.advance))
     s3().create_bucket(Bucket=BUCKET)
     return local_healthomics

@@ -307,7 +307,7 @@ def test_many_deferred_tasks_are_killed_side_by_side(
     def wait_for_the_others(seconds: float) -> None:
         barrier.wait(timeout=20)
 
-    monkeypatch.setattr(OmicsCacheHook, "_sleep", staticmethod(wait_for_the_others))
+    monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(wait_for_the_others))
 
     async def kill_all() -> None:
         triggers = [StartRunBatchTrigger(batch_id=batch_id, cancel_on_kill=True) for batch_id in batches]

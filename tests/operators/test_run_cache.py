@@ -40,8 +40,8 @@ ACCOUNT = "123456789012"
 def local(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The local HealthOmics with a bucket; who waits, lets the service's time pass."""
     boto3.client("s3").create_bucket(Bucket="cohort-data")
-    monkeypatch.setattr(OmicsCacheHook, "_sleep", staticmethod(local_healthomics.clock.advance))
-    monkeypatch.setattr(OmicsCacheHook, "_clock", staticmethod(lambda: local_healthomics.clock.now().timestamp()))
+    monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(local_healthomics.clock.advance))
+    monkeypatch.setattr(OmicsCacheHook, "clock", staticmethod(lambda: local_healthomics.clock.now().timestamp()))
     return local_healthomics
 
 

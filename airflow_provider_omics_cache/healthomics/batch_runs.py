@@ -1,0 +1,224 @@
+"""The runs of a batch: listed, and asked for one by one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_omics_cache.configuration import calls_per_second
+from airflow_provider_omics_cache.healthomics.completion import is_same_run
+from airflow_provider_omics_cache.healthomics.states import (
+    ACTIVE_RUN_STATUSES,
+    ENDED_RUN_STATUSES,
+    RunStatus,
+    SubmissionStatus,
+    shown,
+)
+from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
+from airflow_provider_omics_cache.hooks.errors import if_found
+
+if TYPE_CHECKING:
+    from airflow_provider_omics_cache.hooks.client import Answer
+    from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+
+_PAGE = 100
+
+
+class BatchRun(NamedTuple):
+    """A run that a batch has started.
+
+    :param run_setting_id: runSettingId of the run, None if it is not listed.
+    :param run_id: id of the run.
+    :param status: status of the run.
+    :param is_confirmed: whether GetRun's batch id and uuid are those of the batch's listing.
+    """
+
+    run_setting_id: str | None
+    run_id: str
+    status: str
+    is_confirmed: bool
+
+    def __str__(self) -> str:
+        doubt = "" if self.is_confirmed else ", its uuid is not known"
+        return f"run {self.run_id} of {self.run_setting_id}: {self.status}{doubt}"
+
+
+class BatchRuns(NamedTuple):
+    """The runs of a batch that still exist.
+
+    :param statuses: status of each run, by run id.
+    :param rows: the entries of ListRunsInBatch, by run id.
+    """
+
+    statuses: dict[str, str]
+    rows: dict[str, Answer]
+
+
+def list_submissions(hook: OmicsCacheHook, batch_id: str, *, max_silence: float = LONGEST_SILENCE) -> Iterator[Answer]:
+    """List the submissions of a batch (ListRunsInBatch).
+
+    :param hook: the hook.
+    :param batch_id: id of the batch.
+    :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
+    """
+    return hook.list_runs_in_batch(batch_id=batch_id, max_items=_PAGE, max_silence=max_silence)
+
+
+def list_started_runs(
+    hook: OmicsCacheHook, batch_id: str, *, status: str | None = None, max_silence: float = LONGEST_SILENCE
+) -> Iterator[Answer]:
+    """List the runs that a batch has started and that were not deleted (ListRuns).
+
+    The entries have neither runSettingId nor uuid; :func:`list_submissions` has both.
+
+    :param hook: the hook.
+    :param batch_id: id of the batch.
+    :param status: only runs in this status. Default: all.
+    :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
+    """
+    return hook.list_runs(batch_id=batch_id, status=status, max_results=_PAGE, max_silence=max_silence)
+
+
+def is_active(run: Mapping[str, object]) -> bool:
+    """Whether a run has not ended. A status that this version does not know counts as active.
+
+    :param run: GetRun's answer, or an entry of ListRuns.
+    """
+    return run.get("status") not in ENDED_RUN_STATUSES
+
+
+def list_active_runs(
+    hook: OmicsCacheHook, batch_id: str, *, most: int, max_silence: float = LONGEST_SILENCE
+) -> list[str]:
+    """Return the ids of runs of a batch that have not ended, with one call for each status if there are few.
+
+    :param hook: the hook.
+    :param batch_id: id of the batch.
+    :param most: number of ids after which the listing ends.
+    :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
+    """
+    active: list[str] = []
+    for status in ACTIVE_RUN_STATUSES:
+        for run in list_started_runs(hook, batch_id, status=status, max_silence=max_silence):
+            active.append(run["id"])
+            if len(active) >= most:
+                return active
+    return active
+
+
+def get_run_in_turn(hook: OmicsCacheHook, run_id: str, *, max_silence: float = LONGEST_SILENCE) -> Answer | None:
+    """Get a run, after a wait that keeps the pace of ``[omics_cache] max_get_run_per_second``.
+
+    All hooks of a process share one pace for each Region, because the quota of GetRun belongs to the account and
+    Region.
+
+    :param hook: the hook.
+    :param run_id: id of the run.
+    :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
+    :return: GetRun's answer, None if the service does not know the run.
+    """
+    hook.sleep(_pace.seconds_to_wait(hook.client_region, hook.clock()))
+    return if_found(partial(hook.get_run, run_id=run_id, max_silence=max_silence))
+
+
+def list_existing_runs(
+    hook: OmicsCacheHook, batch_id: str, *, gone: set[str], max_silence: float = LONGEST_SILENCE
+) -> BatchRuns:
+    """List the runs of a batch that still exist.
+
+    ListRuns may lag behind. A run that only ListRunsInBatch shows, and not as deleted, is asked for with GetRun.
+
+    :param hook: the hook.
+    :param batch_id: id of the batch.
+    :param gone: ids of runs that are known to be gone; runs that GetRun does not find are added.
+    :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
+    """
+    listed = list_statuses(hook, batch_id, max_silence=max_silence)
+    submissions = list_submissions(hook, batch_id, max_silence=max_silence)
+    rows = {row["runId"]: row for row in submissions if row.get("runId")}
+    lacking = [
+        run_id
+        for run_id, row in rows.items()
+        if run_id not in listed
+        and row.get("submissionStatus") != SubmissionStatus.DELETE_SUCCESS
+        and run_id not in gone
+    ]
+    if lacking:
+        hook.log.info("Batch %s: ListRuns lacks %s runs, getting each of them", batch_id, f"{len(lacking):,}")
+    for run in get_confirmed_runs(hook, batch_id, rows, lacking, gone=gone, max_silence=max_silence):
+        listed[run.run_id] = run.status
+    statuses = {run_id: status for run_id, status in listed.items() if status != RunStatus.DELETED}
+    return BatchRuns(statuses, rows)
+
+
+def list_statuses(hook: OmicsCacheHook, batch_id: str, *, max_silence: float = LONGEST_SILENCE) -> dict[str, str]:
+    """Return the status of each run that ListRuns shows for a batch, by run id.
+
+    :param hook: the hook.
+    :param batch_id: id of the batch.
+    :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
+    """
+    runs = list_started_runs(hook, batch_id, max_silence=max_silence)
+    return {run["id"]: shown(run.get("status")) for run in runs}
+
+
+def get_confirmed_runs(
+    hook: OmicsCacheHook,
+    batch_id: str,
+    rows: Mapping[str, Answer],
+    run_ids: Iterable[str],
+    *,
+    gone: set[str],
+    max_silence: float = LONGEST_SILENCE,
+) -> Iterator[BatchRun]:
+    """Get runs of a batch one by one; runs that no longer exist are left out.
+
+    HealthOmics reuses the ids of deleted runs. Batch id and uuid show whether a run is the one that the batch started.
+
+    :param hook: the hook.
+    :param batch_id: id of the batch.
+    :param rows: entries of ListRunsInBatch, by run id.
+    :param run_ids: ids of the runs.
+    :param gone: ids of runs that are known to be gone; runs that no longer exist are added.
+    :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
+    """
+    for run_id in run_ids:
+        run = get_run_in_turn(hook, run_id, max_silence=max_silence)
+        row = rows.get(run_id, {})
+        if run is None or not is_same_run(row, run, batch_id=batch_id):
+            hook.log.info("Batch %s: run %s no longer exists", batch_id, run_id)
+            gone.add(run_id)
+            continue
+        uuid = row.get("runInternalUuid")
+        yield BatchRun(
+            run_setting_id=row.get("runSettingId"),
+            run_id=run_id,
+            status=shown(run.get("status")),
+            is_confirmed=run.get("batchId") == batch_id and uuid is not None and run.get("uuid") == uuid,
+        )
+
+
+class _Pace:
+    """The turns of a paced call, one pace for each Region."""
+
+    def __init__(self, option: str) -> None:
+        self._option = option
+        self._next_turns: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def seconds_to_wait(self, region: str, now: float) -> float:
+        """Take a turn, and return how many seconds it is away.
+
+        :param region: AWS Region of the call.
+        :param now: the time, of a clock that all callers share.
+        """
+        interval = 1 / calls_per_second(self._option)
+        with self._lock:
+            turn = max(now, self._next_turns.get(region, now))
+            self._next_turns[region] = turn + interval
+        return turn - now
+
+
+_pace = _Pace("max_get_run_per_second")

@@ -1,0 +1,116 @@
+"""What the package's tasks push as XComs. Every task that pushes a key pushes the same form."""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired, TypedDict
+
+
+class BatchXCom(TypedDict):
+    """XCom ``batch``: what a task knows of its batch. Members that the task does not know are None."""
+
+    #: Id of the batch.
+    id: str
+    arn: str | None
+    uuid: str | None
+    #: Status that the task saw last.
+    status: str | None
+    name: str | None
+    #: Number of run settings that StartRunBatchOperator has read.
+    expected_runs: int | None
+    #: Idempotency token of the batch.
+    request_id: str | None
+    #: Where the run settings are in S3; None for inline settings.
+    settings_s3_uri: str | None
+    #: Whether an earlier try had started the batch.
+    reattached: bool | None
+    #: Number of runs by the listing.
+    total_runs: int | None
+    #: Number of runs that were submitted.
+    submitted: int | None
+    #: Number of runs that were not submitted.
+    failed: int | None
+    #: Number of started runs that CancelRunBatchOperator found CANCELLED at the end.
+    cancelled: int | None
+    #: Number of started runs that had ended otherwise.
+    not_cancelled: int | None
+    #: Whether DeleteRunBatchOperator deleted the batch too.
+    batch_deleted: bool | None
+    #: Where DeleteRunBatchOperator saved the mapping.
+    mapping_s3_uri: str | None
+
+
+def batch_xcom(batch_id: str, **known: Any) -> BatchXCom:
+    """Make the XCom ``batch``.
+
+    :param batch_id: id of the batch.
+    :param known: the members that the task knows.
+    """
+    members: dict[str, Any] = {**dict.fromkeys(BatchXCom.__annotations__), "id": batch_id}
+    unknown = known.keys() - members.keys()
+    if unknown:
+        raise TypeError(f"the XCom batch has no members {sorted(unknown)}")
+    return BatchXCom(**{**members, **known})  # type: ignore[typeddict-item]
+
+
+class RunCacheXCom(TypedDict):
+    """XCom ``run_cache``: a run cache as GetRunCache shows it."""
+
+    id: str
+    arn: str | None
+    name: str | None
+    status: str | None
+    cache_behavior: str | None
+    cache_s3_uri: str | None
+    #: ISO 8601.
+    creation_time: str | None
+    tags: dict[str, str]
+    #: Whether this try of CreateRunCacheOperator found no such cache before.
+    created: NotRequired[bool]
+    #: What UpdateRunCacheOperator changed, by parameter.
+    updated: NotRequired[list[str]]
+
+
+class SubmissionRecord(TypedDict):
+    """One run of the XComs ``failed_submissions`` and ``changed_after_submission``."""
+
+    run_setting_id: str | None
+    run_id: str | None
+    run_uuid: str | None
+    #: submissionStatus of the run.
+    status: str | None
+    reason: str | None
+    message: str | None
+
+
+class RunCountsXCom(TypedDict):
+    """XCom ``run_counts``: how the runs of a batch have ended. A count that the service does not report is None."""
+
+    total: int | None
+    completed: int | None
+    failed: int | None
+    cancelled: int | None
+    deleted: int | None
+    not_submitted: int | None
+
+
+class FailedRun(TypedDict):
+    """One run of the XCom ``failed_runs``."""
+
+    run_setting_id: str | None
+    run_id: str | None
+    run_uuid: str | None
+    #: Status of the run; ``NOT_SUBMITTED`` for a run that was never submitted.
+    status: str
+    failure_reason: str | None
+    status_message: str | None
+
+
+class RunRecord(FailedRun):
+    """One run of the file at ``runs_s3_uri``."""
+
+    #: Times are ISO 8601.
+    creation_time: str | None
+    start_time: str | None
+    stop_time: str | None
+    #: Where the outputs of the run are; None unless ``include_outputs=True``.
+    run_output_uri: str | None
