@@ -17,7 +17,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_provider_omics_cache.local import serve
-from airflow_provider_omics_cache.local.settings import DOCUMENTED_RATE_LIMITS
+from airflow_provider_omics_cache.local.assumptions import DOCUMENTED_RATE_LIMITS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

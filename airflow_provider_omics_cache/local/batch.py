@@ -7,18 +7,19 @@ few bisections.
 
 from __future__ import annotations
 
+import functools
+import json
+import zlib
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
-from airflow_provider_omics_cache.local.errors import ServiceError
+from airflow_provider_omics_cache.local.assumptions import Settings
 from airflow_provider_omics_cache.local.faults import Faults
-from airflow_provider_omics_cache.local.ids import derived_uuid
-from airflow_provider_omics_cache.local.protocol import dump_json
-from airflow_provider_omics_cache.local.run_overrides import RunOverrides
-from airflow_provider_omics_cache.local.settings import Settings
-from airflow_provider_omics_cache.local.start_run_quota import StartRunShare
+from airflow_provider_omics_cache.local.protocol import ServiceError, derived_uuid, dump_json
+from airflow_provider_omics_cache.local.quotas import StartRunShare
 from airflow_provider_omics_cache.states import BatchStatus, RunStatus, SubmissionStatus
 
 # A run's submission outcome is kept as one byte: its place in this list.
@@ -39,6 +40,54 @@ _RunGroups = tuple["array[int]", list[int], list[float], int]
 
 _STATES_BY_AGE = (RunStatus.PENDING, RunStatus.STARTING, RunStatus.RUNNING, RunStatus.STOPPING)
 FINISHED_RUN_STATES = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
+
+
+# Settings that are packed together.
+_BLOCK = 100
+
+
+class RunOverrides:
+    """Run settings in their given order.
+
+    ``longest`` is the size in bytes of the largest of them.
+
+    :param settings: the run settings.
+    """
+
+    def __init__(self, settings: Iterable[dict[str, Any]]) -> None:
+        self.ids: list[str] = []
+        self.longest = 0
+        self._blocks: list[bytes] = []
+        remaining = iter(settings)
+        while block := list(islice(remaining, _BLOCK)):
+            self.ids += [setting["runSettingId"] for setting in block]
+            lines = [
+                dump_json({name: value for name, value in setting.items() if name != "runSettingId"})
+                for setting in block
+            ]
+            self.longest = max(self.longest, *map(len, lines))
+            self._blocks.append(zlib.compress(b"\n".join(lines), 1))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return what run number ``index`` sets beside its runSettingId."""
+        block, place = divmod(index, _BLOCK)
+        settings: dict[str, Any] = json.loads(_lines(self._blocks[block])[place])
+        return settings
+
+    def index_of(self, run_setting_id: str) -> int | None:
+        """Return the number of the run with this id."""
+        try:
+            return self.ids.index(run_setting_id)
+        except ValueError:
+            return None
+
+
+@functools.lru_cache(maxsize=4)
+def _lines(block: bytes) -> list[bytes]:
+    return zlib.decompress(block).split(b"\n")
 
 
 class Submitter(Protocol):

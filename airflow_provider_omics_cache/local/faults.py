@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from airflow_provider_omics_cache.local.clock import Clock
-from airflow_provider_omics_cache.local.errors import ConnectionDropped, ServiceError
+from airflow_provider_omics_cache.local.protocol import ConnectionDropped, ServiceError
 
 
 @dataclass

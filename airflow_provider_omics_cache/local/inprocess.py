@@ -18,10 +18,9 @@ from botocore.handlers import BUILTIN_HANDLERS
 from moto import mock_aws
 from moto.core.models import botocore_stubber
 
-from airflow_provider_omics_cache.local.errors import ConnectionDropped
 from airflow_provider_omics_cache.local.healthomics import LocalHealthOmics
-from airflow_provider_omics_cache.local.protocol import Request, Response
-from airflow_provider_omics_cache.local.state import RUNNING_SERVERS
+from airflow_provider_omics_cache.local.moto_backend import RUNNING_SERVERS
+from airflow_provider_omics_cache.local.protocol import ConnectionDropped, Request, Response
 
 _HOST = re.compile(
     r"((workflows|tags)-)?omics(-fips)?\.[a-z0-9-]+\.amazonaws\.com"

@@ -1,46 +1,76 @@
-"""The wire: routes, reads, checks and answers requests as botocore's model of HealthOmics says (restJson1)."""
+"""The wire protocol (restJson1): requests, answers, errors, ids, pages and JSON, as botocore's model describes them."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import functools
+import hashlib
 import json
 import re
+import secrets
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from botocore.loaders import create_loader
 from botocore.model import OperationModel, ServiceModel, Shape, StructureShape
 
-from airflow_provider_omics_cache.local.errors import ServiceError, shorten, validation_error
-
-_SHOWN_ERRORS = 20
-_HIDDEN_MEMBERS = frozenset({"sessionPolicy"})
-_LABEL = re.compile(r"\{(\w+)\}")
-_UNICODE_CLASS = re.compile(r"\[((?:\\p\{[LMZSNP]\}|\|\||\\[tnr])+)\]\+")
-_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-_ESCAPES = {r"\t": "\t", r"\n": "\n", r"\r": "\r"}
-
-
-def _not_json(constant: str) -> Any:
-    raise ValueError(constant)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise ValueError(text)
-    return number
+STATUS_OF_CODE = {
+    "ValidationException": 400,
+    "ServiceQuotaExceededException": 402,
+    "AccessDeniedException": 403,
+    "ResourceNotFoundException": 404,
+    "UnknownOperationException": 404,
+    "RequestTimeoutException": 408,
+    "ConflictException": 409,
+    "ThrottlingException": 429,
+    "InternalServerException": 500,
+}
 
 
-_DECODER = json.JSONDecoder(parse_constant=_not_json, parse_float=_finite)
-_ARRAY_BEGINS = re.compile(r"[ \t\n\r]*\[[ \t\n\r]*")
-_ARRAY_GOES_ON = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
-_ARRAY_ENDS = re.compile(r"[ \t\n\r]*\][ \t\n\r]*\Z")
+class ServiceError(Exception):
+    """An answer that is an error.
+
+    :param code: the service's name of the error.
+    :param message: text for people.
+    :param status: HTTP status. Default: the one that the service has for ``code``, or 400.
+    """
+
+    def __init__(self, code: str, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = STATUS_OF_CODE.get(code, 400) if status is None else status
+
+
+class ConnectionDropped(Exception):
+    """The connection is closed without an answer."""
+
+
+def validation_error(message: str) -> ServiceError:
+    """A request breaks a rule."""
+    return ServiceError("ValidationException", message)
+
+
+def not_found(kind: str, identifier: str) -> ServiceError:
+    """What a request names does not exist."""
+    return ServiceError("ResourceNotFoundException", f"{kind} {shorten(identifier)} does not exist")
+
+
+def conflict(message: str) -> ServiceError:
+    """The state of a resource does not allow the request."""
+    return ServiceError("ConflictException", message)
+
+
+def shorten(text: str, limit: int = 64) -> str:
+    """Cut what a caller sent before it is echoed."""
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 @dataclass(frozen=True)
@@ -66,6 +96,9 @@ class Response:
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+_LABEL = re.compile(r"\{(\w+)\}")
 
 
 class Protocol:
@@ -203,36 +236,12 @@ def _read_json(body: bytes) -> dict[str, Any]:
     return content
 
 
-def load_json(body: bytes) -> Any:
-    """Return what JSON text holds; raise ValueError for text that JSON does not allow, or a number too large."""
-    try:
-        return _DECODER.decode(body.decode("utf-8"))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+# Validation of values against the shapes of botocore's model
 
-
-def load_json_array(text: str) -> Iterator[Any]:
-    """Yield what a JSON array holds, one entry after the other; raise ValueError as :func:`load_json`."""
-    delimiter = _ARRAY_BEGINS.match(text)
-    if delimiter is None:
-        raise ValueError("not an array")
-    end = delimiter.end()
-    if _ARRAY_ENDS.match(text, end):
-        return
-    while delimiter:
-        try:
-            entry, end = _DECODER.raw_decode(text, delimiter.end())
-        except RecursionError as error:
-            raise ValueError("nested too deeply") from error
-        yield entry
-        delimiter = _ARRAY_GOES_ON.match(text, end)
-    if not _ARRAY_ENDS.match(text, end):
-        raise ValueError("not one array")
-
-
-def dump_json(value: Any) -> bytes:
-    """Return JSON text as the limits on its size count it: compact UTF-8."""
-    return _compact(value).encode("utf-8", "surrogatepass")
+_SHOWN_ERRORS = 20
+_HIDDEN_MEMBERS = frozenset({"sessionPolicy"})
+_UNICODE_CLASS = re.compile(r"\[((?:\\p\{[LMZSNP]\}|\|\||\\[tnr])+)\]\+")
+_ESCAPES = {r"\t": "\t", r"\n": "\n", r"\r": "\r"}
 
 
 def _raise_if_any(errors: list[str]) -> None:
@@ -380,3 +389,134 @@ def matcher(pattern: str) -> Callable[[str], bool]:
         )
 
     return matches
+
+
+# JSON
+
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+def _not_json(constant: str) -> Any:
+    raise ValueError(constant)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(text)
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_not_json, parse_float=_finite)
+_ARRAY_BEGINS = re.compile(r"[ \t\n\r]*\[[ \t\n\r]*")
+_ARRAY_GOES_ON = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+_ARRAY_ENDS = re.compile(r"[ \t\n\r]*\][ \t\n\r]*\Z")
+
+
+def load_json(body: bytes) -> Any:
+    """Return what JSON text holds; raise ValueError for text that JSON does not allow, or a number too large."""
+    try:
+        return _DECODER.decode(body.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def load_json_array(text: str) -> Iterator[Any]:
+    """Yield what a JSON array holds, one entry after the other; raise ValueError as :func:`load_json`."""
+    delimiter = _ARRAY_BEGINS.match(text)
+    if delimiter is None:
+        raise ValueError("not an array")
+    end = delimiter.end()
+    if _ARRAY_ENDS.match(text, end):
+        return
+    while delimiter:
+        try:
+            entry, end = _DECODER.raw_decode(text, delimiter.end())
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+        yield entry
+        delimiter = _ARRAY_GOES_ON.match(text, end)
+    if not _ARRAY_ENDS.match(text, end):
+        raise ValueError("not one array")
+
+
+def dump_json(value: Any) -> bytes:
+    """Return JSON text as the limits on its size count it: compact UTF-8."""
+    return _compact(value).encode("utf-8", "surrogatepass")
+
+
+# Ids
+
+_ID = re.compile(r"[1-9][0-9]{0,17}")
+
+
+def number_of(identifier: str) -> int:
+    """Return the number that an id stands for; -1 when the service would write it otherwise."""
+    return int(identifier) if _ID.fullmatch(identifier) else -1
+
+
+def new_uuid() -> str:
+    """Return a new uuid: 8-4-4-4-12 hexadecimal digits, but no RFC 4122 version 4."""
+    return _as_uuid(secrets.token_hex(16))
+
+
+def derived_uuid(name: str) -> str:
+    """Return the uuid that belongs to a name."""
+    return _as_uuid(hashlib.md5(name.encode(), usedforsecurity=False).hexdigest())
+
+
+def _as_uuid(digits: str) -> str:
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+# Pages of the list operations
+
+_DEFAULT_PAGE_SIZE = 100
+
+
+def start_of_page(operation: str, parameters: dict[str, Any]) -> int:
+    """Return the position after which the page starts; 0 for the first page."""
+    token = parameters.get("startingToken")
+    if token is None:
+        return 0
+    try:
+        digest, _, position = base64.urlsafe_b64decode(token.encode("ascii")).decode("ascii").partition(".")
+        if digest == _list_digest(operation, parameters) and position.isdecimal():
+            return int(position)
+    except (ValueError, binascii.Error):
+        pass
+    raise validation_error("The startingToken is not one of this list and these filters")
+
+
+def page(
+    operation: str,
+    parameters: dict[str, Any],
+    rows: Iterable[tuple[int, Any]],
+    *,
+    size: str,
+    key: str,
+) -> dict[str, Any]:
+    """Return one page.
+
+    :param operation: name of the list operation.
+    :param parameters: its parameters.
+    :param rows: the rows after the page's start, each with its position.
+    :param size: name of the parameter that holds the page size.
+    :param key: name of the list in the answer.
+    """
+    limit = parameters.get(size, _DEFAULT_PAGE_SIZE)
+    iterator: Iterator[tuple[int, Any]] = iter(rows)
+    taken = list(islice(iterator, limit))
+    answer: dict[str, Any] = {key: [row for _, row in taken]}
+    if len(taken) == limit and next(iterator, None) is not None:
+        text = f"{_list_digest(operation, parameters)}.{taken[-1][0]}"
+        answer["nextToken"] = base64.urlsafe_b64encode(text.encode()).decode()
+    return answer
+
+
+def _list_digest(operation: str, parameters: dict[str, Any]) -> str:
+    filters = {
+        name: value for name, value in parameters.items() if name not in ("startingToken", "maxItems", "maxResults")
+    }
+    text = json.dumps([operation, filters], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

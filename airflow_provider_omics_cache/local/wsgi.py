@@ -19,10 +19,9 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from airflow_provider_omics_cache.local.control import CONTROL_PATH, answer_control
-from airflow_provider_omics_cache.local.errors import ConnectionDropped, ServiceError
 from airflow_provider_omics_cache.local.healthomics import LocalHealthOmics, credential_scope
-from airflow_provider_omics_cache.local.protocol import Request, Response
-from airflow_provider_omics_cache.local.state import RUNNING_SERVERS
+from airflow_provider_omics_cache.local.moto_backend import RUNNING_SERVERS
+from airflow_provider_omics_cache.local.protocol import ConnectionDropped, Request, Response, ServiceError
 
 try:
     from moto.moto_server.werkzeug_app import MotoRequestHandler as _RequestHandler

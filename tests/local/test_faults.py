@@ -8,8 +8,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from airflow_provider_omics_cache.local import LocalHealthOmics
-from airflow_provider_omics_cache.local.service import OPERATIONS as OPERATIONS_OF_SERVICE
-from airflow_provider_omics_cache.local.settings import DOCUMENTED_RATE_LIMITS, Settings
+from airflow_provider_omics_cache.local.assumptions import DOCUMENTED_RATE_LIMITS, Settings
+from airflow_provider_omics_cache.local.healthomics import OPERATIONS as OPERATIONS_OF_SERVICE
 from tests.conftest import needs_batches
 from tests.local.conftest import DEFAULT_RUN_SETTING, run_settings
 

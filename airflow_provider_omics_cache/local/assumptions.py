@@ -31,7 +31,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
-from airflow_provider_omics_cache.local.errors import STATUS_OF_CODE
+from airflow_provider_omics_cache.local.protocol import STATUS_OF_CODE
 
 #: Calls per second that AWS documents, per account and Region, for ``Settings.rate_limits``. AWS's pages differ about
 #: StartRun, which batches spend: 5 is the default quota, and it is adjustable.
