@@ -270,7 +270,7 @@ class LocalHealthOmics:
             if report is not None:
                 report(run)
             with self._lock:
-                batch.let_go()
+                batch.release_next()
 
     def _completed_run(self, region: Region, batch: Batch, index: int) -> dict[str, Any]:
         assert batch.runs is not None

@@ -1,4 +1,7 @@
-"""The wire protocol (restJson1): requests, answers, errors, ids, pages and JSON, as botocore's model describes them."""
+"""The wire protocol (restJson1): requests, answers and errors, and the JSON, ids and pages inside them.
+
+Requests are routed, read and validated from botocore's model of HealthOmics.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +38,11 @@ STATUS_OF_CODE = {
 
 
 class ServiceError(Exception):
-    """An answer that is an error.
+    """A request is answered with an error.
 
-    :param code: the service's name of the error.
-    :param message: text for people.
-    :param status: HTTP status. Default: the one that the service has for ``code``, or 400.
+    :param code: error code of the service.
+    :param message: error message.
+    :param status: HTTP status. Default: the status that the service uses for ``code``, or 400 for an unknown code.
     """
 
     def __init__(self, code: str, message: str, status: int | None = None) -> None:
@@ -50,37 +53,37 @@ class ServiceError(Exception):
 
 
 class ConnectionDropped(Exception):
-    """The connection is closed without an answer."""
+    """The connection must be closed without an answer."""
 
 
 def validation_error(message: str) -> ServiceError:
-    """A request breaks a rule."""
+    """Return the error for a request that is not valid."""
     return ServiceError("ValidationException", message)
 
 
 def not_found(kind: str, identifier: str) -> ServiceError:
-    """What a request names does not exist."""
+    """Return the error for a resource that does not exist."""
     return ServiceError("ResourceNotFoundException", f"{kind} {shorten(identifier)} does not exist")
 
 
 def conflict(message: str) -> ServiceError:
-    """The state of a resource does not allow the request."""
+    """Return the error for a request that the state of a resource does not allow."""
     return ServiceError("ConflictException", message)
 
 
 def shorten(text: str, limit: int = 64) -> str:
-    """Cut what a caller sent before it is echoed."""
+    """Shorten a text of the caller for an error message."""
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request, as far as the service looks at it.
+    """The parts of an HTTP request that the service reads.
 
     :param method: HTTP method.
-    :param path: path as it was sent, percent-encoded.
+    :param path: percent-encoded path.
     :param query: query string without the question mark.
-    :param body: body.
+    :param body: request body.
     """
 
     method: str
@@ -91,7 +94,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """An answer."""
+    """An HTTP response."""
 
     status: int
     body: bytes = b""
@@ -102,10 +105,10 @@ _LABEL = re.compile(r"\{(\w+)\}")
 
 
 class Protocol:
-    """Between bytes and the service's parameters.
+    """Translates between HTTP messages and the parameters and answers of the operations.
 
-    :param operations: names of the operations that are served; those that the installed botocore does not
-        know are left out.
+    :param operations: names of the operations to serve. Operations that the installed botocore does not know are
+        not served.
     """
 
     def __init__(self, operations: Iterable[str]) -> None:
@@ -117,11 +120,11 @@ class Protocol:
 
     @property
     def operations(self) -> frozenset[str]:
-        """Names of the operations that can be served."""
+        """Names of the operations that are served."""
         return frozenset(self._operations)
 
     def route(self, request: Request) -> str:
-        """Return the name of the operation that is meant."""
+        """Return the name of the requested operation."""
         for method, pattern, name in self._routes:
             if method == request.method and pattern.fullmatch(request.path):
                 return name
@@ -131,7 +134,7 @@ class Protocol:
         )
 
     def read(self, name: str, request: Request) -> dict[str, Any]:
-        """Return the parameters of a request, all of them checked."""
+        """Return the validated parameters of a request."""
         model = self._operations[name]
         shape = model.input_shape
         if shape is None:
@@ -143,7 +146,7 @@ class Protocol:
         return parameters
 
     def check_setting(self, value: Any, path: str) -> dict[str, Any]:
-        """Return one run setting of a settings file, checked like an inline one."""
+        """Return one run setting of a settings file, validated like an inline setting."""
         errors: list[str] = []
         setting: dict[str, Any] = _checked(self._setting_shape, value, path, errors)
         _raise_if_any(errors)
@@ -154,7 +157,7 @@ class Protocol:
         return self._model.shape_for("InlineSetting")
 
     def answer(self, name: str, output: Mapping[str, Any]) -> Response:
-        """Return the answer of a call that succeeded."""
+        """Return the response to a successful request."""
         model = self._operations[name]
         status = int(model.http.get("responseCode", 200))
         body = b""
@@ -186,7 +189,7 @@ class Protocol:
 
 
 def error_answer(error: ServiceError) -> Response:
-    """Return the answer of a call that failed."""
+    """Return the response to a failed request."""
     body = json.dumps({"message": error.message}).encode()
     return Response(error.status, body, {**_headers(body), "x-amzn-ErrorType": error.code})
 
@@ -201,12 +204,12 @@ def _headers(body: bytes) -> dict[str, str]:
 def _timestamp(value: Any) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03d}Z"
-    raise TypeError(f"{type(value).__name__} has no place in an answer")
+    raise TypeError(f"{type(value).__name__} cannot be part of an answer")
 
 
 @functools.cache
 def _path_pattern(uri: str) -> re.Pattern[str]:
-    # An ARN holds slashes, which some servers decode before we see the path.
+    # An ARN contains slashes, which some servers decode before they pass the path on.
     return re.compile(_LABEL.sub(lambda m: f"(?P<{m[1]}>.+)" if m[1].endswith("Arn") else f"(?P<{m[1]}>[^/]+)", uri))
 
 
@@ -372,7 +375,7 @@ def _join(path: str, name: str) -> str:
 
 @functools.cache
 def matcher(pattern: str) -> Callable[[str], bool]:
-    """Return the check for a pattern of the model, some of which Python's ``re`` does not know."""
+    """Return a function that checks a text against a pattern of the model; Python's ``re`` does not support all of them."""
     unicode_class = _UNICODE_CLASS.fullmatch(pattern)
     if unicode_class is None:
         compiled = re.compile(pattern)
@@ -408,13 +411,16 @@ def _finite(text: str) -> float:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_not_json, parse_float=_finite)
-_ARRAY_BEGINS = re.compile(r"[ \t\n\r]*\[[ \t\n\r]*")
-_ARRAY_GOES_ON = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
-_ARRAY_ENDS = re.compile(r"[ \t\n\r]*\][ \t\n\r]*\Z")
+_ARRAY_START = re.compile(r"[ \t\n\r]*\[[ \t\n\r]*")
+_ARRAY_COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+_ARRAY_END = re.compile(r"[ \t\n\r]*\][ \t\n\r]*\Z")
 
 
 def load_json(body: bytes) -> Any:
-    """Return what JSON text holds; raise ValueError for text that JSON does not allow, or a number too large."""
+    """Return the value of a JSON text.
+
+    :raises ValueError: the text is not JSON, is nested too deeply, or contains a number that is too large.
+    """
     try:
         return _DECODER.decode(body.decode("utf-8"))
     except RecursionError as error:
@@ -422,12 +428,15 @@ def load_json(body: bytes) -> Any:
 
 
 def load_json_array(text: str) -> Iterator[Any]:
-    """Yield what a JSON array holds, one entry after the other; raise ValueError as :func:`load_json`."""
-    delimiter = _ARRAY_BEGINS.match(text)
+    """Yield the entries of a JSON array, one after the other.
+
+    :raises ValueError: as :func:`load_json`, or the text is not an array.
+    """
+    delimiter = _ARRAY_START.match(text)
     if delimiter is None:
         raise ValueError("not an array")
     end = delimiter.end()
-    if _ARRAY_ENDS.match(text, end):
+    if _ARRAY_END.match(text, end):
         return
     while delimiter:
         try:
@@ -435,13 +444,13 @@ def load_json_array(text: str) -> Iterator[Any]:
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
         yield entry
-        delimiter = _ARRAY_GOES_ON.match(text, end)
-    if not _ARRAY_ENDS.match(text, end):
+        delimiter = _ARRAY_COMMA.match(text, end)
+    if not _ARRAY_END.match(text, end):
         raise ValueError("not one array")
 
 
 def dump_json(value: Any) -> bytes:
-    """Return JSON text as the limits on its size count it: compact UTF-8."""
+    """Return compact UTF-8 JSON, the form that size limits apply to."""
     return _compact(value).encode("utf-8", "surrogatepass")
 
 
@@ -451,17 +460,17 @@ _ID = re.compile(r"[1-9][0-9]{0,17}")
 
 
 def number_of(identifier: str) -> int:
-    """Return the number that an id stands for; -1 when the service would write it otherwise."""
+    """Return an id as a number; -1 if it is not in the form that the service uses."""
     return int(identifier) if _ID.fullmatch(identifier) else -1
 
 
 def new_uuid() -> str:
-    """Return a new uuid: 8-4-4-4-12 hexadecimal digits, but no RFC 4122 version 4."""
+    """Return a new uuid: 8-4-4-4-12 hexadecimal digits, without the version bits of RFC 4122."""
     return _as_uuid(secrets.token_hex(16))
 
 
 def derived_uuid(name: str) -> str:
-    """Return the uuid that belongs to a name."""
+    """Return the uuid that is derived from a name."""
     return _as_uuid(hashlib.md5(name.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -475,7 +484,7 @@ _DEFAULT_PAGE_SIZE = 100
 
 
 def start_of_page(operation: str, parameters: dict[str, Any]) -> int:
-    """Return the position after which the page starts; 0 for the first page."""
+    """Return the position after which the requested page starts; 0 for the first page."""
     token = parameters.get("startingToken")
     if token is None:
         return 0
@@ -485,7 +494,7 @@ def start_of_page(operation: str, parameters: dict[str, Any]) -> int:
             return int(position)
     except (ValueError, binascii.Error):
         pass
-    raise validation_error("The startingToken is not one of this list and these filters")
+    raise validation_error("The startingToken does not belong to this list and these filters")
 
 
 def page(
@@ -496,12 +505,12 @@ def page(
     size: str,
     key: str,
 ) -> dict[str, Any]:
-    """Return one page.
+    """Return the answer with one page.
 
     :param operation: name of the list operation.
-    :param parameters: its parameters.
-    :param rows: the rows after the page's start, each with its position.
-    :param size: name of the parameter that holds the page size.
+    :param parameters: parameters of the request.
+    :param rows: rows that follow :func:`start_of_page`, each with its position.
+    :param size: name of the parameter for the page size.
     :param key: name of the list in the answer.
     """
     limit = parameters.get(size, _DEFAULT_PAGE_SIZE)
