@@ -1,28 +1,29 @@
-"""What can be set about the local HealthOmics.
+"""Settings of the local HealthOmics.
 
-A setting whose description says "assumed" stands for something that AWS does not document. Assumed and not to be set:
+AWS does not document everything about the service. Where a setting replaces a fact that is not documented, its
+description says "assumed". The following is assumed and has no setting:
 
-- a body that is no JSON object, a value of a wrong type and a second filter are answered with ValidationException,
-  an operation that is not served with UnknownOperationException (404), and a request that is not signed, or for a
-  Region without HealthOmics, with AccessDeniedException;
-- caches, batches and runs are listed in the order of their creation, and ListRuns combines its filters;
-- ``cacheBehavior`` without ``cacheId`` is refused by StartRunBatch, and a run without ``outputUri`` fails at its
-  submission;
-- one bad entry of a settings file fails the batch, as does an empty file;
-- CancelRunBatch leaves the submission status of runs that have ended, and CancelRun and DeleteRun leave every one;
-- a batch whose cancellation failed for some runs ends ``CANCELLED``, and the runs that were never submitted stay
-  counted as pending;
-- a batch that shares the StartRun quota and fails while it submits keeps its share; at the cap of runs kept the batch
-  that is looked at first submits;
-- a resource has at most 50 tags, and none of them starts with ``aws:``.
+- ValidationException is the answer to a body that is not a JSON object, to a value of a wrong type, and to a second
+  filter. UnknownOperationException (404) is the answer to an operation that the local HealthOmics does not have.
+  AccessDeniedException is the answer to a request that is not signed, and to a Region without HealthOmics.
+- Caches, batches and runs are listed in the order of their creation. ListRuns combines its filters.
+- StartRunBatch refuses ``cacheBehavior`` without ``cacheId``. A run without ``outputUri`` fails at its submission.
+- One invalid entry of a settings file fails the batch. An empty file fails it too.
+- CancelRunBatch does not change the submission status of runs that have ended. CancelRun and DeleteRun never change a
+  submission status.
+- A batch whose cancellation failed for some runs becomes ``CANCELLED``. Its runs that were never submitted are still
+  counted as pending.
+- A batch that shares the StartRun quota and fails while it submits keeps its share. When the limit on kept runs is
+  reached, the next free places go to the batch that a request reads first.
+- A resource has at most 50 tags, and no tag key starts with ``aws:``.
 
-Documented and not modelled:
+The following is documented and not modelled:
 
-- at most 50 runs with dynamic storage and 10 with static storage run at once, and 25 tasks in a run; limits on GPUs and
-  on the duration of a run;
-- CancelRunBatch spends the CancelRun quota, and DeleteRunBatch the DeleteRun quota;
-- at the cap of runs kept, a run with ``retentionMode`` ``REMOVE`` takes the place of the oldest such run;
-- 1,000 run groups; 6 GB for a settings file.
+- at most 50 runs with dynamic storage and 10 runs with static storage are active at once; a run has at most 25 tasks;
+  GPUs and the duration of a run are limited;
+- CancelRunBatch uses up the CancelRun quota, and DeleteRunBatch the DeleteRun quota;
+- when the limit on kept runs is reached, a run with ``retentionMode`` ``REMOVE`` replaces the oldest such run;
+- there are at most 1,000 run groups, and a settings file has at most 6 GB.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from airflow_provider_omics_cache.local.protocol import STATUS_OF_CODE
 
-#: Calls per second that AWS documents, per account and Region, for ``Settings.rate_limits``. AWS's pages differ about
-#: StartRun, which batches spend: 5 is the default quota, and it is adjustable.
+#: Calls per second per account and Region that AWS documents, for ``Settings.rate_limits``. Batches use up the StartRun
+#: quota. AWS's pages give different values for it: 5 is the default quota, and AWS can raise it.
 DOCUMENTED_RATE_LIMITS: dict[str, float] = {
     "StartRun": 5,
     "StartRunBatch": 1,
@@ -59,54 +60,54 @@ _OPERATIONS = {*DOCUMENTED_RATE_LIMITS, "ListBatch", "DeleteRunBatch", "DeleteBa
 
 @dataclass(kw_only=True)
 class Settings:
-    """Durations, limits and everything that AWS leaves open.
+    """Durations, limits and assumptions.
 
-    A batch keeps the values that held when it was started.
+    A batch uses the values that were set when it was started.
 
     :param creating_seconds: how long a batch is ``CREATING``.
-    :param pending_seconds: how long a batch is ``PENDING``; its settings are checked at the end of it.
-    :param submission_rate: runs per second that a batch submits; ``inf`` submits all at once, 0 none.
+    :param pending_seconds: how long a batch is ``PENDING``; its settings are checked at the end.
+    :param submission_rate: runs per second that a batch submits; ``inf`` submits all at once, 0 submits none.
     :param run_pending_seconds: how long a run is ``PENDING``.
     :param run_starting_seconds: how long a run is ``STARTING``.
     :param run_running_seconds: how long a run is ``RUNNING``.
-    :param run_stopping_seconds: how long a run is ``STOPPING``, after its work or when cancelled.
+    :param run_stopping_seconds: how long a run is ``STOPPING``, after its work and when cancelled.
     :param cancel_seconds: how long a cancelled batch is ``STOPPING``.
     :param delete_seconds: how long a batch is ``RUNS_DELETING``.
-    :param seconds_in_progress_without_runs: how long a batch whose submissions all failed is ``INPROGRESS``;
-        0 goes straight to ``PROCESSED`` (assumed).
-    :param max_run_caches: run caches per account and Region.
-    :param max_runs_in_batch: runs per batch.
-    :param max_runs_kept: runs per account and Region that are not deleted; submissions above it fail with
-        ServiceQuotaExceededException, except with ``retentionMode`` ``REMOVE``. Default: ``inf``, no limit; AWS
-        documents 100,000.
-    :param rate_limits: calls per second by operation name, per account and Region; a call above it is
-        throttled. ``StartRun`` is what all batches submit together, shared evenly among those that submit (assumed),
-        beside each one's ``submission_rate``. Default: none. See :data:`DOCUMENTED_RATE_LIMITS`.
-    :param replayed_status: whether a repeated request with the same ``requestId`` is answered with the
-        ``initial`` or the ``current`` status (assumed: initial).
-    :param changed_request_error: error code for a ``requestId`` that comes again with another request;
-        None answers as for an unchanged one (assumed: ConflictException).
+    :param seconds_in_progress_without_runs: how long a batch is ``INPROGRESS`` when all its submissions failed;
+        0 makes it ``PROCESSED`` at once (assumed).
+    :param max_run_caches: maximum number of run caches per account and Region.
+    :param max_runs_in_batch: maximum number of runs per batch.
+    :param max_runs_kept: maximum number of runs per account and Region that are not deleted. Further submissions fail
+        with ServiceQuotaExceededException, except those with ``retentionMode`` ``REMOVE``. Default: ``inf``, no limit;
+        AWS documents 100,000.
+    :param rate_limits: calls per second by operation name, per account and Region; further calls are throttled.
+        ``StartRun`` limits the runs per second that all batches submit together, in addition to the
+        ``submission_rate`` of each batch. The submitting batches share it evenly (assumed). Default: no limits. See
+        :data:`DOCUMENTED_RATE_LIMITS`.
+    :param replayed_status: status in the answer to a repeated request with the same ``requestId``: ``initial`` or
+        ``current`` (assumed: initial).
+    :param changed_request_error: error code for a ``requestId`` that is reused for a different request; None returns
+        the answer to the first request (assumed: ConflictException).
     :param token_seconds: how long a ``requestId`` is remembered (assumed: 24 hours).
-    :param wrong_state_error: error code for an operation that the resource's state does not allow
+    :param wrong_state_error: error code for an operation that the state of the resource does not allow
         (assumed: ConflictException).
-    :param list_unsubmitted_runs: ListRunsInBatch lists runs that are not submitted yet, without a status
-        (assumed: it does not).
-    :param cancelled_before_submission: how ListRunsInBatch shows the never submitted runs of a cancelled
-        batch: not at all, or as CANCEL_SUCCESS without a run (assumed: not at all).
-    :param listing_order: order of ListRunsInBatch (assumed: input).
-    :param counts_before_submitting: GetBatch counts the runs of a batch with inline settings before it is
-        ``SUBMITTING`` (assumed: yes; settings in S3 are never counted before).
+    :param list_unsubmitted_runs: whether ListRunsInBatch lists runs that are not yet submitted, without a status
+        (assumed: no).
+    :param cancelled_before_submission: how ListRunsInBatch shows the runs of a cancelled batch that were never
+        submitted: ``hidden``, or ``listed`` as CANCEL_SUCCESS without a run id (assumed: hidden).
+    :param listing_order: order of ListRunsInBatch: ``input`` or ``shuffled`` (assumed: input).
+    :param counts_before_submitting: whether GetBatch counts the runs of a batch with inline settings before the batch
+        is ``SUBMITTING`` (assumed: yes). Settings in S3 are never counted before.
     :param batch_visible_after: seconds until a started batch is found by its id and listed (assumed: 0).
-    :param run_cache_visible_after: seconds until a created run cache is found by its id and listed
-        (assumed: 0).
-    :param check_cache_bucket: CreateRunCache refuses a bucket that does not exist, has another owner than
-        ``cacheBucketOwnerId``, or lies in another Region (assumed: ValidationException).
-    :param show_deleted_run_caches: GetRunCache and ListRunCaches still show deleted caches, with status
-        ``DELETED`` (assumed: they do not).
-    :param reuse_run_ids: a new run gets the id of a deleted one, when there is one. AWS does reuse ids; when
-        is assumed.
-    :param strict_workflows: only registered workflows exist. Default: every workflow id exists.
-    :param strict_run_groups: only registered run groups exist. Default: every run group id exists.
+    :param run_cache_visible_after: seconds until a created run cache is found by its id and listed (assumed: 0).
+    :param check_cache_bucket: whether CreateRunCache refuses a bucket that does not exist, whose owner is not
+        ``cacheBucketOwnerId``, or that is in another Region (assumed: yes, with ValidationException).
+    :param show_deleted_run_caches: whether GetRunCache and ListRunCaches show deleted caches, with status ``DELETED``
+        (assumed: no).
+    :param reuse_run_ids: whether a new run gets the id of a deleted run, if there is one. AWS reuses ids; the moment
+        at which it does is assumed.
+    :param strict_workflows: whether only registered workflows exist. Default: every workflow id exists.
+    :param strict_run_groups: whether only registered run groups exist. Default: every run group id exists.
     """
 
     creating_seconds: float = 1.0
@@ -144,15 +145,15 @@ class Settings:
         if name not in types:
             raise AttributeError(f"the local HealthOmics has no setting {name!r}")
         if not _fits(value, types[name]):
-            raise ValueError(f"setting {name} does not take {value!r}")
+            raise ValueError(f"{value!r} is not a valid value of setting {name}")
         super().__setattr__(name, value)
 
     def copy(self) -> Settings:
-        """Return the settings as they are now."""
+        """Return a copy of the settings."""
         return dataclasses.replace(self, rate_limits=dict(self.rate_limits))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return every setting by name."""
+        """Return the values of all settings by name."""
         return dataclasses.asdict(self)
 
 

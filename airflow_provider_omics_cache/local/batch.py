@@ -206,7 +206,7 @@ class Batch:
                 return
             fault = faults.batch_failure(self.name, after)
             if fault is not None and not reached(self._advanced_to, due_at):
-                faults.strike_batch(fault)
+                faults.use_batch_failure(fault)
                 self._fail(due_at, fault.reason)
                 return
         try:
@@ -233,7 +233,7 @@ class Batch:
         failure_of_all = submitter.failure_of_all(self)
         while True:
             if fault is not None and len(self._started) >= fault.started_runs:
-                faults.strike_batch(fault)
+                faults.use_batch_failure(fault)
                 failed_at = self.submission_time(self.submitted - 1) if self.submitted else self.submitting_at
                 self._fail(failed_at, fault.reason)
                 return

@@ -178,7 +178,7 @@ def delete_batch(region: Region, context: ServiceContext, request: dict[str, Any
 
 
 def _places(batch: Batch, after: int, request: dict[str, Any]) -> Iterator[tuple[int, int]]:
-    """Position in ListRunsInBatch, counted from 1, and number of each run that is to be listed."""
+    """Return position in ListRunsInBatch, counted from 1, and run number of each run to list."""
     if batch.runs is None:
         return
     total = len(batch.runs)
@@ -216,7 +216,7 @@ def _row(region: Region, batch: Batch, index: int) -> dict[str, Any]:
 
 
 def _only_index(batch: Batch, request: dict[str, Any]) -> int | None:
-    """Number of the one run that the filters can match; -1 for none, None for any."""
+    """Return the number of the only run that the filters can match; -1 if they match no run, None if any."""
     assert batch.runs is not None
     index: int | None
     if "runSettingId" in request:
@@ -229,7 +229,7 @@ def _only_index(batch: Batch, request: dict[str, Any]) -> int | None:
 
 
 def _step(total: int) -> int:
-    """A step that visits every one of ``total`` places once, out of order."""
+    """Return a step that is coprime to ``total``, so that its multiples visit every position once, out of order."""
     step = max(1, total * 5 // 8)
     while gcd(step, total) != 1:
         step += 1
@@ -270,7 +270,7 @@ def _arn(region: Region, batch: Batch) -> str:
 
 
 class RegionSubmitter:
-    """Submits the runs of the batches of one Region."""
+    """Checks and submits the runs of the batches of one Region: see ``batch.Submitter``."""
 
     def __init__(self, region: Region, context: ServiceContext) -> None:
         self.faults = context.faults
@@ -278,7 +278,10 @@ class RegionSubmitter:
         self._context = context
 
     def load_settings(self, batch: Batch) -> RunOverrides:
-        """Return the checked run settings; raise a ServiceError whose text is the batch's failureReason."""
+        """Return the checked run settings.
+
+        :raises ServiceError: the settings are not valid.
+        """
         given = self._read_settings_file(batch) if batch.inline_settings is None else batch.inline_settings
         settings = RunOverrides(given)
         distinct = len(set(settings.ids))
@@ -287,7 +290,7 @@ class RegionSubmitter:
         return settings
 
     def failure_of_all(self, batch: Batch) -> tuple[str, str] | None:
-        """Return reason and message when no run of the batch can be submitted."""
+        """Return reason and message if no run of the batch can be submitted, else None."""
         context, default = self._context, batch.default
         workflow_id = default["workflowId"]
         if context.workflows.get(workflow_id, None if context.settings.strict_workflows else Workflow()) is None:
@@ -305,7 +308,7 @@ class RegionSubmitter:
         return None
 
     def failure_of_run(self, batch: Batch, index: int) -> tuple[str, str] | None:
-        """Return reason and message when this run cannot be submitted."""
+        """Return reason and message if this run cannot be submitted, else None."""
         assert batch.runs is not None
         kept, limit = self._region.kept_runs, batch.settings.max_runs_kept
         if kept >= limit and batch.default.get("retentionMode") != "REMOVE":
@@ -317,7 +320,7 @@ class RegionSubmitter:
         run = batch.runs[index]
         output_uri = run.get("outputUri", batch.default.get("outputUri"))
         if output_uri is None:
-            return "ValidationException", "outputUri is neither in the run setting nor in the default one"
+            return "ValidationException", "outputUri must be in the run setting or in the default run setting"
         parameters = {**batch.default.get("parameters", {}), **run.get("parameters", {})}
         if len(dump_json(parameters)) > _MAX_PARAMETER_BYTES:
             return "ValidationException", f"The parameters exceed {_MAX_PARAMETER_BYTES} bytes"
@@ -332,7 +335,7 @@ class RegionSubmitter:
         return None
 
     def new_run_number(self) -> int:
-        """Return the id of a new run."""
+        """Return an id for a new run."""
         freed = self._region.freed_run_numbers
         self._region.kept_runs += 1
         if self._context.settings.reuse_run_ids and freed:
@@ -340,7 +343,7 @@ class RegionSubmitter:
         return next(self._context.ids)
 
     def share_start_runs(self, runs: int, *, at: float, per_second: float) -> StartRunShare:
-        """Let a batch take part in the Region's StartRun quota."""
+        """Return the share of the Region's StartRun quota of a batch that begins to submit."""
         return self._region.start_run_quota.join(runs, at=at, per_second=per_second)
 
     def _read_settings_file(self, batch: Batch) -> Iterator[dict[str, Any]]:
@@ -358,7 +361,7 @@ class RegionSubmitter:
         first_error: ServiceError | None = None
         try:
             text = content.decode("utf-8")
-            del content  # as large as the text
+            del content  # it takes as much memory as the text
             for number, setting in enumerate(load_json_array(text), start=1):
                 if first_error is None and number <= limit:
                     try:
@@ -377,7 +380,10 @@ class RegionSubmitter:
 
 
 def check_documents(setting: dict[str, Any]) -> dict[str, Any]:
-    """Return the setting; raise a ValidationException unless parameters and engineSettings are objects."""
+    """Return the setting.
+
+    :raises ServiceError: parameters or engineSettings is not a JSON object.
+    """
     for name in ("parameters", "engineSettings"):
         if name in setting and not isinstance(setting[name], dict):
             raise validation_error(f"1 validation error detected: {name} must be a JSON object")

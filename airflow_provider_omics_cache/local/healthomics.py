@@ -1,4 +1,4 @@
-"""The local HealthOmics: what both doors lead to, and what a test holds in its hands."""
+"""The local HealthOmics: its operations, and the object that a test uses and that answers every request."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ OPERATIONS: dict[str, Operation] = {
 class LocalHealthOmics:
     """An in-memory HealthOmics.
 
-    :param speed: service seconds per real second; 0, the default, stands still.
+    :param speed: service seconds per real second; 0, the default, means that time stands still.
     """
 
     def __init__(self, *, speed: float = 0.0) -> None:
@@ -110,15 +110,16 @@ class LocalHealthOmics:
         self.clock = Clock(speed=speed)
         #: Durations, limits and assumptions.
         self.settings = Settings()
-        #: What shall go wrong.
+        #: Faults to inject.
         self.faults = Faults(clock=self.clock, operations=OPERATIONS)
-        #: Requests that arrived, by name of the operation.
+        #: Number of received requests by name of the operation.
         self.calls: Counter[str] = Counter()
-        #: The latest requests: when each arrived, in seconds of service time, the name of the operation, and the HTTP
-        #: status of the answer, 0 without one.
+        #: The latest requests: arrival in seconds of service time, name of the operation, and HTTP status of the
+        #: answer (0: no answer).
         self.call_log: deque[tuple[float, str, int]] = deque(maxlen=100_000)
-        #: Called with GetRun's answer and the ``runSettingId`` for each run that has completed, before a request
-        #: sees that it has. When it raises, the request is answered with CallbackFailed and the next one calls again.
+        #: Function that is called for each completed run, with GetRun's answer and the ``runSettingId``. Until it
+        #: returns, the run is shown as STOPPING. If it raises an error, the request is answered with CallbackFailed,
+        #: and the next request calls the function again.
         self.on_run_completed: Callable[[dict[str, Any]], None] | None = None
         self._lock = threading.RLock()
         self._reporting = threading.Lock()
@@ -133,17 +134,17 @@ class LocalHealthOmics:
 
     @property
     def operations(self) -> frozenset[str]:
-        """Names of the operations that are served: those that the installed botocore knows."""
+        """Names of the operations that are served. The installed botocore must know them."""
         return self._protocol.operations
 
     def register_workflow(
         self, workflow_id: str, *, parameter_template: dict[str, dict[str, Any]] | None = None
     ) -> None:
-        """Make a workflow known, so that its runs are checked against its parameter template.
+        """Register a workflow. Its runs are checked against its parameter template.
 
         :param workflow_id: id of the workflow.
-        :param parameter_template: parameter names with their properties, as in CreateWorkflow; ``optional`` is
-            looked at. Default: takes any parameters.
+        :param parameter_template: parameter names with their properties, as in CreateWorkflow. Only the property
+            ``optional`` is used. Default: any parameters are accepted.
         """
         _check_id("workflow_id", workflow_id)
         if parameter_template is not None and not (
@@ -154,17 +155,17 @@ class LocalHealthOmics:
         self._context.workflows[workflow_id] = Workflow(parameter_template)
 
     def delete_workflow(self, workflow_id: str) -> None:
-        """Make a workflow not exist: submissions of its runs fail."""
+        """Mark a workflow as deleted. Submissions of its runs fail."""
         _check_id("workflow_id", workflow_id)
         self._context.workflows[workflow_id] = None
 
     def register_run_group(self, run_group_id: str) -> None:
-        """Make a run group known; that matters with ``settings.strict_run_groups``."""
+        """Register a run group. This is needed only with ``settings.strict_run_groups``."""
         _check_id("run_group_id", run_group_id)
         self._context.run_groups[run_group_id] = True
 
     def delete_run_group(self, run_group_id: str) -> None:
-        """Make a run group not exist: submissions of its runs fail."""
+        """Mark a run group as deleted. Submissions of its runs fail."""
         _check_id("run_group_id", run_group_id)
         self._context.run_groups[run_group_id] = False
 
@@ -175,7 +176,7 @@ class LocalHealthOmics:
                 region.tokens.forget()
 
     def reset(self) -> None:
-        """Forget run caches, batches, workflows, faults and counted calls. Clock and settings stay."""
+        """Remove run caches, batches, workflows, run groups, faults and the log of calls. Clock and settings stay."""
         with self._lock:
             self._state.reset()
             self._context.workflows.clear()
@@ -188,8 +189,8 @@ class LocalHealthOmics:
         """Answer a request.
 
         :param request: the request.
-        :param headers: its headers, by lower-case name.
-        :raises ConnectionDropped: when the connection is to be closed without an answer.
+        :param headers: headers of the request by lower-case name.
+        :raises ConnectionDropped: the connection must be closed without an answer.
         """
         try:
             name = self._protocol.route(request)
@@ -246,7 +247,7 @@ class LocalHealthOmics:
 
     def _report_completed_runs(self, region: Region) -> None:
         if not self._reporting.acquire(blocking=False):
-            return  # another request does, or the callback itself asks
+            return  # another request reports them, or the callback itself sent this request
         try:
             with self._lock:
                 batches = [batch for batch in region.every_batch() if batch.holds_back()]
@@ -280,11 +281,11 @@ class LocalHealthOmics:
 
 def _check_id(parameter: str, value: str) -> None:
     if not isinstance(value, str) or number_of(value) == -1:
-        raise ValueError(f"{parameter} must be text of 1 to 18 digits; got {value!r}")
+        raise ValueError(f"{parameter} must be a string of 1 to 18 digits; got {value!r}")
 
 
 def credential_scope(headers: Mapping[str, str], query: str) -> tuple[str, str, str]:
-    """Return access key id, Region and service that a request was signed for."""
+    """Return the access key id, Region and service of a request's signature."""
     match = _CREDENTIAL.search(headers.get("authorization") or unquote(query))
     if match is None:
         raise ServiceError("AccessDeniedException", "The request is not signed")

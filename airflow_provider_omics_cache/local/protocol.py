@@ -375,7 +375,10 @@ def _join(path: str, name: str) -> str:
 
 @functools.cache
 def matcher(pattern: str) -> Callable[[str], bool]:
-    """Return a function that checks a text against a pattern of the model; Python's ``re`` does not support all of them."""
+    """Return a function that returns whether a text matches a pattern of the model.
+
+    Python's ``re`` does not support all of these patterns.
+    """
     unicode_class = _UNICODE_CLASS.fullmatch(pattern)
     if unicode_class is None:
         compiled = re.compile(pattern)

@@ -13,9 +13,9 @@ from airflow_provider_omics_cache.local.protocol import ServiceError, not_found,
 from airflow_provider_omics_cache.local.region import Region, ServiceContext
 from airflow_provider_omics_cache.states import RunStatus
 
-# A position in ListRuns is the batch's place times this, plus the run's place in it.
+# A position in ListRuns is the batch's id times this number, plus the run's number in the batch.
 _RUNS_PER_BATCH = 1_000_000
-_SAME_IN_BOTH = (
+_FROM_DEFAULT_SETTING = (
     "workflowId",
     "workflowType",
     "workflowOwnerId",
@@ -32,7 +32,7 @@ _SAME_IN_BOTH = (
     "scratchStorageMode",
     "sessionPolicy",
 )
-_OVERRIDDEN = ("name", "outputUri", "priority", "engineSettings")
+_FROM_MERGED_SETTING = ("name", "outputUri", "priority", "engineSettings")
 
 
 def get_run(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def describe_run(
         "startedBy": region.arn("user/local").replace(":omics:", ":iam:").replace(f":{region.name}:", "::"),
         "tags": dict(batch.tags_of_run(index)),
         "logLocation": _log_location(region, run_id),
-        **{name: default[name] for name in _SAME_IN_BOTH if name in default},
-        **{name: merged[name] for name in _OVERRIDDEN if name in merged},
+        **{name: default[name] for name in _FROM_DEFAULT_SETTING if name in default},
+        **{name: merged[name] for name in _FROM_MERGED_SETTING if name in merged},
         **_progress(context, batch, index, status),
     }
     if "parameters" in merged:
@@ -100,14 +100,17 @@ def delete_run(region: Region, context: ServiceContext, request: dict[str, Any])
 
 
 def find_run(region: Region, context: ServiceContext, run_id: str) -> tuple[Batch, int, float]:
-    """Return the batch of a run, its place there, and the time; raise a ResourceNotFoundException."""
+    """Return the batch of a run, the number of the run in it, and the time.
+
+    :raises ServiceError: there is no such run.
+    """
     now, number, submitter = context.now, number_of(run_id), RegionSubmitter(region, context)
     for batch in region.every_batch():
         index = batch.run_indexes.get(number)
         if index is not None and batch.run_status(index, now) != RunStatus.DELETED:
             batch.advance(now, submitter)
             return batch, index, now
-    # A batch that nobody has looked at may have started it meanwhile.
+    # A batch that was not yet advanced to the present time may have started the run.
     for batch in region.every_batch():
         batch.advance(now, submitter)
         index = batch.run_indexes.get(number)
