@@ -41,7 +41,6 @@ _RunGroups = tuple["array[int]", list[int], list[float], int]
 _STATES_BY_AGE = (RunStatus.PENDING, RunStatus.STARTING, RunStatus.RUNNING, RunStatus.STOPPING)
 FINISHED_RUN_STATES = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
 
-
 # Number of run settings that are compressed together.
 _BLOCK = 100
 
@@ -181,9 +180,10 @@ class Batch:
         # Indexes into _started: runs before the first index have ended, runs before the second were reported.
         self._held_back_to = 0
         self._reported_to = 0
+        # No run that is not yet held back ends before this time.
         self._no_end_before = self.submitting_at + self._ages()[-1]
 
-    # Catching up with the clock
+    # Progress with time
 
     def advance(self, now: float, submitter: Submitter) -> None:
         """Apply everything that was due until ``now``."""
@@ -210,7 +210,7 @@ class Batch:
                 self._fail(due_at, fault.reason)
                 return
         try:
-            self.runs = self._take(submitter.load_settings(self))
+            self.runs = self._allocate(submitter.load_settings(self))
         except ServiceError as error:
             self._fail(self.submitting_at, error.message)
             return
@@ -242,7 +242,8 @@ class Batch:
             self._submit(self.submitted, submitter, failure_of_all)
             self.submitted += 1
 
-    def _take(self, runs: RunOverrides) -> RunOverrides:
+    def _allocate(self, runs: RunOverrides) -> RunOverrides:
+        """Reserve memory for the state of each run; return the runs."""
         self.inline_settings = None
         self._outcomes = bytearray(len(runs))
         self.run_numbers = array("Q", bytes(8 * len(runs)))
@@ -510,7 +511,7 @@ class Batch:
             self._share.leave(now)
         listed = self.settings.cancelled_before_submission == "listed"
         if self.runs is None and self.inline_settings is not None and listed:
-            self.runs = self._take(RunOverrides(self.inline_settings))
+            self.runs = self._allocate(RunOverrides(self.inline_settings))
         if self.runs is None:
             return
         kept = array("I")
@@ -629,6 +630,8 @@ class Batch:
         first = self._started[self._reported_to]
         last = max(first, min(ended, self._started[self._held_back_to - 1] + 1))
         return bisect_left(runs, last) - bisect_left(runs, first)
+
+    # Single runs
 
     def run_uuid(self, index: int) -> str:
         """Return the uuid of a run."""
