@@ -291,14 +291,12 @@ class RegionSubmitter:
 
     def failure_of_all(self, batch: Batch) -> tuple[str, str] | None:
         """Return reason and message if no run of the batch can be submitted, else None."""
-        context, default = self._context, batch.default
+        context, settings, default = self._context, self._context.settings, batch.default
         workflow_id = default["workflowId"]
-        if context.workflows.get(workflow_id, None if context.settings.strict_workflows else Workflow()) is None:
+        if context.workflows.get(workflow_id, None if settings.strict_workflows else Workflow()) is None:
             return "ResourceNotFoundException", f"Workflow {workflow_id} does not exist"
         run_group_id = default.get("runGroupId")
-        if run_group_id is not None and not context.run_groups.get(
-            run_group_id, not context.settings.strict_run_groups
-        ):
+        if run_group_id is not None and not context.run_groups.get(run_group_id, not settings.strict_run_groups):
             return "ResourceNotFoundException", f"Run group {run_group_id} does not exist"
         cache_id = default.get("cacheId")
         if cache_id is not None:

@@ -250,8 +250,8 @@ class LocalHealthOmics:
             return  # another request reports them, or the callback itself sent this request
         try:
             with self._lock:
-                batches = [batch for batch in region.every_batch() if batch.holds_back()]
-            for batch in batches:
+                holding_back = [batch for batch in region.every_batch() if batch.holds_back()]
+            for batch in holding_back:
                 self._report_runs_of(region, batch)
         except Exception as error:
             log.exception("on_run_completed failed")
