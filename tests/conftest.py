@@ -19,7 +19,7 @@ from botocore.loaders import JSONFileLoader
 os.environ["AIRFLOW_HOME"] = str(Path(__file__).parents[1] / "build" / "airflow" / version("apache-airflow"))
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
-from airflow_provider_omics_cache.healthomics import batch_runs  # noqa: E402
+from airflow_provider_omics_cache.healthomics import batch_runs
 
 HAS_BATCHES = "StartRunBatch" in (botocore.session.Session().get_service_model("omics").operation_names)
 AIRFLOW_3 = not version("apache-airflow").startswith("2.")

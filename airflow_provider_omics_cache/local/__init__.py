@@ -1,8 +1,8 @@
-"""A local HealthOmics for tests and demos: run caches, batches and runs, beside moto's S3, STS and IAM.
+"""A local HealthOmics for tests and demos: run caches, batches and runs, together with moto's S3, STS and IAM.
 
-``mock_healthomics()`` serves the AWS clients of this process, ``serve()`` and
-``python -m airflow_provider_omics_cache.local`` those of any process. Time is a clock that stands still until it is
-advanced, or runs; what AWS does not document is a named setting.
+``mock_healthomics()`` serves the AWS clients of this process. ``serve()`` and
+``python -m airflow_provider_omics_cache.local`` serve clients in any process over HTTP. Time stands still until a test
+advances the clock, or runs at a chosen speed. What AWS does not document is a setting.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m airflow_provider_omics_cache.local``: the local HealthOmics as a server."""
+"""``python -m airflow_provider_omics_cache.local``: serve the local HealthOmics over HTTP."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_provider_omics_cache.local import serve
-from airflow_provider_omics_cache.local.settings import DOCUMENTED_RATE_LIMITS
+from airflow_provider_omics_cache.local.assumptions import DOCUMENTED_RATE_LIMITS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT arrives; return the exit code."""
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
-        os.environ.pop(name, None)  # moto's own sessions would look for it
+        os.environ.pop(name, None)  # moto's own sessions would look for the profile
     arguments = _parser().parse_args(argv)
     if arguments.account:
         os.environ["MOTO_ACCOUNT_ID"] = arguments.account
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_omics_cache.local",
-        description="Serve a local HealthOmics, and moto's S3, STS and IAM, over HTTP.",
+        description="Serve a local HealthOmics and moto's S3, STS and IAM over HTTP.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=_port, default=0, help="port to listen on (default: a free one)")
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "--speed",
         type=_not_negative,
         default=1.0,
-        help="service seconds per real second; 0 stands still (default 1.0)",
+        help="service seconds per real second; at 0 time stands still (default 1.0)",
     )
     parser.add_argument("--account", type=_account, help="account id of every caller (default: moto's)")
     parser.add_argument(
@@ -77,13 +77,13 @@ def _parser() -> argparse.ArgumentParser:
         "--rate-limits",
         choices=("none", "documented"),
         default="none",
-        help="calls per second of service time above which calls are throttled (default none)",
+        help="which limits on calls per second of service time apply (default none)",
     )
     parser.add_argument(
         "--on-run-completed",
         type=_function,
         metavar="MODULE:FUNCTION",
-        help="Python function to call with each run that has completed",
+        help="Python function that is called with each completed run",
     )
     return parser
 

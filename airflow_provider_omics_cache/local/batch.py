@@ -1,27 +1,28 @@
-"""The life of a batch and its runs, computed from the time that has passed.
+"""One batch and its runs: states, times and counts, computed from the time that has passed.
 
-Nothing runs in the background: :meth:`Batch.advance` catches up with the clock whenever somebody looks. Submission
-times follow from the rates, and a run's state from the age of its submission, so that counting 100,000 runs takes a
-few bisections.
+Nothing runs in the background: every request calls :meth:`Batch.advance`, which brings the batch up to the present
+time. Submission times follow from the submission rates, and a run's state follows from the time since its submission.
+Counting 100,000 runs therefore takes a few bisections.
 """
 
 from __future__ import annotations
 
+import functools
+import json
+import zlib
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStatus, SubmissionStatus
-from airflow_provider_omics_cache.local.errors import ServiceError
+from airflow_provider_omics_cache.local.assumptions import Settings
 from airflow_provider_omics_cache.local.faults import Faults
-from airflow_provider_omics_cache.local.ids import derived_uuid
-from airflow_provider_omics_cache.local.protocol import dump_json
-from airflow_provider_omics_cache.local.run_overrides import RunOverrides
-from airflow_provider_omics_cache.local.settings import Settings
-from airflow_provider_omics_cache.local.start_run_quota import StartRunShare
+from airflow_provider_omics_cache.local.protocol import ServiceError, derived_uuid, dump_json
+from airflow_provider_omics_cache.local.quotas import StartRunShare
 
-# A run's submission outcome is kept as one byte: its place in this list.
+# A run's submission outcome is stored in one byte: its index in this list.
 _OUTCOMES: list[SubmissionStatus | None] = [None, *SubmissionStatus]
 _CODES = {outcome: code for code, outcome in enumerate(_OUTCOMES)}
 _SUCCESS = _CODES[SubmissionStatus.SUCCESS]
@@ -31,44 +32,96 @@ _CANCEL_FAILED = _CODES[SubmissionStatus.CANCEL_FAILED]
 _DELETE_SUCCESS = _CODES[SubmissionStatus.DELETE_SUCCESS]
 _DELETE_FAILED = _CODES[SubmissionStatus.DELETE_FAILED]
 
-# Times are sums of floats: what is due within a microsecond is due.
+# Times are sums of floats: what is due within a microsecond counts as due now.
 _TOLERANCE = 1e-6
 
-# The living runs, the failing ones of them, when the cancelled ones end, and how many are deleted.
+# Untouched runs, failing runs, end times of the cancelled runs, number of deleted runs: see Batch.__init__.
 _RunGroups = tuple["array[int]", list[int], list[float], int]
 
 _STATES_BY_AGE = (RunStatus.PENDING, RunStatus.STARTING, RunStatus.RUNNING, RunStatus.STOPPING)
 FINISHED_RUN_STATES = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
 
+# Number of run settings that are compressed together.
+_BLOCK = 100
+
+
+class RunOverrides:
+    """The per-run settings of a batch in their given order, compressed: a batch has up to 100,000 of them.
+
+    ``ids`` lists their runSettingIds, and ``longest`` is the size in bytes of the largest setting.
+
+    :param settings: the run settings.
+    """
+
+    def __init__(self, settings: Iterable[dict[str, Any]]) -> None:
+        self.ids: list[str] = []
+        self.longest = 0
+        self._blocks: list[bytes] = []
+        remaining = iter(settings)
+        while block := list(islice(remaining, _BLOCK)):
+            self.ids += [setting["runSettingId"] for setting in block]
+            lines = [
+                dump_json({name: value for name, value in setting.items() if name != "runSettingId"})
+                for setting in block
+            ]
+            self.longest = max(self.longest, *map(len, lines))
+            self._blocks.append(zlib.compress(b"\n".join(lines), 1))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return the setting of run number ``index`` without its runSettingId."""
+        block, place = divmod(index, _BLOCK)
+        settings: dict[str, Any] = json.loads(_lines(self._blocks[block])[place])
+        return settings
+
+    def index_of(self, run_setting_id: str) -> int | None:
+        """Return the number of the run with this runSettingId, None if there is none."""
+        try:
+            return self.ids.index(run_setting_id)
+        except ValueError:
+            return None
+
+
+@functools.lru_cache(maxsize=4)
+def _lines(block: bytes) -> list[bytes]:
+    return zlib.decompress(block).split(b"\n")
+
 
 class Submitter(Protocol):
-    """What a batch asks of the service when it submits its runs."""
+    """What a batch needs from the service to submit its runs."""
 
     faults: Faults
 
     def load_settings(self, batch: Batch) -> RunOverrides:
-        """Return the checked run settings; raise a ServiceError whose text is the batch's failureReason."""
+        """Return the checked run settings.
+
+        :raises ServiceError: the settings are not valid. Its message is the batch's failureReason.
+        """
 
     def failure_of_all(self, batch: Batch) -> tuple[str, str] | None:
-        """Return reason and message when no run of the batch can be submitted."""
+        """Return reason and message if no run of the batch can be submitted, else None."""
 
     def failure_of_run(self, batch: Batch, index: int) -> tuple[str, str] | None:
-        """Return reason and message when this run cannot be submitted."""
+        """Return reason and message if this run cannot be submitted, else None."""
 
     def new_run_number(self) -> int:
-        """Return the id of a new run."""
+        """Return an id for a new run."""
 
     def share_start_runs(self, runs: int, *, at: float, per_second: float) -> StartRunShare:
-        """Let a batch take part in the Region's StartRun quota."""
+        """Return the share of the Region's StartRun quota of a batch that begins to submit."""
 
 
 class Batch:
     """A batch.
 
-    :param number: its id.
-    :param uuid: its uuid.
+    Runs are numbered from 0, in the order of their settings. All times are seconds of service time.
+
+    :param number: id of the batch.
+    :param uuid: uuid of the batch.
     :param request: the parameters of StartRunBatch.
-    :param etag: ETag of the settings file, when there is one.
+    :param etag: ETag of the settings file, None for inline settings.
     :param created_at: time of StartRunBatch.
     :param settings: the service's settings; the batch keeps a copy.
     """
@@ -106,33 +159,34 @@ class Batch:
         self.run_indexes: dict[int, int] = {}
         self.submission_failures: dict[int, tuple[str, str]] = {}
         self.run_failures: dict[int, str] = {}
-        #: Tags of the runs whose tags were asked for by ARN, where they can be changed.
+        #: Tags of runs, by run number, once a tag operation has used them. Other runs have the tags of their settings.
         self.run_tags: dict[int, dict[str, str]] = {}
         self._default_parameters_bytes = len(dump_json(self.default.get("parameters", {})))
         self._outcomes = bytearray()
         self._outcome_counts = [0] * len(_OUTCOMES)
-        self._started = array("I")  # every run that was started
-        self._living = array("I")  # those of them that nobody has cancelled or deleted
-        self._failing: list[int] = []  # those of the living that end FAILED
-        self._cancelled_runs: dict[int, float] = {}  # and when each has stopped
-        self._cancelled_ends: list[float] = []  # the same times, sorted
+        self._started = array("I")  # runs that were started
+        self._untouched = array("I")  # started runs that were neither cancelled nor deleted
+        self._failing: list[int] = []  # untouched runs that end FAILED
+        self._cancelled_runs: dict[int, float] = {}  # cancelled runs, with the time at which each has stopped
+        self._cancelled_ends: list[float] = []  # these times, sorted
         self._cancelled_by_batch = 0
         self._uncancelled_by_batch = 0
         self._deleted_runs: set[int] = set()
-        self._changes: list[tuple[float, _RunGroups]] = []  # what was before the batch was cancelled or deleted
+        self._changes: list[tuple[float, _RunGroups]] = []  # the groups before the batch was cancelled or deleted
         self._known_faults: dict[str, int | None] = {}
         self._processed_at: float | None = None
         self._advanced_to = float("-inf")
         self._share: StartRunShare | None = None
-        # Places in _started: runs before the one have ended, and of those before the other somebody was told.
+        # Indexes into _started: runs before the first index have ended, runs before the second were reported.
         self._held_back_to = 0
         self._reported_to = 0
+        # No run that is not yet held back ends before this time.
         self._no_end_before = self.submitting_at + self._ages()[-1]
 
-    # Catching up with the clock
+    # Progress with time
 
     def advance(self, now: float, submitter: Submitter) -> None:
-        """Let happen what was due until ``now``."""
+        """Apply everything that was due until ``now``."""
         self.begin(now, submitter)
         if self.runs is not None and self.failed_at is None and self.cancelled_at is None:
             self._submit_until(self.runs, now, submitter)
@@ -143,7 +197,7 @@ class Batch:
         self._advanced_to = now
 
     def begin(self, now: float, submitter: Submitter) -> None:
-        """Load the run settings when that was due until ``now``."""
+        """Load the run settings if the batch has left PENDING by ``now``."""
         if self.runs is not None or self.failed_at is not None or self.cancelled_at is not None:
             return
         faults = submitter.faults
@@ -152,11 +206,11 @@ class Batch:
                 return
             fault = faults.batch_failure(self.name, after)
             if fault is not None and not reached(self._advanced_to, due_at):
-                faults.strike_batch(fault)
+                faults.use_batch_failure(fault)
                 self._fail(due_at, fault.reason)
                 return
         try:
-            self.runs = self._take(submitter.load_settings(self))
+            self.runs = self._allocate(submitter.load_settings(self))
         except ServiceError as error:
             self._fail(self.submitting_at, error.message)
             return
@@ -166,7 +220,7 @@ class Batch:
 
     @property
     def start_run_rate(self) -> float | None:
-        """How many runs per second all batches may submit; None for any number."""
+        """Runs per second that all batches of the Region together may submit; None for no limit."""
         per_second = self.settings.rate_limits.get("StartRun")
         return None if per_second == float("inf") else per_second
 
@@ -179,7 +233,7 @@ class Batch:
         failure_of_all = submitter.failure_of_all(self)
         while True:
             if fault is not None and len(self._started) >= fault.started_runs:
-                faults.strike_batch(fault)
+                faults.use_batch_failure(fault)
                 failed_at = self.submission_time(self.submitted - 1) if self.submitted else self.submitting_at
                 self._fail(failed_at, fault.reason)
                 return
@@ -188,7 +242,8 @@ class Batch:
             self._submit(self.submitted, submitter, failure_of_all)
             self.submitted += 1
 
-    def _take(self, runs: RunOverrides) -> RunOverrides:
+    def _allocate(self, runs: RunOverrides) -> RunOverrides:
+        """Reserve memory for the state of each run; return the runs."""
         self.inline_settings = None
         self._outcomes = bytearray(len(runs))
         self.run_numbers = array("Q", bytes(8 * len(runs)))
@@ -209,7 +264,7 @@ class Batch:
         self.run_numbers[index] = number
         self.run_indexes[number] = index
         self._started.append(index)
-        self._living.append(index)
+        self._untouched.append(index)
         self._set_outcome(index, _SUCCESS)
 
     def _fail(self, failed_at: float, reason: str) -> None:
@@ -224,7 +279,7 @@ class Batch:
             if run_setting_id not in self._known_faults:
                 self._known_faults[run_setting_id] = self.runs.index_of(run_setting_id)
             index = self._known_faults[run_setting_id]
-            if index is None or index in self.run_failures or not self._is_living(index):
+            if index is None or index in self.run_failures or not self._is_untouched(index):
                 continue
             if self.end_time(index) > self._advanced_to:
                 self.run_failures[index] = reason
@@ -233,7 +288,7 @@ class Batch:
     # Times
 
     def _due(self, at: float) -> int:
-        """How many runs were to be submitted until then."""
+        """Return how many runs the rates allow to submit until this time."""
         total = 0 if self.runs is None else len(self.runs)
         passed = at - self.submitting_at + _TOLERANCE
         if passed < 0:
@@ -245,23 +300,23 @@ class Batch:
         return total
 
     def submission_time(self, index: int) -> float:
-        """When this run was submitted."""
+        """Return when this run was or will be submitted."""
         alone = self.submitting_at + (index + 1) / self.settings.submission_rate
         return alone if self._share is None else max(alone, self._share.time_of(index + 1))
 
     def start_time(self, index: int) -> float:
-        """When this run went to RUNNING."""
+        """Return when this run became or will become RUNNING."""
         settings = self.settings
         return self.submission_time(index) + settings.run_pending_seconds + settings.run_starting_seconds
 
     def end_time(self, index: int) -> float:
-        """When this run ended or will end."""
+        """Return when this run ended or will end."""
         if index in self._cancelled_runs:
             return self._cancelled_runs[index]
         return self.submission_time(index) + self._ages()[-1]
 
     def _ages(self) -> tuple[float, float, float, float]:
-        """Age of a run when it becomes STARTING, RUNNING, STOPPING and finished."""
+        """Return the seconds from submission until a run is STARTING, RUNNING, STOPPING and finished."""
         settings = self.settings
         starting = settings.run_pending_seconds
         running = starting + settings.run_starting_seconds
@@ -270,14 +325,17 @@ class Batch:
 
     @property
     def submitted_at(self) -> float | None:
-        """When every submission had been attempted."""
+        """Return when the last submission was attempted; None before that."""
         if self.runs is None or self.submitted < len(self.runs):
             return None
         return self.submission_time(len(self.runs) - 1)
 
     @property
     def processed_at(self) -> float | None:
-        """When every run had ended or will have ended, as far as is known now."""
+        """Return when the last run ended or will end.
+
+        None while runs are left to submit, and for a batch that failed or was cancelled before.
+        """
         if self._processed_at is not None:
             return self._processed_at
         submitted_at = self.submitted_at
@@ -288,14 +346,14 @@ class Batch:
         return max(submitted_at, self._last_end())
 
     def _last_end(self) -> float:
-        """When the last run that nobody has deleted ends."""
-        ends = [self.end_time(index) for index in self._living[-1:]] + self._cancelled_ends[-1:]
+        """Return when the last run that was not deleted ends."""
+        ends = [self.end_time(index) for index in self._untouched[-1:]] + self._cancelled_ends[-1:]
         return max(ends, default=0.0)
 
     # States
 
     def status(self, now: float) -> BatchStatus:
-        """State of the batch."""
+        """Return the state of the batch."""
         if self.failed_at is not None:
             return BatchStatus.FAILED
         if self.deleted_at is not None:
@@ -317,7 +375,7 @@ class Batch:
         return BatchStatus.PROCESSED if processed else BatchStatus.INPROGRESS
 
     def run_status(self, index: int, now: float) -> RunStatus:
-        """State of a run that was started."""
+        """Return the state of a started run."""
         if index in self._deleted_runs or self._outcomes[index] == _DELETE_SUCCESS:
             return RunStatus.DELETED
         if index in self._cancelled_runs:
@@ -331,7 +389,10 @@ class Batch:
         return RunStatus.STOPPING if self._is_held_back(index) else RunStatus.COMPLETED
 
     def runs_to_list(self, status: str | None, now: float) -> Sequence[int]:
-        """Return the started runs in their order, without most of those that are not in the given state."""
+        """Return the started runs, in order, that may be in the given state; None returns all started runs.
+
+        The result leaves out most runs in other states, so that the caller checks few runs.
+        """
         if status is None:
             return self._started
         if status == RunStatus.FAILED:
@@ -339,24 +400,24 @@ class Batch:
         if status == RunStatus.CANCELLED:
             return sorted(self._cancelled_runs)
         if status == RunStatus.COMPLETED:
-            return self._living[: self._reached_ages(self._living, now)[-1]]
+            return self._untouched[: self._reached_ages(self._untouched, now)[-1]]
         if status not in _STATES_BY_AGE:
             return []
-        ages = self._reached_ages(self._living, now)
+        ages = self._reached_ages(self._untouched, now)
         place = _STATES_BY_AGE.index(status)
-        runs = self._living[ages[place + 1] : ages[place]]
+        runs = self._untouched[ages[place + 1] : ages[place]]
         if status == RunStatus.STOPPING:
             return sorted({*runs, *self._cancelled_runs, *self._started[self._reported_to : self._held_back_to]})
         return runs
 
     def parameters_fit(self, limit: int) -> bool:
-        """Whether no run's merged parameters can exceed ``limit`` bytes."""
+        """Return whether the merged parameters of every run certainly have at most ``limit`` bytes."""
         if self.runs is None:
             return True
         return self._default_parameters_bytes + self.runs.longest <= limit
 
     def merged_setting(self, index: int) -> dict[str, Any]:
-        """Return the setting of a run over the default one; documents and tags are not merged."""
+        """Return the default setting updated with the run's own; parameters and tags are replaced, not merged."""
         assert self.runs is not None
         return {**self.default, **self.runs[index]}
 
@@ -368,15 +429,15 @@ class Batch:
         return {**self.default.get("runTags", {}), **self.runs[index].get("runTags", {})}
 
     def outcome(self, index: int) -> SubmissionStatus | None:
-        """Submission outcome of a run, None before it is submitted."""
+        """Return the submission outcome of a run; None before its submission."""
         return _OUTCOMES[self._outcomes[index]]
 
     def was_started(self, index: int) -> bool:
-        """Whether the run got an id."""
+        """Return whether the run has an id."""
         return self.run_numbers[index] != 0
 
     def uses_cache(self, run_cache_id: str, now: float) -> bool:
-        """Whether a run that has not ended uses the run cache."""
+        """Return whether a run that has not ended uses the run cache."""
         if self.default.get("cacheId") != run_cache_id:
             return False
         return not reached(now, self._last_end())
@@ -384,7 +445,7 @@ class Batch:
     # Counts
 
     def total_runs(self) -> int | None:
-        """How many runs the batch has, when that is known."""
+        """Return the number of runs of the batch; None while it is unknown."""
         if self.runs is not None:
             return len(self.runs)
         if self.settings.counts_before_submitting and self.inline_settings is not None:
@@ -392,7 +453,7 @@ class Batch:
         return None
 
     def submission_summary(self, at: float) -> dict[str, int]:
-        """The counts of submissions, as they were at that time."""
+        """Return the counts of submissions at this time."""
         attempted = min(self._due(at), self.submitted)
         started = bisect_left(self._started, attempted)
         summary = {
@@ -409,16 +470,16 @@ class Batch:
         return summary
 
     def run_summary(self, at: float) -> dict[str, int]:
-        """The counts of runs, as they were at that time."""
+        """Return the counts of runs by state at this time."""
         counts = dict.fromkeys(RunStatus, 0)
         groups = (before for changed_at, before in self._changes if at < changed_at)
-        living, failing, cancelled_ends, deleted = next(groups, self._run_groups())
-        ages = self._reached_ages(living, at)
+        untouched, failing, cancelled_ends, deleted = next(groups, self._run_groups())
+        ages = self._reached_ages(untouched, at)
         for status, this, following in zip(_STATES_BY_AGE, ages, ages[1:], strict=False):
             counts[status] = this - following
         ended = self._due(at - self._ages()[-1])
         counts[RunStatus.FAILED] = bisect_left(failing, ended)
-        held_back = self._count_held_back(living, ended) - self._count_held_back(failing, ended)
+        held_back = self._count_held_back(untouched, ended) - self._count_held_back(failing, ended)
         counts[RunStatus.STOPPING] += held_back
         counts[RunStatus.COMPLETED] = ages[-1] - counts[RunStatus.FAILED] - held_back
         stopped = bisect_left(cancelled_ends, at + _TOLERANCE)
@@ -427,31 +488,35 @@ class Batch:
         counts[RunStatus.DELETED] = deleted
         return {f"{status.lower()}RunCount": count for status, count in counts.items()}
 
-    def _reached_ages(self, living: array[int], at: float) -> list[int]:
-        """How many of the living runs were submitted, starting, running, stopping and finished at that time."""
+    def _reached_ages(self, untouched: array[int], at: float) -> list[int]:
+        """Return how many of these runs had been submitted, and had become STARTING, RUNNING, STOPPING and finished."""
         submitted = min(self._due(at), self.submitted)
-        return [bisect_left(living, min(self._due(at - age), submitted)) for age in (0.0, *self._ages())]
+        return [bisect_left(untouched, min(self._due(at - age), submitted)) for age in (0.0, *self._ages())]
 
     def _run_groups(self) -> _RunGroups:
         deleted = len(self._deleted_runs) + self._outcome_counts[_DELETE_SUCCESS]
-        return self._living, self._failing, self._cancelled_ends, deleted
+        return self._untouched, self._failing, self._cancelled_ends, deleted
 
     # Changes
 
     def cancel(self, now: float, fails: Callable[[str], bool]) -> None:
-        """Cancel the batch: nothing more is started, and what was started is cancelled."""
+        """Start no more runs, and cancel the active ones.
+
+        :param now: time of the cancellation.
+        :param fails: returns whether the run with this runSettingId cannot be cancelled.
+        """
         self._changes.append((now, self._run_groups()))
         self.cancelled_at = now
         if self._share is not None:
             self._share.leave(now)
         listed = self.settings.cancelled_before_submission == "listed"
         if self.runs is None and self.inline_settings is not None and listed:
-            self.runs = self._take(RunOverrides(self.inline_settings))
+            self.runs = self._allocate(RunOverrides(self.inline_settings))
         if self.runs is None:
             return
         kept = array("I")
         stopped_at = now + self.settings.cancel_seconds
-        for index in self._living:
+        for index in self._untouched:
             if reached(now, self.end_time(index)):
                 kept.append(index)
             elif fails(self.runs.ids[index]):
@@ -462,7 +527,7 @@ class Batch:
                 self._set_outcome(index, _CANCEL_SUCCESS)
                 self._cancelled_by_batch += 1
                 self._cancelled_runs[index] = stopped_at
-        self._keep_living(kept)
+        self._set_untouched(kept)
         self._cancelled_ends = sorted(self._cancelled_runs.values())
         if listed:
             for index in range(self.submitted, len(self.runs)):
@@ -470,7 +535,11 @@ class Batch:
                 self._cancelled_by_batch += 1
 
     def delete_runs(self, now: float, fails: Callable[[str], bool]) -> list[int]:
-        """Delete the runs; return the ids that became free."""
+        """Delete the finished runs and return their ids.
+
+        :param now: time of the deletion.
+        :param fails: returns whether the run with this runSettingId cannot be deleted.
+        """
         self._changes.append((now, self._run_groups()))
         self.deleted_at = now
         freed: list[int] = []
@@ -489,17 +558,17 @@ class Batch:
                 self._set_outcome(index, _DELETE_FAILED)
                 if index not in self._cancelled_runs:
                     kept.append(index)
-        self._keep_living(kept)
+        self._set_untouched(kept)
         self._cancelled_ends = sorted(self._cancelled_runs.values())
         return freed
 
     def cancel_run(self, index: int, now: float) -> None:
-        """Cancel one run; once is enough."""
+        """Cancel one run; a second call changes nothing."""
         if index in self._cancelled_runs:
             return
-        kept = array("I", self._living)
+        kept = array("I", self._untouched)
         del kept[bisect_left(kept, index)]
-        self._keep_living(kept)
+        self._set_untouched(kept)
         stopped_at = now + self.settings.run_stopping_seconds
         self._cancelled_runs[index] = stopped_at
         insort(self._cancelled_ends, stopped_at)
@@ -509,19 +578,21 @@ class Batch:
         if index in self._cancelled_runs:
             self._cancelled_ends.remove(self._cancelled_runs.pop(index))
         else:
-            kept = array("I", self._living)
+            kept = array("I", self._untouched)
             del kept[bisect_left(kept, index)]
-            self._keep_living(kept)
+            self._set_untouched(kept)
         self._deleted_runs.add(index)
 
-    def _keep_living(self, kept: array[int]) -> None:
-        self._living = kept
-        self._failing = [index for index in self._failing if self._is_living(index)]
+    def _set_untouched(self, kept: array[int]) -> None:
+        self._untouched = kept
+        self._failing = [index for index in self._failing if self._is_untouched(index)]
 
-    # Telling of runs that have completed
+    # Reporting of completed runs
+    #
+    # A completed run is held back until LocalHealthOmics.on_run_completed has returned for it: it is shown as STOPPING.
 
     def hold_back(self, now: float, submitter: Submitter) -> None:
-        """Keep the runs that have completed by now STOPPING until :meth:`let_go`."""
+        """Hold back the runs that have completed by now."""
         if not reached(now, self._no_end_before):
             return
         self.advance(now, submitter)
@@ -533,40 +604,42 @@ class Batch:
             self._no_end_before = now + self._ages()[-1]
 
     def holds_back(self) -> bool:
-        """Whether runs are held back."""
+        """Return whether runs are held back."""
         return self._reported_to < self._held_back_to
 
     def next_held_back(self) -> int | None:
-        """Return the first run that has completed and is held back; let go of those before it."""
+        """Return the first completed run that is held back, None if there is none; release the runs before it."""
         while self.holds_back():
             index = self._started[self._reported_to]
-            if self._is_living(index) and index not in self.run_failures:
+            if self._is_untouched(index) and index not in self.run_failures:
                 return index
-            self.let_go()
+            self.release_next()
         return None
 
-    def let_go(self) -> None:
-        """Hold the first of the held back runs back no more."""
+    def release_next(self) -> None:
+        """Release the first run that is held back."""
         self._reported_to += 1
 
     def _is_held_back(self, index: int) -> bool:
         return self.holds_back() and self._reported_to <= bisect_left(self._started, index) < self._held_back_to
 
     def _count_held_back(self, runs: Sequence[int], ended: int) -> int:
-        """How many of these runs are held back and come before number ``ended``."""
+        """Return how many of these runs are held back and come before run number ``ended``."""
         if not self.holds_back():
             return 0
         first = self._started[self._reported_to]
         last = max(first, min(ended, self._started[self._held_back_to - 1] + 1))
         return bisect_left(runs, last) - bisect_left(runs, first)
 
+    # Single runs
+
     def run_uuid(self, index: int) -> str:
         """Return the uuid of a run."""
         return derived_uuid(f"{self.uuid}/{index}")
 
-    def _is_living(self, index: int) -> bool:
-        place = bisect_left(self._living, index)
-        return place < len(self._living) and self._living[place] == index
+    def _is_untouched(self, index: int) -> bool:
+        place = bisect_left(self._untouched, index)
+        return place < len(self._untouched) and self._untouched[place] == index
 
     def _set_outcome(self, index: int, code: int) -> None:
         before = self._outcomes[index]
@@ -577,5 +650,5 @@ class Batch:
 
 
 def reached(now: float, at: float) -> bool:
-    """Whether a time has come."""
+    """Return whether a time is now or in the past."""
     return now + _TOLERANCE >= at

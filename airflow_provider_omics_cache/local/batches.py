@@ -1,4 +1,4 @@
-"""The batch operations."""
+"""The batch operations, and the submission of a batch's runs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from math import gcd
 from typing import Any
 
 from airflow_provider_omics_cache.healthomics.states import BatchStatus
-from airflow_provider_omics_cache.local.batch import Batch
-from airflow_provider_omics_cache.local.errors import ServiceError, not_found, validation_error
-from airflow_provider_omics_cache.local.ids import new_uuid, number_of
-from airflow_provider_omics_cache.local.paging import page, start_of_page
-from airflow_provider_omics_cache.local.region import Region, Surroundings
-from airflow_provider_omics_cache.local.submission import RegionSubmitter, check_documents
-from airflow_provider_omics_cache.local.tags import check_tags
+from airflow_provider_omics_cache.local.batch import Batch, RunOverrides
+from airflow_provider_omics_cache.local.moto_backend import etag_of_object, read_object
+from airflow_provider_omics_cache.local.protocol import (
+    ServiceError,
+    dump_json,
+    load_json_array,
+    new_uuid,
+    not_found,
+    number_of,
+    page,
+    start_of_page,
+    validation_error,
+)
+from airflow_provider_omics_cache.local.quotas import StartRunShare
+from airflow_provider_omics_cache.local.region import Region, ServiceContext, Workflow, check_tags
 
 _CANCELLABLE = frozenset({BatchStatus.PENDING, BatchStatus.SUBMITTING, BatchStatus.INPROGRESS})
 _RUNS_DELETABLE = frozenset({BatchStatus.PROCESSED, BatchStatus.CANCELLED})
@@ -26,17 +34,18 @@ _DELETABLE = frozenset(
         BatchStatus.RUNS_DELETED,
     }
 )
+_MAX_PARAMETER_BYTES = 256_000
 _BEFORE_SUBMITTING = frozenset({BatchStatus.CREATING, BatchStatus.PENDING})
 
 
-def start_run_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+def start_run_batch(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """StartRunBatch."""
-    now, settings = around.now, around.settings
+    now, settings = context.now, context.settings
     replayed = region.tokens.find("StartRunBatch", request, now=now, settings=settings)
     if replayed is not None:
         batch = region.batches.get(int(replayed["id"]))
         if settings.replayed_status == "current" and batch is not None:
-            batch.advance(now, RegionSubmitter(region, around))
+            batch.advance(now, RegionSubmitter(region, context))
             replayed["status"] = batch.status(now)
         return replayed
     check_tags(request.get("tags", {}))
@@ -50,10 +59,10 @@ def start_run_batch(region: Region, around: Surroundings, request: dict[str, Any
     etag = None
     if "s3UriSettings" in source:
         try:
-            etag = around.object_store.etag(region.account_id, source["s3UriSettings"])
+            etag = etag_of_object(region.account_id, source["s3UriSettings"])
         except LookupError:
             raise validation_error("The s3UriSettings object cannot be accessed") from None
-    number = next(around.ids)
+    number = next(context.ids)
     batch = Batch(number=number, uuid=new_uuid(), request=request, etag=etag, created_at=now, settings=settings)
     region.add_batch(batch)
     answer = {
@@ -67,11 +76,11 @@ def start_run_batch(region: Region, around: Surroundings, request: dict[str, Any
     return answer
 
 
-def get_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+def get_batch(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """GetBatch."""
-    batch, now = _find(region, around, request)
+    batch, now = _find(region, context, request)
     status = batch.status(now)
-    counted_at = now - around.faults.age_of_counts()
+    counted_at = now - context.faults.age_of_counts()
     total_runs = batch.total_runs()
     answer: dict[str, Any] = {
         "id": str(batch.number),
@@ -80,7 +89,7 @@ def get_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> 
         "status": status,
         "tags": dict(batch.tags),
         "defaultRunSetting": batch.default,
-        "creationTime": around.clock.at(batch.created_at),
+        "creationTime": context.clock.at(batch.created_at),
     }
     if batch.name is not None:
         answer["name"] = batch.name
@@ -92,21 +101,21 @@ def get_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> 
     times = {"submittedTime": batch.submitted_at, "failedTime": batch.failed_at}
     if status not in (BatchStatus.SUBMITTING, BatchStatus.INPROGRESS):
         times["processedTime"] = batch.processed_at
-    answer.update({name: around.clock.at(time) for name, time in times.items() if time is not None})
+    answer.update({name: context.clock.at(time) for name, time in times.items() if time is not None})
     if batch.failure_reason is not None:
         answer["failureReason"] = batch.failure_reason
     return answer
 
 
-def list_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+def list_batch(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """ListBatch."""
     _check_one_filter(request, ("status", "name", "runGroupId"))
-    after, now = start_of_page("ListBatch", request), around.now
-    submitter = RegionSubmitter(region, around)
+    after, now = start_of_page("ListBatch", request), context.now
+    submitter = RegionSubmitter(region, context)
 
     def rows() -> Iterator[tuple[int, dict[str, Any]]]:
         for number, batch in region.batches.items():
-            if number <= after or not _is_visible(around, batch, now):
+            if number <= after or not _is_visible(context, batch, now):
                 continue
             if request.get("name", batch.name) != batch.name:
                 continue
@@ -120,7 +129,7 @@ def list_batch(region: Region, around: Surroundings, request: dict[str, Any]) ->
                 "id": str(number),
                 "name": batch.name,
                 "status": status,
-                "createdAt": around.clock.at(batch.created_at),
+                "createdAt": context.clock.at(batch.created_at),
                 "totalRuns": batch.total_runs(),
                 "workflowId": batch.default["workflowId"],
             }
@@ -129,13 +138,13 @@ def list_batch(region: Region, around: Surroundings, request: dict[str, Any]) ->
     return page("ListBatch", request, rows(), size="maxItems", key="items")
 
 
-def list_runs_in_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+def list_runs_in_batch(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """ListRunsInBatch."""
     _check_one_filter(request, ("submissionStatus", "runSettingId", "runId"))
-    batch, _ = _find(region, around, request)
+    batch, _ = _find(region, context, request)
     after = start_of_page("ListRunsInBatch", request)
     places = _places(batch, after, request)
-    missing = around.faults.missing_rows()
+    missing = context.faults.missing_rows()
     if missing:
         positions = [position for position, _ in _places(batch, 0, request)]
         last = positions[-missing - 1] if len(positions) > missing else 0
@@ -144,32 +153,32 @@ def list_runs_in_batch(region: Region, around: Surroundings, request: dict[str, 
     return page("ListRunsInBatch", request, rows, size="maxItems", key="runs")
 
 
-def cancel_run_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+def cancel_run_batch(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """CancelRunBatch."""
-    batch, now = _find(region, around, request)
-    _check_state(around, batch, now, _CANCELLABLE, "cancelled")
-    batch.cancel(now, around.faults.cancel_fails)
+    batch, now = _find(region, context, request)
+    _check_state(context, batch, now, _CANCELLABLE, "cancelled")
+    batch.cancel(now, context.faults.cancel_fails)
     return {}
 
 
-def delete_run_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+def delete_run_batch(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """DeleteRunBatch."""
-    batch, now = _find(region, around, request)
-    _check_state(around, batch, now, _RUNS_DELETABLE, "deleted with its runs")
-    region.free_runs(batch.delete_runs(now, around.faults.delete_fails))
+    batch, now = _find(region, context, request)
+    _check_state(context, batch, now, _RUNS_DELETABLE, "deleted with its runs")
+    region.free_runs(batch.delete_runs(now, context.faults.delete_fails))
     return {}
 
 
-def delete_batch(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+def delete_batch(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """DeleteBatch."""
-    batch, now = _find(region, around, request)
-    _check_state(around, batch, now, _DELETABLE, "deleted")
+    batch, now = _find(region, context, request)
+    _check_state(context, batch, now, _DELETABLE, "deleted")
     del region.batches[batch.number]
     return {}
 
 
 def _places(batch: Batch, after: int, request: dict[str, Any]) -> Iterator[tuple[int, int]]:
-    """Position in ListRunsInBatch, counted from 1, and number of each run that is to be listed."""
+    """Return position in ListRunsInBatch, counted from 1, and run number of each run to list."""
     if batch.runs is None:
         return
     total = len(batch.runs)
@@ -207,7 +216,7 @@ def _row(region: Region, batch: Batch, index: int) -> dict[str, Any]:
 
 
 def _only_index(batch: Batch, request: dict[str, Any]) -> int | None:
-    """Number of the one run that the filters can match; -1 for none, None for any."""
+    """Return the number of the only run that the filters can match; -1 if they match no run, None if any."""
     assert batch.runs is not None
     index: int | None
     if "runSettingId" in request:
@@ -220,31 +229,33 @@ def _only_index(batch: Batch, request: dict[str, Any]) -> int | None:
 
 
 def _step(total: int) -> int:
-    """A step that visits every one of ``total`` places once, out of order."""
+    """Return a step that is coprime to ``total``, so that its multiples visit every position once, out of order."""
     step = max(1, total * 5 // 8)
     while gcd(step, total) != 1:
         step += 1
     return step
 
 
-def _find(region: Region, around: Surroundings, request: dict[str, Any]) -> tuple[Batch, float]:
-    now = around.now
+def _find(region: Region, context: ServiceContext, request: dict[str, Any]) -> tuple[Batch, float]:
+    now = context.now
     batch = region.batches.get(number_of(request["batchId"]))
-    if batch is None or not _is_visible(around, batch, now):
+    if batch is None or not _is_visible(context, batch, now):
         raise not_found("Batch", request["batchId"])
-    batch.advance(now, RegionSubmitter(region, around))
+    batch.advance(now, RegionSubmitter(region, context))
     return batch, now
 
 
-def _is_visible(around: Surroundings, batch: Batch, now: float) -> bool:
-    return now >= batch.created_at + around.settings.batch_visible_after
+def _is_visible(context: ServiceContext, batch: Batch, now: float) -> bool:
+    return now >= batch.created_at + context.settings.batch_visible_after
 
 
-def _check_state(around: Surroundings, batch: Batch, now: float, allowed: frozenset[BatchStatus], change: str) -> None:
+def _check_state(
+    context: ServiceContext, batch: Batch, now: float, allowed: frozenset[BatchStatus], change: str
+) -> None:
     status = batch.status(now)
     if status not in allowed:
         raise ServiceError(
-            around.settings.wrong_state_error, f"Batch {batch.number} is {status} and cannot be {change}"
+            context.settings.wrong_state_error, f"Batch {batch.number} is {status} and cannot be {change}"
         )
 
 
@@ -256,3 +267,127 @@ def _check_one_filter(request: dict[str, Any], filters: tuple[str, ...]) -> None
 
 def _arn(region: Region, batch: Batch) -> str:
     return region.arn(f"runBatch/{batch.number}")
+
+
+class RegionSubmitter:
+    """Checks and submits the runs of the batches of one Region: see ``batch.Submitter``."""
+
+    def __init__(self, region: Region, context: ServiceContext) -> None:
+        self.faults = context.faults
+        self._region = region
+        self._context = context
+
+    def load_settings(self, batch: Batch) -> RunOverrides:
+        """Return the checked run settings.
+
+        :raises ServiceError: the settings are not valid.
+        """
+        given = self._read_settings_file(batch) if batch.inline_settings is None else batch.inline_settings
+        settings = RunOverrides(given)
+        distinct = len(set(settings.ids))
+        if distinct != len(settings):
+            raise validation_error(f"Expected {len(settings)} unique runSettingIds but there were {distinct}")
+        return settings
+
+    def failure_of_all(self, batch: Batch) -> tuple[str, str] | None:
+        """Return reason and message if no run of the batch can be submitted, else None."""
+        context, settings, default = self._context, self._context.settings, batch.default
+        workflow_id = default["workflowId"]
+        if context.workflows.get(workflow_id, None if settings.strict_workflows else Workflow()) is None:
+            return "ResourceNotFoundException", f"Workflow {workflow_id} does not exist"
+        run_group_id = default.get("runGroupId")
+        if run_group_id is not None and not context.run_groups.get(run_group_id, not settings.strict_run_groups):
+            return "ResourceNotFoundException", f"Run group {run_group_id} does not exist"
+        cache_id = default.get("cacheId")
+        if cache_id is not None:
+            cache = self._region.run_caches.get(number_of(cache_id))
+            if cache is None or cache.deleted:
+                return "ResourceNotFoundException", f"Run cache {cache_id} does not exist"
+        return None
+
+    def failure_of_run(self, batch: Batch, index: int) -> tuple[str, str] | None:
+        """Return reason and message if this run cannot be submitted, else None."""
+        assert batch.runs is not None
+        kept, limit = self._region.kept_runs, batch.settings.max_runs_kept
+        if kept >= limit and batch.default.get("retentionMode") != "REMOVE":
+            return "ServiceQuotaExceededException", f"The Region has {kept} runs but {limit:.0f} runs is the max."
+        workflow = self._context.workflows.get(batch.default["workflowId"])
+        template = None if workflow is None else workflow.parameter_template
+        if template is None and batch.parameters_fit(_MAX_PARAMETER_BYTES) and "outputUri" in batch.default:
+            return None
+        run = batch.runs[index]
+        output_uri = run.get("outputUri", batch.default.get("outputUri"))
+        if output_uri is None:
+            return "ValidationException", "outputUri must be in the run setting or in the default run setting"
+        parameters = {**batch.default.get("parameters", {}), **run.get("parameters", {})}
+        if len(dump_json(parameters)) > _MAX_PARAMETER_BYTES:
+            return "ValidationException", f"The parameters exceed {_MAX_PARAMETER_BYTES} bytes"
+        if template is not None:
+            unknown = sorted(parameters.keys() - template.keys())
+            if unknown:
+                return "ValidationException", f"Parameters not in the workflow's template: {_some(unknown)}"
+            required = {name for name, about in template.items() if not about.get("optional", False)}
+            missing = sorted(required - parameters.keys())
+            if missing:
+                return "ValidationException", f"Parameters missing for the workflow: {_some(missing)}"
+        return None
+
+    def new_run_number(self) -> int:
+        """Return an id for a new run."""
+        freed = self._region.freed_run_numbers
+        self._region.kept_runs += 1
+        if self._context.settings.reuse_run_ids and freed:
+            return freed.pop(0)
+        return next(self._context.ids)
+
+    def share_start_runs(self, runs: int, *, at: float, per_second: float) -> StartRunShare:
+        """Return the share of the Region's StartRun quota of a batch that begins to submit."""
+        return self._region.start_run_quota.join(runs, at=at, per_second=per_second)
+
+    def _read_settings_file(self, batch: Batch) -> Iterator[dict[str, Any]]:
+        assert batch.settings_uri is not None
+        try:
+            content, etag = read_object(self._region.account_id, batch.settings_uri)
+        except LookupError:
+            raise validation_error("The s3UriSettings object cannot be accessed") from None
+        if etag != batch.settings_etag:
+            raise validation_error(
+                f"Expected s3UriConfigs etag: {batch.settings_etag} but was: {etag}. "
+                "s3UriConfigs have changed since calling StartRunBatch"
+            )
+        number, limit = 0, batch.settings.max_runs_in_batch
+        first_error: ServiceError | None = None
+        try:
+            text = content.decode("utf-8")
+            del content  # it takes as much memory as the text
+            for number, setting in enumerate(load_json_array(text), start=1):
+                if first_error is None and number <= limit:
+                    try:
+                        checked = self._context.check_setting(setting, f"runConfigurations.{number}.member")
+                        yield check_documents(checked)
+                    except ServiceError as error:
+                        first_error = error
+        except ValueError:
+            raise validation_error("Invalid JSON format in run configurations") from None
+        if number > limit:
+            raise validation_error(f"Batch has {number} runs but {limit} runs is the max.")
+        if not number:
+            raise validation_error("Batch has 0 runs but 1 run is the min.")
+        if first_error is not None:
+            raise first_error
+
+
+def check_documents(setting: dict[str, Any]) -> dict[str, Any]:
+    """Return the setting.
+
+    :raises ServiceError: parameters or engineSettings is not a JSON object.
+    """
+    for name in ("parameters", "engineSettings"):
+        if name in setting and not isinstance(setting[name], dict):
+            raise validation_error(f"1 validation error detected: {name} must be a JSON object")
+    return setting
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(name[:64] for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

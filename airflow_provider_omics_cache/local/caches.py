@@ -6,17 +6,24 @@ from collections.abc import Iterator
 from typing import Any
 
 from airflow_provider_omics_cache.healthomics.states import RunCacheStatus
-from airflow_provider_omics_cache.local.errors import ServiceError, conflict, not_found, validation_error
-from airflow_provider_omics_cache.local.ids import new_uuid, number_of
-from airflow_provider_omics_cache.local.paging import page, start_of_page
-from airflow_provider_omics_cache.local.region import Region, RunCache, Surroundings
-from airflow_provider_omics_cache.local.submission import RegionSubmitter
-from airflow_provider_omics_cache.local.tags import check_tags
+from airflow_provider_omics_cache.local.batches import RegionSubmitter
+from airflow_provider_omics_cache.local.moto_backend import owner_of_bucket, region_of_bucket
+from airflow_provider_omics_cache.local.protocol import (
+    ServiceError,
+    conflict,
+    new_uuid,
+    not_found,
+    number_of,
+    page,
+    start_of_page,
+    validation_error,
+)
+from airflow_provider_omics_cache.local.region import Region, RunCache, ServiceContext, check_tags
 
 
-def create_run_cache(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+def create_run_cache(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """CreateRunCache."""
-    now, settings = around.now, around.settings
+    now, settings = context.now, context.settings
     replayed = region.tokens.find("CreateRunCache", request, now=now, settings=settings)
     if replayed is not None:
         cache = region.run_caches.get(int(replayed["id"]))
@@ -25,12 +32,12 @@ def create_run_cache(region: Region, around: Surroundings, request: dict[str, An
         return replayed
     check_tags(request.get("tags", {}))
     if settings.check_cache_bucket:
-        _check_bucket(region, around, request)
+        _check_bucket(region, request)
     if sum(not cache.deleted for cache in region.run_caches.values()) >= settings.max_run_caches:
         raise ServiceError(
             "ServiceQuotaExceededException", f"The limit of {settings.max_run_caches} run caches is reached"
         )
-    number = next(around.ids)
+    number = next(context.ids)
     cache = RunCache(
         id=str(number),
         arn=region.arn(f"runCache/{number}"),
@@ -49,47 +56,47 @@ def create_run_cache(region: Region, around: Surroundings, request: dict[str, An
     return answer
 
 
-def get_run_cache(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+def get_run_cache(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """GetRunCache."""
-    cache = _visible(region, around, request["id"])
+    cache = _visible(region, context, request["id"])
     optional = {
         "name": cache.name,
         "description": cache.description,
         "cacheBucketOwnerId": cache.bucket_owner_id,
     }
     return {
-        **_item(around, cache),
+        **_item(context, cache),
         "tags": dict(cache.tags),
         **{name: value for name, value in optional.items() if value is not None},
     }
 
 
-def list_run_caches(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+def list_run_caches(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """ListRunCaches."""
     after = start_of_page("ListRunCaches", request)
 
     def rows() -> Iterator[tuple[int, dict[str, Any]]]:
         for number, cache in region.run_caches.items():
-            if number > after and _is_visible(around, cache):
+            if number > after and _is_visible(context, cache):
                 name = {} if cache.name is None else {"name": cache.name}
-                yield number, {**_item(around, cache), **name}
+                yield number, {**_item(context, cache), **name}
 
     return page("ListRunCaches", request, rows(), size="maxResults", key="items")
 
 
-def update_run_cache(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+def update_run_cache(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """UpdateRunCache."""
-    cache = _existing(region, around, request["id"])
+    cache = _existing(region, context, request["id"])
     cache.name = request.get("name", cache.name)
     cache.description = request.get("description", cache.description)
     cache.behavior = request.get("cacheBehavior", cache.behavior)
     return {}
 
 
-def delete_run_cache(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+def delete_run_cache(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """DeleteRunCache."""
-    cache = _existing(region, around, request["id"])
-    now, submitter = around.now, RegionSubmitter(region, around)
+    cache = _existing(region, context, request["id"])
+    now, submitter = context.now, RegionSubmitter(region, context)
     for batch in region.every_batch():
         batch.advance(now, submitter)
         if batch.uses_cache(cache.id, now):
@@ -98,11 +105,11 @@ def delete_run_cache(region: Region, around: Surroundings, request: dict[str, An
     return {}
 
 
-def _check_bucket(region: Region, around: Surroundings, request: dict[str, Any]) -> None:
+def _check_bucket(region: Region, request: dict[str, Any]) -> None:
     bucket = request["cacheS3Location"].removeprefix("s3://").partition("/")[0]
     try:
-        owner = around.object_store.bucket_owner(bucket)
-        bucket_region = around.object_store.bucket_region(region.account_id, bucket)
+        owner = owner_of_bucket(bucket)
+        bucket_region = region_of_bucket(region.account_id, bucket)
     except LookupError:
         raise validation_error(f"The bucket {bucket} of cacheS3Location cannot be accessed") from None
     expected = request.get("cacheBucketOwnerId", region.account_id)
@@ -112,13 +119,13 @@ def _check_bucket(region: Region, around: Surroundings, request: dict[str, Any])
         raise validation_error(f"The bucket {bucket} of cacheS3Location is in {bucket_region}, not in {region.name}")
 
 
-def _item(around: Surroundings, cache: RunCache) -> dict[str, Any]:
+def _item(context: ServiceContext, cache: RunCache) -> dict[str, Any]:
     return {
         "arn": cache.arn,
         "id": cache.id,
         "cacheBehavior": cache.behavior,
         "cacheS3Uri": f"{cache.location.removesuffix('/')}/{cache.uuid}/",
-        "creationTime": around.clock.at(cache.created_at),
+        "creationTime": context.clock.at(cache.created_at),
         "status": _status(cache),
     }
 
@@ -127,21 +134,21 @@ def _status(cache: RunCache) -> str:
     return RunCacheStatus.DELETED if cache.deleted else RunCacheStatus.ACTIVE
 
 
-def _is_visible(around: Surroundings, cache: RunCache) -> bool:
-    if cache.deleted and not around.settings.show_deleted_run_caches:
+def _is_visible(context: ServiceContext, cache: RunCache) -> bool:
+    if cache.deleted and not context.settings.show_deleted_run_caches:
         return False
-    return around.now >= cache.created_at + around.settings.run_cache_visible_after
+    return context.now >= cache.created_at + context.settings.run_cache_visible_after
 
 
-def _visible(region: Region, around: Surroundings, run_cache_id: str) -> RunCache:
+def _visible(region: Region, context: ServiceContext, run_cache_id: str) -> RunCache:
     cache = region.run_caches.get(number_of(run_cache_id))
-    if cache is None or not _is_visible(around, cache):
+    if cache is None or not _is_visible(context, cache):
         raise not_found("Run cache", run_cache_id)
     return cache
 
 
-def _existing(region: Region, around: Surroundings, run_cache_id: str) -> RunCache:
-    cache = _visible(region, around, run_cache_id)
+def _existing(region: Region, context: ServiceContext, run_cache_id: str) -> RunCache:
+    cache = _visible(region, context, run_cache_id)
     if cache.deleted:
         raise not_found("Run cache", run_cache_id)
     return cache

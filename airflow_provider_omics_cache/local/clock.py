@@ -1,4 +1,4 @@
-"""The clock that the local HealthOmics lives by."""
+"""The clock of the local HealthOmics."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 
 class Clock:
-    """Service time: it stands still, is advanced by hand, or runs at a multiple of real time.
+    """Service time. It stands still until it is advanced, or runs at a multiple of real time.
 
-    :param speed: service seconds per real second. Default 0: time stands still until :meth:`advance`.
-    :param tick: service seconds that every served request adds. Default 0.
+    :param speed: service seconds per real second. Default 0: time stands still until :meth:`advance` is called.
+    :param tick: service seconds by which each request advances the clock. Default 0.
     """
 
     def __init__(self, *, speed: float = 0.0, tick: float = 0.0) -> None:
@@ -26,7 +26,7 @@ class Clock:
 
     @property
     def speed(self) -> float:
-        """Service seconds per real second; 0 stands still."""
+        """Service seconds per real second; 0 means that time stands still."""
         return self._speed
 
     @speed.setter
@@ -38,7 +38,7 @@ class Clock:
 
     @property
     def tick(self) -> float:
-        """Service seconds that every served request adds."""
+        """Service seconds by which each request advances the clock."""
         return self._tick
 
     @tick.setter
@@ -46,17 +46,17 @@ class Clock:
         self._tick = _not_negative("tick", tick)
 
     def elapsed(self) -> float:
-        """Service seconds since the clock was made."""
+        """Return the service seconds since the clock was created."""
         with self._lock:
             self._catch_up()
             return self._elapsed
 
     def now(self) -> datetime:
-        """Service time, aware, in UTC."""
+        """Return the service time in UTC, with its time zone."""
         return self.at(self.elapsed())
 
     def at(self, elapsed: float) -> datetime:
-        """Service time when ``elapsed`` seconds had passed, to the millisecond."""
+        """Return the service time at ``elapsed`` seconds, in whole milliseconds."""
         moment = self._started_at + timedelta(seconds=elapsed)
         return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
@@ -65,11 +65,11 @@ class Clock:
         seconds = _not_negative("seconds", seconds)
         with self._lock:
             if self._elapsed + seconds > self._most:
-                raise ValueError(f"seconds must be a number that does not lead beyond the year 9999; got {seconds!r}")
+                raise ValueError(f"seconds must not move the clock beyond the year 9999; got {seconds!r}")
             self._elapsed += seconds
 
     def wait(self, seconds: float) -> None:
-        """Let ``seconds`` of service time pass: really, or at once when the clock stands still."""
+        """Wait for ``seconds`` of service time. A clock that stands still is advanced instead."""
         if self._speed:
             time.sleep(seconds / self._speed)
         else:

@@ -1,4 +1,4 @@
-"""Drives a local HealthOmics of another process, over HTTP paths beside its API."""
+"""Control of a local HealthOmics in another process, over HTTP paths that are not part of the AWS API."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def answer_control(local: LocalHealthOmics, method: str, name: str, body: bytes)
     """Answer a request to a control path.
 
     :param local: the local HealthOmics.
-    :param method: HTTP method: GET looks, POST changes.
+    :param method: HTTP method: GET reads, POST changes.
     :param name: path below :data:`CONTROL_PATH`.
-    :param body: JSON object.
+    :param body: request body, a JSON object or empty.
     """
     try:
         given = json.loads(body) if body else {}
@@ -64,8 +64,8 @@ def answer_control(local: LocalHealthOmics, method: str, name: str, body: bytes)
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
         return _json(400, {"message": str(error)})
     except Exception:
-        log.exception("The control of the local HealthOmics failed")
-        return _json(500, {"message": "The control of the local HealthOmics failed"})
+        log.exception("The control request failed")
+        return _json(500, {"message": "The control request failed"})
     if answer is None:
         return _json(404, {"message": f"there is no control {method} {CONTROL_PATH}/{name}"})
     return _json(200, answer)
@@ -106,32 +106,32 @@ def _json(status: int, content: dict[str, Any]) -> Response:
 
 
 class LocalHealthOmicsControl:
-    """A local HealthOmics of another process, with the attributes of one of this process.
+    """Control of a local HealthOmics in another process, with the attributes of ``LocalHealthOmics``.
 
-    :param url: the server's endpoint.
+    :param url: URL of the server.
     """
 
     def __init__(self, url: str) -> None:
         self._address = urlsplit(url)
         #: Service time.
         self.clock = _RemoteClock(self)
-        #: Durations, limits and assumptions, to read and to set.
+        #: Durations, limits and assumptions.
         self.settings = _RemoteSettings(self)
-        #: What shall go wrong: the methods of :class:`~airflow_provider_omics_cache.local.faults.Faults`.
+        #: Faults to inject, with the methods of :class:`~airflow_provider_omics_cache.local.faults.Faults`.
         self.faults = _RemoteFaults(self)
 
     @property
     def calls(self) -> Counter[str]:
-        """Requests that arrived, by name of the operation."""
+        """Number of received requests by name of the operation."""
         return Counter(self.request("GET", "calls"))
 
     @property
     def call_log(self) -> list[tuple[float, str, int]]:
-        """The latest requests: when each arrived, in seconds of service time, operation, HTTP status (0: no answer)."""
+        """The latest requests: arrival in seconds of service time, name of the operation, HTTP status (0: none)."""
         return [(at, operation, status) for at, operation, status in self.request("GET", "call_log")["calls"]]
 
     def reset(self) -> None:
-        """Forget run caches, batches, workflows, faults and counted calls."""
+        """Remove run caches, batches, workflows, run groups, faults and the log of calls."""
         self.request("POST", "reset")
 
     def forget_tokens(self) -> None:
@@ -141,24 +141,27 @@ class LocalHealthOmicsControl:
     def register_workflow(
         self, workflow_id: str, *, parameter_template: dict[str, dict[str, Any]] | None = None
     ) -> None:
-        """Make a workflow known, so that its runs are checked against its parameter template."""
+        """Register a workflow. Its runs are checked against its parameter template."""
         kwargs = {"parameter_template": parameter_template}
         self.request("POST", "register_workflow", {"args": [workflow_id], "kwargs": kwargs})
 
     def delete_workflow(self, workflow_id: str) -> None:
-        """Make a workflow not exist."""
+        """Mark a workflow as deleted. Submissions of its runs fail."""
         self.request("POST", "delete_workflow", {"args": [workflow_id]})
 
     def register_run_group(self, run_group_id: str) -> None:
-        """Make a run group known."""
+        """Register a run group."""
         self.request("POST", "register_run_group", {"args": [run_group_id]})
 
     def delete_run_group(self, run_group_id: str) -> None:
-        """Make a run group not exist."""
+        """Mark a run group as deleted. Submissions of its runs fail."""
         self.request("POST", "delete_run_group", {"args": [run_group_id]})
 
     def request(self, method: str, name: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Send a request to a control path; raise ValueError with the server's words when it refuses."""
+        """Send a request to a control path and return the answer.
+
+        :raises ValueError: the server refused the request.
+        """
         connection = HTTPConnection(self._address.hostname or "", self._address.port, timeout=60)
         try:
             body = None if content is None else json.dumps(content)
@@ -177,7 +180,7 @@ class _RemoteClock:
         self._control = control
 
     def now(self) -> datetime:
-        """Service time, aware, in UTC."""
+        """Return the service time in UTC, with its time zone."""
         return datetime.fromisoformat(self._control.request("GET", "clock")["now"])
 
     def advance(self, seconds: float) -> None:
@@ -186,7 +189,7 @@ class _RemoteClock:
 
     @property
     def speed(self) -> float:
-        """Service seconds per real second; 0 stands still."""
+        """Service seconds per real second; 0 means that time stands still."""
         return float(self._control.request("GET", "clock")["speed"])
 
     @speed.setter
@@ -195,7 +198,7 @@ class _RemoteClock:
 
     @property
     def tick(self) -> float:
-        """Service seconds that every served request adds."""
+        """Service seconds by which each request advances the clock."""
         return float(self._control.request("GET", "clock")["tick"])
 
     @tick.setter

@@ -1,4 +1,4 @@
-"""Faults on demand."""
+"""Faults that a test injects into the local HealthOmics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from airflow_provider_omics_cache.local.clock import Clock
-from airflow_provider_omics_cache.local.errors import ConnectionDropped, ServiceError
+from airflow_provider_omics_cache.local.protocol import ConnectionDropped, ServiceError
 
 
 @dataclass
@@ -23,7 +23,7 @@ class _Fault:
         if not _is_number(self.rate) or not 0 < self.rate <= 1:
             raise ValueError(f"rate must be above 0 and at most 1; got {self.rate!r}")
 
-    def strikes(self, chance: Callable[[], float]) -> bool:
+    def occurs(self, chance: Callable[[], float]) -> bool:
         if self.times == 0 or (self.rate < 1.0 and chance() >= self.rate):
             return False
         if self.times is not None:
@@ -38,7 +38,7 @@ class _CallFault(_Fault):
     error: ServiceError | None = None
     seconds: float = 0.0
 
-    def concerns(self, operation: str) -> bool:
+    def matches(self, operation: str) -> bool:
         return self.operation in ("*", operation)
 
 
@@ -50,7 +50,7 @@ class _SubmissionFault(_Fault):
 
 @dataclass
 class BatchFault(_Fault):
-    """A batch that fails as a whole."""
+    """A fault that makes a batch fail."""
 
     reason: str = ""
     after: str = "PENDING"
@@ -70,9 +70,9 @@ class _CountsFault(_Fault):
 
 
 class Faults:
-    """What shall go wrong. Every fault stays until it has struck ``times`` times, or until :meth:`clear`.
+    """Faults to inject. A fault occurs at most ``times`` times; :meth:`clear` removes all faults.
 
-    :param clock: the service's clock, for the faults that last for some seconds.
+    :param clock: the service's clock.
     :param operations: names of the API operations.
     """
 
@@ -84,7 +84,7 @@ class Faults:
         self.clear()
 
     def clear(self) -> None:
-        """Forget every fault. What has already failed stays failed."""
+        """Remove every fault. Batches and runs that have already failed stay failed."""
         with self._lock:
             self._calls: list[_CallFault] = []
             self._submissions: dict[str, _SubmissionFault] = {}
@@ -98,9 +98,9 @@ class Faults:
     def throttle(self, operation: str = "*", *, times: int | None = 1, rate: float = 1.0) -> None:
         """Throttle calls.
 
-        :param operation: name of the API operation, or ``*`` for any.
+        :param operation: name of the API operation, or ``*`` for all of them.
         :param times: how many calls; None for all. Default 1.
-        :param rate: share of the calls that are struck. Default 1.0.
+        :param rate: probability of the fault for each call. Default 1.0.
         """
         self.error(operation, code="ThrottlingException", message="Rate exceeded", times=times, rate=rate)
 
@@ -114,14 +114,14 @@ class Faults:
         times: int | None = 1,
         rate: float = 1.0,
     ) -> None:
-        """Answer calls with an error; they have no effect.
+        """Answer calls with an error. The calls have no effect.
 
         :param operation: name of the API operation, or ``*`` for any.
-        :param code: the service's name of the error. Default InternalServerException.
-        :param status: HTTP status. Default: the one that the service has for ``code``.
-        :param message: the error's text.
+        :param code: error code. Default InternalServerException.
+        :param status: HTTP status. Default: the status that the service uses for ``code``.
+        :param message: error message.
         :param times: how many calls; None for all. Default 1.
-        :param rate: share of the calls that are struck. Default 1.0.
+        :param rate: probability of the fault for each call. Default 1.0.
         """
         _texts("code", [code])
         _texts("message", [message])
@@ -135,20 +135,21 @@ class Faults:
     ) -> None:
         """Close the connection without an answer.
 
-        :param operation: name of the API operation, or ``*`` for any.
+        :param operation: name of the API operation, or ``*`` for all of them.
         :param times: how many calls; None for all. Default 1.
-        :param rate: share of the calls that are struck. Default 1.0.
-        :param after_effect: whether the call takes effect before that, which leaves refused calls alone. Default True.
+        :param rate: probability of the fault for each call. Default 1.0.
+        :param after_effect: whether successful calls take effect before the connection is closed. Calls that the
+            service refuses are then answered as usual. Default True.
         """
         effect: Literal["drop_after", "drop_before"] = "drop_after" if after_effect else "drop_before"
         self._add_call(_CallFault(times, rate, operation, effect))
 
     def latency(self, operation: str = "*", *, seconds: float, times: int | None = None) -> None:
-        """Answer late.
+        """Delay answers.
 
-        :param operation: name of the API operation, or ``*`` for any.
-        :param seconds: seconds of service time; a clock that stands still is advanced by them instead.
-        :param times: how many calls; None for all, the default.
+        :param operation: name of the API operation, or ``*`` for all of them.
+        :param seconds: delay in seconds of service time. A clock that stands still is advanced instead.
+        :param times: how many calls. Default: all.
         """
         self._add_call(_CallFault(times, 1.0, operation, "latency", None, _seconds(seconds)))
 
@@ -160,12 +161,12 @@ class Faults:
         message: str = "The submission failed on demand",
         times: int | None = None,
     ) -> None:
-        """Let the submission of a run fail.
+        """Make the submission of a run fail.
 
         :param run_setting_id: the run's runSettingId.
         :param reason: submissionFailureReason. Default ValidationException.
         :param message: submissionFailureMessage.
-        :param times: in how many batches; None for all, the default.
+        :param times: in how many batches. Default: in all.
         """
         for name, value in (("run_setting_id", run_setting_id), ("reason", reason), ("message", message)):
             _texts(name, [value])
@@ -173,7 +174,7 @@ class Faults:
             self._submissions[run_setting_id] = _SubmissionFault(times, 1.0, reason, message)
 
     def fail_run(self, run_setting_id: str, *, reason: str = "RUN_TASK_FAILED") -> None:
-        """Let a run fail after it was started, in every batch.
+        """Make a run fail after it was started, in every batch.
 
         :param run_setting_id: the run's runSettingId.
         :param reason: the run's failureReason. Default RUN_TASK_FAILED.
@@ -192,12 +193,12 @@ class Faults:
         batch_name: str | None = None,
         times: int | None = 1,
     ) -> None:
-        """Let a batch fail as a whole.
+        """Make a batch fail.
 
         :param reason: the batch's failureReason.
-        :param after: the state that it fails in. Default PENDING: no run has been started.
-        :param started_runs: with ``after="SUBMITTING"``, how many runs have been started by then.
-        :param batch_name: name of the batch. Default: any.
+        :param after: last state before ``FAILED``. Default PENDING: no run has been started.
+        :param started_runs: number of runs that are started before the batch fails, with ``after="SUBMITTING"``.
+        :param batch_name: name of the batch. Default: any batch.
         :param times: how many batches; None for all. Default 1.
         """
         _texts("reason", [reason])
@@ -213,7 +214,7 @@ class Faults:
             self._batches.append(BatchFault(times, 1.0, reason, after, started_runs, batch_name))
 
     def fail_cancel(self, run_setting_ids: Iterable[str]) -> None:
-        """Let CancelRunBatch fail for some runs: they run on.
+        """Make CancelRunBatch fail for some runs. These runs continue.
 
         :param run_setting_ids: the runs' runSettingIds.
         """
@@ -221,7 +222,7 @@ class Faults:
             self._cancels.update(_texts("run_setting_ids", run_setting_ids))
 
     def fail_delete(self, run_setting_ids: Iterable[str]) -> None:
-        """Let DeleteRunBatch fail for some runs.
+        """Make DeleteRunBatch fail for some runs.
 
         :param run_setting_ids: the runs' runSettingIds.
         """
@@ -229,20 +230,20 @@ class Faults:
             self._deletes.update(_texts("run_setting_ids", run_setting_ids))
 
     def stale_counts(self, *, seconds: float, times: int | None = None) -> None:
-        """Let GetBatch count what was so some time ago; its status stays current.
+        """Make GetBatch return old counts, with the current status.
 
         :param seconds: age of the counts, in seconds of service time.
-        :param times: how many calls; None for all, the default.
+        :param times: how many calls. Default: all.
         """
         with self._lock:
             self._counts.append(_CountsFault(times, 1.0, _seconds(seconds)))
 
     def lagging_listing(self, *, rows: int, times: int | None = None, seconds: float | None = None) -> None:
-        """Let ListRunsInBatch miss its last rows.
+        """Make ListRunsInBatch leave out its last rows.
 
-        :param rows: how many rows are missing.
-        :param times: for how many calls; None for all, the default.
-        :param seconds: for how many seconds of service time. Default: no end.
+        :param rows: how many rows are left out.
+        :param times: in how many calls. Default: in all.
+        :param seconds: for how many seconds of service time. Default: without end.
         """
         if not _is_count(rows):
             raise ValueError(f"rows must be a whole number of at least 1; got {rows!r}")
@@ -250,21 +251,25 @@ class Faults:
         with self._lock:
             self._listings.append(_ListingFault(times, 1.0, rows, until))
 
-    # What follows is asked by the service.
+    # Methods that the service calls
 
     def before_call(self, operation: str) -> None:
-        """Wait, raise an error, or drop the connection before the call takes effect."""
+        """Apply the faults that occur before a call takes effect.
+
+        :raises ServiceError: the call must be answered with this error.
+        :raises ConnectionDropped: the connection must be closed.
+        """
         if not self._calls:
             return
         wait = 0.0
         failure: Exception | None = None
         with self._lock:
             for fault in self._calls:
-                if fault.effect == "drop_after" or not fault.concerns(operation):
+                if fault.effect == "drop_after" or not fault.matches(operation):
                     continue
                 if fault.effect == "latency":
-                    wait += fault.seconds if fault.strikes(self._random.random) else 0.0
-                elif failure is None and fault.strikes(self._random.random):
+                    wait += fault.seconds if fault.occurs(self._random.random) else 0.0
+                elif failure is None and fault.occurs(self._random.random):
                     failure = ConnectionDropped() if fault.error is None else fault.error
         if wait:
             self._clock.wait(wait)
@@ -272,63 +277,66 @@ class Faults:
             raise failure
 
     def after_call(self, operation: str) -> None:
-        """Drop the connection after the call took effect."""
+        """Apply the faults that occur after a call took effect.
+
+        :raises ConnectionDropped: the connection must be closed.
+        """
         if not self._calls:
             return
         with self._lock:
             for fault in self._calls:
-                if fault.effect != "drop_after" or not fault.concerns(operation):
+                if fault.effect != "drop_after" or not fault.matches(operation):
                     continue
-                if fault.strikes(self._random.random):
+                if fault.occurs(self._random.random):
                     raise ConnectionDropped()
 
     def submission_failure(self, run_setting_id: str) -> tuple[str, str] | None:
-        """Reason and message when the submission of this run is to fail."""
+        """Return reason and message if the submission of this run must fail."""
         fault = self._submissions.get(run_setting_id)
-        if fault is not None and fault.strikes(self._random.random):
+        if fault is not None and fault.occurs(self._random.random):
             return fault.reason, fault.message
         return None
 
     def run_failures(self) -> dict[str, str]:
-        """Reasons of the runs that are to fail, by runSettingId."""
+        """Return the failure reasons of the runs that must fail, by runSettingId."""
         with self._lock:
             return dict(self._runs)
 
     def batch_failure(self, batch_name: str | None, after: str) -> BatchFault | None:
-        """The fault that lets this batch fail in this state, not yet struck."""
+        """Return the fault for this batch in this state, if any; :meth:`use_batch_failure` counts it."""
         for fault in self._batches:
             if fault.times != 0 and fault.after == after and fault.batch_name in (None, batch_name):
                 return fault
         return None
 
-    def strike_batch(self, fault: BatchFault) -> None:
-        """Count that a batch has failed."""
-        fault.strikes(self._random.random)
+    def use_batch_failure(self, fault: BatchFault) -> None:
+        """Count that a fault made a batch fail."""
+        fault.occurs(self._random.random)
 
     def cancel_fails(self, run_setting_id: str) -> bool:
-        """Whether CancelRunBatch is to fail for this run."""
+        """Return whether CancelRunBatch must fail for this run."""
         return run_setting_id in self._cancels
 
     def delete_fails(self, run_setting_id: str) -> bool:
-        """Whether DeleteRunBatch is to fail for this run."""
+        """Return whether DeleteRunBatch must fail for this run."""
         return run_setting_id in self._deletes
 
     def age_of_counts(self) -> float:
-        """Seconds by which GetBatch's counts are late."""
+        """Return the age of GetBatch's counts in seconds."""
         with self._lock:
-            struck = [fault.seconds for fault in self._counts if fault.strikes(self._random.random)]
-        return max(struck, default=0.0)
+            occurred = [fault.seconds for fault in self._counts if fault.occurs(self._random.random)]
+        return max(occurred, default=0.0)
 
     def missing_rows(self) -> int:
-        """How many rows ListRunsInBatch misses."""
+        """Return how many rows ListRunsInBatch must leave out."""
         now = self._clock.elapsed()
         with self._lock:
-            struck = [
+            occurred = [
                 fault.rows
                 for fault in self._listings
-                if (fault.until is None or now < fault.until) and fault.strikes(self._random.random)
+                if (fault.until is None or now < fault.until) and fault.occurs(self._random.random)
             ]
-        return max(struck, default=0)
+        return max(occurred, default=0)
 
     def _add_call(self, fault: _CallFault) -> None:
         if fault.operation != "*" and fault.operation not in self._operations:
@@ -341,7 +349,7 @@ class Faults:
 def _texts(name: str, values: Iterable[str]) -> list[str]:
     given = [values] if isinstance(values, str) else list(values)
     if not all(isinstance(value, str) and value for value in given):
-        raise ValueError(f"{name} must be text that is not empty; got {values!r}")
+        raise ValueError(f"{name} must be a non-empty string; got {values!r}")
     return given
 
 

@@ -1,4 +1,4 @@
-"""The local HealthOmics: what both doors lead to, and what a test holds in its hands."""
+"""The local HealthOmics: its operations, and the object that a test uses and that answers every request."""
 
 from __future__ import annotations
 
@@ -12,29 +12,97 @@ from typing import Any
 from urllib.parse import unquote
 
 from airflow_provider_omics_cache.healthomics.states import RunStatus
+from airflow_provider_omics_cache.local import batches, caches, runs
+from airflow_provider_omics_cache.local.assumptions import Settings
 from airflow_provider_omics_cache.local.batch import Batch
 from airflow_provider_omics_cache.local.clock import Clock
-from airflow_provider_omics_cache.local.errors import ConnectionDropped, ServiceError
 from airflow_provider_omics_cache.local.faults import Faults
-from airflow_provider_omics_cache.local.ids import number_of
-from airflow_provider_omics_cache.local.protocol import Protocol, Request, Response, error_answer
-from airflow_provider_omics_cache.local.region import Region, Surroundings, Workflow
-from airflow_provider_omics_cache.local.runs import describe_run
-from airflow_provider_omics_cache.local.s3 import MotoObjectStore
-from airflow_provider_omics_cache.local.service import OPERATIONS
-from airflow_provider_omics_cache.local.settings import Settings
-from airflow_provider_omics_cache.local.state import State, account_of
-from airflow_provider_omics_cache.local.submission import RegionSubmitter
+from airflow_provider_omics_cache.local.moto_backend import State, account_of
+from airflow_provider_omics_cache.local.protocol import (
+    ConnectionDropped,
+    Protocol,
+    Request,
+    Response,
+    ServiceError,
+    error_answer,
+    not_found,
+    number_of,
+    validation_error,
+)
+from airflow_provider_omics_cache.local.region import Region, ServiceContext, Workflow, check_tags
 
 log = logging.getLogger(__name__)
 
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/\d+/([^/]+)/([^/]+)/aws4_request")
+_ARN = re.compile(r"arn:[^:]+:omics:[^:]*:[^:]*:(runCache|runBatch|run)/([0-9]{1,18})")
+
+Operation = Callable[[Region, ServiceContext, dict[str, Any]], dict[str, Any]]
+
+
+def tag_resource(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
+    """TagResource."""
+    tags = _tags_of(region, context, request["resourceArn"])
+    check_tags({**tags, **request["tags"]})
+    tags.update(request["tags"])
+    return {}
+
+
+def untag_resource(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
+    """UntagResource."""
+    tags = _tags_of(region, context, request["resourceArn"])
+    for key in request["tagKeys"]:
+        tags.pop(key, None)
+    return {}
+
+
+def list_tags_for_resource(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
+    """ListTagsForResource."""
+    return {"tags": dict(_tags_of(region, context, request["resourceArn"]))}
+
+
+def _tags_of(region: Region, context: ServiceContext, arn: str) -> dict[str, str]:
+    match = _ARN.fullmatch(arn)
+    if match is None:
+        raise validation_error("The resourceArn is not the ARN of a run cache, a batch or a run")
+    kind, number = match[1], number_of(match[2])
+    if arn == region.arn(f"{kind}/{match[2]}"):
+        if kind == "runCache" and number in region.run_caches and not region.run_caches[number].deleted:
+            return region.run_caches[number].tags
+        if kind == "runBatch" and number in region.batches:
+            return region.batches[number].tags
+        if kind == "run":
+            batch, index, _ = runs.find_run(region, context, match[2])
+            return batch.run_tags.setdefault(index, batch.tags_of_run(index))
+    raise not_found("Resource", arn)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "CreateRunCache": caches.create_run_cache,
+    "GetRunCache": caches.get_run_cache,
+    "ListRunCaches": caches.list_run_caches,
+    "UpdateRunCache": caches.update_run_cache,
+    "DeleteRunCache": caches.delete_run_cache,
+    "StartRunBatch": batches.start_run_batch,
+    "GetBatch": batches.get_batch,
+    "ListBatch": batches.list_batch,
+    "ListRunsInBatch": batches.list_runs_in_batch,
+    "CancelRunBatch": batches.cancel_run_batch,
+    "DeleteRunBatch": batches.delete_run_batch,
+    "DeleteBatch": batches.delete_batch,
+    "GetRun": runs.get_run,
+    "ListRuns": runs.list_runs,
+    "CancelRun": runs.cancel_run,
+    "DeleteRun": runs.delete_run,
+    "TagResource": tag_resource,
+    "UntagResource": untag_resource,
+    "ListTagsForResource": list_tags_for_resource,
+}
 
 
 class LocalHealthOmics:
     """An in-memory HealthOmics.
 
-    :param speed: service seconds per real second; 0, the default, stands still.
+    :param speed: service seconds per real second; 0, the default, means that time stands still.
     """
 
     def __init__(self, *, speed: float = 0.0) -> None:
@@ -42,41 +110,41 @@ class LocalHealthOmics:
         self.clock = Clock(speed=speed)
         #: Durations, limits and assumptions.
         self.settings = Settings()
-        #: What shall go wrong.
+        #: Faults to inject.
         self.faults = Faults(clock=self.clock, operations=OPERATIONS)
-        #: Requests that arrived, by name of the operation.
+        #: Number of received requests by name of the operation.
         self.calls: Counter[str] = Counter()
-        #: The latest requests: when each arrived, in seconds of service time, the name of the operation, and the HTTP
-        #: status of the answer, 0 without one.
+        #: The latest requests: arrival in seconds of service time, name of the operation, and HTTP status of the
+        #: answer (0: no answer).
         self.call_log: deque[tuple[float, str, int]] = deque(maxlen=100_000)
-        #: Called with GetRun's answer and the ``runSettingId`` for each run that has completed, before a request
-        #: sees that it has. When it raises, the request is answered with CallbackFailed and the next one calls again.
+        #: Function that is called for each completed run, with GetRun's answer and the ``runSettingId``. Until it
+        #: returns, the run is shown as STOPPING. If it raises an error, the request is answered with CallbackFailed,
+        #: and the next request calls the function again.
         self.on_run_completed: Callable[[dict[str, Any]], None] | None = None
         self._lock = threading.RLock()
         self._reporting = threading.Lock()
         self._protocol = _protocol()
         self._state = State()
-        self._around = Surroundings(
+        self._context = ServiceContext(
             clock=self.clock,
             settings=self.settings,
             faults=self.faults,
-            object_store=MotoObjectStore(),
             check_setting=self._protocol.check_setting,
         )
 
     @property
     def operations(self) -> frozenset[str]:
-        """Names of the operations that are served: those that the installed botocore knows."""
+        """Names of the operations that are served. The installed botocore must know them."""
         return self._protocol.operations
 
     def register_workflow(
         self, workflow_id: str, *, parameter_template: dict[str, dict[str, Any]] | None = None
     ) -> None:
-        """Make a workflow known, so that its runs are checked against its parameter template.
+        """Register a workflow. Its runs are checked against its parameter template.
 
         :param workflow_id: id of the workflow.
-        :param parameter_template: parameter names with their properties, as in CreateWorkflow; ``optional`` is
-            looked at. Default: takes any parameters.
+        :param parameter_template: parameter names with their properties, as in CreateWorkflow. Only the property
+            ``optional`` is used. Default: any parameters are accepted.
         """
         _check_id("workflow_id", workflow_id)
         if parameter_template is not None and not (
@@ -84,22 +152,22 @@ class LocalHealthOmics:
             and all(isinstance(about, dict) for about in parameter_template.values())
         ):
             raise ValueError(f"parameter_template must be None or a dict of dicts; got {parameter_template!r}")
-        self._around.workflows[workflow_id] = Workflow(parameter_template)
+        self._context.workflows[workflow_id] = Workflow(parameter_template)
 
     def delete_workflow(self, workflow_id: str) -> None:
-        """Make a workflow not exist: submissions of its runs fail."""
+        """Mark a workflow as deleted. Submissions of its runs fail."""
         _check_id("workflow_id", workflow_id)
-        self._around.workflows[workflow_id] = None
+        self._context.workflows[workflow_id] = None
 
     def register_run_group(self, run_group_id: str) -> None:
-        """Make a run group known; that matters with ``settings.strict_run_groups``."""
+        """Register a run group. This is needed only with ``settings.strict_run_groups``."""
         _check_id("run_group_id", run_group_id)
-        self._around.run_groups[run_group_id] = True
+        self._context.run_groups[run_group_id] = True
 
     def delete_run_group(self, run_group_id: str) -> None:
-        """Make a run group not exist: submissions of its runs fail."""
+        """Mark a run group as deleted. Submissions of its runs fail."""
         _check_id("run_group_id", run_group_id)
-        self._around.run_groups[run_group_id] = False
+        self._context.run_groups[run_group_id] = False
 
     def forget_tokens(self) -> None:
         """Forget every ``requestId``, as AWS does after some time."""
@@ -108,11 +176,11 @@ class LocalHealthOmics:
                 region.tokens.forget()
 
     def reset(self) -> None:
-        """Forget run caches, batches, workflows, faults and counted calls. Clock and settings stay."""
+        """Remove run caches, batches, workflows, run groups, faults and the log of calls. Clock and settings stay."""
         with self._lock:
             self._state.reset()
-            self._around.workflows.clear()
-            self._around.run_groups.clear()
+            self._context.workflows.clear()
+            self._context.run_groups.clear()
             self.faults.clear()
             self.calls.clear()
             self.call_log.clear()
@@ -121,8 +189,8 @@ class LocalHealthOmics:
         """Answer a request.
 
         :param request: the request.
-        :param headers: its headers, by lower-case name.
-        :raises ConnectionDropped: when the connection is to be closed without an answer.
+        :param headers: headers of the request by lower-case name.
+        :raises ConnectionDropped: the connection must be closed without an answer.
         """
         try:
             name = self._protocol.route(request)
@@ -161,16 +229,16 @@ class LocalHealthOmics:
             region = self._state.region(account_id, region_name)
             rate = self.settings.rate_limits.get(name)
             if rate is not None:
-                region.spend_quota(name, per_second=rate, now=self.clock.elapsed())
+                region.call_quotas.spend(name, per_second=rate, now=self.clock.elapsed())
             self._catch_up(region)
         self._report_completed_runs(region)
         with self._lock:
             self._catch_up(region)
-            return self._protocol.answer(name, OPERATIONS[name](region, self._around, parameters))
+            return self._protocol.answer(name, OPERATIONS[name](region, self._context, parameters))
 
     def _catch_up(self, region: Region) -> None:
-        now = self._around.now = self.clock.elapsed()
-        submitter = RegionSubmitter(region, self._around)
+        now = self._context.now = self.clock.elapsed()
+        submitter = batches.RegionSubmitter(region, self._context)
         region.begin_batches(now, submitter)
         if self.on_run_completed is None:
             return
@@ -179,11 +247,11 @@ class LocalHealthOmics:
 
     def _report_completed_runs(self, region: Region) -> None:
         if not self._reporting.acquire(blocking=False):
-            return  # another request does, or the callback itself asks
+            return  # another request reports them, or the callback itself sent this request
         try:
             with self._lock:
-                batches = [batch for batch in region.every_batch() if batch.holds_back()]
-            for batch in batches:
+                holding_back = [batch for batch in region.every_batch() if batch.holds_back()]
+            for batch in holding_back:
                 self._report_runs_of(region, batch)
         except Exception as error:
             log.exception("on_run_completed failed")
@@ -203,21 +271,21 @@ class LocalHealthOmics:
             if report is not None:
                 report(run)
             with self._lock:
-                batch.let_go()
+                batch.release_next()
 
     def _completed_run(self, region: Region, batch: Batch, index: int) -> dict[str, Any]:
         assert batch.runs is not None
-        run = describe_run(region, self._around, batch, index, RunStatus.COMPLETED)
+        run = runs.describe_run(region, self._context, batch, index, RunStatus.COMPLETED)
         return {**run, "runSettingId": batch.runs.ids[index]}
 
 
 def _check_id(parameter: str, value: str) -> None:
     if not isinstance(value, str) or number_of(value) == -1:
-        raise ValueError(f"{parameter} must be text of 1 to 18 digits; got {value!r}")
+        raise ValueError(f"{parameter} must be a string of 1 to 18 digits; got {value!r}")
 
 
 def credential_scope(headers: Mapping[str, str], query: str) -> tuple[str, str, str]:
-    """Return access key id, Region and service that a request was signed for."""
+    """Return the access key id, Region and service of a request's signature."""
     match = _CREDENTIAL.search(headers.get("authorization") or unquote(query))
     if match is None:
         raise ServiceError("AccessDeniedException", "The request is not signed")

@@ -1,4 +1,4 @@
-"""The door for AWS clients of the same process."""
+"""The local HealthOmics for AWS clients of the same process."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from botocore.handlers import BUILTIN_HANDLERS
 from moto import mock_aws
 from moto.core.models import botocore_stubber
 
-from airflow_provider_omics_cache.local.errors import ConnectionDropped
 from airflow_provider_omics_cache.local.healthomics import LocalHealthOmics
-from airflow_provider_omics_cache.local.protocol import Request, Response
-from airflow_provider_omics_cache.local.state import RUNNING_SERVERS
+from airflow_provider_omics_cache.local.moto_backend import RUNNING_SERVERS
+from airflow_provider_omics_cache.local.protocol import ConnectionDropped, Request, Response
 
 _HOST = re.compile(
     r"((workflows|tags)-)?omics(-fips)?\.[a-z0-9-]+\.amazonaws\.com"
@@ -34,14 +33,15 @@ _active: list[LocalHealthOmics] = []
 
 
 class mock_healthomics:
-    """Serve HealthOmics in this process, and moto's mocks of the rest of AWS.
+    """Serve HealthOmics, and moto's mocks of the rest of AWS, in this process.
 
-    Every boto3 and aiobotocore client talks to it that is made inside and whose session is made inside, too, unless it
-    has an endpoint of its own; for one of a session made before, see :func:`patch_client`. Works as a context manager,
-    and as a decorator of functions and coroutine functions.
+    Every boto3 and aiobotocore client that is created inside the mock, from a session that is created inside it too,
+    talks to it. Clients with their own endpoint do not. For a client of an older session call :func:`patch_client`.
+    Works as a context manager, and as a decorator of functions and coroutine functions.
 
-    :param speed: service seconds per real second; 0, the default, stands still until ``clock.advance``.
-    :raises RuntimeError: on entering, when a server runs in this process that was not started inside a mock: they
+    :param speed: service seconds per real second; 0, the default, means that time stands still until
+        ``clock.advance`` is called.
+    :raises RuntimeError: on entering, if a server runs in this process that was started outside of a mock. Both would
         share moto's services, and a mock begins with empty ones.
     """
 
@@ -50,17 +50,19 @@ class mock_healthomics:
         self._entered = contextlib.ExitStack()
 
     def __enter__(self) -> LocalHealthOmics:
-        """Begin to serve."""
+        """Start the mock."""
         return self._entered.enter_context(_served(self._speed))
 
     def __exit__(self, *error: Any) -> None:
-        """Cease to serve."""
+        """Stop the mock."""
         self._entered.close()
 
     def __call__(self, function: _Function) -> _Function:
-        """Serve whenever the function runs."""
+        """Return a function that runs inside the mock."""
         if isinstance(function, type) or isgeneratorfunction(function) or isasyncgenfunction(function):
-            raise TypeError(f"mock_healthomics cannot decorate {function!r}: neither a class nor a generator")
+            raise TypeError(
+                f"mock_healthomics cannot decorate {function!r}: it must be a function or a coroutine function"
+            )
 
         def run(*args: Any, **kwargs: Any) -> Any:
             with _served(self._speed):
@@ -77,7 +79,8 @@ class mock_healthomics:
 def _served(speed: float) -> Iterator[LocalHealthOmics]:
     if RUNNING_SERVERS and not botocore_stubber.enabled:
         raise RuntimeError(
-            "A mock would wipe the local HealthOmics server that runs in this process. Start the server inside the mock"
+            "A local HealthOmics server runs in this process, and a mock would delete its state. "
+            "Start the server inside the mock."
         )
     install()
     with mock_aws():
@@ -90,18 +93,18 @@ def _served(speed: float) -> Iterator[LocalHealthOmics]:
 
 
 def install() -> None:
-    """Let every botocore session that is made from now on find an active :func:`mock_healthomics`."""
+    """Make every botocore session that is created later use the active :func:`mock_healthomics`."""
     if (_EVENT, _answer) not in BUILTIN_HANDLERS:
         BUILTIN_HANDLERS.append((_EVENT, _answer))
 
 
 def patch_client(client: Any) -> None:
-    """Let a client find an active :func:`mock_healthomics` although its session was made before."""
+    """Make a client use the active :func:`mock_healthomics` although its session was created before."""
     client.meta.events.register(_EVENT, _answer)
 
 
 class _Content(bytes):
-    """A body that botocore reads, and that aiobotocore awaits."""
+    """A body that botocore can read and aiobotocore can await."""
 
     def __await__(self) -> Generator[Any, None, bytes]:
         yield from ()
@@ -128,7 +131,7 @@ def _answer(request: Any, event_name: str, **_: Any) -> _Answer | None:
     url = urlsplit(request.url)
     if _HOST.fullmatch(url.hostname or "") is None or event_name.rpartition(".")[2] not in local.operations:
         return None
-    # botocore asks every handler and takes the first answer: keep the others from acting on the request.
+    # botocore calls every handler and uses the first answer: other handlers must not act on the request.
     request.url = "https://answered.invalid/"
     headers = {name.lower(): _text(value) for name, value in request.headers.items()}
     body = request.body or b""

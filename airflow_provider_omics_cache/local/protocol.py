@@ -1,56 +1,89 @@
-"""The wire: routes, reads, checks and answers requests as botocore's model of HealthOmics says (restJson1)."""
+"""The wire protocol (restJson1): requests, answers and errors, and the JSON, ids and pages inside them.
+
+Requests are routed, read and validated from botocore's model of HealthOmics.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import functools
+import hashlib
 import json
 import re
+import secrets
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from botocore.loaders import create_loader
 from botocore.model import OperationModel, ServiceModel, Shape, StructureShape
 
-from airflow_provider_omics_cache.local.errors import ServiceError, shorten, validation_error
-
-_SHOWN_ERRORS = 20
-_HIDDEN_MEMBERS = frozenset({"sessionPolicy"})
-_LABEL = re.compile(r"\{(\w+)\}")
-_UNICODE_CLASS = re.compile(r"\[((?:\\p\{[LMZSNP]\}|\|\||\\[tnr])+)\]\+")
-_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-_ESCAPES = {r"\t": "\t", r"\n": "\n", r"\r": "\r"}
-
-
-def _not_json(constant: str) -> Any:
-    raise ValueError(constant)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise ValueError(text)
-    return number
+STATUS_OF_CODE = {
+    "ValidationException": 400,
+    "ServiceQuotaExceededException": 402,
+    "AccessDeniedException": 403,
+    "ResourceNotFoundException": 404,
+    "UnknownOperationException": 404,
+    "RequestTimeoutException": 408,
+    "ConflictException": 409,
+    "ThrottlingException": 429,
+    "InternalServerException": 500,
+}
 
 
-_DECODER = json.JSONDecoder(parse_constant=_not_json, parse_float=_finite)
-_ARRAY_BEGINS = re.compile(r"[ \t\n\r]*\[[ \t\n\r]*")
-_ARRAY_GOES_ON = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
-_ARRAY_ENDS = re.compile(r"[ \t\n\r]*\][ \t\n\r]*\Z")
+class ServiceError(Exception):
+    """A request is answered with an error.
+
+    :param code: error code of the service.
+    :param message: error message.
+    :param status: HTTP status. Default: the status that the service uses for ``code``, or 400 for an unknown code.
+    """
+
+    def __init__(self, code: str, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = STATUS_OF_CODE.get(code, 400) if status is None else status
+
+
+class ConnectionDropped(Exception):
+    """The connection must be closed without an answer."""
+
+
+def validation_error(message: str) -> ServiceError:
+    """Return the error for a request that is not valid."""
+    return ServiceError("ValidationException", message)
+
+
+def not_found(kind: str, identifier: str) -> ServiceError:
+    """Return the error for a resource that does not exist."""
+    return ServiceError("ResourceNotFoundException", f"{kind} {shorten(identifier)} does not exist")
+
+
+def conflict(message: str) -> ServiceError:
+    """Return the error for a request that the state of a resource does not allow."""
+    return ServiceError("ConflictException", message)
+
+
+def shorten(text: str, limit: int = 64) -> str:
+    """Shorten a text of the caller for an error message."""
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request, as far as the service looks at it.
+    """The parts of an HTTP request that the service reads.
 
     :param method: HTTP method.
-    :param path: path as it was sent, percent-encoded.
+    :param path: percent-encoded path.
     :param query: query string without the question mark.
-    :param body: body.
+    :param body: request body.
     """
 
     method: str
@@ -61,18 +94,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """An answer."""
+    """An HTTP response."""
 
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Protocol:
-    """Between bytes and the service's parameters.
+_LABEL = re.compile(r"\{(\w+)\}")
 
-    :param operations: names of the operations that are served; those that the installed botocore does not
-        know are left out.
+
+class Protocol:
+    """Translates between HTTP messages and the parameters and answers of the operations.
+
+    :param operations: names of the operations to serve. Operations that the installed botocore does not know are
+        not served.
     """
 
     def __init__(self, operations: Iterable[str]) -> None:
@@ -84,11 +120,11 @@ class Protocol:
 
     @property
     def operations(self) -> frozenset[str]:
-        """Names of the operations that can be served."""
+        """Names of the operations that are served."""
         return frozenset(self._operations)
 
     def route(self, request: Request) -> str:
-        """Return the name of the operation that is meant."""
+        """Return the name of the requested operation."""
         for method, pattern, name in self._routes:
             if method == request.method and pattern.fullmatch(request.path):
                 return name
@@ -98,7 +134,7 @@ class Protocol:
         )
 
     def read(self, name: str, request: Request) -> dict[str, Any]:
-        """Return the parameters of a request, all of them checked."""
+        """Return the validated parameters of a request."""
         model = self._operations[name]
         shape = model.input_shape
         if shape is None:
@@ -110,7 +146,7 @@ class Protocol:
         return parameters
 
     def check_setting(self, value: Any, path: str) -> dict[str, Any]:
-        """Return one run setting of a settings file, checked like an inline one."""
+        """Return one run setting of a settings file, validated like an inline setting."""
         errors: list[str] = []
         setting: dict[str, Any] = _checked(self._setting_shape, value, path, errors)
         _raise_if_any(errors)
@@ -121,7 +157,7 @@ class Protocol:
         return self._model.shape_for("InlineSetting")
 
     def answer(self, name: str, output: Mapping[str, Any]) -> Response:
-        """Return the answer of a call that succeeded."""
+        """Return the response to a successful request."""
         model = self._operations[name]
         status = int(model.http.get("responseCode", 200))
         body = b""
@@ -153,7 +189,7 @@ class Protocol:
 
 
 def error_answer(error: ServiceError) -> Response:
-    """Return the answer of a call that failed."""
+    """Return the response to a failed request."""
     body = json.dumps({"message": error.message}).encode()
     return Response(error.status, body, {**_headers(body), "x-amzn-ErrorType": error.code})
 
@@ -168,12 +204,12 @@ def _headers(body: bytes) -> dict[str, str]:
 def _timestamp(value: Any) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03d}Z"
-    raise TypeError(f"{type(value).__name__} has no place in an answer")
+    raise TypeError(f"{type(value).__name__} cannot be part of an answer")
 
 
 @functools.cache
 def _path_pattern(uri: str) -> re.Pattern[str]:
-    # An ARN holds slashes, which some servers decode before we see the path.
+    # An ARN contains slashes, which some servers decode before they pass the path on.
     return re.compile(_LABEL.sub(lambda m: f"(?P<{m[1]}>.+)" if m[1].endswith("Arn") else f"(?P<{m[1]}>[^/]+)", uri))
 
 
@@ -203,36 +239,12 @@ def _read_json(body: bytes) -> dict[str, Any]:
     return content
 
 
-def load_json(body: bytes) -> Any:
-    """Return what JSON text holds; raise ValueError for text that JSON does not allow, or a number too large."""
-    try:
-        return _DECODER.decode(body.decode("utf-8"))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+# Validation of values against the shapes of botocore's model
 
-
-def load_json_array(text: str) -> Iterator[Any]:
-    """Yield what a JSON array holds, one entry after the other; raise ValueError as :func:`load_json`."""
-    delimiter = _ARRAY_BEGINS.match(text)
-    if delimiter is None:
-        raise ValueError("not an array")
-    end = delimiter.end()
-    if _ARRAY_ENDS.match(text, end):
-        return
-    while delimiter:
-        try:
-            entry, end = _DECODER.raw_decode(text, delimiter.end())
-        except RecursionError as error:
-            raise ValueError("nested too deeply") from error
-        yield entry
-        delimiter = _ARRAY_GOES_ON.match(text, end)
-    if not _ARRAY_ENDS.match(text, end):
-        raise ValueError("not one array")
-
-
-def dump_json(value: Any) -> bytes:
-    """Return JSON text as the limits on its size count it: compact UTF-8."""
-    return _compact(value).encode("utf-8", "surrogatepass")
+_SHOWN_ERRORS = 20
+_HIDDEN_MEMBERS = frozenset({"sessionPolicy"})
+_UNICODE_CLASS = re.compile(r"\[((?:\\p\{[LMZSNP]\}|\|\||\\[tnr])+)\]\+")
+_ESCAPES = {r"\t": "\t", r"\n": "\n", r"\r": "\r"}
 
 
 def _raise_if_any(errors: list[str]) -> None:
@@ -363,7 +375,10 @@ def _join(path: str, name: str) -> str:
 
 @functools.cache
 def matcher(pattern: str) -> Callable[[str], bool]:
-    """Return the check for a pattern of the model, some of which Python's ``re`` does not know."""
+    """Return a function that returns whether a text matches a pattern of the model.
+
+    Python's ``re`` does not support all of these patterns.
+    """
     unicode_class = _UNICODE_CLASS.fullmatch(pattern)
     if unicode_class is None:
         compiled = re.compile(pattern)
@@ -380,3 +395,140 @@ def matcher(pattern: str) -> Callable[[str], bool]:
         )
 
     return matches
+
+
+# JSON
+
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+def _not_json(constant: str) -> Any:
+    raise ValueError(constant)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(text)
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_not_json, parse_float=_finite)
+_ARRAY_START = re.compile(r"[ \t\n\r]*\[[ \t\n\r]*")
+_ARRAY_COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+_ARRAY_END = re.compile(r"[ \t\n\r]*\][ \t\n\r]*\Z")
+
+
+def load_json(body: bytes) -> Any:
+    """Return the value of a JSON text.
+
+    :raises ValueError: the text is not JSON, is nested too deeply, or contains a number that is too large.
+    """
+    try:
+        return _DECODER.decode(body.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def load_json_array(text: str) -> Iterator[Any]:
+    """Yield the entries of a JSON array, one after the other.
+
+    :raises ValueError: as :func:`load_json`, or the text is not an array.
+    """
+    delimiter = _ARRAY_START.match(text)
+    if delimiter is None:
+        raise ValueError("not an array")
+    end = delimiter.end()
+    if _ARRAY_END.match(text, end):
+        return
+    while delimiter:
+        try:
+            entry, end = _DECODER.raw_decode(text, delimiter.end())
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+        yield entry
+        delimiter = _ARRAY_COMMA.match(text, end)
+    if not _ARRAY_END.match(text, end):
+        raise ValueError("not one array")
+
+
+def dump_json(value: Any) -> bytes:
+    """Return compact UTF-8 JSON, the form that size limits apply to."""
+    return _compact(value).encode("utf-8", "surrogatepass")
+
+
+# Ids
+
+_ID = re.compile(r"[1-9][0-9]{0,17}")
+
+
+def number_of(identifier: str) -> int:
+    """Return an id as a number; -1 if it is not in the form that the service uses."""
+    return int(identifier) if _ID.fullmatch(identifier) else -1
+
+
+def new_uuid() -> str:
+    """Return a new uuid: 8-4-4-4-12 hexadecimal digits, without the version bits of RFC 4122."""
+    return _as_uuid(secrets.token_hex(16))
+
+
+def derived_uuid(name: str) -> str:
+    """Return the uuid that is derived from a name."""
+    return _as_uuid(hashlib.md5(name.encode(), usedforsecurity=False).hexdigest())
+
+
+def _as_uuid(digits: str) -> str:
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+# Pages of the list operations
+
+_DEFAULT_PAGE_SIZE = 100
+
+
+def start_of_page(operation: str, parameters: dict[str, Any]) -> int:
+    """Return the position after which the requested page starts; 0 for the first page."""
+    token = parameters.get("startingToken")
+    if token is None:
+        return 0
+    try:
+        digest, _, position = base64.urlsafe_b64decode(token.encode("ascii")).decode("ascii").partition(".")
+        if digest == _list_digest(operation, parameters) and position.isdecimal():
+            return int(position)
+    except (ValueError, binascii.Error):
+        pass
+    raise validation_error("The startingToken does not belong to this list and these filters")
+
+
+def page(
+    operation: str,
+    parameters: dict[str, Any],
+    rows: Iterable[tuple[int, Any]],
+    *,
+    size: str,
+    key: str,
+) -> dict[str, Any]:
+    """Return the answer with one page.
+
+    :param operation: name of the list operation.
+    :param parameters: parameters of the request.
+    :param rows: rows that follow :func:`start_of_page`, each with its position.
+    :param size: name of the parameter for the page size.
+    :param key: name of the list in the answer.
+    """
+    limit = parameters.get(size, _DEFAULT_PAGE_SIZE)
+    iterator: Iterator[tuple[int, Any]] = iter(rows)
+    taken = list(islice(iterator, limit))
+    answer: dict[str, Any] = {key: [row for _, row in taken]}
+    if len(taken) == limit and next(iterator, None) is not None:
+        text = f"{_list_digest(operation, parameters)}.{taken[-1][0]}"
+        answer["nextToken"] = base64.urlsafe_b64encode(text.encode()).decode()
+    return answer
+
+
+def _list_digest(operation: str, parameters: dict[str, Any]) -> str:
+    filters = {
+        name: value for name, value in parameters.items() if name not in ("startingToken", "maxItems", "maxResults")
+    }
+    text = json.dumps([operation, filters], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

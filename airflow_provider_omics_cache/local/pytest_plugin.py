@@ -1,4 +1,4 @@
-"""pytest fixtures of the local HealthOmics. Importing this module imports nothing but pytest."""
+"""pytest fixtures of the local HealthOmics. pytest loads this module in every test run, so it imports only pytest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ENVIRONMENT = {
 
 @pytest.fixture
 def local_healthomics(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHealthOmics]:
-    """A local HealthOmics in this process: all that AWS clients and the connection ``aws_default`` reach."""
+    """A local HealthOmics in this process, which every AWS client and the connection ``aws_default`` use."""
     from airflow_provider_omics_cache.local import mock_healthomics
 
     for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -43,7 +43,7 @@ def local_healthomics(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHealthOm
 
 @pytest.fixture
 def local_healthomics_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHealthOmicsServer]:
-    """A local HealthOmics behind HTTP; see its ``url``, ``airflow_connection`` and ``client_kwargs``."""
+    """A local HealthOmics over HTTP; see its ``url``, ``airflow_connection`` and ``client_kwargs``."""
     from airflow_provider_omics_cache.local import serve
 
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):

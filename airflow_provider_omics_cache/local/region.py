@@ -1,72 +1,52 @@
-"""What one account has in one Region."""
+"""What one account has in one Region, and what all Regions share."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from bisect import insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
+from airflow_provider_omics_cache.local.assumptions import Settings
 from airflow_provider_omics_cache.local.batch import Batch, Submitter, reached
 from airflow_provider_omics_cache.local.clock import Clock
-from airflow_provider_omics_cache.local.errors import ServiceError
 from airflow_provider_omics_cache.local.faults import Faults
-from airflow_provider_omics_cache.local.settings import Settings
-from airflow_provider_omics_cache.local.start_run_quota import StartRunQuota
-from airflow_provider_omics_cache.local.tokens import RequestTokens
+from airflow_provider_omics_cache.local.protocol import ServiceError, validation_error
+from airflow_provider_omics_cache.local.quotas import CallQuotas, StartRunQuota
 
-
-class ObjectStore(Protocol):
-    """What the service asks of S3. Every method raises ``LookupError`` when there is no such thing."""
-
-    def read(self, account_id: str, uri: str) -> tuple[bytes, str]:
-        """Return content and ETag of an object."""
-
-    def etag(self, account_id: str, uri: str) -> str:
-        """Return the ETag of an object."""
-
-    def bucket_owner(self, bucket: str) -> str:
-        """Return the account of a bucket."""
-
-    def bucket_region(self, account_id: str, bucket: str) -> str:
-        """Return the Region of a bucket."""
-
-
-class SettingChecker(Protocol):
-    """Checks one run setting of a settings file."""
-
-    def __call__(self, value: Any, path: str) -> dict[str, Any]:
-        """Return the setting; raise a ValidationException."""
+_MAX_TAGS = 50
 
 
 @dataclass
 class Workflow:
-    """A workflow that the service knows.
+    """A registered workflow.
 
-    :param parameter_template: parameter names with their properties, of which ``optional`` is looked at; None
-        takes any parameters.
+    :param parameter_template: parameter names with their properties, of which only ``optional`` is read; None
+        accepts any parameters.
     """
 
     parameter_template: dict[str, dict[str, Any]] | None = None
 
 
 @dataclass
-class Surroundings:
-    """What every Region shares."""
+class ServiceContext:
+    """What all accounts and Regions share, and the time of the current request."""
 
     clock: Clock
     settings: Settings
     faults: Faults
-    object_store: ObjectStore
-    check_setting: SettingChecker
-    #: Service time of the request that is answered.
+    #: Returns one checked run setting of a settings file, or raises a ValidationException that names the path.
+    check_setting: Callable[[Any, str], dict[str, Any]]
+    #: Service time of the current request.
     now: float = 0.0
-    #: By workflow id; None stands for a deleted workflow.
+    #: By workflow id; None for a deleted workflow.
     workflows: dict[str, Workflow | None] = field(default_factory=dict)
-    #: By run group id; False stands for a deleted run group.
+    #: By run group id; False for a deleted run group.
     run_groups: dict[str, bool] = field(default_factory=dict)
-    #: Ids differ between Regions, so that asking the wrong one finds nothing.
+    #: Ids are unique across Regions, so that a request to the wrong Region finds nothing.
     ids: Iterator[int] = field(default_factory=lambda: itertools.count(1_000_001))
 
 
@@ -87,8 +67,56 @@ class RunCache:
     deleted: bool = False
 
 
+@dataclass(frozen=True)
+class _Remembered:
+    digest: str
+    answer: dict[str, Any]
+    until: float
+
+
+class RequestTokens:
+    """The answers given to each idempotency token (``requestId``) of the create and start operations."""
+
+    def __init__(self) -> None:
+        self._remembered: dict[tuple[str, str], _Remembered] = {}
+
+    def find(
+        self, operation: str, parameters: dict[str, Any], *, now: float, settings: Settings
+    ) -> dict[str, Any] | None:
+        """Return the answer to the same earlier request, or None if there was none or its token has expired."""
+        remembered = self._remembered.get((operation, parameters["requestId"]))
+        if remembered is None or now >= remembered.until:
+            return None
+        if remembered.digest != _digest(parameters) and settings.changed_request_error is not None:
+            raise ServiceError(settings.changed_request_error, "The requestId was used before, for another request")
+        return dict(remembered.answer)
+
+    def remember(
+        self,
+        operation: str,
+        parameters: dict[str, Any],
+        answer: dict[str, Any],
+        *,
+        now: float,
+        settings: Settings,
+    ) -> None:
+        """Store an answer for ``settings.token_seconds``."""
+        self._remembered[operation, parameters["requestId"]] = _Remembered(
+            _digest(parameters), dict(answer), now + settings.token_seconds
+        )
+
+    def forget(self) -> None:
+        """Remove every token."""
+        self._remembered.clear()
+
+
+def _digest(parameters: dict[str, Any]) -> str:
+    request = {name: value for name, value in parameters.items() if name != "requestId"}
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
 class Region:
-    """Run caches and batches of one account in one Region."""
+    """Run caches, batches, quotas and request tokens of one account in one Region."""
 
     def __init__(self, account_id: str, name: str, partition: str) -> None:
         self.account_id = account_id
@@ -96,33 +124,34 @@ class Region:
         self.partition = partition
         self.run_caches: dict[int, RunCache] = {}
         self.batches: dict[int, Batch] = {}
-        #: How many runs were started and not deleted.
-        self.kept_runs = 0
-        self.start_run_quota = StartRunQuota()
-        self._every_batch: list[Batch] = []
-        self._to_begin: list[Batch] = []  # those that will spend from the quota, in the order in which they begin
         self.tokens = RequestTokens()
+        self.call_quotas = CallQuotas()
+        self.start_run_quota = StartRunQuota()
+        #: Number of runs that were started and not deleted.
+        self.kept_runs = 0
+        #: Ids of deleted runs, which ``settings.reuse_run_ids`` gives to new runs.
         self.freed_run_numbers: list[int] = []
-        self._used_quota: dict[str, tuple[float, float]] = {}
+        self._every_batch: list[Batch] = []
+        self._to_begin: list[Batch] = []  # batches that will share the StartRun quota, sorted by when they begin
 
     def add_batch(self, batch: Batch) -> None:
-        """Take a new batch in."""
+        """Add a new batch."""
         self.batches[batch.number] = batch
         self._every_batch.append(batch)
         if batch.start_run_rate is not None:
             insort(self._to_begin, batch, key=lambda batch: batch.submitting_at)
 
     def every_batch(self) -> Sequence[Batch]:
-        """Every batch that may have runs, in the order of their creation: those that were deleted, too."""
+        """Return every batch that may have runs, deleted batches included, in the order of their creation."""
         return self._every_batch
 
     def begin_batches(self, now: float, submitter: Submitter) -> None:
-        """Let the batches begin that share the StartRun quota, in their order, whichever is looked at first."""
+        """Begin every due batch that shares the StartRun quota, in the order of time."""
         while self._to_begin and reached(now, self._to_begin[0].submitting_at):
             self._to_begin.pop(0).begin(now, submitter)
 
     def free_runs(self, run_numbers: list[int]) -> None:
-        """Take note of runs that were deleted."""
+        """Register that runs were deleted."""
         self.freed_run_numbers += run_numbers
         self.kept_runs -= len(run_numbers)
 
@@ -130,12 +159,10 @@ class Region:
         """Return the ARN of a resource such as ``runCache/123``."""
         return f"arn:{self.partition}:omics:{self.name}:{self.account_id}:{resource}"
 
-    def spend_quota(self, operation: str, *, per_second: float, now: float) -> None:
-        """Count a call; raise ThrottlingException when there were too many."""
-        burst = max(per_second, 1.0)
-        left, counted_at = self._used_quota.get(operation, (burst, now))
-        left = min(burst, left + (now - counted_at) * per_second)
-        if left < 1.0:
-            self._used_quota[operation] = (left, now)
-            raise ServiceError("ThrottlingException", "Rate exceeded")
-        self._used_quota[operation] = (left - 1.0, now)
+
+def check_tags(tags: dict[str, str]) -> None:
+    """Raise a ValidationException for tags that no resource can have."""
+    if len(tags) > _MAX_TAGS:
+        raise validation_error(f"A resource has at most {_MAX_TAGS} tags; there were {len(tags)}")
+    if any(key.lower().startswith("aws:") for key in tags):
+        raise validation_error("Tag keys that start with aws: are reserved")

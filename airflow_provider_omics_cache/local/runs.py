@@ -9,15 +9,13 @@ from typing import Any
 
 from airflow_provider_omics_cache.healthomics.states import RunStatus
 from airflow_provider_omics_cache.local.batch import FINISHED_RUN_STATES, Batch
-from airflow_provider_omics_cache.local.errors import ServiceError, not_found
-from airflow_provider_omics_cache.local.ids import number_of
-from airflow_provider_omics_cache.local.paging import page, start_of_page
-from airflow_provider_omics_cache.local.region import Region, Surroundings
-from airflow_provider_omics_cache.local.submission import RegionSubmitter
+from airflow_provider_omics_cache.local.batches import RegionSubmitter
+from airflow_provider_omics_cache.local.protocol import ServiceError, not_found, number_of, page, start_of_page
+from airflow_provider_omics_cache.local.region import Region, ServiceContext
 
-# A position in ListRuns is the batch's place times this, plus the run's place in it.
+# A position in ListRuns is the batch's id times this number, plus the run's number in the batch.
 _RUNS_PER_BATCH = 1_000_000
-_SAME_IN_BOTH = (
+_FROM_DEFAULT_SETTING = (
     "workflowId",
     "workflowType",
     "workflowOwnerId",
@@ -34,16 +32,18 @@ _SAME_IN_BOTH = (
     "scratchStorageMode",
     "sessionPolicy",
 )
-_OVERRIDDEN = ("name", "outputUri", "priority", "engineSettings")
+_FROM_MERGED_SETTING = ("name", "outputUri", "priority", "engineSettings")
 
 
-def get_run(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+def get_run(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """GetRun."""
-    batch, index, now = find_run(region, around, request["id"])
-    return describe_run(region, around, batch, index, batch.run_status(index, now))
+    batch, index, now = find_run(region, context, request["id"])
+    return describe_run(region, context, batch, index, batch.run_status(index, now))
 
 
-def describe_run(region: Region, around: Surroundings, batch: Batch, index: int, status: RunStatus) -> dict[str, Any]:
+def describe_run(
+    region: Region, context: ServiceContext, batch: Batch, index: int, status: RunStatus
+) -> dict[str, Any]:
     """Return the answer of GetRun for a run in this state."""
     assert batch.runs is not None
     run_id, uuid = str(batch.run_numbers[index]), batch.run_uuid(index)
@@ -59,9 +59,9 @@ def describe_run(region: Region, around: Surroundings, batch: Batch, index: int,
         "startedBy": region.arn("user/local").replace(":omics:", ":iam:").replace(f":{region.name}:", "::"),
         "tags": dict(batch.tags_of_run(index)),
         "logLocation": _log_location(region, run_id),
-        **{name: default[name] for name in _SAME_IN_BOTH if name in default},
-        **{name: merged[name] for name in _OVERRIDDEN if name in merged},
-        **_progress(around, batch, index, status),
+        **{name: default[name] for name in _FROM_DEFAULT_SETTING if name in default},
+        **{name: merged[name] for name in _FROM_MERGED_SETTING if name in merged},
+        **_progress(context, batch, index, status),
     }
     if "parameters" in merged:
         answer["parameters"] = {**default.get("parameters", {}), **run.get("parameters", {})}
@@ -71,43 +71,46 @@ def describe_run(region: Region, around: Surroundings, batch: Batch, index: int,
     return answer
 
 
-def list_runs(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+def list_runs(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """ListRuns."""
     after = start_of_page("ListRuns", request)
-    rows = _rows(region, around, after, request)
+    rows = _rows(region, context, after, request)
     return page("ListRuns", request, rows, size="maxResults", key="items")
 
 
-def cancel_run(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+def cancel_run(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """CancelRun."""
-    batch, index, now = find_run(region, around, request["id"])
+    batch, index, now = find_run(region, context, request["id"])
     status = batch.run_status(index, now)
     if status in FINISHED_RUN_STATES:
-        raise _wrong_state(around, request["id"], status, "cancelled")
+        raise _wrong_state(context, request["id"], status, "cancelled")
     batch.cancel_run(index, now)
     return {}
 
 
-def delete_run(region: Region, around: Surroundings, request: dict[str, Any]) -> dict[str, Any]:
+def delete_run(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """DeleteRun."""
-    batch, index, now = find_run(region, around, request["id"])
+    batch, index, now = find_run(region, context, request["id"])
     status = batch.run_status(index, now)
     if status not in FINISHED_RUN_STATES:
-        raise _wrong_state(around, request["id"], status, "deleted")
+        raise _wrong_state(context, request["id"], status, "deleted")
     batch.delete_run(index)
     region.free_runs([int(request["id"])])
     return {}
 
 
-def find_run(region: Region, around: Surroundings, run_id: str) -> tuple[Batch, int, float]:
-    """Return the batch of a run, its place there, and the time; raise a ResourceNotFoundException."""
-    now, number, submitter = around.now, number_of(run_id), RegionSubmitter(region, around)
+def find_run(region: Region, context: ServiceContext, run_id: str) -> tuple[Batch, int, float]:
+    """Return the batch of a run, the number of the run in it, and the time.
+
+    :raises ServiceError: there is no such run.
+    """
+    now, number, submitter = context.now, number_of(run_id), RegionSubmitter(region, context)
     for batch in region.every_batch():
         index = batch.run_indexes.get(number)
         if index is not None and batch.run_status(index, now) != RunStatus.DELETED:
             batch.advance(now, submitter)
             return batch, index, now
-    # A batch that nobody has looked at may have started it meanwhile.
+    # A batch that was not yet advanced to the present time may have started the run.
     for batch in region.every_batch():
         batch.advance(now, submitter)
         index = batch.run_indexes.get(number)
@@ -117,9 +120,9 @@ def find_run(region: Region, around: Surroundings, run_id: str) -> tuple[Batch, 
 
 
 def _rows(
-    region: Region, around: Surroundings, after: int, request: dict[str, Any]
+    region: Region, context: ServiceContext, after: int, request: dict[str, Any]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    now, submitter = around.now, RegionSubmitter(region, around)
+    now, submitter = context.now, RegionSubmitter(region, context)
     for batch in region.every_batch():
         first = batch.number * _RUNS_PER_BATCH
         if after >= first + _RUNS_PER_BATCH or request.get("batchId", str(batch.number)) != str(batch.number):
@@ -134,11 +137,11 @@ def _rows(
                 continue
             merged = batch.merged_setting(index)
             if request.get("name", merged.get("name")) == merged.get("name"):
-                yield first + index + 1, _item(region, around, batch, index, status, merged)
+                yield first + index + 1, _item(region, context, batch, index, status, merged)
 
 
 def _item(
-    region: Region, around: Surroundings, batch: Batch, index: int, status: RunStatus, merged: dict[str, Any]
+    region: Region, context: ServiceContext, batch: Batch, index: int, status: RunStatus, merged: dict[str, Any]
 ) -> dict[str, Any]:
     run_id = str(batch.run_numbers[index])
     names = ("name", "priority", "workflowId", "workflowVersionName", "storageCapacity", "storageType")
@@ -147,20 +150,20 @@ def _item(
         "id": run_id,
         "batchId": str(batch.number),
         **{name: merged[name] for name in names if name in merged},
-        **_progress(around, batch, index, status),
+        **_progress(context, batch, index, status),
     }
 
 
-def _progress(around: Surroundings, batch: Batch, index: int, status: RunStatus) -> dict[str, Any]:
+def _progress(context: ServiceContext, batch: Batch, index: int, status: RunStatus) -> dict[str, Any]:
     progress: dict[str, Any] = {
         "status": status,
-        "creationTime": around.clock.at(batch.submission_time(index)),
+        "creationTime": context.clock.at(batch.submission_time(index)),
     }
     end_time = batch.end_time(index)
-    if batch.start_time(index) <= min(around.now, end_time):
-        progress["startTime"] = around.clock.at(batch.start_time(index))
+    if batch.start_time(index) <= min(context.now, end_time):
+        progress["startTime"] = context.clock.at(batch.start_time(index))
     if status in FINISHED_RUN_STATES:
-        progress["stopTime"] = around.clock.at(end_time)
+        progress["stopTime"] = context.clock.at(end_time)
     return progress
 
 
@@ -172,5 +175,5 @@ def _log_location(region: Region, run_id: str) -> dict[str, str]:
     }
 
 
-def _wrong_state(around: Surroundings, run_id: str, status: str, change: str) -> ServiceError:
-    return ServiceError(around.settings.wrong_state_error, f"Run {run_id} is {status} and cannot be {change}")
+def _wrong_state(context: ServiceContext, run_id: str, status: str, change: str) -> ServiceError:
+    return ServiceError(context.settings.wrong_state_error, f"Run {run_id} is {status} and cannot be {change}")

@@ -1,4 +1,4 @@
-"""The door for AWS clients of other processes: one HTTP endpoint for HealthOmics and moto's services."""
+"""The local HealthOmics for AWS clients of any process: one HTTP endpoint, together with moto's services."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from airflow_provider_omics_cache.local.control import CONTROL_PATH, answer_control
-from airflow_provider_omics_cache.local.errors import ConnectionDropped, ServiceError
 from airflow_provider_omics_cache.local.healthomics import LocalHealthOmics, credential_scope
-from airflow_provider_omics_cache.local.protocol import Request, Response
-from airflow_provider_omics_cache.local.state import RUNNING_SERVERS
+from airflow_provider_omics_cache.local.moto_backend import RUNNING_SERVERS
+from airflow_provider_omics_cache.local.protocol import ConnectionDropped, Request, Response, ServiceError
 
 try:
     from moto.moto_server.werkzeug_app import MotoRequestHandler as _RequestHandler
-except ImportError:  # a moto without a handler of its own
+except ImportError:  # a moto version without its own handler
     _RequestHandler = WSGIRequestHandler  # type: ignore[misc,assignment]
 
 Environment = dict[str, Any]
@@ -36,11 +35,12 @@ _CREDENTIALS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testin
 
 
 class LocalHealthOmicsServer(LocalHealthOmics):
-    """A local HealthOmics behind HTTP, beside moto's services.
+    """A local HealthOmics and moto's services over HTTP.
 
     :param host: address to listen on. Default 127.0.0.1.
-    :param port: port to listen on. Default 0: a free one.
-    :param speed: service seconds per real second; 0, the default, stands still until ``clock.advance``.
+    :param port: port to listen on. Default 0: a free port.
+    :param speed: service seconds per real second; 0, the default, means that time stands still until
+        ``clock.advance`` is called.
     :param region_name: Region of :attr:`client_kwargs` and :attr:`airflow_connection`. Default us-east-1.
     """
 
@@ -61,13 +61,13 @@ class LocalHealthOmicsServer(LocalHealthOmics):
 
     @property
     def url(self) -> str:
-        """The endpoint."""
+        """URL of the server."""
         host = self._server.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self._server.port}"
 
     @property
     def client_kwargs(self) -> dict[str, Any]:
-        """Arguments with which ``boto3.client`` reaches the server."""
+        """Arguments for ``boto3.client`` to use the server."""
         return {
             "endpoint_url": self.url,
             "region_name": self.region_name,
@@ -77,7 +77,7 @@ class LocalHealthOmicsServer(LocalHealthOmics):
 
     @property
     def airflow_connection(self) -> str:
-        """JSON of an Airflow connection to the server, for ``AIRFLOW_CONN_AWS_DEFAULT``."""
+        """An Airflow connection to the server in JSON, for ``AIRFLOW_CONN_AWS_DEFAULT``."""
         extra = {
             "endpoint_url": self.url,
             "region_name": self.region_name,
@@ -101,12 +101,12 @@ class LocalHealthOmicsServer(LocalHealthOmics):
             s3.create_bucket(Bucket=name, CreateBucketConfiguration=place)
 
     def start(self) -> None:
-        """Start to answer."""
+        """Start the server."""
         RUNNING_SERVERS.add(self)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop to answer. The last server leaves nothing in moto's services, unless a mock is using them."""
+        """Stop the server. The last server to stop resets moto's services, unless a mock uses them."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -122,9 +122,10 @@ def serve(
     """Serve HealthOmics and moto's services over HTTP while the context lasts.
 
     :param host: address to listen on. Default 127.0.0.1.
-    :param port: port to listen on. Default 0: a free one.
-    :param speed: service seconds per real second; 0, the default, stands still until ``clock.advance``.
-    :param region_name: Region of the ready-made client arguments and connection. Default us-east-1.
+    :param port: port to listen on. Default 0: a free port.
+    :param speed: service seconds per real second; 0, the default, means that time stands still until
+        ``clock.advance`` is called.
+    :param region_name: Region of ``client_kwargs`` and ``airflow_connection``. Default us-east-1.
     """
     server = LocalHealthOmicsServer(host=host, port=port, speed=speed, region_name=region_name)
     server.start()
@@ -135,7 +136,7 @@ def serve(
 
 
 class Application:
-    """WSGI application that answers HealthOmics itself and leaves everything else to moto.
+    """WSGI application that answers requests to HealthOmics and passes all others on to moto.
 
     :param local: the local HealthOmics.
     """
@@ -145,7 +146,7 @@ class Application:
         self._moto = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ: Environment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request."""
+        """Answer a request."""
         path, _, query = _raw_uri(environ).partition("?")
         if path == CONTROL_PATH or path.startswith(f"{CONTROL_PATH}/"):
             name = path.removeprefix(CONTROL_PATH).removeprefix("/")
@@ -165,7 +166,7 @@ class Application:
 
 class _QuietRequestHandler(_RequestHandler):
     def log_request(self, *_: Any, **__: Any) -> None:
-        """Log nothing: AWS clients log their calls themselves."""
+        """Log nothing: AWS clients log their own calls."""
 
 
 def _raw_uri(environ: Environment) -> str:
@@ -184,7 +185,7 @@ def _service(headers: dict[str, str], path: str, query: str) -> str | None:
     try:
         return credential_scope(headers, query)[2]
     except ServiceError:
-        # No bucket has a capital in its name.
+        # Bucket names have no capitals, so this is not a path of S3.
         return "omics" if path.startswith(("/runCache", "/runBatch")) else None
 
 
@@ -208,4 +209,4 @@ def _send(response: Response, start_response: StartResponse) -> list[bytes]:
 
 def _hang_up(environ: Environment) -> None:
     environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-    raise ConnectionAbortedError("dropped on demand")
+    raise ConnectionAbortedError("connection dropped by a fault")

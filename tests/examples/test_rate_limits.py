@@ -3,7 +3,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from airflow_provider_omics_cache.local.settings import DOCUMENTED_RATE_LIMITS
+from airflow_provider_omics_cache.local.assumptions import DOCUMENTED_RATE_LIMITS
 
 
 def test_the_eleventh_call_of_a_second_is_throttled(local_healthomics):

@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from botocore.handlers import BUILTIN_HANDLERS
 from botocore.model import OperationModel
 
@@ -73,3 +74,19 @@ def new_client(service: str, region_name: str = "us-east-1") -> Any:
 def _session() -> boto3.session.Session:
     """One session for all tests: it loads botocore's models once."""
     return boto3.session.Session("testing", "testing", region_name="us-east-1")
+
+
+def code_of(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
+    response = error.value.response
+    return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def other_account(service: str) -> Any:
+    role = "arn:aws:iam::210987654321:role/other"
+    assumed = boto3.client("sts").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
+    return boto3.client(
+        service,
+        aws_access_key_id=assumed["AccessKeyId"],
+        aws_secret_access_key=assumed["SecretAccessKey"],
+        aws_session_token=assumed["SessionToken"],
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_omics_cache.local.service import OPERATIONS
+from airflow_provider_omics_cache.local.healthomics import OPERATIONS
 from tests.local.broken_requests import MODEL
 from tests.local.shapes import problems
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_omics_cache.local import LocalHealthOmics, mock_healthomics
 from tests.conftest import needs_batches
-from tests.local.conftest import DEFAULT_RUN_SETTING, new_client, run_settings, s3_client
+from tests.local.conftest import DEFAULT_RUN_SETTING, code_of, new_client, run_settings, s3_client
 
 pytestmark = needs_batches
 
@@ -46,11 +46,6 @@ def rows(omics: Any, batch_id: str, **filters: str) -> dict[str, dict[str, Any]]
 
 def counts(batch: dict[str, Any], summary: str) -> dict[str, int]:
     return {name: count for name, count in batch.get(summary, {}).items() if count}
-
-
-def code_of(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
-    response = error.value.response
-    return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
 
 
 def test_a_batch_goes_through_its_states(omics: Any, local_healthomics: LocalHealthOmics) -> None:

@@ -8,8 +8,6 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from airflow_provider_omics_cache.local import LocalHealthOmics
-from airflow_provider_omics_cache.local.service import OPERATIONS as OPERATIONS_OF_SERVICE
-from airflow_provider_omics_cache.local.settings import DOCUMENTED_RATE_LIMITS, Settings
 from tests.conftest import needs_batches
 from tests.local.conftest import DEFAULT_RUN_SETTING, run_settings
 
@@ -266,81 +264,3 @@ def test_a_fault_that_could_never_strike_is_refused(
         getattr(local_healthomics.faults, fault)(**arguments)
 
     omics.list_run_caches()
-
-
-def test_calls_above_a_rate_limit_are_throttled(omics: Any, local_healthomics: LocalHealthOmics) -> None:
-    local_healthomics.settings.rate_limits = {"ListRunCaches": 2}
-
-    def served() -> int:
-        number = 0
-        for _ in range(5):
-            try:
-                omics.list_run_caches()
-                number += 1
-            except omics.exceptions.ThrottlingException:
-                continue
-        return number
-
-    assert served() == 2
-    local_healthomics.clock.advance(0.5)
-    assert served() == 1
-    local_healthomics.clock.advance(60)
-    assert served() == 2
-
-
-def test_every_operation_can_be_limited() -> None:
-    assert OPERATIONS_OF_SERVICE.keys() >= DOCUMENTED_RATE_LIMITS.keys() - {"StartRun"}
-    Settings().rate_limits = dict.fromkeys(OPERATIONS_OF_SERVICE, 1.5)
-
-
-@pytest.mark.parametrize("identifier", [5, None, "", "x", "1" * 19])
-@pytest.mark.parametrize("kind", ["workflow", "run_group"])
-@pytest.mark.parametrize("action", ["register", "delete"])
-def test_an_id_that_no_request_can_name_is_refused(
-    local_healthomics: LocalHealthOmics, action: str, kind: str, identifier: Any
-) -> None:
-    with pytest.raises(ValueError, match=f"^{kind}_id must be"):
-        getattr(local_healthomics, f"{action}_{kind}")(identifier)
-
-
-@pytest.mark.parametrize("template", [5, ["reads"], {"reads": "x"}])
-def test_a_template_holds_the_properties_of_each_parameter(local_healthomics: LocalHealthOmics, template: Any) -> None:
-    with pytest.raises(ValueError, match=r"^parameter_template must be"):
-        local_healthomics.register_workflow("1", parameter_template=template)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("creating_seconds", -1),
-        ("creating_seconds", "1"),
-        ("max_run_caches", 1.5),
-        ("list_unsubmitted_runs", 1),
-        ("replayed_status", "later"),
-        ("rate_limits", {"GetBatch": 0}),
-        ("rate_limits", {"Getbatch": 1}),
-        ("rate_limits", {5: 1}),
-        ("wrong_state_error", None),
-        ("wrong_state_error", "Foo"),
-        ("changed_request_error", "conflict"),
-        ("changed_request_error", []),
-    ],
-)
-def test_a_setting_takes_no_other_value(name: str, value: object) -> None:
-    settings = Settings()
-    before = settings.as_dict()
-
-    with pytest.raises(ValueError, match=name):
-        setattr(settings, name, value)
-
-    assert settings.as_dict() == before
-
-
-def test_a_setting_that_does_not_exist_is_told() -> None:
-    with pytest.raises(AttributeError, match="submission_rat"):
-        Settings().submission_rat = 5  # type: ignore[attr-defined]
-
-
-def test_every_setting_is_described() -> None:
-    for name in Settings().as_dict():
-        assert f":param {name}:" in (Settings.__doc__ or "")

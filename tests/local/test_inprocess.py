@@ -210,3 +210,10 @@ def test_the_fixture_serves_hooks_of_the_amazon_provider(local_healthomics: Loca
 
     assert hook.get_conn().list_run_caches()["items"] == []
     assert hook.get_conn().meta.region_name == "us-east-1"
+
+
+@pytest.mark.parametrize("inject", [True, False])
+def test_both_forms_of_the_host_are_served(omics: Any, inject: bool) -> None:
+    client = boto3.client("omics", config=Config(inject_host_prefix=inject))
+
+    assert client.list_run_caches()["items"] == []

@@ -5,19 +5,13 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from airflow_provider_omics_cache.local import LocalHealthOmics
 from tests.conftest import needs_batches
-from tests.local.conftest import DEFAULT_RUN_SETTING, run_settings
+from tests.local.conftest import DEFAULT_RUN_SETTING, code_of, other_account, run_settings
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-
-
-def code_of(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
-    response = error.value.response
-    return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
 
 
 @pytest.mark.parametrize(
@@ -92,17 +86,6 @@ def test_a_bucket_of_another_owner_or_region_is_refused(omics: Any) -> None:
             omics.create_run_cache(**request)
         assert code_of(error) == ("ValidationException", 400)
     assert omics.create_run_cache(cacheS3Location="s3://theirs", cacheBucketOwnerId="210987654321")["id"]
-
-
-def other_account(service: str) -> Any:
-    role = "arn:aws:iam::210987654321:role/other"
-    assumed = boto3.client("sts").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
-    return boto3.client(
-        service,
-        aws_access_key_id=assumed["AccessKeyId"],
-        aws_secret_access_key=assumed["SecretAccessKey"],
-        aws_session_token=assumed["SessionToken"],
-    )
 
 
 def test_update_changes_what_is_given(omics: Any) -> None:
@@ -189,66 +172,6 @@ def test_the_number_of_caches_is_limited(omics: Any, local_healthomics: LocalHea
     omics.create_run_cache(cacheS3Location="s3://caches")
 
 
-def test_tags_are_added_replaced_and_removed(omics: Any) -> None:
-    arn = omics.create_run_cache(cacheS3Location="s3://caches", tags={"a": "1", "b": "2"})["arn"]
-
-    omics.tag_resource(resourceArn=arn, tags={"b": "3", "c d/ü": ""})
-    omics.untag_resource(resourceArn=arn, tagKeys=["a", "absent"])
-
-    assert omics.list_tags_for_resource(resourceArn=arn)["tags"] == {"b": "3", "c d/ü": ""}
-
-
-@pytest.mark.parametrize(
-    ("arn", "code"),
-    [
-        ("arn:aws:omics:us-east-1:123456789012:runCache/999", "ResourceNotFoundException"),
-        ("arn:aws:omics:eu-west-1:123456789012:runCache/1", "ResourceNotFoundException"),
-        ("arn:aws:s3:::caches", "ValidationException"),
-        ("no-arn", "ValidationException"),
-    ],
-)
-def test_tags_need_a_resource(omics: Any, arn: str, code: str) -> None:
-    with pytest.raises(ClientError) as error:
-        omics.list_tags_for_resource(resourceArn=arn)
-
-    assert code_of(error)[0] == code
-
-
-def test_no_more_tags_than_a_resource_can_have(omics: Any) -> None:
-    arn = omics.create_run_cache(cacheS3Location="s3://caches", tags={"first": "1"})["arn"]
-
-    with pytest.raises(ClientError) as error:
-        omics.tag_resource(resourceArn=arn, tags={f"key-{number}": "" for number in range(50)})
-
-    assert code_of(error) == ("ValidationException", 400)
-    assert omics.list_tags_for_resource(resourceArn=arn)["tags"] == {"first": "1"}
-
-
-def test_regions_and_accounts_are_apart(omics: Any) -> None:
-    mine = omics.create_run_cache(cacheS3Location="s3://caches")["id"]
-    boto3.client("s3", region_name="eu-west-1").create_bucket(
-        Bucket="irish", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
-    )
-    irish = boto3.client("omics", region_name="eu-west-1")
-    theirs = other_account("omics")
-    other_account("s3").create_bucket(Bucket="theirs")
-
-    assert irish.list_run_caches()["items"] == theirs.list_run_caches()["items"] == []
-    irish_id = irish.create_run_cache(cacheS3Location="s3://irish")["id"]
-    their_arn = theirs.create_run_cache(cacheS3Location="s3://theirs")["arn"]
-
-    assert irish_id != mine
-    assert ":210987654321:runCache/" in their_arn
-    assert [item["id"] for item in omics.list_run_caches()["items"]] == [mine]
-
-
-def test_a_region_without_healthomics_is_refused(local_healthomics: LocalHealthOmics) -> None:
-    with pytest.raises(ClientError) as error:
-        boto3.client("omics", region_name="eu-west-3").list_run_caches()
-
-    assert code_of(error) == ("AccessDeniedException", 403)
-
-
 def test_a_cache_can_be_found_late(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     local_healthomics.settings.run_cache_visible_after = 5
     cache_id = omics.create_run_cache(cacheS3Location="s3://caches")["id"]
@@ -260,13 +183,6 @@ def test_a_cache_can_be_found_late(omics: Any, local_healthomics: LocalHealthOmi
 
     local_healthomics.clock.advance(5)
     assert omics.get_run_cache(id=cache_id)["status"] == "ACTIVE"
-
-
-@pytest.mark.parametrize("inject", [True, False])
-def test_both_forms_of_the_host_are_served(omics: Any, inject: bool) -> None:
-    client = boto3.client("omics", config=Config(inject_host_prefix=inject))
-
-    assert client.list_run_caches()["items"] == []
 
 
 def test_an_id_has_one_spelling(omics: Any) -> None:

@@ -24,7 +24,7 @@ from airflow_provider_omics_cache.local import (
     LocalHealthOmicsServer,
     mock_healthomics,
 )
-from airflow_provider_omics_cache.local.settings import DOCUMENTED_RATE_LIMITS
+from airflow_provider_omics_cache.local.assumptions import DOCUMENTED_RATE_LIMITS
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.local.conftest import DEFAULT_RUN_SETTING, run_settings
 

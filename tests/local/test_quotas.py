@@ -10,8 +10,6 @@ from airflow_provider_omics_cache.local import LocalHealthOmics, mock_healthomic
 from tests.conftest import needs_batches
 from tests.local.conftest import DEFAULT_RUN_SETTING, new_client, run_settings
 
-pytestmark = needs_batches
-
 SECONDS_BEFORE_SUBMITTING = 3
 
 
@@ -29,6 +27,7 @@ def submitted(omics: Any, batch_id: str) -> int:
     return count
 
 
+@needs_batches
 def test_batches_share_the_rate_of_start_run(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     local_healthomics.settings.rate_limits = {"StartRun": 2}
     first, second = start(omics, 10), start(omics, 20)
@@ -43,6 +42,7 @@ def test_batches_share_the_rate_of_start_run(omics: Any, local_healthomics: Loca
     assert [(batch["submittedTime"] - batch["creationTime"]).total_seconds() for batch in times] == [13, 18]
 
 
+@needs_batches
 def test_no_batch_submits_faster_than_it_may_alone(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     local_healthomics.settings.rate_limits = {"StartRun": 100}
     local_healthomics.settings.submission_rate = 2
@@ -52,6 +52,7 @@ def test_no_batch_submits_faster_than_it_may_alone(omics: Any, local_healthomics
     assert submitted(omics, batch_id) == 4
 
 
+@needs_batches
 def test_a_cancelled_batch_leaves_the_rate_to_the_others(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     local_healthomics.settings.rate_limits = {"StartRun": 2}
     first, second = start(omics, 50), start(omics, 50)
@@ -63,6 +64,7 @@ def test_a_cancelled_batch_leaves_the_rate_to_the_others(omics: Any, local_healt
     assert (submitted(omics, first), submitted(omics, second)) == (5, 15)
 
 
+@needs_batches
 def test_regions_have_a_rate_each(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     local_healthomics.settings.rate_limits = {"StartRun": 2}
     other = new_client("omics", "eu-west-1")
@@ -72,6 +74,7 @@ def test_regions_have_a_rate_each(omics: Any, local_healthomics: LocalHealthOmic
     assert [submitted(*batch) for batch in batches] == [10, 10]
 
 
+@needs_batches
 def test_without_the_limit_batches_do_not_slow_each_other_down(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     batch_ids = [start(omics, 20) for _ in range(50)]
     local_healthomics.clock.advance(SECONDS_BEFORE_SUBMITTING + 1)
@@ -79,6 +82,7 @@ def test_without_the_limit_batches_do_not_slow_each_other_down(omics: Any, local
     assert {submitted(omics, batch_id) for batch_id in batch_ids} == {20}
 
 
+@needs_batches
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rate=st.sampled_from([0.3, 1.0, 5.0, 7.7]),
@@ -124,6 +128,7 @@ def test_the_rate_is_kept_whoever_looks(
     assert outcomes[0][1] == pytest.approx(outcomes[1][1], abs=0.002)
 
 
+@needs_batches
 def test_a_region_keeps_only_so_many_runs(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     local_healthomics.settings.max_runs_kept = 5
     full = start(omics, 7)
@@ -141,3 +146,23 @@ def test_a_region_keeps_only_so_many_runs(omics: Any, local_healthomics: LocalHe
     again = start(omics, 6)
     local_healthomics.clock.advance(100)
     assert submitted(omics, again) == 5
+
+
+def test_calls_above_a_rate_limit_are_throttled(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.settings.rate_limits = {"ListRunCaches": 2}
+
+    def served() -> int:
+        number = 0
+        for _ in range(5):
+            try:
+                omics.list_run_caches()
+                number += 1
+            except omics.exceptions.ThrottlingException:
+                continue
+        return number
+
+    assert served() == 2
+    local_healthomics.clock.advance(0.5)
+    assert served() == 1
+    local_healthomics.clock.advance(60)
+    assert served() == 2

@@ -1,0 +1,184 @@
+"""Settings of the local HealthOmics.
+
+AWS does not document everything about the service. Where a setting replaces a fact that is not documented, its
+description says "assumed". The following is assumed and has no setting:
+
+- ValidationException is the answer to a body that is not a JSON object, to a value of a wrong type, and to a second
+  filter. UnknownOperationException (404) is the answer to an operation that the local HealthOmics does not have.
+  AccessDeniedException is the answer to a request that is not signed, and to a Region without HealthOmics.
+- Caches, batches and runs are listed in the order of their creation. ListRuns combines its filters.
+- StartRunBatch refuses ``cacheBehavior`` without ``cacheId``. A run without ``outputUri`` fails at its submission.
+- One invalid entry of a settings file fails the batch. An empty file fails it too.
+- CancelRunBatch does not change the submission status of runs that have ended. CancelRun and DeleteRun never change a
+  submission status.
+- A batch whose cancellation failed for some runs becomes ``CANCELLED``. Its runs that were never submitted are still
+  counted as pending.
+- A batch that shares the StartRun quota and fails while it submits keeps its share. When the limit on kept runs is
+  reached, the next free places go to the batch that a request reads first.
+- A resource has at most 50 tags, and no tag key starts with ``aws:``.
+
+The following is documented and not modelled:
+
+- at most 50 runs with dynamic storage and 10 runs with static storage are active at once; a run has at most 25 tasks;
+  GPUs and the duration of a run are limited;
+- CancelRunBatch uses up the CancelRun quota, and DeleteRunBatch the DeleteRun quota;
+- when the limit on kept runs is reached, a run with ``retentionMode`` ``REMOVE`` replaces the oldest such run;
+- there are at most 1,000 run groups, and a settings file has at most 6 GB.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_type_hints
+
+from airflow_provider_omics_cache.local.protocol import STATUS_OF_CODE
+
+#: Calls per second per account and Region that AWS documents, for ``Settings.rate_limits``. Batches use up the StartRun
+#: quota. AWS's pages give different values for it: 5 is the default quota, and AWS can raise it.
+DOCUMENTED_RATE_LIMITS: dict[str, float] = {
+    "StartRun": 5,
+    "StartRunBatch": 1,
+    "GetBatch": 10,
+    "CancelRunBatch": 10,
+    "ListRunsInBatch": 10,
+    "CreateRunCache": 10,
+    "GetRunCache": 10,
+    "ListRunCaches": 10,
+    "UpdateRunCache": 10,
+    "DeleteRunCache": 10,
+    "GetRun": 10,
+    "ListRuns": 10,
+    "CancelRun": 10,
+    "DeleteRun": 10,
+    "TagResource": 5,
+    "UntagResource": 5,
+    "ListTagsForResource": 5,
+}
+_OPERATIONS = {*DOCUMENTED_RATE_LIMITS, "ListBatch", "DeleteRunBatch", "DeleteBatch"}
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """Durations, limits and assumptions.
+
+    A batch uses the values that were set when it was started.
+
+    :param creating_seconds: how long a batch is ``CREATING``.
+    :param pending_seconds: how long a batch is ``PENDING``; its settings are checked at the end.
+    :param submission_rate: runs per second that a batch submits; ``inf`` submits all at once, 0 submits none.
+    :param run_pending_seconds: how long a run is ``PENDING``.
+    :param run_starting_seconds: how long a run is ``STARTING``.
+    :param run_running_seconds: how long a run is ``RUNNING``.
+    :param run_stopping_seconds: how long a run is ``STOPPING``, after its work and when cancelled.
+    :param cancel_seconds: how long a cancelled batch is ``STOPPING``.
+    :param delete_seconds: how long a batch is ``RUNS_DELETING``.
+    :param seconds_in_progress_without_runs: how long a batch is ``INPROGRESS`` when all its submissions failed;
+        0 makes it ``PROCESSED`` at once (assumed).
+    :param max_run_caches: maximum number of run caches per account and Region.
+    :param max_runs_in_batch: maximum number of runs per batch.
+    :param max_runs_kept: maximum number of runs per account and Region that are not deleted. Further submissions fail
+        with ServiceQuotaExceededException, except those with ``retentionMode`` ``REMOVE``. Default: ``inf``, no limit;
+        AWS documents 100,000.
+    :param rate_limits: calls per second by operation name, per account and Region; further calls are throttled.
+        ``StartRun`` limits the runs per second that all batches submit together, in addition to the
+        ``submission_rate`` of each batch. The submitting batches share it evenly (assumed). Default: no limits. See
+        :data:`DOCUMENTED_RATE_LIMITS`.
+    :param replayed_status: status in the answer to a repeated request with the same ``requestId``: ``initial`` or
+        ``current`` (assumed: initial).
+    :param changed_request_error: error code for a ``requestId`` that is reused for a different request; None returns
+        the answer to the first request (assumed: ConflictException).
+    :param token_seconds: how long a ``requestId`` is remembered (assumed: 24 hours).
+    :param wrong_state_error: error code for an operation that the state of the resource does not allow
+        (assumed: ConflictException).
+    :param list_unsubmitted_runs: whether ListRunsInBatch lists runs that are not yet submitted, without a status
+        (assumed: no).
+    :param cancelled_before_submission: how ListRunsInBatch shows the runs of a cancelled batch that were never
+        submitted: ``hidden``, or ``listed`` as CANCEL_SUCCESS without a run id (assumed: hidden).
+    :param listing_order: order of ListRunsInBatch: ``input`` or ``shuffled`` (assumed: input).
+    :param counts_before_submitting: whether GetBatch counts the runs of a batch with inline settings before the batch
+        is ``SUBMITTING`` (assumed: yes). Settings in S3 are never counted before.
+    :param batch_visible_after: seconds until a started batch is found by its id and listed (assumed: 0).
+    :param run_cache_visible_after: seconds until a created run cache is found by its id and listed (assumed: 0).
+    :param check_cache_bucket: whether CreateRunCache refuses a bucket that does not exist, whose owner is not
+        ``cacheBucketOwnerId``, or that is in another Region (assumed: yes, with ValidationException).
+    :param show_deleted_run_caches: whether GetRunCache and ListRunCaches show deleted caches, with status ``DELETED``
+        (assumed: no).
+    :param reuse_run_ids: whether a new run gets the id of a deleted run, if there is one. AWS reuses ids; the moment
+        at which it does is assumed.
+    :param strict_workflows: whether only registered workflows exist. Default: every workflow id exists.
+    :param strict_run_groups: whether only registered run groups exist. Default: every run group id exists.
+    """
+
+    creating_seconds: float = 1.0
+    pending_seconds: float = 2.0
+    submission_rate: float = 20.0
+    run_pending_seconds: float = 2.0
+    run_starting_seconds: float = 3.0
+    run_running_seconds: float = 20.0
+    run_stopping_seconds: float = 5.0
+    cancel_seconds: float = 2.0
+    delete_seconds: float = 2.0
+    seconds_in_progress_without_runs: float = 0.0
+    max_run_caches: int = 1_000
+    max_runs_in_batch: int = 100_000
+    max_runs_kept: float = float("inf")
+    rate_limits: dict[str, float] = field(default_factory=dict)
+    replayed_status: Literal["initial", "current"] = "initial"
+    changed_request_error: str | None = "ConflictException"
+    token_seconds: float = 86_400.0
+    wrong_state_error: str = "ConflictException"
+    list_unsubmitted_runs: bool = False
+    cancelled_before_submission: Literal["hidden", "listed"] = "hidden"
+    listing_order: Literal["input", "shuffled"] = "input"
+    counts_before_submitting: bool = True
+    batch_visible_after: float = 0.0
+    run_cache_visible_after: float = 0.0
+    check_cache_bucket: bool = True
+    show_deleted_run_caches: bool = False
+    reuse_run_ids: bool = False
+    strict_workflows: bool = False
+    strict_run_groups: bool = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        types = _types()
+        if name not in types:
+            raise AttributeError(f"the local HealthOmics has no setting {name!r}")
+        if not _fits(value, types[name]):
+            raise ValueError(f"{value!r} is not a valid value of setting {name}")
+        super().__setattr__(name, value)
+
+    def copy(self) -> Settings:
+        """Return a copy of the settings."""
+        return dataclasses.replace(self, rate_limits=dict(self.rate_limits))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the values of all settings by name."""
+        return dataclasses.asdict(self)
+
+
+def _types() -> dict[str, Any]:
+    if not _TYPES:
+        _TYPES.update(get_type_hints(Settings))
+    return _TYPES
+
+
+_TYPES: dict[str, Any] = {}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    if kind is str:
+        return isinstance(value, str) and value in STATUS_OF_CODE
+    if kind == (str | None):
+        return value is None or _fits(value, str)
+    if kind == dict[str, float]:
+        return isinstance(value, dict) and all(
+            name in _OPERATIONS and _fits(rate, float) and rate > 0 for name, rate in value.items()
+        )
+    return value in get_args(kind)

@@ -1,0 +1,144 @@
+"""What the local HealthOmics takes from moto: the place of its state, the accounts of callers, and objects in S3.
+
+The state is kept in a moto backend, so that resetting moto resets the local HealthOmics too.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError, ParamValidationError
+from moto.core.base_backend import BackendDict, BaseBackend
+from moto.core.botocore_stubber import BotocoreStubber
+from moto.iam.models import get_account_id_from
+from moto.s3.models import s3_backends
+
+from airflow_provider_omics_cache.local.protocol import ServiceError, shorten
+from airflow_provider_omics_cache.local.region import Region
+
+#: Servers that run in this process. All of them share moto's backends.
+RUNNING_SERVERS: set[Any] = set()
+
+
+class OmicsBackend(BaseBackend):
+    """State of one account in one Region."""
+
+    def __init__(self, region_name: str, account_id: str) -> None:
+        super().__init__(region_name, account_id)
+        self.region = Region(account_id, region_name, self.partition)
+
+
+class State:
+    """State of all accounts and Regions."""
+
+    def __init__(self) -> None:
+        self._backends: BackendDict[OmicsBackend] = BackendDict(OmicsBackend, "omics")
+
+    def region(self, account_id: str, region_name: str) -> Region:
+        """Return the state of an account in a Region."""
+        try:
+            backend = self._backends[account_id][region_name]
+        except KeyError:
+            raise ServiceError(
+                "AccessDeniedException", f"HealthOmics is not offered in Region {shorten(region_name)}"
+            ) from None
+        return backend.region
+
+    def regions(self) -> list[Region]:
+        """Return the state of every account and Region that has been used."""
+        return [backend.region for account in self._backends.values() for backend in account.values()]
+
+    def reset(self) -> None:
+        """Remove all state."""
+        for account in self._backends.values():
+            account.reset()
+        self._backends.clear()
+
+
+def account_of(access_key: str, header: str | None) -> str:
+    """Return the account of a caller, as moto determines it.
+
+    :param access_key: access key id that the request was signed with.
+    :param header: value of the ``x-moto-account-id`` header.
+    """
+    account_id: str = os.environ.get("MOTO_ACCOUNT_ID") or header or get_account_id_from(access_key)
+    return account_id
+
+
+def read_object(account_id: str, uri: str) -> tuple[bytes, str]:
+    """Return content and ETag of an S3 object.
+
+    :raises LookupError: the account cannot read such an object.
+    """
+    answer = _call_s3("get_object", account_id, **_bucket_and_key(uri))
+    return answer["Body"].read(), answer["ETag"]
+
+
+def etag_of_object(account_id: str, uri: str) -> str:
+    """Return the ETag of an S3 object.
+
+    :raises LookupError: the account cannot read such an object.
+    """
+    etag: str = _call_s3("head_object", account_id, **_bucket_and_key(uri))["ETag"]
+    return etag
+
+
+def owner_of_bucket(bucket: str) -> str:
+    """Return the account that owns a bucket.
+
+    :raises LookupError: there is no such bucket.
+    """
+    for account_id, partitions in list(s3_backends.items()):
+        if any(bucket in backend.buckets for backend in list(partitions.values())):
+            return str(account_id)
+    raise LookupError(bucket)
+
+
+def region_of_bucket(account_id: str, bucket: str) -> str:
+    """Return the Region of a bucket.
+
+    :raises LookupError: there is no such bucket.
+    """
+    answer = _call_s3("get_bucket_location", account_id, Bucket=bucket)
+    return answer.get("LocationConstraint") or "us-east-1"
+
+
+def _bucket_and_key(uri: str) -> dict[str, str]:
+    bucket, slash, key = uri.removeprefix("s3://").partition("/")
+    if not uri.startswith("s3://") or not bucket or not slash or not key:
+        raise LookupError(uri)
+    return {"Bucket": bucket, "Key": key}
+
+
+def _call_s3(operation: str, account_id: str, **parameters: str) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = getattr(_s3_client(account_id), operation)(**parameters)
+    except (ClientError, ParamValidationError) as error:
+        raise LookupError(str(error)) from None
+    return answer
+
+
+@functools.lru_cache(maxsize=16)
+def _s3_client(account_id: str) -> Any:
+    """Return a client that always reaches moto, inside a mock and outside."""
+    client: Any = boto3.session.Session().client(
+        "s3",
+        region_name="us-east-1",
+        endpoint_url="https://s3.amazonaws.com",
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+    stubber = BotocoreStubber()
+    stubber.enabled = True
+
+    def name_the_account(request: Any, **_: Any) -> None:
+        request.headers["x-moto-account-id"] = account_id
+
+    client.meta.events.register_first("before-send.s3", name_the_account)
+    client.meta.events.register("before-send", stubber)
+    return client
