@@ -730,8 +730,8 @@ def _bucket_owner(settings_s3_prefix: str, default_run_setting: Mapping[str, Any
 
 def _unknown_rule(shape: str) -> str:
     return (
-        f"can hold only members of {shape} that botocore {botocore.__version__} knows: correct the name, or upgrade "
-        "boto3 (and aiobotocore with it)"
+        f"has a key that botocore {botocore.__version__} does not know in {shape}: check its spelling; for a new key, "
+        "upgrade boto3 (and aiobotocore with it)"
     )
 
 
