@@ -97,8 +97,8 @@ class BrokenRules:
                     for index_shown, value_shown in broken.offenders
                 )
                 entries = self.entries if broken.offenders[0][0] is not None else "values"
-                which = f"the first {len(broken.offenders)}: " if broken.count > len(broken.offenders) else ""
-                text += f" ({broken.count:,} {entries} have this error; {which}{shown})"
+                which = f"; the first {len(broken.offenders)}" if broken.count > len(broken.offenders) else ""
+                text += f" ({broken.count:,} {entries} have this error{which}: {shown})"
             elif broken is not first:
                 index_shown, value_shown = broken.offenders[0]
                 text += f" (got {value_shown!r}{'' if index_shown is None else f' at {self.place(index_shown)}'})"

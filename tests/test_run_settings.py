@@ -317,7 +317,7 @@ class TestMember:
     def test_several_unknown_keys_are_listed_without_a_place(self) -> None:
         value = {**DEFAULT_MEMBERS, "colour": 1, "smell": 2}
         broken = check_member("default_run_setting", value, shape=DEFAULT_SHAPE, unknown_rule=UNKNOWN)
-        rule = f"{UNKNOWN} (2 values have this error; 'colour', 'smell')"
+        rule = f"{UNKNOWN} (2 values have this error: 'colour', 'smell')"
         assert broken.summary() == ("default_run_setting", rule, "colour")
 
     @pytest.mark.parametrize("policy", ["secret" * 1_000, ["secret"], 5])

@@ -833,7 +833,7 @@ class TestBadInput:
             (
                 {"default_run_setting": {"workflow_id": "1", "role_arn": "x"}},
                 "default_run_setting",
-                r"has the unknown key 'workflow_id' \(did you mean 'workflowId'\?\); also has the unknown key 'role_arn'",
+                r"the unknown key 'workflow_id' \(did you mean 'workflowId'\?\); also has the unknown key 'role_arn'",
             ),
             (
                 {"default_run_setting": {**DEFAULT_RUN_SETTING, "colour": "1"}},
