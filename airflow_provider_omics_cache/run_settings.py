@@ -171,7 +171,7 @@ def check_run_settings(
 ) -> RunSettings:
     """Check and count the run settings, and write them to a file as the JSON array that the service reads.
 
-    It holds about one megabyte of JSON in memory, however many settings there are.
+    It keeps about one megabyte of JSON in memory, however many settings there are.
 
     :param settings: the run settings.
     :param shape: description of botocore's ``InlineSetting``.
