@@ -1,4 +1,4 @@
-"""What Airflow discovers through the ``apache_airflow_provider`` entry point; imports nothing."""
+"""Provider metadata for Airflow's ``apache_airflow_provider`` entry point. Imports no other module of the package."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SECTION = "omics_cache"
 OPTIONS: dict[str, dict[str, Any]] = {
     "token_namespace": {
         "description": (
-            "Part of every request token and batch name. Give each Airflow environment that "
-            "shares an AWS account and Region its own, so that DAGs of the same name in two "
-            "environments do not take each other's batches for their own.\n"
+            "Part of every request token and batch name. Airflow environments that share an AWS "
+            "account and Region must each set a different value. Otherwise two DAGs of the same name "
+            "in two environments can reattach to each other's batches.\n"
         ),
         "version_added": "0.1.0",
         "type": "string",
@@ -24,9 +24,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "max_get_batch_per_second": {
         "description": (
-            "How many GetBatch calls a second all deferred tasks of one triggerer make at most in one "
-            "Region. HealthOmics allows 10 a second for a whole account and Region: divide what you "
-            "want to spend by the number of triggerers.\n"
+            "Maximum number of GetBatch calls per second that one triggerer makes in one Region, for "
+            "all its deferred tasks together. HealthOmics allows 10 calls per second for each account "
+            "and Region: divide the share that Airflow can use by the number of triggerers.\n"
         ),
         "version_added": "0.1.0",
         "type": "float",
@@ -35,8 +35,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "max_get_run_per_second": {
         "description": (
-            "How many GetRun calls a second a task makes at most when it asks for runs one by one. "
-            "HealthOmics allows 10 a second for a whole account and Region by default.\n"
+            "Maximum number of GetRun calls per second that one task makes when it requests runs "
+            "individually. HealthOmics allows 10 calls per second for each account and Region by "
+            "default.\n"
         ),
         "version_added": "0.1.0",
         "type": "float",
@@ -47,11 +48,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Describe the provider in the form of Airflow's ``provider_info.schema.json``."""
+    """Return the provider's metadata, in the form of Airflow's ``provider_info.schema.json``."""
     return {
         "package-name": "airflow-provider-omics-cache",
         "name": "AWS HealthOmics run caches and batches",
-        "description": "Run caches and batch runs of AWS HealthOmics, with a local HealthOmics for tests.",
+        "description": "Run caches and run batches of AWS HealthOmics, with a local HealthOmics for tests.",
         "integrations": [
             {
                 "integration-name": _INTEGRATION,

@@ -1,4 +1,4 @@
-"""Which runs of a batch may be submitted again: those that were not submitted, and no other."""
+"""Select the runs of a batch that can be submitted again: only those that were not submitted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_provider_omics_cache.exceptions import OmicsParameterError
 from airflow_provider_omics_cache.healthomics.states import SubmissionStatus
 from airflow_provider_omics_cache.tables import BrokenRows, Row, read_rows, shown
 
-#: Reasons of a failed submission after which the same submission may succeed.
+#: Reasons of a failed submission that can pass: the same submission can succeed later.
 RETRYABLE_SUBMISSION_FAILURES = frozenset(
     {
         "ConflictException",
@@ -20,8 +20,10 @@ RETRYABLE_SUBMISSION_FAILURES = frozenset(
     }
 )
 
-#: Without a run id these mean that there has never been a run.
+#: A record with one of these statuses and no run id never had a run.
 _NEVER_A_RUN = frozenset({SubmissionStatus.FAILED, SubmissionStatus.CANCEL_SUCCESS})
+
+_CONFIRM = "pass batch= (the sensor's XCom) to confirm that {} was never submitted"
 
 
 def failed_run_settings(
@@ -32,23 +34,28 @@ def failed_run_settings(
     reasons: Iterable[str] | None = None,
     conn_id: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Give the run settings that were not submitted: the original ones without those known to have a run.
+    """Return the run settings of a batch that were not submitted.
 
-    A run that has started is never among them, whatever became of it. Rather than guess it raises: a run that is not
-    listed, or is listed without an outcome, counts as not submitted only where ``batch`` confirms that the listing has
-    every run that was submitted.
+    A setting that has a run id is never returned, even if its run failed or was cancelled or deleted. A run that is not
+    listed, or is listed without a submission status, counts as not submitted only if the numbers in ``batch`` confirm
+    it; otherwise the function raises an error.
 
-    :param run_settings: all run settings of the batch: a list of dicts, or the path or URI of a JSON array of them.
+    :param run_settings: all run settings of the batch: an iterable of dicts, or the path or URI of a JSON file with an
+        array of them.
     :param listing: the *full* listing of the batch, as BatchSubmissionSensor writes it to ``mapping_s3_uri``: an
-        iterable of its records, or its path or URI (see :func:`~airflow_provider_omics_cache.tables.read_table`). The
-        XCom ``failed_submissions`` is none: it ends after 1,000 runs.
-    :param batch: XCom ``batch`` of the sensor, to check the numbers against.
-    :param reasons: give only runs whose submission failed for one of these reasons, for example
-        :data:`RETRYABLE_SUBMISSION_FAILURES`. Default: all that were not submitted.
-    :param conn_id: Airflow connection to read files with. Default: the one in the URI, else for S3 ``aws_default``.
-    :return: settings of ``run_settings``, unchanged and in their order.
-    :raises OmicsParameterError: the numbers do not add up, or something is not what it has to be.
-    :raises OmicsApiError: S3 refuses a file.
+        iterable of its records, or its path or URI (see :func:`~airflow_provider_omics_cache.tables.read_table`). Do
+        not pass the XCom ``failed_submissions``: it contains at most 1,000 runs.
+    :param batch: XCom ``batch`` of BatchSubmissionSensor. Its numbers of runs are compared with ``run_settings`` and
+        ``listing``. Default: no comparison.
+    :param reasons: return only settings whose submission failed for one of these reasons, for example
+        :data:`RETRYABLE_SUBMISSION_FAILURES`. Default: return all settings that were not submitted.
+    :param conn_id: Airflow connection for reading the files. Default: the one in the URI
+        (``s3://conn_id@bucket/key``), else ``aws_default`` for S3.
+    :return: the settings that were not submitted, unchanged, in the order of ``run_settings``.
+    :raises OmicsParameterError: ``run_settings`` and ``listing`` do not fit each other or the numbers in ``batch``; it
+        is not certain whether a run was submitted; or a parameter, a file or a row is not valid. The error names the
+        rows.
+    :raises OmicsApiError: S3 refused or did not answer the call.
     """
     if isinstance(reasons, str):
         raise OmicsParameterError("reasons", "must be a list of submission failure reasons", reasons)
@@ -77,7 +84,7 @@ def _by_id(rows: Sequence[Row], *, parameter: str, member: str) -> dict[str, Row
     for place, row in rows:
         run_setting_id = row.get(member)
         if not isinstance(run_setting_id, str) or not run_setting_id:
-            broken.add("must be text that is not empty", shown(run_setting_id), member=member, index=place)
+            broken.add("must be a non-empty string", shown(run_setting_id), member=member, index=place)
         elif run_setting_id in found:
             value = f"{shown(run_setting_id)} as in {found[run_setting_id][0]}"
             broken.add("must be unique", value, member=member, index=place)
@@ -88,7 +95,13 @@ def _by_id(rows: Sequence[Row], *, parameter: str, member: str) -> dict[str, Row
 
 
 def _is_confirmed(batch: Mapping[str, Any] | None, records: Mapping[str, Row], settings: Mapping[str, Row]) -> bool:
-    """Tell whether the batch's own numbers say that the listing has all runs that were submitted."""
+    """Return whether the numbers in ``batch`` confirm that the listing has every run that was submitted.
+
+    :param batch: XCom ``batch`` of the sensor, or None.
+    :param records: records of the listing, by runSettingId.
+    :param settings: run settings, by runSettingId.
+    :raises OmicsParameterError: the numbers in ``batch`` differ from those of settings and listing.
+    """
     if batch is None:
         return False
     submitted = sum(1 for run_setting_id in records if _has_run(records, run_setting_id))
@@ -97,7 +110,7 @@ def _is_confirmed(batch: Mapping[str, Any] | None, records: Mapping[str, Row], s
     if known != numbers:
         raise OmicsParameterError(
             "batch",
-            f"must fit the {len(settings):,} run settings and the {submitted:,} listed runs, that is be {numbers}",
+            f"must match run_settings and listing, which have {numbers}",
             known,
         )
     return True
@@ -109,19 +122,30 @@ def _check_listing(records: Mapping[str, Row], settings: Mapping[str, Row], *, i
         status = record.get("status")
         for member in ("status", "reason"):
             if not isinstance(record.get(member), str | None):
-                broken.add("must be text or null", shown(record[member]), member=member, index=place)
+                broken.add("must be a string or null", shown(record[member]), member=member, index=place)
                 status = None
         if run_setting_id not in settings:
-            broken.add("must be one of run_settings", shown(run_setting_id), member="run_setting_id", index=place)
+            broken.add(
+                "must be the runSettingId of one of run_settings",
+                shown(run_setting_id),
+                member="run_setting_id",
+                index=place,
+            )
         elif record.get("run_id") or status in _NEVER_A_RUN:
             continue
         elif status:
-            broken.add(f"must be given where status is {shown(status)}", None, member="run_id", index=place)
+            broken.add(
+                f"must be given, because a run with status {shown(status)} can exist",
+                None,
+                member="run_id",
+                index=place,
+            )
         elif not is_confirmed:
-            broken.add("must be an outcome unless batch confirms the numbers", status, member="status", index=place)
+            broken.add(f"is missing: {_CONFIRM.format('this run')}", status, member="status", index=place)
     unlisted = [run_setting_id for run_setting_id in settings if run_setting_id not in records]
     if unlisted and not is_confirmed:
-        broken.add(f"must have all {len(settings):,} run settings unless batch confirms the numbers", _first(unlisted))
+        rule = f"must have all {len(settings):,} run settings: {_CONFIRM.format('a missing run')}"
+        broken.add(rule, _first(unlisted))
     elif unlisted and any("run_arn" not in record for _, record in records.values()):
         broken.add("must be the full listing (see mapping_s3_uri), not the XCom failed_submissions", _first(unlisted))
     broken.raise_if_any()

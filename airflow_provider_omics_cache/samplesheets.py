@@ -1,4 +1,4 @@
-"""Run settings out of a samplesheet."""
+"""Run settings from a samplesheet."""
 
 from __future__ import annotations
 
@@ -22,24 +22,29 @@ def run_settings_from_table(
     optional: Iterable[str] = (),
     conn_id: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Make the ``run_settings`` of a batch out of an nf-core style samplesheet: one run for each row.
+    """Return the ``run_settings`` of a batch for an nf-core style samplesheet: one run for each row.
 
-    ``s3://`` is read with the amazon provider's S3Hook, anything else with Airflow's ObjectStoragePath, which needs
-    the package of the URI's filesystem. The file is read when the function is called: call it in a task.
+    The file is read when the function is called: call it in a task. A URI that begins with ``s3://`` is read with the
+    amazon provider's S3Hook. Any other path or URI is read with Airflow's ObjectStoragePath, which needs the package of
+    the URI's filesystem.
 
-    :param rows: an iterable of dicts; or the path or URI (str, pathlib or ObjectStoragePath) of a ``.csv`` or ``.tsv``
-        file with a header, of a ``.json`` array of objects, or of a ``.jsonl`` or ``.ndjson`` file with one object a
-        line; in UTF-8. What a CSV file holds is text without the spaces around it, and lines without any are left out.
-    :param run_setting_id: column that names the run, or a template of columns such as ``"{sample}_{lane}"``
-        (:meth:`str.format`'s, without attributes and indexes).
-    :param parameters: for each parameter of the workflow the column that it is taken from, or a function of the row
-        (a dict) that gives it, for a number or a list; where the function gives None, the run goes without.
-    :param optional: columns whose empty cell leaves the parameter out; an empty cell of any other column is an error.
-    :param conn_id: Airflow connection to read the file with. Default: the one in the URI
-        (``s3://conn_id@bucket/key``), else for S3 ``aws_default``.
+    :param rows: the samplesheet: an iterable of dicts, or the path or URI (str, pathlib or ObjectStoragePath) of a
+        ``.csv`` or ``.tsv`` file with a header, of a ``.json`` file with an array of objects, or of a ``.jsonl`` or
+        ``.ndjson`` file with one object per line. The file must be UTF-8. Cells of a CSV or TSV file are strings
+        without leading and trailing spaces; lines with only empty cells are ignored.
+    :param run_setting_id: column whose value becomes the ``runSettingId`` of the run, or a template of columns such as
+        ``"{sample}_{lane}"`` (in the syntax of :meth:`str.format`, without attributes and indexes).
+    :param parameters: source of each parameter of the workflow, by the parameter's name. The source is a column, or a
+        function that takes the row (a dict) and returns the value, for example a number or a list. If the function
+        returns None, the run does not get the parameter.
+    :param optional: columns whose cells can be empty; the run then does not get the parameter. An empty cell in any
+        other column that is used is an error. Default: no column.
+    :param conn_id: Airflow connection for reading the file. Default: the one in the URI
+        (``s3://conn_id@bucket/key``), else ``aws_default`` for S3.
     :return: ``[{"runSettingId": ..., "parameters": {...}}, ...]``, in the order of the rows.
-    :raises OmicsParameterError: naming the row, the column and the rule, for the first 20 rows that break it.
-    :raises OmicsApiError: S3 refuses the file.
+    :raises OmicsParameterError: a parameter of this function is not valid, the file cannot be read, a column is
+        missing, or a row is not valid. The error names row, column and rule, and shows the first 20 rows of each rule.
+    :raises OmicsApiError: S3 refused or did not answer the call.
     """
     optional = _checked_optional(optional, _checked_parameters(parameters))
     found = read_rows("rows", rows, conn_id=conn_id, most=MAX_RUN_SETTINGS)
@@ -59,13 +64,14 @@ def make_run_settings(
     optional: Iterable[str],
     broken: BrokenRows,
 ) -> list[dict[str, Any]]:
-    """Make run settings out of rows; those of rows that break a rule are missing.
+    """Return the run settings of rows; rows with an error are left out.
 
     :param rows: the rows with their places.
-    :param run_setting_id: as for :func:`run_settings_from_table`.
-    :param parameters: likewise.
-    :param optional: likewise.
-    :param broken: takes what is wrong.
+    :param run_setting_id: column or template of the ``runSettingId``, as for :func:`run_settings_from_table`.
+    :param parameters: sources of the parameters, as for :func:`run_settings_from_table`.
+    :param optional: columns whose cells can be empty, as for :func:`run_settings_from_table`.
+    :param broken: object to which the errors of the rows are added.
+    :raises OmicsParameterError: ``run_setting_id`` is neither a column nor a template.
     """
     columns = dict.fromkeys(column for _, row in rows for column in row)
     template = _Template(run_setting_id, columns)
@@ -84,7 +90,10 @@ def make_run_settings(
         is_whole = True
         for column in required:
             if _is_empty(row.get(column)):
-                broken.add("must not be empty", row.get(column), member=f"column {column!r}", index=place)
+                rule = "must not be empty"
+                if column not in template.columns:
+                    rule += ", unless optional names the column"
+                broken.add(rule, row.get(column), member=f"column {column!r}", index=place)
                 is_whole = False
         if not is_whole:
             continue
@@ -100,11 +109,11 @@ def make_run_settings(
 
 
 class _Template:
-    """How the runSettingId is made: from one column, or from several.
+    """Template of the ``runSettingId``: one column, or several.
 
     :param text: the column or the template.
     :param columns: columns of the table.
-    :raises OmicsParameterError: it is neither.
+    :raises OmicsParameterError: ``text`` is neither a column nor a template.
     """
 
     def __init__(self, text: Any, columns: Iterable[str]) -> None:
@@ -123,28 +132,28 @@ class _Template:
         self.columns = tuple(names)
 
     def fill(self, row: Mapping[str, Any], place: Place, broken: BrokenRows) -> str | None:
-        """Make the runSettingId of a row, or None when it cannot be made.
+        """Return the ``runSettingId`` of a row, or None if the row has an error.
 
         :param row: the row.
-        :param place: where it stands.
-        :param broken: takes what is wrong.
+        :param place: place of the row, for errors.
+        :param broken: object to which the error is added.
         """
         for column in self.columns:
             value = row[column]
             if not isinstance(value, (str, int)) or isinstance(value, bool):
-                broken.add("must be text or a whole number", shown(value), member=f"column {column!r}", index=place)
+                broken.add("must be a string or an integer", shown(value), member=f"column {column!r}", index=place)
                 return None
         if self._is_column:
             return str(row[self._text])
         try:
             return _ColumnFormatter().vformat(self._text, (), row)
         except (KeyError, ValueError) as error:
-            broken.add("must fit the row", str(error), member=self.member, index=place)
+            broken.add("must be a format that fits the row", str(error), member=self.member, index=place)
             return None
 
 
 class _ColumnFormatter(Formatter):
-    """Formats with columns, whatever is in their names."""
+    """A formatter that takes each field name as the name of a column, dots and brackets included."""
 
     def get_field(self, field_name: str, args: Any, kwargs: Any) -> tuple[Any, str]:
         return kwargs[field_name], field_name
@@ -163,12 +172,12 @@ def _values(
             try:
                 value = source(dict(row))
             except Exception as error:
-                broken.add("must be made without an error", shown(repr(error)), member=member, index=place)
+                broken.add("cannot be computed: its function raised an error", shown(error), member=member, index=place)
                 continue
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            broken.add("must be what JSON can hold", shown(str(error)), member=member, index=place)
+            broken.add("must be a JSON value", shown(str(error)), member=member, index=place)
         else:
             if value is not None:
                 values[name] = value
@@ -185,17 +194,18 @@ def _checked_parameters(parameters: Any) -> Mapping[str, Source]:
     for name, source in parameters.items():
         if not isinstance(name, str) or not (callable(source) or isinstance(source, str)):
             raise OmicsParameterError(
-                "parameters", "must give a column or a function for each parameter", {name: source}
+                "parameters", "must have a column or a function for each parameter", {name: source}
             )
     return parameters
 
 
 def _checked_optional(optional: Any, parameters: Mapping[str, Source]) -> frozenset[str]:
-    columns: list[Any] = list(optional) if isinstance(optional, Iterable) and not isinstance(optional, str) else [None]
-    if not all(isinstance(column, str) for column in columns):
+    given: list[Any] = list(optional) if isinstance(optional, Iterable) and not isinstance(optional, str) else [None]
+    if not all(isinstance(column, str) for column in given):
         raise OmicsParameterError("optional", "must be a list of columns", optional)
-    names = frozenset(columns)
-    unknown = sorted(str(name) for name in names if name not in parameters.values())
+    used = dict.fromkeys(source for source in parameters.values() if isinstance(source, str))
+    unknown = sorted(set(given) - used.keys())
     if unknown:
-        raise OmicsParameterError("optional", "must name columns that parameters are taken from", unknown)
-    return names
+        rule = f"names unknown columns: {', '.join(unknown)} (columns used: {', '.join(used) or 'none'})"
+        raise OmicsParameterError("optional", rule, unknown)
+    return frozenset(given)

@@ -1,4 +1,4 @@
-"""Reading rows: out of a CSV, TSV, JSON or JSON Lines file, wherever it is, or out of any iterable of dicts."""
+"""Read rows from a CSV, TSV, JSON or JSON Lines file (local, in S3 or elsewhere), or from an iterable of dicts."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ _SHOWN_CHARACTERS = 100
 
 
 class Place(NamedTuple):
-    """Where a row stands.
+    """Place of a row in its table.
 
-    :param row: number of the row, from 1; a header is none.
-    :param line: line of the file that the row begins on, None where there are no lines.
+    :param row: number of the row, from 1. The header is not counted.
+    :param line: number of the line on which the row begins, from 1. Default: None, for a table without lines, such as
+        a list.
     """
 
     row: int
@@ -38,35 +39,44 @@ Row = tuple[Place, Mapping[str, Any]]
 
 
 class BrokenRows(BrokenRules):
-    """What is wrong with a table: for each rule the first rows, and how many there are."""
+    """The errors of one table: for each broken rule the first rows and the number of rows."""
 
     entries = "rows"
 
     def place(self, index: Any) -> str:
-        """Name a row."""
+        """Return the name of a row in an error.
+
+        :param index: place of the row.
+        """
         return str(index)
 
     def path(self, member: str, index: Any) -> str:
-        """Name a column of a row, or the table itself."""
+        """Return the name of a column of a row in an error.
+
+        :param member: the column, empty for the row (or the table) itself.
+        :param index: place of the row, None for an error that is not about one row.
+        """
         return ", ".join(str(part) for part in (self._parameter, index, member) if part)
 
 
 def read_table(table: Any, *, conn_id: str | None = None) -> list[dict[str, Any]]:
-    """Read the rows of a file, for example the listing that ``mapping_s3_uri`` or ``runs_s3_uri`` of a sensor names.
+    """Read the rows of a file, for example the listing that a sensor writes to ``mapping_s3_uri`` or ``runs_s3_uri``.
 
-    That of a batch which failed before its first run is empty.
+    The listing of a batch that failed before its first run has no rows.
 
-    An ObjectStoragePath is read as it is, whatever its filesystem. A str that begins with ``s3://`` is read with the
-    amazon provider's S3Hook, which needs no package beside it; another str is made an ObjectStoragePath, which needs
-    the package of the URI's filesystem.
+    An ObjectStoragePath is read with its own filesystem. A str that begins with ``s3://`` is read with the amazon
+    provider's S3Hook, which needs no other package. Any other str is opened as an ObjectStoragePath, which needs the
+    package of the URI's filesystem.
 
     :param table: path or URI (str, pathlib or ObjectStoragePath) of a ``.csv`` or ``.tsv`` file with a header, of a
-        ``.json`` array of objects, or of a ``.jsonl`` or ``.ndjson`` file with one object a line; in UTF-8.
-    :param conn_id: Airflow connection to read it with. Default: the one in the URI (``s3://conn_id@bucket/key``), else
-        for S3 ``aws_default``.
-    :return: the rows; what a CSV file holds is text without the spaces around it.
-    :raises OmicsParameterError: it cannot be read, naming the line or the row.
-    :raises OmicsApiError: S3 refuses it.
+        ``.json`` file with an array of objects, or of a ``.jsonl`` or ``.ndjson`` file with one object per line. The
+        file must be UTF-8.
+    :param conn_id: Airflow connection for reading the file. Default: the one in the URI
+        (``s3://conn_id@bucket/key``), else ``aws_default`` for S3.
+    :return: the rows. Cells of a CSV or TSV file are strings without leading and trailing spaces.
+    :raises OmicsParameterError: the file does not exist or cannot be read, its suffix is not one of those above, or its
+        content is not valid. The error names the line or the row.
+    :raises OmicsApiError: S3 refused or did not answer the call.
     """
     return [dict(row) for _, row in read_rows("table", table, conn_id=conn_id, least=0)]
 
@@ -74,15 +84,17 @@ def read_table(table: Any, *, conn_id: str | None = None) -> list[dict[str, Any]
 def read_rows(
     parameter: str, table: Any, *, conn_id: str | None = None, least: int = 1, most: int | None = None
 ) -> list[Row]:
-    """Read the rows of a file, or take those of an iterable, with their places.
+    """Read the rows of a file or of an iterable, with their places.
 
     :param parameter: name of the parameter, for errors.
-    :param table: as for :func:`read_table`, or an iterable of dicts.
-    :param conn_id: as for :func:`read_table`.
-    :param least: how many rows there have to be, 0 or 1.
-    :param most: how many rows there may be. Default: any number.
-    :raises OmicsParameterError: naming the parameter, the row and the rule.
-    :raises OmicsApiError: S3 refuses it.
+    :param table: a file as for :func:`read_table`, or an iterable of dicts.
+    :param conn_id: Airflow connection for reading a file, as for :func:`read_table`.
+    :param least: minimum number of rows, 0 or 1. Default: 1.
+    :param most: maximum number of rows. Default: no limit.
+    :return: pairs of place and row.
+    :raises OmicsParameterError: ``table`` is not a table, the file cannot be read, a row is not valid, or the number of
+        rows is outside the limits. The error names the parameter, the row and the rule.
+    :raises OmicsApiError: S3 refused or did not answer the call.
     """
     broken = BrokenRows(parameter)
     if isinstance(table, str) or hasattr(table, "read_bytes"):
@@ -97,15 +109,20 @@ def read_rows(
     for row in found:
         rows.append(row)
         if most is not None and len(rows) > most:
-            raise OmicsParameterError(parameter, f"can have at most {most:,} rows", "more")
+            raise OmicsParameterError(parameter, f"must have at most {most:,} rows", f"more than {most:,} rows")
     broken.raise_if_any()
     if len(rows) < least:
-        raise OmicsParameterError(parameter, "must have at least one row", table if isinstance(table, str) else "none")
+        raise OmicsParameterError(
+            parameter, "must have at least one row", table if isinstance(table, str) else "no rows"
+        )
     return rows
 
 
 def shown(value: Any) -> Any:
-    """Shorten what an error shows of a cell."""
+    """Return a value as an error shows it: shortened if it is long.
+
+    :param value: value of a cell.
+    """
     text = value if isinstance(value, str) else repr(value)
     if len(text) > _SHOWN_CHARACTERS:
         return f"{text[:_SHOWN_CHARACTERS]}... ({len(text):,} characters)"
@@ -117,19 +134,21 @@ def _read(parameter: str, table: Any, conn_id: str | None) -> bytes:
     _check_suffix(parameter, uri)
     scheme, _, rest = uri.partition("://")
     if isinstance(table, str) and scheme.lower() in {"s3a", "s3n"}:
-        raise OmicsParameterError(parameter, "must begin with s3:// where it is in S3", uri)
+        raise OmicsParameterError(parameter, "must begin with s3:// for a file in S3", uri)
     if isinstance(table, str) and scheme.lower() == "s3":
         return _read_s3(parameter, f"s3://{rest}", conn_id)
     try:
         path = object_storage_path(table, conn_id=conn_id) if isinstance(table, str) else table
         data: bytes = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        raise OmicsParameterError(parameter, f"must be a file that can be read ({error})", uri) from error
+        raise OmicsParameterError(parameter, f"must be a readable file ({error})", uri) from error
     except (ImportError, ValueError) as error:
-        raise OmicsParameterError(parameter, f"must be of a filesystem that is installed ({error})", uri) from error
+        raise OmicsParameterError(
+            parameter, f"must use a filesystem whose package is installed ({error})", uri
+        ) from error
     except (BotoCoreError, ClientError) as error:
         failure = api_error(error, "GetObject")
-        raise failure.with_text(f"{parameter} must be readable; got {uri!r}: {failure}") from error
+        raise failure.with_text(f"Cannot read {parameter} {uri!r}: {failure}") from error
     return data
 
 
@@ -157,7 +176,7 @@ def _parse(parameter: str, uri: str, data: bytes, broken: BrokenRows) -> Iterato
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        broken.add("must be UTF-8", data[error.start : error.end], member=f"line {line}")
+        broken.add("must be UTF-8: save the file as UTF-8", data[error.start : error.end], member=f"line {line}")
         return iter(())
     return _PARSERS[_suffix(uri)](text, broken)
 
@@ -175,7 +194,7 @@ def _parse_csv(text: str, broken: BrokenRows, delimiter: str = ",") -> Iterator[
             if not columns:
                 columns = cells
                 if "" in columns or len(set(columns)) < len(columns):
-                    broken.add("must name each column, and each differently", columns, member=f"line {line}")
+                    broken.add("must give each column a unique, non-empty name", columns, member=f"line {line}")
                     return
                 continue
             number += 1
@@ -183,9 +202,9 @@ def _parse_csv(text: str, broken: BrokenRows, delimiter: str = ",") -> Iterator[
             if len(cells) == len(columns):
                 yield place, dict(zip(columns, cells, strict=True))
             else:
-                broken.add(f"must have {len(columns)} cells as the header has", f"{len(cells)} cells", index=place)
+                broken.add(f"must have {len(columns)} cells, as many as the header", f"{len(cells)} cells", index=place)
     except csv.Error as error:
-        broken.add("must be CSV", str(error), member=f"line {reader.line_num}")
+        broken.add("must be valid CSV", str(error), member=f"line {reader.line_num}")
 
 
 def _parse_tsv(text: str, broken: BrokenRows) -> Iterator[Row]:
@@ -196,7 +215,7 @@ def _parse_json(text: str, broken: BrokenRows) -> Iterator[Row]:
     try:
         rows = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        broken.add("must be JSON", str(error))
+        broken.add("must be valid JSON", str(error))
         return iter(())
     if not isinstance(rows, list):
         broken.add("must be a JSON array of objects", type(rows).__name__)
@@ -215,7 +234,7 @@ def _parse_json_lines(text: str, broken: BrokenRows) -> Iterator[Row]:
             try:
                 value = json.loads(content, parse_constant=_refuse_constant)
             except (ValueError, RecursionError) as error:
-                broken.add("must be JSON", str(error), index=place)
+                broken.add("must be valid JSON", str(error), index=place)
             else:
                 yield place, value
 
@@ -223,7 +242,7 @@ def _parse_json_lines(text: str, broken: BrokenRows) -> Iterator[Row]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number in JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _objects(values: Iterable[tuple[Place, Any]], broken: BrokenRows) -> Iterator[Row]:

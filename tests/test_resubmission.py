@@ -77,7 +77,7 @@ def test_never_gives_a_run_that_was_submitted_whatever_became_of_it(status: str)
 @pytest.mark.parametrize("status", ["SUCCESS", "CANCEL_FAILED", "DELETE_SUCCESS", "DELETE_FAILED", "NEW"])
 def test_a_run_without_id_that_may_exist_is_an_error(status: str) -> None:
     text = error_of(settings_of("S1"), [record("S1", status=status)], batch=numbers(1, 0))
-    assert text == f"listing, row 1, run_id must be given where status is {status}; got None"
+    assert text == f"listing, row 1, run_id must be given, because a run with status {status} can exist; got None"
 
 
 def test_a_run_that_was_cancelled_before_its_submission_was_not_submitted() -> None:
@@ -88,7 +88,8 @@ def test_a_run_that_was_cancelled_before_its_submission_was_not_submitted() -> N
 def test_what_is_not_listed_counts_only_if_the_batch_confirms_it() -> None:
     listing = [record("S1", run=True)]
     assert error_of(SETTINGS, listing).startswith(
-        "listing must have all 3 run settings unless batch confirms the numbers; got '2 missing: S2, S3'"
+        "listing must have all 3 run settings: pass batch= (the sensor's XCom) to confirm that a missing run was never "
+        "submitted; got '2 missing: S2, S3'"
     )
     assert failed_run_settings(SETTINGS, listing, batch=numbers(3, 1)) == settings_of("S2", "S3")
     assert failed_run_settings(SETTINGS, [], batch=numbers(3, 0)) == SETTINGS
@@ -97,7 +98,10 @@ def test_what_is_not_listed_counts_only_if_the_batch_confirms_it() -> None:
 
 def test_what_has_no_outcome_counts_only_if_the_batch_confirms_it() -> None:
     listing = [record("S1", run=True), {**record("S2"), "status": None}, record("S3")]
-    assert error_of(SETTINGS, listing).startswith("listing, row 2, status must be an outcome unless batch confirms")
+    assert error_of(SETTINGS, listing).startswith(
+        "listing, row 2, status is missing: pass batch= (the sensor's XCom) to confirm that this run was never "
+        "submitted; got None"
+    )
     assert failed_run_settings(SETTINGS, listing, batch=numbers(3, 1)) == settings_of("S2", "S3")
 
 
@@ -108,8 +112,7 @@ def test_what_has_no_outcome_counts_only_if_the_batch_confirms_it() -> None:
 def test_numbers_that_do_not_add_up_are_an_error(batch: Any) -> None:
     text = error_of(SETTINGS, LISTING, batch=batch)
     assert text.startswith(
-        "batch must fit the 3 run settings and the 1 listed runs, that is be "
-        "{'total_runs': 3, 'submitted': 1, 'failed': 2}; got "
+        "batch must match run_settings and listing, which have {'total_runs': 3, 'submitted': 1, 'failed': 2}; got "
     )
 
 
@@ -120,21 +123,31 @@ def test_the_xcom_of_failed_submissions_is_not_taken_for_the_listing() -> None:
         del row["run_arn"]
     assert "2,000 missing: S1000, S1001" in error_of(settings, capped)
     assert "must be the full listing (see mapping_s3_uri)" in error_of(settings, capped, batch=numbers(3_000, 0))
-    assert error_of(settings, capped, batch=numbers(3_000, 1_000)).startswith("batch must fit")
+    assert error_of(settings, capped, batch=numbers(3_000, 1_000)).startswith(
+        "batch must match run_settings and listing"
+    )
 
 
 @pytest.mark.parametrize(
     ("run_settings", "listing", "text"),
     [
         (SETTINGS, [*LISTING, record("S2")], "listing, row 4, run_setting_id must be unique; got 'S2 as in row 3'"),
-        (SETTINGS, [*LISTING, record("S4")], "listing, row 4, run_setting_id must be one of run_settings; got 'S4'"),
-        (SETTINGS, [{"runSettingId": "S1"}], "listing, row 1, run_setting_id must be text that is not empty; got None"),
+        (
+            SETTINGS,
+            [*LISTING, record("S4")],
+            "listing, row 4, run_setting_id must be the runSettingId of one of run_settings; got 'S4'",
+        ),
+        (SETTINGS, [{"runSettingId": "S1"}], "listing, row 1, run_setting_id must be a non-empty string; got None"),
         (SETTINGS, {"S1": "91"}, "listing must be the full listing (see mapping_s3_uri), not the mapping; got 'dict'"),
-        ([*SETTINGS, *SETTINGS], LISTING, "run_settings, row 4, runSettingId must be unique (3 rows break this rule"),
-        ([{"parameters": {}}], LISTING, "run_settings, row 1, runSettingId must be text that is not empty; got None"),
+        ([*SETTINGS, *SETTINGS], LISTING, "run_settings, row 4, runSettingId must be unique (3 rows have this error"),
+        ([{"parameters": {}}], LISTING, "run_settings, row 1, runSettingId must be a non-empty string; got None"),
         ([], LISTING, "run_settings must have at least one row"),
-        (SETTINGS, [{**LISTING[0], "status": ["FAILED"]}, *LISTING[1:]], "listing, row 1, status must be text or null"),
-        (SETTINGS, [{**LISTING[0], "reason": ["a"]}, *LISTING[1:]], "listing, row 1, reason must be text or null"),
+        (
+            SETTINGS,
+            [{**LISTING[0], "status": ["FAILED"]}, *LISTING[1:]],
+            "listing, row 1, status must be a string or null",
+        ),
+        (SETTINGS, [{**LISTING[0], "reason": ["a"]}, *LISTING[1:]], "listing, row 1, reason must be a string or null"),
     ],
 )
 def test_refuses_what_does_not_fit(run_settings: Any, listing: Any, text: str) -> None:

@@ -90,7 +90,7 @@ def test_a_column_may_be_named_like_a_template_or_an_attribute() -> None:
 
 def test_names_an_empty_cell(sheet: Path) -> None:
     text = error_of(sheet, run_setting_id="{sample}_{lane}", parameters=PARAMETERS)
-    assert text == "rows, row 2 (line 3), column 'fastq_2' must not be empty; got ''"
+    assert text == "rows, row 2 (line 3), column 'fastq_2' must not be empty, unless optional names the column; got ''"
     assert error_of([{"sample": " ", "fastq_1": "x"}]) == "rows, row 1, column 'sample' must not be empty; got ' '"
 
 
@@ -112,30 +112,34 @@ def test_names_both_rows_of_a_duplicate_sample(sheet: Path) -> None:
 def test_names_the_row_whose_function_raises(sheet: Path) -> None:
     parameters = {"number": lambda row: int(row["fastq_2"])}
     text = error_of(sheet, run_setting_id="{sample}_{lane}", parameters=parameters)
-    assert text.startswith("rows, row 1 (line 2), parameter 'number' must be made without an error (3 rows")
+    assert text.startswith(
+        "rows, row 1 (line 2), parameter 'number' cannot be computed: its function raised an error (3 rows"
+    )
     assert "invalid literal for int()" in text
+    text = error_of([{"sample": "S1"}], parameters={"depth": lambda row: int(row["d"])})
+    assert text == "rows, row 1, parameter 'depth' cannot be computed: its function raised an error; got KeyError('d')"
     text = error_of(sheet, run_setting_id="{sample}_{lane}", parameters={"number": lambda row: {1, 2}})
-    assert "parameter 'number' must be what JSON can hold" in text
+    assert "parameter 'number' must be a JSON value" in text
     text = error_of(sheet, run_setting_id="{sample}_{lane}", parameters={"number": lambda row: float("nan")})
-    assert "parameter 'number' must be what JSON can hold" in text
+    assert "parameter 'number' must be a JSON value" in text
 
 
 @pytest.mark.parametrize("cell", [float("nan"), date(2026, 1, 1), {1, 2}, ["a", b"b"]])
 def test_names_a_cell_that_json_cannot_hold(cell: Any) -> None:
     text = error_of([{"sample": "S1", "fastq_1": cell}])
-    assert text.startswith("rows, row 1, column 'fastq_1' must be what JSON can hold; got ")
+    assert text.startswith("rows, row 1, column 'fastq_1' must be a JSON value; got ")
 
 
 @pytest.mark.parametrize("cell", [True, 1.5, ["S1"], {"a": 1}])
 def test_an_id_is_text_or_a_whole_number(cell: Any) -> None:
     assert error_of([{"sample": cell, "fastq_1": "x"}]).startswith(
-        "rows, row 1, column 'sample' must be text or a whole number; got "
+        "rows, row 1, column 'sample' must be a string or an integer; got "
     )
 
 
 def test_a_format_that_does_not_fit_is_named() -> None:
     text = error_of([{"sample": "S1", "fastq_1": "x"}], run_setting_id="{sample:d}")
-    assert text.startswith("rows, row 1, run_setting_id '{sample:d}' must fit the row; got ")
+    assert text.startswith("rows, row 1, run_setting_id '{sample:d}' must be a format that fits the row; got ")
 
 
 @pytest.mark.parametrize(
@@ -147,10 +151,17 @@ def test_a_format_that_does_not_fit_is_named() -> None:
         ({"run_setting_id": "{}"}, "run_setting_id must be a column or a template"),
         ({"run_setting_id": "{0}"}, "rows must have the column '0'"),
         ({"parameters": ["fastq_1"]}, "parameters must be a dict; got 'list'"),
-        ({"parameters": {"reads_1": 7}}, "parameters must give a column or a function for each parameter"),
+        ({"parameters": {"reads_1": 7}}, "parameters must have a column or a function for each parameter"),
         ({"optional": [["fastq_1"]]}, "optional must be a list of columns; got [['fastq_1']]"),
         ({"optional": "fastq_1"}, "optional must be a list of columns; got 'fastq_1'"),
-        ({"optional": ["fastq_3"]}, "optional must name columns that parameters are taken from; got ['fastq_3']"),
+        (
+            {"optional": ["fastq_3", "fastq_1", "cram"]},
+            "optional names unknown columns: cram, fastq_3 (columns used: fastq_1); got ['cram', 'fastq_3']",
+        ),
+        (
+            {"optional": ["fastq_1"], "parameters": {"reads": len}},
+            "optional names unknown columns: fastq_1 (columns used: none); got ['fastq_1']",
+        ),
     ],
 )
 def test_refuses_bad_parameters(changes: dict[str, Any], text: str) -> None:
@@ -158,9 +169,9 @@ def test_refuses_bad_parameters(changes: dict[str, Any], text: str) -> None:
 
 
 def test_refuses_no_rows_and_too_many() -> None:
-    assert error_of([]) == "rows must have at least one row; got 'none'"
+    assert error_of([]) == "rows must have at least one row; got 'no rows'"
     rows = ({"sample": str(number), "fastq_1": "x"} for number in range(100_001))
-    assert error_of(rows) == "rows can have at most 100,000 rows; got 'more'"
+    assert error_of(rows) == "rows must have at most 100,000 rows; got 'more than 100,000 rows'"
 
 
 def test_long_cells_are_not_shown_whole() -> None:

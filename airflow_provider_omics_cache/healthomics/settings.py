@@ -1,12 +1,13 @@
-"""Checking, counting and writing the run settings of a batch, in one pass: pure functions.
+"""Check, count and write the run settings of a batch in one pass: pure functions.
 
-What a setting may hold comes from a description of botocore's model, as plain data (see
-:meth:`~airflow_provider_omics_cache.hooks.omics.OmicsCacheHook.describe_shape`). Nothing here raises for bad
-input: what is wrong is collected, and the caller raises.
+The members that a setting can have come from botocore's model, as plain data (see
+:meth:`~airflow_provider_omics_cache.hooks.omics.OmicsCacheHook.describe_shape`). These functions do not raise for bad
+input: they collect the errors in a :class:`BrokenRules`, and the caller raises.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import sys
@@ -19,25 +20,29 @@ import botocore
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
 
-#: Most settings that StartRunBatch takes inline; more have to come from a file in S3.
+#: Maximum number of settings that StartRunBatch takes inline; a larger batch needs a settings file in S3.
 MAX_INLINE_SETTINGS = 100
-#: Most runs of a batch.
+#: Maximum number of runs of a batch.
 MAX_RUN_SETTINGS = 100_000
-#: Most bytes of a run's parameters, merged with the default ones, as JSON.
+#: Maximum size, in bytes of JSON, of a run's parameters merged with the default parameters.
 MAX_PARAMETERS_BYTES = 256_000
-#: Most bytes that S3 takes in one PutObject.
+#: Maximum size, in bytes, of one PutObject to S3.
 MAX_FILE_BYTES = 5 * 1024**3
 
 _OFFENDERS_SHOWN = 20
-#: Settings that are written at once: each can be as large as its parameters.
+_RULES_SHOWN = 20
+#: Minimum similarity (difflib's ratio, 0 to 1) of an unknown key to a member that an error suggests.
+_SIMILARITY = 0.7
+#: Number of settings that are encoded and written together. Each can be as large as its parameters.
 _CHUNK = 50
 _NEVER_SHOWN = frozenset({"parameters", "engineSettings", "runTags", "sessionPolicy"})
+_JSON_RULE = "must contain only JSON values"
 
 Shape = Mapping[str, Any]
 
 # The same form as idempotency.canonical_json, one setting at a time.
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
-# Stands between the settings that are written at once.
+# Separates the settings that are encoded together.
 _SEPARATOR = "\x1e"
 _WRITTEN_SEPARATOR = _encode(_SEPARATOR)
 
@@ -49,12 +54,14 @@ class _BrokenRule:
 
 
 class BrokenRules:
-    """What is wrong with a parameter: for each rule the first offenders, and how many there are.
+    """The errors of one parameter: for each broken rule the first offenders and the number of offenders.
+
+    It is true when there is an error.
 
     :param parameter: name of the parameter.
     """
 
-    #: What the entries of the parameter are called.
+    #: Noun for the entries of the parameter in error texts.
     entries = "settings"
 
     def __init__(self, parameter: str) -> None:
@@ -65,12 +72,13 @@ class BrokenRules:
         return bool(self._rules)
 
     def add(self, rule: str, value: Any, *, member: str = "", index: Any = None) -> None:
-        """Note an offender.
+        """Add an offender.
 
-        :param rule: what the value has to be.
-        :param value: what it is.
-        :param member: path of the member inside the parameter, or inside one of its entries.
-        :param index: which entry of the parameter it is.
+        :param rule: the rule that the value breaks, in words that follow the name of the parameter: "must be ...".
+        :param value: the value.
+        :param member: path of the member inside the parameter, or inside one of its entries. Default: the parameter
+            (or the entry) itself.
+        :param index: position of the entry. Default: the error is not about one entry.
         """
         broken = self._rules.setdefault((member, rule), _BrokenRule())
         broken.count += 1
@@ -78,20 +86,29 @@ class BrokenRules:
             broken.offenders.append((index, value))
 
     def summary(self) -> tuple[str, str, Any]:
-        """Give the first offender as parameter, rule and value; the rule tells of all the others."""
+        """Return parameter, rule and value of the first offender; the text of the rule lists the other offenders.
+
+        It lists the first 20 rules, and the first 20 offenders of each rule with their number.
+        """
         (member, _), first = next(iter(self._rules.items()))
         index, value = first.offenders[0]
         rules = []
-        for (other_member, rule), broken in self._rules.items():
+        for (other_member, rule), broken in islice(self._rules.items(), _RULES_SHOWN):
             text = rule if other_member == member else f"{other_member} {rule}".lstrip()
             if broken.count > 1:
-                shown = ", ".join(f"{self.place(index)} {value!r}" for index, value in broken.offenders)
-                which = f"the first {len(broken.offenders)}: " if broken.count > len(broken.offenders) else ""
-                text += f" ({broken.count:,} {self.entries} break this rule; {which}{shown})"
+                shown = ", ".join(
+                    repr(value_shown) if index_shown is None else f"{self.place(index_shown)} {value_shown!r}"
+                    for index_shown, value_shown in broken.offenders
+                )
+                entries = self.entries if broken.offenders[0][0] is not None else "values"
+                which = f"; the first {len(broken.offenders)}" if broken.count > len(broken.offenders) else ""
+                text += f" ({broken.count:,} {entries} have this error{which}: {shown})"
             elif broken is not first:
                 index_shown, value_shown = broken.offenders[0]
                 text += f" (got {value_shown!r}{'' if index_shown is None else f' at {self.place(index_shown)}'})"
             rules.append(text)
+        if len(self._rules) > _RULES_SHOWN:
+            rules.append(f"{len(self._rules) - _RULES_SHOWN:,} more errors")
         return self.path(member, index), "; also ".join(rules), value
 
     def raise_if_any(self) -> None:
@@ -103,24 +120,31 @@ class BrokenRules:
             raise OmicsParameterError(*self.summary())
 
     def place(self, index: Any) -> str:
-        """Name an entry of the parameter."""
+        """Return the name of an entry in an error.
+
+        :param index: position of the entry.
+        """
         return f"[{index}]"
 
     def path(self, member: str, index: Any) -> str:
-        """Name a member of an entry, or of the parameter itself."""
+        """Return the name of a member in an error.
+
+        :param member: path of the member, empty for the entry (or the parameter) itself.
+        :param index: position of the entry, None for a member of the parameter itself.
+        """
         path = self._parameter if index is None else f"{self._parameter}{self.place(index)}"
         return f"{path}.{member}" if member else path
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What the pass over the run settings found.
+    """Result of :func:`check_run_settings`.
 
     :param count: number of settings.
-    :param digest: 64 hexadecimal digits that stand for the settings, whatever their order.
-    :param sha256: SHA-256 of the written JSON array, as hexadecimal digits.
-    :param size: bytes of the written JSON array.
-    :param broken: what is wrong with the settings; nothing else of this object can be used then.
+    :param digest: digest of the settings, 64 hexadecimal digits. It does not depend on their order.
+    :param sha256: SHA-256 of the written JSON array, 64 hexadecimal digits.
+    :param size: size of the written JSON array, in bytes.
+    :param broken: errors of the settings. If there are any, the other members are not valid.
     """
 
     count: int
@@ -141,22 +165,22 @@ def unknown_rule(shape: str) -> str:
     )
 
 
-def check_member(
-    parameter: str, value: Any, *, shape: Shape, unknown_rule: str = "is not a known member"
-) -> BrokenRules:
+def check_member(parameter: str, value: Any, *, shape: Shape, unknown_rule: str = "has an unknown key") -> BrokenRules:
     """Check a parameter against the description of its shape.
 
     :param parameter: name of the parameter, for the error.
-    :param value: what was given.
+    :param value: value of the parameter.
     :param shape: description of the shape.
-    :param unknown_rule: what to say about a member that the shape does not have.
+    :param unknown_rule: error for a key that is not a member of the shape and resembles none of its members. For a key
+        that resembles one, the error suggests that member. Default: "has an unknown key".
+    :return: the errors.
     """
     broken = BrokenRules(parameter)
     for member, rule, shown in _check(value, shape, "", unknown_rule):
         broken.add(rule, shown, member=member)
     if not broken:
         for member, reason in _not_json(value):
-            broken.add("has to be JSON", reason, member=member)
+            broken.add(_JSON_RULE, reason, member=member)
     return broken
 
 
@@ -166,31 +190,33 @@ def check_run_settings(
     shape: Shape,
     default_run_setting: Mapping[str, Any],
     file: IO[bytes],
-    unknown_rule: str = "is not a known member",
+    unknown_rule: str = "has an unknown key",
 ) -> RunSettings:
     """Check and count the run settings, and write them to a file as the JSON array that the service reads.
 
-    Memory stays flat: at no time more than about a megabyte of JSON is held.
+    It keeps about one megabyte of JSON in memory, however many settings there are.
 
     :param settings: the run settings.
     :param shape: description of botocore's ``InlineSetting``.
-    :param default_run_setting: what the service merges each setting with.
-    :param file: where to write, in canonical JSON.
-    :param unknown_rule: what to say about a member that the shape does not have.
+    :param default_run_setting: the default setting, which the service merges with each setting.
+    :param file: binary file to which the settings are written, as canonical JSON.
+    :param unknown_rule: error for a key that is not a member of the shape and resembles none of its members. For a key
+        that resembles one, the error suggests that member. Default: "has an unknown key".
+    :return: number, digests and size of the settings, and their errors.
     """
     broken = BrokenRules("run_settings")
     if isinstance(settings, str) and settings.lstrip()[:1] in {"[", "{"}:
         broken.add(
-            "has to be a list of dicts or an s3:// URI: pass the XCom itself (task.output) or set "
+            "must be a list of dicts or an s3:// URI: pass the XCom itself (task.output) or set "
             "render_template_as_native_obj=True",
             f"str of {len(settings):,} characters",
         )
     elif not isinstance(settings, Sequence) or isinstance(settings, (str, bytes, bytearray)):
-        broken.add("has to be a list of dicts or an s3:// URI", _shown("run_settings", settings))
+        broken.add("must be a list of dicts or an s3:// URI", _shown("run_settings", settings))
     elif not settings:
-        broken.add("has to hold at least one setting", settings)
+        broken.add("must have at least one setting", settings)
     elif len(settings) > MAX_RUN_SETTINGS:
-        broken.add(f"can hold at most {MAX_RUN_SETTINGS:,} settings", f"{len(settings):,} settings")
+        broken.add(f"must have at most {MAX_RUN_SETTINGS:,} settings", f"{len(settings):,} settings")
     if broken:
         return RunSettings(count=0, digest="", sha256="", size=0, broken=broken)
 
@@ -217,22 +243,22 @@ def check_run_settings(
     while chunk := list(islice(remaining, _CHUNK)):
         for index, setting in enumerate(chunk, count):
             if not isinstance(setting, dict):
-                broken.add("has to be a dict", type(setting).__name__, index=index)
+                broken.add("must be a dict", type(setting).__name__, index=index)
                 continue
             for name, value in setting.items():
                 fits = quick_checks.get(name)
                 if fits is None or not fits(value):
-                    for member, rule, shown in _check_named(name, value, shape, "", unknown_rule):
+                    for member, rule, shown in _check_named(name, setting, shape, "", unknown_rule):
                         broken.add(rule, shown, member=member, index=index)
             if not required <= setting.keys():
                 for name in sorted(required - setting.keys()):
                     broken.add("is required", None, member=name, index=index)
             if not has_output_uri and not setting.get("outputUri"):
-                broken.add("has to be given here or in default_run_setting", None, member="outputUri", index=index)
+                broken.add("must be given here or in default_run_setting", None, member="outputUri", index=index)
             run_setting_id = setting.get("runSettingId")
             if isinstance(run_setting_id, str):
                 if run_setting_id in seen:
-                    broken.add("has to be unique", run_setting_id, member="runSettingId", index=index)
+                    broken.add("must be unique", run_setting_id, member="runSettingId", index=index)
                 seen.add(run_setting_id)
         try:
             texts = _encode_each(chunk)
@@ -240,13 +266,13 @@ def check_run_settings(
             texts = []
             for index, setting in enumerate(chunk, count):
                 for member, reason in _not_json(setting):
-                    broken.add("has to be JSON", reason, member=member, index=index)
+                    broken.add(_JSON_RULE, reason, member=member, index=index)
         for index, text in enumerate(texts, count):
             if len(text) > spare_bytes:
                 merged_bytes = _merged_bytes(default_parameters, chunk[index - count])
                 if merged_bytes > MAX_PARAMETERS_BYTES:
                     broken.add(
-                        f"can have at most {MAX_PARAMETERS_BYTES:,} bytes, merged with the default parameters",
+                        f"must have at most {MAX_PARAMETERS_BYTES:,} bytes when merged with the default parameters",
                         f"{merged_bytes:,} bytes",
                         member="parameters",
                         index=index,
@@ -261,10 +287,10 @@ def check_run_settings(
 
 
 def _encode_each(settings: Sequence[Any]) -> list[str]:
-    """Write each setting as canonical JSON, by one call of the encoder: a call for each takes twice as long.
+    """Return each setting as canonical JSON, with one call of the encoder: one call for each takes twice as long.
 
-    :raises TypeError: one is not JSON.
-    :raises ValueError: one is not JSON, or has half a surrogate pair.
+    :raises TypeError: a setting has a value whose type JSON does not have.
+    :raises ValueError: a setting has NaN, an infinite number, a reference to itself or an unpaired surrogate.
     """
     parts: list[Any] = [_SEPARATOR] * (2 * len(settings) - 1)
     parts[::2] = settings
@@ -272,12 +298,12 @@ def _encode_each(settings: Sequence[Any]) -> list[str]:
     if "\\ud" in text:
         _check_unicode(settings)
     texts = text[1:-1].split(f",{_WRITTEN_SEPARATOR},")
-    # There are more where a list inside a setting holds the separator, too.
+    # The number differs if a list inside a setting contains the separator.
     return texts if len(texts) == len(settings) else [_encode(setting) for setting in settings]
 
 
 def _quick_check(shape: Shape) -> Callable[[Any], bool]:
-    """Make a test that is true only for values that fit the shape, to spare most settings the full check."""
+    """Return a fast test for values of a shape: if it is true, the value is valid; if not, run the full check."""
     low, high = shape.get("min", 0), shape.get("max", sys.maxsize)
     if shape["type"] == "document":
         return lambda value: type(value) is dict
@@ -297,68 +323,110 @@ def _quick_check(shape: Shape) -> Callable[[Any], bool]:
 
 
 def _check(value: Any, shape: Shape, path: str, unknown_rule: str) -> Iterator[tuple[str, str, Any]]:
-    """Give member, rule and value of everything in which the value does not fit the shape."""
+    """Yield member, rule and value of each error of a value of the shape."""
     kind = shape["type"]
     name = path.rpartition(".")[2]
     if kind == "document":
         if name == "parameters" and not isinstance(value, dict):
-            yield path, "has to be a dict", type(value).__name__
+            yield path, "must be a dict", type(value).__name__
     elif kind == "string":
-        if not isinstance(value, str):
-            yield path, "has to be a string", _shown(name, value)
-        else:
-            yield from _check_limits(len(value), shape, path, " characters", _shown(name, value))
+        if not isinstance(value, str) or not _is_within(len(value), shape):
+            yield path, _with_limits("must be a string", " of {}", shape, " characters"), _shown(name, value)
     elif kind in ("integer", "long"):
-        if not isinstance(value, int) or isinstance(value, bool):
-            yield path, "has to be an integer", _shown(name, value)
-        else:
-            yield from _check_limits(value, shape, path, "", value)
+        if not isinstance(value, int) or isinstance(value, bool) or not _is_within(value, shape):
+            yield path, _with_limits("must be an integer", " ({})", shape), _shown(name, value)
     elif kind == "boolean":
         if not isinstance(value, bool):
-            yield path, "has to be a boolean", _shown(name, value)
+            yield path, "must be a boolean", _shown(name, value)
     elif kind == "list":
         if not isinstance(value, (list, tuple)):
-            yield path, "has to be a list", type(value).__name__
+            yield path, "must be a list", type(value).__name__
         else:
-            yield from _check_limits(len(value), shape, path, " entries", f"{len(value)} entries")
+            yield from _check_entries(value, shape, path)
             for entry in value:
                 yield from _check(entry, shape["member"], path, unknown_rule)
     elif kind == "map":
         if not isinstance(value, dict):
-            yield path, "has to be a dict", type(value).__name__
+            yield path, "must be a dict", type(value).__name__
         else:
-            yield from _check_limits(len(value), shape, path, " entries", f"{len(value)} entries")
+            yield from _check_entries(value, shape, path)
             for key, entry in value.items():
                 for _, rule, shown in _check(key, shape["key"], "", unknown_rule):
-                    yield path, f"has a key that {rule}", shown
+                    yield path, f"has an invalid key: it {rule}", shown
                 for _, rule, shown in _check(entry, shape["value"], "", unknown_rule):
-                    yield path, f"has a value that {rule}", shown
+                    yield path, f"has an invalid value: it {rule}", shown
     elif kind == "structure":
         if not isinstance(value, dict):
-            yield path, "has to be a dict", type(value).__name__
+            yield path, "must be a dict", type(value).__name__
         else:
-            for member, entry in value.items():
-                yield from _check_named(member, entry, shape, path, unknown_rule)
+            for member in value:
+                yield from _check_named(member, value, shape, path, unknown_rule)
             for member in sorted(set(shape["required"]) - value.keys()):
                 yield _join(path, member), "is required", None
 
 
 def _check_named(
-    name: Any, value: Any, structure: Shape, path: str, unknown_rule: str
+    name: Any, value: Mapping[Any, Any], structure: Shape, path: str, unknown_rule: str
 ) -> Iterator[tuple[str, str, Any]]:
+    """Yield member, rule and value of each error of one member of a structure.
+
+    :param name: name of the member.
+    :param value: value of the structure.
+    :param structure: description of the structure.
+    :param path: path of the structure, empty for the parameter (or the entry) itself.
+    :param unknown_rule: error for a name that resembles no member.
+    """
     member = structure["members"].get(name)
-    if member is None:
-        yield path, unknown_rule, name
-    else:
-        yield from _check(value, member, _join(path, name), unknown_rule)
+    if member is not None:
+        yield from _check(value[name], member, _join(path, name), unknown_rule)
+        return
+    meant = _similar_member(name, value, structure)
+    yield path, f"has the unknown key {name!r} (did you mean {meant!r}?)" if meant else unknown_rule, name
 
 
-def _check_limits(number: int, shape: Shape, path: str, unit: str, shown: Any) -> Iterator[tuple[str, str, Any]]:
+def _similar_member(name: Any, value: Mapping[Any, Any], structure: Shape) -> str | None:
+    """Return the member that an unknown key probably means, or None.
+
+    Case, underscores and hyphens do not count. A member that the structure already has is returned only if it differs
+    from the key in nothing else.
+
+    :param name: the unknown key.
+    :param value: value of the structure.
+    :param structure: description of the structure.
+    """
+    if not isinstance(name, str):
+        return None
+    members: dict[str, str] = {member.lower(): member for member in structure["members"]}
+    folded = name.replace("_", "").replace("-", "").lower()
+    if folded in members:
+        return members[folded]
+    absent = [key for key, member in members.items() if member not in value]
+    return next((members[key] for key in difflib.get_close_matches(folded, absent, n=1, cutoff=_SIMILARITY)), None)
+
+
+def _check_entries(value: Any, shape: Shape, path: str) -> Iterator[tuple[str, str, Any]]:
+    if not _is_within(len(value), shape):
+        yield path, _with_limits("must have", " {}", shape, " entries"), f"{len(value)} entries"
+
+
+def _is_within(number: int, shape: Shape) -> bool:
+    return bool(shape.get("min", number) <= number <= shape.get("max", number))
+
+
+def _with_limits(rule: str, form: str, shape: Shape, unit: str = "") -> str:
+    """Return a rule with the limits of a shape: "must be a string of 1 to 128 characters".
+
+    :param rule: the rule without limits.
+    :param form: format that puts the limits behind the rule.
+    :param shape: description of the shape.
+    :param unit: unit of the limits, with a space before it. Default: none.
+    """
     low, high = shape.get("min"), shape.get("max")
-    if low is not None and number < low:
-        yield path, f"has to have at least {low:,}{unit}" if unit else f"has to be at least {low:,}", shown
-    if high is not None and number > high:
-        yield path, f"can have at most {high:,}{unit}" if unit else f"can be at most {high:,}", shown
+    if low is None and high is None:
+        return rule
+    if low is None:
+        return rule + form.format(f"at most {high:,}{unit}")
+    return rule + form.format(f"at least {low:,}{unit}" if high is None else f"{low:,} to {high:,}{unit}")
 
 
 def _join(path: str, member: str) -> str:
@@ -366,7 +434,7 @@ def _join(path: str, member: str) -> str:
 
 
 def _shown(name: str, value: Any) -> Any:
-    """Give what an error may show of a value: no payloads, no session policy."""
+    """Return what an error can show of a value; parameters, tags and the session policy are never shown."""
     if name in _NEVER_SHOWN or not isinstance(value, (str, int, float, type(None))):
         return type(value).__name__
     if isinstance(value, str) and len(value) > 150:
@@ -375,7 +443,7 @@ def _shown(name: str, value: Any) -> Any:
 
 
 def _not_json(value: Any) -> Iterator[tuple[str, str]]:
-    """Give the members that are not JSON, and why."""
+    """Yield the name of each member that is not JSON, and the reason."""
     members = value.items() if isinstance(value, dict) else [("", value)]
     for name, member in members:
         try:
@@ -384,15 +452,15 @@ def _not_json(value: Any) -> Iterator[tuple[str, str]]:
         except RecursionError:
             yield str(name), "nested too deeply"
         except UnicodeEncodeError:
-            yield str(name), "half a surrogate pair"
+            yield str(name), "unpaired surrogate"
         except (TypeError, ValueError) as error:
             yield str(name), str(error)
 
 
 def _check_unicode(value: Any) -> None:
-    """Refuse half a surrogate pair, which JSON parsers other than Python's do not read.
+    """Refuse an unpaired surrogate, which only Python's JSON parser accepts.
 
-    :raises UnicodeEncodeError: the value has one.
+    :raises UnicodeEncodeError: ``value`` contains an unpaired surrogate.
     """
     json.dumps(value, ensure_ascii=False).encode()
 

@@ -131,7 +131,7 @@ def put_object(
             return error.code
         if error.code == "NoSuchBucket":
             raise OmicsParameterError(parameter, "must be in a bucket that exists", uri) from error.__cause__
-        raise error.with_text(f"{parameter} cannot be written ({uri}): {error}") from error.__cause__
+        raise error.with_text(f"Cannot write {parameter} {uri!r}: {error}") from error.__cause__
     return None
 
 
@@ -151,7 +151,7 @@ def get_object(uri: str, *, parameter: str, s3: Any) -> bytes:
     except OmicsApiError as error:
         if error.http_status == 404:
             raise OmicsParameterError(parameter, f"must exist in S3 ({error.code})", uri) from error.__cause__
-        raise error.with_text(f"{parameter} cannot be read ({uri}): {error}") from error.__cause__
+        raise error.with_text(f"Cannot read {parameter} {uri!r}: {error}") from error.__cause__
     return content
 
 

@@ -1,4 +1,4 @@
-"""Links from tasks to AWS's console."""
+"""Extra links from tasks to the AWS console."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Where HealthOmics writes the logs of runs and run caches.
+#: CloudWatch log group to which HealthOmics writes the logs of runs and run caches.
 LOG_GROUP = "/aws/omics/WorkflowLog"
 
 _HEALTHOMICS_CONSOLE = "https://{region_name}.console.{aws_domain}/omics/home?region={region_name}"
 
 
 class OmicsLink(BaseAwsLink):
-    """Base of the links: there is none in a partition whose console is not known."""
+    """Base class of the links. In a partition whose console domain is not known there is no link."""
 
     def format_link(self, **kwargs: Any) -> str:
-        """Give the URL, or an empty string.
+        """Return the URL, or an empty string if a value is missing.
 
-        :param kwargs: what :func:`persist_links` stored.
+        :param kwargs: the values that :func:`persist_links` stored.
         """
         return str(super().format_link(**kwargs)) if kwargs.get("aws_domain") else ""
 
 
 class OmicsRunLink(OmicsLink):
-    """The run in the console of HealthOmics; needs ``run_id``."""
+    """Link to a run in the HealthOmics console. Needs ``run_id``."""
 
     name = "HealthOmics Run"
     key = "_omics_run"
@@ -39,9 +39,9 @@ class OmicsRunLink(OmicsLink):
 
 
 class OmicsBatchLink(OmicsLink):
-    """The runs of the Region in the console of HealthOmics, those of the batch among them.
+    """Link to the list of runs in the HealthOmics console, which includes the runs of the batch.
 
-    No page of the console that shows one batch is known: this is the nearest one.
+    The console has no known page for a single batch.
     """
 
     name = "HealthOmics Runs"
@@ -50,16 +50,16 @@ class OmicsBatchLink(OmicsLink):
 
 
 class OmicsRunCacheS3Link(OmicsLink):
-    """The folder of a run cache in the console of S3; needs ``cache_s3_uri``."""
+    """Link to the folder of a run cache in the S3 console. Needs ``cache_s3_uri``."""
 
     name = "Run Cache in S3"
     key = "_omics_run_cache_s3"
     format_str = BASE_AWS_CONSOLE_LINK + "/s3/buckets/{bucket}?region={region_name}&prefix={prefix}"
 
     def format_link(self, **kwargs: Any) -> str:
-        """Give the URL, or an empty string.
+        """Return the URL, or an empty string if a value is missing.
 
-        :param kwargs: what :func:`persist_links` stored.
+        :param kwargs: the values that :func:`persist_links` stored.
         """
         if not kwargs.get("cache_s3_uri"):
             return ""
@@ -68,9 +68,10 @@ class OmicsRunCacheS3Link(OmicsLink):
 
 
 class OmicsLogGroupLink(OmicsLink):
-    """HealthOmics' log group in the console of CloudWatch.
+    """Link to HealthOmics' log group in the CloudWatch console.
 
-    With ``log_stream_prefix`` its list of streams is narrowed to those of a run or a run cache; a batch has none.
+    With ``log_stream_prefix`` the page lists only the log streams of one run or run cache. A batch has no log streams
+    of its own.
     """
 
     name = "HealthOmics Logs"
@@ -78,9 +79,9 @@ class OmicsLogGroupLink(OmicsLink):
     format_str = BASE_AWS_CONSOLE_LINK + "/cloudwatch/home?region={region_name}#logsV2:log-groups/log-group/{log_group}"
 
     def format_link(self, **kwargs: Any) -> str:
-        """Give the URL, or an empty string.
+        """Return the URL, or an empty string if a value is missing.
 
-        :param kwargs: what :func:`persist_links` stored.
+        :param kwargs: the values that :func:`persist_links` stored.
         """
         log_group = _escape(_quote(LOG_GROUP))
         if kwargs.get("log_stream_prefix"):
@@ -89,14 +90,15 @@ class OmicsLogGroupLink(OmicsLink):
 
 
 def persist_links(context: Context, operator: Any, **known: str) -> None:
-    """Store the operator's links, for people to follow while the task waits. What goes wrong never fails the task.
+    """Store the operator's links as XComs, so that the web UI shows them while the task is running.
 
-    Call it after the first call to AWS: that has made the client which knows Region and partition, and making one may
-    cost a call to STS. A link that lacks something is left out.
+    An error is logged and never fails the task. Call this function after the first call to AWS: the client then exists
+    and its Region and partition are known. Creating a client can need a call to STS. A link is left out if a value
+    that it needs is missing.
 
     :param context: Airflow's context of the task.
-    :param operator: operator or sensor with a ``hook``; the links in its ``operator_extra_links`` are stored.
-    :param known: what the links are made of: ``run_id``, ``cache_s3_uri``, ``log_stream_prefix``.
+    :param operator: operator or sensor with a ``hook``. The links in its ``operator_extra_links`` are stored.
+    :param known: values for the links: ``run_id``, ``cache_s3_uri``, ``log_stream_prefix``.
     """
     if not operator.do_xcom_push:
         return
@@ -111,10 +113,10 @@ def persist_links(context: Context, operator: Any, **known: str) -> None:
             if url:
                 ti.xcom_push(key=link.key, value=values)
                 if hasattr(link, "xcom_key"):
-                    # Airflow 3 shows what is here, and writes it itself only when the task ends or defers.
+                    # Airflow 3 reads the link from this XCom. It writes the XCom only when the task ends or defers.
                     ti.xcom_push(key=link.xcom_key, value=url)
     except Exception:
-        log.debug("The links of task %s are not stored", operator.task_id, exc_info=True)
+        log.debug("Could not store the links of task %s", operator.task_id, exc_info=True)
 
 
 def _quote(text: str) -> str:
@@ -122,5 +124,5 @@ def _quote(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Escape what stands behind the ``#`` of CloudWatch's URLs, where the console has ``$`` for ``%``."""
+    """Escape the fragment of a CloudWatch URL: after ``#`` the console uses ``$`` instead of ``%``."""
     return _quote(text).replace("%", "$")

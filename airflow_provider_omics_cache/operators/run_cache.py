@@ -24,39 +24,50 @@ if TYPE_CHECKING:
 
 
 class CreateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
-    """Create a HealthOmics run cache, once: an existing cache of the same name and location is used.
+    """Create a HealthOmics run cache, or reuse the existing cache of the same name, location and bucket owner.
 
-    However often the task is retried, cleared or run side by side with others that ask for the same cache,
-    one cache is left. Caches are the same when name, location and bucket owner are; other differences are
-    dealt with as ``if_exists`` says.
+    Retries, cleared tasks and tasks that run at the same time never create a second cache. If the existing cache has
+    another behaviour, description or tags, ``if_exists`` decides what to do.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflow-cache-create.html
 
     :param name: name of the cache, 1 to 128 characters. (templated)
-    :param cache_s3_location: S3 URI for the cache's data, in the Region of the workflows. The service puts
-        the cache into a folder of its own below it. (templated)
-    :param cache_behavior: ``CACHE_ON_FAILURE`` (the service's default) or ``CACHE_ALWAYS``. (templated)
-    :param cache_bucket_owner_id: id of the AWS account that has to own the bucket. Default: the account of
-        the connection. (templated)
-    :param description: description of the cache, 1 to 256 characters. (templated)
-    :param tags: tags of the cache. Other tags of an existing cache are left alone. (templated)
-    :param request_id: idempotency token for the creation. Default: derived from name, location, owner and
-        Region. (templated)
-    :param if_exists: what to do when the cache exists with another behaviour, description or tags:
-        ``reuse`` (default) uses it and warns, ``update`` changes it, ``fail`` fails. ``fail`` also refuses to
-        make a second cache of the same name at another location.
-    :param check_bucket: look first whether the bucket exists and has the right Region and owner, with
-        S3's HeadBucket. Default: False.
-    :param aws_conn_id: Airflow connection for AWS; None or empty for boto3's own ways. (templated)
-    :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
-    :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
-    :param botocore_config: settings of the botocore client, merged over the connection's.
+    :param cache_s3_location: S3 URI (bucket and optional prefix) for the cache's data. The bucket must be in the Region
+        of the workflows. The service creates a folder for the cache at this location. (templated)
+    :param cache_behavior: ``CACHE_ON_FAILURE`` or ``CACHE_ALWAYS``. Default: the service's default,
+        ``CACHE_ON_FAILURE``. (templated)
+    :param cache_bucket_owner_id: id of the AWS account that must own the bucket. Default: the account of the
+        connection. (templated)
+    :param description: description of the cache, 1 to 256 characters. Default: none. (templated)
+    :param tags: tags of the cache, as a dict. Other tags of an existing cache do not change. Default: none. (templated)
+    :param request_id: idempotency token of the creation, 1 to 128 characters. Default: derived from name, location,
+        owner and Region. (templated)
+    :param if_exists: what to do if the cache exists with another behaviour, description or tags: ``reuse`` uses it and
+        logs a warning, ``update`` changes it, ``fail`` fails the task. ``fail`` also fails the task if a cache of the
+        same name exists at another location or for another bucket owner. Default: ``reuse``.
+    :param check_bucket: whether to check first that the bucket exists and has the right Region and owner, with S3's
+        HeadBucket. Default: False.
+    :param aws_conn_id: Airflow connection for AWS. If it is None or empty, boto3 searches for credentials itself.
+        Default: ``aws_default``. (templated)
+    :param region_name: AWS Region. Default: the connection's Region, else boto3's. (templated)
+    :param verify: False to skip the verification of TLS certificates, or the path of a CA bundle. Default: the
+        connection's setting, else True. (templated)
+    :param botocore_config: options of the botocore client as a dict, merged over the connection's. Default: none.
 
-    :return: id of the cache. XCom key ``run_cache`` holds id, arn, name, status, cache_behavior,
-        cache_s3_uri, creation_time, tags and ``created``: whether this try created it.
-    :raises OmicsParameterError: a parameter breaks a rule.
-    :raises RunCacheError: the cache is not, and cannot be made, what is asked for.
-    :raises OmicsApiError: a call to AWS failed.
+    :return: id of the cache. The XCom ``run_cache`` is a dict with these keys:
+
+        * ``id``, ``arn``, ``name``, ``status``, ``cache_behavior`` and ``tags`` of the cache
+        * ``cache_s3_uri``: S3 URI of the cache's own folder
+        * ``creation_time``: in ISO 8601
+        * ``created``: whether this try created the cache
+
+    :raises OmicsParameterError: a parameter is not valid, for example ``name`` is empty; ``if_exists`` is ``fail`` and
+        a cache of the same name exists at another location or for another bucket owner; or ``check_bucket`` is True
+        and the bucket does not exist or has another Region or owner.
+    :raises RunCacheError: ``if_exists`` is ``fail`` and the existing cache differs, or the cache could not be created
+        or changed as requested.
+    :raises OmicsApiError: AWS refused or did not answer a call.
+    :raises OmicsError: GetRunCache did not return the new cache or its changes in time.
     """
 
     aws_hook_class = OmicsCacheHook
@@ -99,7 +110,10 @@ class CreateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
         self.check_bucket = check_bucket
 
     def execute(self, context: Any) -> str:
-        """Get or create the cache and push what is known of it."""
+        """Find or create the cache, push the XCom ``run_cache`` and return the cache's id.
+
+        :param context: Airflow's context of the task.
+        """
         if self.check_bucket:
             check_bucket(
                 self.hook,
@@ -126,9 +140,9 @@ class CreateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
 class UpdateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
     """Change the name, behaviour, description or tags of a HealthOmics run cache.
 
-    Only what differs is sent; what is not given stays as it is, and so do other tags. At least one of ``name``,
-    ``cache_behavior``, ``description`` and ``tags`` has to be given. The S3 location and the bucket's owner of a cache
-    cannot be changed: another location is another, empty cache.
+    Only values that differ are sent. Values and tags that are not given do not change. At least one of ``name``,
+    ``cache_behavior``, ``description`` and ``tags`` must be given. The S3 location and the bucket owner of a cache
+    cannot be changed: create a new cache, which is empty, for another location.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflow-cache-update.html
 
@@ -136,17 +150,27 @@ class UpdateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
     :param name: new name, 1 to 128 characters. Default: unchanged. (templated)
     :param cache_behavior: ``CACHE_ON_FAILURE`` or ``CACHE_ALWAYS``. Default: unchanged. (templated)
     :param description: new description, 1 to 256 characters. Default: unchanged. (templated)
-    :param tags: tags to set. (templated)
-    :param aws_conn_id: Airflow connection for AWS; None or empty for boto3's own ways. (templated)
-    :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
-    :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
-    :param botocore_config: settings of the botocore client, merged over the connection's.
+    :param tags: tags to set, as a dict. Default: unchanged. (templated)
+    :param aws_conn_id: Airflow connection for AWS. If it is None or empty, boto3 searches for credentials itself.
+        Default: ``aws_default``. (templated)
+    :param region_name: AWS Region. Default: the connection's Region, else boto3's. (templated)
+    :param verify: False to skip the verification of TLS certificates, or the path of a CA bundle. Default: the
+        connection's setting, else True. (templated)
+    :param botocore_config: options of the botocore client as a dict, merged over the connection's. Default: none.
 
-    :return: id of the cache, after GetRunCache has shown the update. XCom key ``run_cache`` holds id, arn, name,
-        status, cache_behavior, cache_s3_uri, creation_time, tags and ``updated``: the list of what this try changed.
-    :raises OmicsParameterError: a parameter breaks a rule, or nothing is asked for; nothing is changed.
-    :raises RunCacheError: there is no such cache, or it is DELETED or FAILED.
-    :raises OmicsApiError: a call to AWS failed.
+    :return: id of the cache, after GetRunCache has returned the changed values. The XCom ``run_cache`` is a dict with
+        these keys:
+
+        * ``id``, ``arn``, ``name``, ``status``, ``cache_behavior`` and ``tags`` of the cache
+        * ``cache_s3_uri``: S3 URI of the cache's own folder
+        * ``creation_time``: in ISO 8601
+        * ``updated``: list of the parameters whose values this try changed
+
+    :raises OmicsParameterError: a parameter is not valid, or none of ``name``, ``cache_behavior``, ``description`` and
+        ``tags`` is given. The cache is not changed.
+    :raises RunCacheError: the cache does not exist, or its status is DELETED or FAILED.
+    :raises OmicsApiError: AWS refused or did not answer a call.
+    :raises OmicsError: GetRunCache did not return the changed values in time.
     """
 
     aws_hook_class = OmicsCacheHook
@@ -174,7 +198,10 @@ class UpdateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
         self.tags = tags
 
     def execute(self, context: Any) -> str:
-        """Change what differs and push what is known of the cache."""
+        """Change the values that differ, push the XCom ``run_cache`` and return the cache's id.
+
+        :param context: Airflow's context of the task.
+        """
         run_cache, updated = change_run_cache(
             self.hook,
             run_cache_id=self.run_cache_id,
@@ -189,25 +216,29 @@ class UpdateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
 
 
 class DeleteRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
-    """Delete a HealthOmics run cache; one that is gone already is fine.
+    """Delete a HealthOmics run cache. A cache that is already deleted counts as success.
 
-    Only the cache is deleted: its data stays in S3, and **cannot be linked to a cache again**, not even to a new one at
-    the same location. This is not for the teardown of a DAG run: the next run would start with an empty cache, and
-    pay for all tasks again. To free the space, delete the data in S3 too, or let a lifecycle rule do that.
+    Only the cache is deleted. Its data stays in S3 and **cannot be linked to a cache again**, not even to a new cache
+    at the same location. To free the space, also delete the data in S3, or let a lifecycle rule do it. Do not use this
+    operator as the teardown of a DAG run: the next run would start with an empty cache and pay for all tasks again.
 
-    The service refuses to delete a cache that an active run uses; the error tells so, and a retry may succeed later.
+    The service refuses to delete a cache that an active run uses. The task then fails; a retry can succeed when the
+    run has ended.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflow-cache-delete.html
 
     :param run_cache_id: id of the cache. (templated)
-    :param aws_conn_id: Airflow connection for AWS; None or empty for boto3's own ways. (templated)
-    :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
-    :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
-    :param botocore_config: settings of the botocore client, merged over the connection's.
+    :param aws_conn_id: Airflow connection for AWS. If it is None or empty, boto3 searches for credentials itself.
+        Default: ``aws_default``. (templated)
+    :param region_name: AWS Region. Default: the connection's Region, else boto3's. (templated)
+    :param verify: False to skip the verification of TLS certificates, or the path of a CA bundle. Default: the
+        connection's setting, else True. (templated)
+    :param botocore_config: options of the botocore client as a dict, merged over the connection's. Default: none.
 
-    :return: id of the cache, after GetRunCache has stopped showing it as active.
-    :raises OmicsParameterError: the id is none.
-    :raises OmicsApiError: a call to AWS failed, or the cache is in use.
+    :return: id of the cache, after GetRunCache has stopped returning it as active.
+    :raises OmicsParameterError: ``run_cache_id`` is not a HealthOmics id (1 to 18 digits).
+    :raises OmicsApiError: AWS refused or did not answer a call, or an active run uses the cache.
+    :raises OmicsError: GetRunCache still returned the cache as active after its deletion.
     """
 
     aws_hook_class = OmicsCacheHook
@@ -218,7 +249,10 @@ class DeleteRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
         self.run_cache_id = run_cache_id
 
     def execute(self, context: Any) -> str:
-        """Delete the cache."""
+        """Delete the cache and return its id.
+
+        :param context: Airflow's context of the task.
+        """
         remove_run_cache(self.hook, run_cache_id=self.run_cache_id)
         return str(self.run_cache_id)
 

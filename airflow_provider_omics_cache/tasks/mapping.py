@@ -178,7 +178,7 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
             if error.http_status == 404:
                 return None
             raise error.with_text(
-                f"save_mapping_s3_uri cannot be read ({uri}): {error}", batch_id=self.batch_id
+                f"Cannot read save_mapping_s3_uri {uri!r}: {error}", batch_id=self.batch_id
             ) from error.__cause__
         metadata: dict[str, str] = found.get("Metadata") or {}
         return SavedMapping(metadata.get(_BATCH_METADATA), int(metadata.get(_ROWS_METADATA, 0)), found["ETag"])

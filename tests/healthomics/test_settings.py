@@ -46,7 +46,7 @@ DEFAULT_SHAPE = {
     },
 }
 DEFAULT = {"outputUri": "s3://bucket/out/"}
-UNKNOWN = "is not known"
+UNKNOWN = "has an unknown key"
 DEFAULT_MEMBERS = {"workflowId": "1234567", "roleArn": "arn:aws:iam::123456789012:role/omics"}
 
 
@@ -146,24 +146,24 @@ class TestBad:
     )
     def test_neither_list_nor_uri(self, settings: Any) -> None:
         parameter, rule, _ = refused(settings)
-        assert (parameter, rule) == ("run_settings", "has to be a list of dicts or an s3:// URI")
+        assert (parameter, rule) == ("run_settings", "must be a list of dicts or an s3:// URI")
 
     @pytest.mark.parametrize("text", ['[{"runSettingId": "secret"}]', " {'runSettingId': 'secret'}"])
     def test_rendered_text_is_not_shown(self, text: str) -> None:
         assert refused(text) == (
             "run_settings",
-            "has to be a list of dicts or an s3:// URI: pass the XCom itself (task.output) or set "
+            "must be a list of dicts or an s3:// URI: pass the XCom itself (task.output) or set "
             "render_template_as_native_obj=True",
             f"str of {len(text)} characters",
         )
 
     def test_an_empty_list(self) -> None:
-        assert refused([]) == ("run_settings", "has to hold at least one setting", [])
+        assert refused([]) == ("run_settings", "must have at least one setting", [])
 
     def test_more_than_the_service_takes(self) -> None:
         assert refused([setting(1)] * 100_001) == (
             "run_settings",
-            "can hold at most 100,000 settings",
+            "must have at most 100,000 settings",
             "100,001 settings",
         )
 
@@ -171,7 +171,7 @@ class TestBad:
         settings = [setting(number) for number in range(100)] + [setting(number) for number in range(50)]
         parameter, rule, value = refused(settings)
         assert (parameter, value) == ("run_settings[100].runSettingId", "sample-0")
-        assert rule.startswith("has to be unique (50 settings break this rule; the first 20: [100] 'sample-0', ")
+        assert rule.startswith("must be unique (50 settings have this error; the first 20: [100] 'sample-0', ")
         assert "[119] 'sample-19'" in rule
         assert "[120]" not in rule
 
@@ -180,39 +180,49 @@ class TestBad:
         parameter, rule, value = refused(settings)
         assert (parameter, value) == ("run_settings[1].priority", -1)
         assert rule.split("; also ") == [
-            "has to be at least 0",
-            "is not known (got 'cacheId' at [2])",
-            "runSettingId has to be unique (got 'sample-0' at [3])",
+            "must be an integer (0 to 100,000)",
+            "has an unknown key (got 'cacheId' at [2])",
+            "runSettingId must be unique (got 'sample-0' at [3])",
             "runSettingId is required (got None at [4])",
         ]
 
     @pytest.mark.parametrize(
         ("members", "parameter", "rule", "value"),
         [
-            ({"runSettingId": 7}, "runSettingId", "has to be a string", 7),
-            ({"runSettingId": ["a"]}, "runSettingId", "has to be a string", "list"),
-            ({"runSettingId": ""}, "runSettingId", "has to have at least 1 characters", ""),
-            ({"name": None}, "name", "has to be a string", None),
-            ({"name": "x" * 129}, "name", "can have at most 128 characters", "x" * 129),
-            ({"priority": True}, "priority", "has to be an integer", True),
-            ({"priority": 1.0}, "priority", "has to be an integer", 1.0),
-            ({"priority": 100_001}, "priority", "can be at most 100,000", 100_001),
-            ({"parameters": "sample"}, "parameters", "has to be a dict", "str"),
-            ({"runTags": {"": "x"}}, "runTags", "has a key that has to have at least 1 characters", ""),
-            ({"runTags": {"x": 1}}, "runTags", "has a value that has to be a string", 1),
-            ({"runTags": ["x"]}, "runTags", "has to be a dict", "list"),
-            ({"parameters": {"a": float("nan")}}, "parameters", "has to be JSON", "Out of range float"),
-            ({"parameters": {"a": float("inf")}}, "parameters", "has to be JSON", "Out of range float"),
-            ({"parameters": {"at": datetime.now(UTC)}}, "parameters", "has to be JSON", "datetime"),
-            ({"engineSettings": {1, 2}}, "engineSettings", "has to be JSON", "set"),
-            ({"parameters": {"a": "\ud800"}}, "parameters", "has to be JSON", "half a surrogate pair"),
-            ({"name": "\udc00"}, "name", "has to be JSON", "half a surrogate pair"),
+            ({"runSettingId": 7}, "runSettingId", "must be a string of 1 to 128 characters", 7),
+            ({"runSettingId": ["a"]}, "runSettingId", "must be a string of 1 to 128 characters", "list"),
+            ({"runSettingId": ""}, "runSettingId", "must be a string of 1 to 128 characters", ""),
+            ({"name": None}, "name", "must be a string of 1 to 128 characters", None),
+            ({"name": "x" * 129}, "name", "must be a string of 1 to 128 characters", "x" * 129),
+            ({"priority": True}, "priority", "must be an integer (0 to 100,000)", True),
+            ({"priority": 1.0}, "priority", "must be an integer (0 to 100,000)", 1.0),
+            ({"priority": 100_001}, "priority", "must be an integer (0 to 100,000)", 100_001),
+            ({"parameters": "sample"}, "parameters", "must be a dict", "str"),
+            (
+                {"runTags": {"": "x"}},
+                "runTags",
+                "has an invalid key: it must be a string of 1 to 128 characters",
+                "",
+            ),
+            (
+                {"runTags": {"x": 1}},
+                "runTags",
+                "has an invalid value: it must be a string of at most 256 characters",
+                1,
+            ),
+            ({"runTags": ["x"]}, "runTags", "must be a dict", "list"),
+            ({"parameters": {"a": float("nan")}}, "parameters", "must contain only JSON values", "Out of range float"),
+            ({"parameters": {"a": float("inf")}}, "parameters", "must contain only JSON values", "Out of range float"),
+            ({"parameters": {"at": datetime.now(UTC)}}, "parameters", "must contain only JSON values", "datetime"),
+            ({"engineSettings": {1, 2}}, "engineSettings", "must contain only JSON values", "set"),
+            ({"parameters": {"a": "\ud800"}}, "parameters", "must contain only JSON values", "unpaired surrogate"),
+            ({"name": "\udc00"}, "name", "must contain only JSON values", "unpaired surrogate"),
         ],
     )
     def test_members(self, members: dict[str, Any], parameter: str, rule: str, value: Any) -> None:
         found_parameter, found_rule, found_value = refused([setting(0), setting(1, **members)])
         assert (found_parameter, found_rule) == (f"run_settings[1].{parameter}", rule)
-        if rule == "has to be JSON":
+        if rule == "must contain only JSON values":
             assert value in found_value
         else:
             assert found_value == value
@@ -221,10 +231,10 @@ class TestBad:
         parameters: dict[str, Any] = {}
         parameters["again"] = parameters
         parameter, rule, _ = refused([setting(0, parameters=parameters)])
-        assert (parameter, rule) == ("run_settings[0].parameters", "has to be JSON")
+        assert (parameter, rule) == ("run_settings[0].parameters", "must contain only JSON values")
 
     def test_a_setting_that_is_no_dict(self) -> None:
-        assert refused([setting(0), "sample-1"]) == ("run_settings[1]", "has to be a dict", "str")
+        assert refused([setting(0), "sample-1"]) == ("run_settings[1]", "must be a dict", "str")
 
     @pytest.mark.parametrize("place", [0, 49, 50, 51, 149])
     def test_the_place_of_what_is_wrong(self, place: int) -> None:
@@ -236,7 +246,7 @@ class TestBad:
     def test_no_output_uri(self) -> None:
         parameter, rule, _ = refused([setting(0)], default={})
         assert parameter == "run_settings[0].outputUri"
-        assert rule == "has to be given here or in default_run_setting"
+        assert rule == "must be given here or in default_run_setting"
 
     def test_parameters_are_measured_merged_and_the_runs_own_win(self) -> None:
         half = "x" * (MAX_PARAMETERS_BYTES // 2)
@@ -244,7 +254,7 @@ class TestBad:
         assert not check([setting(0, parameters={"one": half + half[:-20]})], default).broken
         parameter, rule, value = refused([setting(0), setting(1, parameters={"two": half})], default)
         assert parameter == "run_settings[1].parameters"
-        assert rule == "can have at most 256,000 bytes, merged with the default parameters"
+        assert rule == "must have at most 256,000 bytes when merged with the default parameters"
         assert value == "256,019 bytes"
 
     def test_parameters_are_measured_as_utf_8(self) -> None:
@@ -253,9 +263,21 @@ class TestBad:
 
     def test_100_000_offenders_are_told_briefly(self) -> None:
         _, rule, _ = refused([setting(number, sample="secret-payload") for number in range(100_000)])
-        assert rule.startswith("is not known (100,000 settings break this rule; the first 20: [0] 'sample', ")
+        assert rule.startswith("has an unknown key (100,000 settings have this error; the first 20: [0] 'sample', ")
         assert "secret" not in rule
         assert len(rule) < 1_000
+
+    def test_100_000_misspelt_keys_are_told_briefly(self) -> None:
+        _, rule, _ = refused([setting(number, output_uri="secret-payload") for number in range(100_000)])
+        assert rule.startswith("has the unknown key 'output_uri' (did you mean 'outputUri'?) (100,000 settings have ")
+        assert "secret" not in rule
+        assert len(rule) < 1_000
+
+    def test_the_first_20_rules_are_shown_and_the_others_are_counted(self) -> None:
+        _, rule, _ = refused([setting(number, **{f"outputUri{number}": "s3://b/"}) for number in range(25)])
+        assert rule.startswith("has the unknown key 'outputUri0' (did you mean 'outputUri'?); also ")
+        assert "'outputUri19'" in rule
+        assert rule.endswith(" (got 'outputUri19' at [19]); also 5 more errors")
 
 
 class TestMember:
@@ -263,10 +285,40 @@ class TestMember:
         value = {**DEFAULT_MEMBERS, "parameters": {"a": [1]}, "runTags": {"a": "b"}, "sessionPolicy": "{}"}
         assert not check_member("default_run_setting", value, shape=DEFAULT_SHAPE)
 
-    def test_an_unknown_member_is_named_and_its_value_is_not(self) -> None:
-        value = {**DEFAULT_MEMBERS, "sesionPolicy": "secret"}
+    def test_an_unknown_key_is_named_and_its_value_is_not(self) -> None:
+        value = {**DEFAULT_MEMBERS, "colour": "secret"}
         broken = check_member("default_run_setting", value, shape=DEFAULT_SHAPE, unknown_rule=UNKNOWN)
-        assert broken.summary() == ("default_run_setting", UNKNOWN, "sesionPolicy")
+        assert broken.summary() == ("default_run_setting", UNKNOWN, "colour")
+
+    @pytest.mark.parametrize(
+        ("key", "member"),
+        [
+            ("sesionPolicy", "sessionPolicy"),
+            ("session_policy", "sessionPolicy"),
+            ("Session-Policy", "sessionPolicy"),
+            ("workflow_id", "workflowId"),
+            ("roleARN", "roleArn"),
+            ("params", "parameters"),
+            ("tags", "runTags"),
+        ],
+    )
+    def test_an_unknown_key_that_resembles_a_member_suggests_it(self, key: str, member: str) -> None:
+        value = {**DEFAULT_MEMBERS, key: "secret"}
+        broken = check_member("default_run_setting", value, shape=DEFAULT_SHAPE, unknown_rule=UNKNOWN)
+        rule = f"has the unknown key {key!r} (did you mean {member!r}?)"
+        assert broken.summary() == ("default_run_setting", rule, key)
+
+    @pytest.mark.parametrize("key", ["workflowOwnerId", "sample", "id", "", 7, None])
+    def test_a_key_that_resembles_no_absent_member_suggests_none(self, key: Any) -> None:
+        value = {**DEFAULT_MEMBERS, key: "secret"}
+        broken = check_member("default_run_setting", value, shape=DEFAULT_SHAPE, unknown_rule=UNKNOWN)
+        assert broken.summary() == ("default_run_setting", UNKNOWN, key)
+
+    def test_several_unknown_keys_are_listed_without_a_place(self) -> None:
+        value = {**DEFAULT_MEMBERS, "colour": 1, "smell": 2}
+        broken = check_member("default_run_setting", value, shape=DEFAULT_SHAPE, unknown_rule=UNKNOWN)
+        rule = f"{UNKNOWN} (2 values have this error: 'colour', 'smell')"
+        assert broken.summary() == ("default_run_setting", rule, "colour")
 
     @pytest.mark.parametrize("policy", ["secret" * 1_000, ["secret"], 5])
     def test_a_session_policy_is_never_shown(self, policy: Any) -> None:
@@ -282,7 +334,7 @@ class TestMember:
         assert rule == "is required; also workflowId is required (got None)"
         value = {**DEFAULT_MEMBERS, "parameters": {"a": float("nan")}}
         parameter, rule, _ = check_member("default_run_setting", value, shape=DEFAULT_SHAPE).summary()
-        assert (parameter, rule) == ("default_run_setting.parameters", "has to be JSON")
+        assert (parameter, rule) == ("default_run_setting.parameters", "must contain only JSON values")
 
 
 ids = st.text(min_size=1, max_size=5)
