@@ -14,7 +14,7 @@ import sys
 import textwrap
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -54,7 +54,7 @@ FLOORS: tuple[tuple[Box, ...], ...] = (
         Box("triggers", "the waits of deferred tasks, and the poller that makes their calls"),
         Box("links", "links from a task in Airflow's UI to the AWS console"),
     ),
-    (Box("healthomics", "what the package knows about HealthOmics"),),
+    (Box("healthomics", "facts and decisions about HealthOmics"),),
     (Box("hooks", "calls to AWS: one method per operation"),),
     (
         Box(
@@ -66,7 +66,7 @@ FLOORS: tuple[tuple[Box, ...], ...] = (
 )
 
 #: The other side of the wire. It stands beside the floors, and nothing on them may import it.
-BESIDE = Box("local", "the other side of the wire: HealthOmics in memory")
+BESIDE = Box("local", "HealthOmics in memory, the other side of the wire")
 #: The only modules of the floors that it may import, so that both sides do not share mistakes.
 BESIDE_MAY_IMPORT = frozenset({"healthomics.states"})
 
@@ -228,16 +228,16 @@ def _way_back(start: str, imports: Mapping[str, set[str]]) -> list[str] | None:
 # The picture. Lengths are pixels at the width of the documentation's text column.
 
 _WIDTH, _MARGIN = 736, 12
-_LANE, _LANES_LEFT = 11, 16
+_LANE, _LANES_LEFT = 13, 14
 _BESIDE_WIDTH, _BESIDE_GAP = 148, 36
 _PADDING, _TITLE_WIDTH = 14, 106
 _LINE, _HEAD, _FOOT = 18, 22, 12
 _BOX_GAP, _FLOOR_GAP = 8, 22
-_CHARACTER, _LETTER = 7.25, 6.6
-_CURVE = 7
+_CHARACTER, _LETTER = 7.25, 6.3
+_CURVE = 8
 
 _PAPER, _FRAME = "#ffffff", "#d5dbe1"
-_INK, _MUTED, _ARROW = "#1f2a35", "#566472", "#4f7596"
+_INK, _MUTED, _ARROW = "#1f2a35", "#566472", "#3a6286"
 _BOX_FILL, _BOX_EDGE = "#f3f6f9", "#c5d0da"
 _BESIDE_FILL, _BESIDE_EDGE = "#eef6f0", "#a8cbb4"
 _SANS = "system-ui, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
@@ -306,7 +306,9 @@ def draw(code: Code, floors: Sequence[Sequence[Box]] = FLOORS) -> str:
     beside_left, beside_names = right + _BESIDE_GAP, _names_in(BESIDE, modules[BESIDE.name])
     assert beside_top is not None
     beside = _side(beside_names, beside_left, beside_top, floors_bottom)
-    height = max(floors_bottom, beside.bottom) + 62
+    lowest = places[OUTSIDE.name]
+    places[OUTSIDE.name] = replace(lowest, top=lowest.top + beside.bottom - floors_bottom)
+    height = beside.bottom + 62
 
     drawn = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
@@ -430,7 +432,7 @@ def _text(
 def _arrow(way: str, title: str, *, dashed: bool = False) -> str:
     dashes = ' stroke-dasharray="4 3"' if dashed else ""
     return (
-        f'<path d="{way}" fill="none" stroke="{_ARROW}" stroke-width="1.4"{dashes} marker-end="url(#head)">'
+        f'<path d="{way}" fill="none" stroke="{_ARROW}" stroke-width="1"{dashes} marker-end="url(#head)">'
         f"<title>{escape(title)}</title></path>"
     )
 

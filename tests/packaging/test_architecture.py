@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,16 @@ def test_no_circle_and_no_upward_arrow(code: Code) -> None:
 
 def test_file_names_are_unique() -> None:
     assert repeated_names(architecture_picture.PACKAGE) == []
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.rst", "CONTRIBUTING.md"])
+def test_files_that_a_page_names_exist(page: str) -> None:
+    root = architecture_picture.ROOT
+    named = set(re.findall(r"`([\w/.]+\.(?:py|rst|md))`", (root / page).read_text()))
+    assert named
+    folders = (root, architecture_picture.PACKAGE)
+    gone = [name for name in named if not any((folder / name).is_file() for folder in folders)]
+    assert sorted(gone) == []
 
 
 def test_repeated_file_names_are_found(new_package: NewPackage) -> None:
