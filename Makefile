@@ -61,6 +61,10 @@ lint: venv ## Check style (ruff) and types (mypy --strict)
 docs: venv ## Build the documentation into build/docs; a warning is an error
 	.venv/bin/sphinx-build -W --keep-going -q -b html -d build/doctrees docs build/docs
 
+.PHONY: architecture
+architecture: ## Draw docs/_static/architecture.svg from the code's imports
+	@$(PYTHON) .ci/architecture_picture.py
+
 .PHONY: bench bench-chart
 bench: venv ## Measure speed, memory and AWS calls beside their bars, in about 17 minutes (BENCH_ARGS=--quick tries it)
 	@.venv/bin/python -m tests.benchmarks $(BENCH_ARGS)
