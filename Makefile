@@ -75,7 +75,7 @@ bench-chart: venv ## Show what make bench has measured last in the documentation
 .PHONY: locks
 locks: ## Compile requirements/ anew (needs uv)
 	$(UV) pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade -q \
-		pyproject.toml --extra batch --extra deferrable --extra local \
+		pyproject.toml --extra batch --extra local \
 		--group test --group lint --group docs \
 		-c <(echo apache-airflow==3.3.2) -o requirements/airflow-3.3.txt
 	$(UV) pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade -q \

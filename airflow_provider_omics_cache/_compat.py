@@ -1,4 +1,4 @@
-"""What differs between the supported Airflow versions, and nothing else."""
+"""The differences between the supported Airflow versions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ __all__ = [
 
 
 def first_reschedule_date(context: Context) -> datetime | None:
-    """Tell when a rescheduled task was first started, or None when it was never rescheduled."""
+    """Return when a rescheduled task was first started; None if it was never rescheduled.
+
+    :param context: Airflow's context of the task.
+    """
     ti = context["ti"]
     if hasattr(ti, "get_first_reschedule_date"):
         return ti.get_first_reschedule_date(context)
@@ -59,7 +62,7 @@ def first_reschedule_date(context: Context) -> datetime | None:
 
 
 def task_state(ti: Any) -> str | None:
-    """Ask Airflow 3 for the state of a task; None where it knows none.
+    """Return the state of a task, None if Airflow does not know it. Needs Airflow 3.
 
     :param ti: the task instance that a trigger belongs to.
     """
@@ -72,7 +75,11 @@ def task_state(ti: Any) -> str | None:
 
 
 def object_storage_path(path: str, *, conn_id: str | None) -> Any:
-    """Make Airflow's ObjectStoragePath, which reads a file wherever it is."""
+    """Return Airflow's ObjectStoragePath of a file.
+
+    :param path: path or URI of the file.
+    :param conn_id: Airflow connection, None for the one in the URI.
+    """
     try:
         from airflow.sdk import ObjectStoragePath
     except ImportError:  # Airflow 2

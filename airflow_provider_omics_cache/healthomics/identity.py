@@ -1,7 +1,7 @@
 """Request tokens, names and digests that are the same for every try of the same work: pure functions.
 
-What these functions give for the same arguments never changes between releases: a batch or a run cache that
-was started by an older release is found again by a newer one.
+The results for the same arguments must not change between releases, so that a newer release finds the batches and run
+caches of an older one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def canonical_json(value: Any) -> str:
 
 
 def digest(value: Any) -> str:
-    """Give the SHA-256 of the value's canonical JSON, as 64 hexadecimal digits.
+    """Return the SHA-256 of the value's canonical JSON, as 64 hexadecimal digits.
 
     :param value: what to hash.
     """
@@ -34,7 +34,7 @@ def digest(value: Any) -> str:
 
 
 def run_cache_token(*, name: str, location: str, owner: str | None, region: str | None, generation: int) -> str:
-    """Give the request token of a run cache, derived from what makes the cache itself.
+    """Return the request token of a run cache, derived from the properties that identify the cache.
 
     :param name: name of the run cache.
     :param location: its S3 location; a trailing slash makes no difference.
@@ -48,9 +48,9 @@ def run_cache_token(*, name: str, location: str, owner: str | None, region: str 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchIdentity:
-    """What a batch belongs to: one mapped task of one DAG run, whichever try it is.
+    """What a batch belongs to: one mapped task of one DAG run, for all its tries.
 
-    :param token_namespace: tells apart Airflow deployments that share an AWS account.
+    :param token_namespace: distinguishes Airflow environments that share an AWS account.
     :param dag_id: id of the DAG.
     :param run_id: id of the DAG run.
     :param task_id: id of the task.
@@ -69,7 +69,7 @@ class BatchIdentity:
         return [self.token_namespace, self.dag_id, self.run_id, self.task_id, self.map_index, self.rerun_key]
 
     def batch_name(self, prefix: str) -> str:
-        """Give the name of the batch: the prefix, shortened as needed, and a hash of the identity.
+        """Return the name of the batch: the prefix, shortened as needed, and a hash of the identity.
 
         :param prefix: the user's part of the name.
         """
@@ -77,7 +77,7 @@ class BatchIdentity:
         return f"{prefix[: BATCH_NAME_LENGTH - len(suffix) - 1]}-{suffix}"
 
     def batch_token(self, *, request_digest: str, generation: int) -> str:
-        """Give the request token of the batch.
+        """Return the request token of the batch.
 
         :param request_digest: digest of the request.
         :param generation: 0 for the task's first batch, then counted up when a new batch replaces an old one.
@@ -86,9 +86,9 @@ class BatchIdentity:
 
 
 def request_digest(*, default_run_setting: dict[str, Any], settings_digest: str) -> str:
-    """Give the digest of what decides the runs of a batch.
+    """Return the digest of what decides the runs of a batch.
 
-    The batch's own name and tags are not part of it: to change them is no reason to pay for the runs again.
+    The batch's own name and tags are not part of it, so that a change of them does not start the runs again.
 
     :param default_run_setting: the default run setting as it is sent.
     :param settings_digest: digest of the per-run settings, whatever their order.

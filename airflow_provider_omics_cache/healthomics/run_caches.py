@@ -347,14 +347,14 @@ def check_bucket(
     bucket, _ = bucket_and_key(str(cache_s3_location))
     if not bucket:
         raise OmicsParameterError("cache_s3_location", "must be an s3:// URI", cache_s3_location)
-    owner = str(cache_bucket_owner_id or _own_account(hook))
+    region, owner = hook.client_region, str(cache_bucket_owner_id or _own_account(hook))
     status, bucket_region = _head_bucket(s3, Bucket=bucket, ExpectedBucketOwner=owner)
     if status == 404:
         raise OmicsParameterError("cache_s3_location", "must be in a bucket that exists", cache_s3_location)
-    if bucket_region not in {None, hook.client_region}:
+    if bucket_region not in {None, region}:
         raise OmicsParameterError(
             "cache_s3_location",
-            f"must be in a bucket in {hook.client_region}, but the bucket is in {bucket_region}",
+            f"must be in a bucket in {region}, but the bucket is in {bucket_region}",
             cache_s3_location,
         )
     if status == 403:

@@ -180,6 +180,7 @@ def _upload(area: StagingArea, file: IO[bytes], s3_uri: str, size: int, extra_ar
             s3=area.s3,
             extra_args=extra_args,
             condition={"IfNoneMatch": "*"},
+            value=area.prefix,
         )
         if refusal is None:
             hook.log.info("Uploaded the run settings to %s (%s bytes)", s3_uri, f"{size:,}")

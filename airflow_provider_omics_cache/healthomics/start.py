@@ -166,7 +166,7 @@ def find_batch(hook: OmicsCacheHook, request: BatchRequest) -> FoundBatch:
         if decision == StartDecision.REATTACH:
             return FoundBatch(batch, generation)
         if is_newest and decision != StartDecision.START:
-            raise _refusal(batch, decision, runs_started)
+            raise _refusal(request, batch, decision, runs_started)
         next_generation = max(next_generation, generation + 1)
     return FoundBatch(None, next_generation)
 
@@ -217,21 +217,21 @@ def start_batch(
         batch = _get_started_batch(hook, batch_id)
         decision, runs_started = _decide(hook, batch, request.digest, is_own=not request.request_id)
         if decision == StartDecision.REATTACH:
-            hook.log.info("Started batch %s (%s), which is %s", batch_id, request.name, batch.get("status"))
+            hook.log.info("Started batch %s (%s), which is %s", batch_id, request.name, shown(batch.get("status")))
             return StartedBatch(batch, request.token(generation), reattached=False)
         if decision != StartDecision.START:
-            raise _refusal(batch, decision, runs_started)
+            raise _refusal(request, batch, decision, runs_started)
         if request.request_id:
             raise BatchConflictError(
                 f"request_id {request.request_id!r} belongs to batch {batch_id}, which is "
-                f"{shown(batch.get('status'))}. Give another request_id, or none.",
+                f"{shown(batch.get('status'))}. Set another request_id, or leave it out.",
                 **_details(batch),
             )
         hook.log.info("Batch %s of generation %s failed before it started a run", batch_id, generation)
         if attempt == _MAX_FAILED_STARTS:
             raise BatchFailedError(
                 f"Batch {request.name} failed {attempt} times before it started a run, the last time as batch "
-                f"{batch_id}: {batch.get('failureReason')}",
+                f"{batch_id}: {_reason(batch)}",
                 **_details(batch),
             )
         generation += 1
@@ -248,7 +248,7 @@ def reattach(hook: OmicsCacheHook, request: BatchRequest, batch: Answer) -> Star
     hook.log.info(
         "Batch %s (%s) of an earlier try is %s; continuing with it. To pay for a new batch, set rerun_key.",
         batch["id"],
-        batch.get("name"),
+        request.name,
         shown(batch.get("status")),
     )
     return StartedBatch(batch, request.token(generation_of(batch.get("tags"))), reattached=True)
@@ -276,7 +276,7 @@ def _find_batch_of_spent_token(
     if error.code == "ValidationException":
         raise error
     raise error.with_text(
-        f"{error}. The request token may belong to a batch with another batch_name, or to a deleted batch. Give the "
+        f"{error}. The request token may belong to a batch with another batch_name, or to a deleted batch. Set the "
         f"batch_name of the first try, or set {'another request_id' if request.request_id else 'rerun_key'} to start "
         "a new batch."
     ) from error
@@ -310,12 +310,12 @@ def _decide(
     return decision, runs_started
 
 
-def _refusal(batch: Answer, decision: StartDecision, runs_started: int) -> BatchError:
-    text = f"Batch {batch['id']} ({batch.get('name')}) of this task is {shown(batch.get('status'))}"
+def _refusal(request: BatchRequest, batch: Answer, decision: StartDecision, runs_started: int) -> BatchError:
+    text = f"Batch {batch['id']} ({request.name}) of this task is {shown(batch.get('status'))}"
     details = _details(batch)
     if decision == StartDecision.REFUSE_RUNS_STARTED:
         return BatchFailedError(
-            f"{text} ({batch.get('failureReason')}), but at least {runs_started:,} of its runs were started. Cancel "
+            f"{text} ({_reason(batch)}), but at least {runs_started:,} of its runs were started. Cancel "
             "them or leave them out of run_settings, and set rerun_key to start a new batch.",
             **details,
         )
@@ -326,6 +326,10 @@ def _refusal(batch: Answer, decision: StartDecision, runs_started: int) -> Batch
     return BatchConflictError(
         f"{text}, and it was started with other settings. Cancel it, or set rerun_key to start a new batch.", **details
     )
+
+
+def _reason(batch: Answer) -> str:
+    return batch.get("failureReason") or "no reason given"
 
 
 def _details(batch: Answer) -> dict[str, Any]:

@@ -146,7 +146,9 @@ class Submissions:
             return "no run is listed"
         if self._unfinished:
             return f"{self._unfinished:,} of {self.rows:,} listed runs have no submission outcome"
-        repeated = self.rows - self._without_id - len(self.run_ids.keys() | self._not_submitted)
+        in_both = sum(run_setting_id in self.run_ids for run_setting_id in self._not_submitted)
+        different = len(self.run_ids) + len(self._not_submitted) - in_both
+        repeated = self.rows - self._without_id - different
         if repeated:
             return f"{repeated:,} of {self.rows:,} listed runs repeat a runSettingId"
         if expected is None:
@@ -167,7 +169,9 @@ class Submissions:
 
         :param run_ids: the run ids.
         """
-        return len(set(run_ids).difference(self.run_ids.values()))
+        unlisted = set(run_ids)
+        unlisted.difference_update(self.run_ids.values())
+        return len(unlisted)
 
     def failure_summary(self) -> str:
         """Sum up the failed submissions by reason, with the first few ids of each."""

@@ -110,6 +110,7 @@ def put_object(
     s3: Any,
     extra_args: Mapping[str, Any] | None,
     condition: Mapping[str, str] | None = None,
+    value: str | None = None,
 ) -> str | None:
     """Upload a file from its beginning with one PutObject.
 
@@ -119,6 +120,7 @@ def put_object(
     :param s3: the S3 client.
     :param extra_args: upload arguments.
     :param condition: ``{"IfNoneMatch": "*"}`` writes only a new object, ``{"IfMatch": etag}`` only over that version.
+    :param value: value of the parameter, for the error. Default: the URI.
     :return: None if the object was written, else the code with which S3 refused the condition.
     :raises OmicsParameterError: a value in ``extra_args`` has the wrong type, or the bucket does not exist.
     :raises OmicsApiError: S3 refused the upload, or did not answer.
@@ -130,7 +132,7 @@ def put_object(
         if condition and error.code in _CHANGED:
             return error.code
         if error.code == "NoSuchBucket":
-            raise OmicsParameterError(parameter, "must be in a bucket that exists", uri) from error.__cause__
+            raise OmicsParameterError(parameter, "must be in a bucket that exists", value or uri) from error.__cause__
         raise error.with_text(f"Cannot write {parameter} {uri!r}: {error}") from error.__cause__
     return None
 

@@ -78,81 +78,90 @@ CANCEL_SECONDS = 300.0
 
 
 class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
-    """Start a batch of HealthOmics runs, once: a retry finds the batch that an earlier try has started.
+    """Start a batch of HealthOmics runs, once: a retry finds the batch that an earlier try started.
 
-    One batch belongs to one task of one DAG run (and to one ``map_index``), however often the task is retried or
-    cleared, and whatever became of the connection after the service had started the batch. The batch that is there
+    One batch belongs to one task of one DAG run (and to one ``map_index``). Retries and cleared tasks find it, even if
+    the answer of StartRunBatch was lost. The newest batch of the task decides:
 
-    - is taken if it is active or processed and was started with the same settings;
-    - is replaced if it failed before any run was started, or if it is processed and the settings have changed;
-    - makes the task fail, without a retry, if it is active with other settings, failed after runs were started,
-      was cancelled, or its runs were deleted. The error tells the ways out.
+    - An active or processed batch with the same settings is used.
+    - A new batch replaces one that failed before it started a run, and a processed one with other settings.
+    - The task fails without a retry if the batch is active with other settings, failed after it started runs, was
+      cancelled, or its runs were deleted. The error says what to do.
 
-    The order of the settings and of the keys inside them makes no difference.
+    The order of the settings, and of the keys inside them, makes no difference.
 
-    ``batch_name`` has to be the same for all tries: a batch of another name is not found again. A changed one is an
-    error, or a second batch once the service has forgotten the token of the first.
+    ``batch_name`` must be the same for all tries. After a change the batch is not found: the task fails, or starts a
+    second batch if the service has forgotten the token of the first.
 
-    With ``wait_for_completion=True`` it waits until every run has ended, as BatchCompletionSensor does, in this process
-    or in the triggerer. The XCom ``batch`` is there before it waits; a retry finds the batch and goes on waiting.
+    With ``wait_for_completion=True`` the task waits until every run has ended, as BatchCompletionSensor does. It pushes
+    the XCom ``batch`` before it waits. A retry finds the batch and waits for it.
 
-    Up to 100 run settings are sent inline. More are checked and uploaded as one JSON array below
-    ``settings_s3_prefix``, under a name that is the SHA-256 of the content; what is there already is never
-    overwritten. Nothing is deleted: let a lifecycle rule of the bucket do that.
+    Up to 100 run settings are part of the request. More are checked and uploaded as one JSON array below
+    ``settings_s3_prefix``. The file is named after the SHA-256 of its content and never overwritten. The package does
+    not delete it: use a lifecycle rule of the bucket.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
 
-    :param default_run_setting: what all runs have in common, with the members of AWS's ``DefaultRunSetting``
-        (camelCase); ``workflowId`` and ``roleArn`` are required. (templated)
-    :param run_settings: what each run has of its own: a list of dicts with the members of AWS's ``InlineSetting``,
-        at most 100,000, each with a unique ``runSettingId``; or the ``s3://`` URI of a JSON array of them, which is
-        passed on unread and must not change until the batch is submitted. It has to exist for every try, also for
-        one that finds its batch. (templated)
-    :param batch_name: beginning of the batch's name, which ends in a hash of what the batch belongs to; at most
-        47 characters of it are used. Default: the task id. (templated)
-    :param tags: tags of the batch, at most 48: the operator adds two. Its runs do not inherit them. (templated)
+    :param default_run_setting: settings that all runs share, with the members of AWS's ``DefaultRunSetting``
+        (camelCase). ``workflowId`` and ``roleArn`` are required. (templated)
+    :param run_settings: settings of each run: a list of at most 100,000 dicts with the members of AWS's
+        ``InlineSetting``, each with a unique ``runSettingId``; or the ``s3://`` URI of a JSON array of them. The
+        package does not read the file at the URI. The file must not change until the batch is submitted, and must
+        exist for every try. (templated)
+    :param batch_name: beginning of the batch's name; at most 47 characters of it are used. The name ends in a hash of
+        what the batch belongs to. Default: the task id. (templated)
+    :param tags: tags of the batch, at most 48, because the operator adds two. Runs do not inherit them. (templated)
     :param run_tags: tags of every run, merged over ``runTags`` of ``default_run_setting``; at most 50 together.
         (templated)
-    :param settings_s3_prefix: ``s3://`` URI below which more than 100 settings are uploaded. The batch's role has to
+    :param settings_s3_prefix: ``s3://`` URI below which more than 100 settings are uploaded. The role of the runs must
         be able to read there. (templated)
-    :param s3_conn_id: Airflow connection for the upload. Default: ``aws_conn_id``. (templated)
-    :param s3_extra_args: more arguments of PutObject, such as ``ServerSideEncryption``, ``SSEKMSKeyId``, ``ACL`` or
-        ``ExpectedBucketOwner``; those that HeadObject has too go with each look at a file. Default: where the bucket
-        is that of ``outputUri``, ``outputBucketOwnerId`` of ``default_run_setting`` is the expected owner. (templated)
+    :param s3_conn_id: Airflow connection for S3. Default: ``aws_conn_id``. (templated)
+    :param s3_extra_args: arguments of uploads to S3, such as ``ServerSideEncryption``, ``SSEKMSKeyId``,
+        ``BucketKeyEnabled`` or ``ExpectedBucketOwner``. HeadObject gets those that it knows. Default: if the settings
+        are in the bucket of ``outputUri``, the expected owner is ``outputBucketOwnerId``. (templated)
     :param request_id: idempotency token, at most 128 characters. Default: derived from what the batch belongs to and
         from the settings. (templated)
-    :param rerun_key: any string; another one makes another batch in the same DAG run. (templated)
-    :param wait_for_completion: wait for the end of the batch's runs. Default False.
-    :param waiter_delay: seconds between two looks at the batch, at least 1, or a timedelta. Default 60.
-    :param timeout: seconds of waiting (or a timedelta) after which the task fails. Default: a week.
-    :param deferrable: wait in the triggerer; needs aiobotocore. Default: ``[operators] default_deferrable``. Nothing is
-        deferred without ``wait_for_completion``.
-    :param max_failed_runs: how many runs may not complete: a number, or a share of all such as ``"5%"``. Default 0.
-    :param runs_s3_uri: write what is known of each run to this object, as BatchCompletionSensor does. (templated)
-    :param include_outputs: write where the outputs are, too; asks GetRun for every run. Default False.
-    :param consistency_timeout: seconds after the batch's end (or a timedelta) during which counts or a listing that
-        lack runs are waited for. Default 300.
-    :param max_silence: seconds (or a timedelta) of waiting without an answer after which the task fails. Default 3600.
-    :param cancel_on_kill: cancel the batch when the task is killed while it waits: marked, cleared, or stopped by
-        ``execution_timeout``. Of a deferred task Airflow tells the former two from 3.3 on; its ``execution_timeout``
-        is a deadline as ``timeout``. Default False.
-    :param cancel_on_timeout: cancel the batch at ``timeout``; the task is not retried then. Default False.
-    :param aws_conn_id: Airflow connection for AWS; None or empty for boto3's own ways. (templated)
+    :param rerun_key: any string. Another string makes another batch in the same DAG run. (templated)
+    :param wait_for_completion: whether to wait for the end of the runs. Default False.
+    :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
+    :param timeout: seconds of waiting after which the task fails, or a timedelta. Default: 7 days.
+    :param deferrable: whether to wait in the triggerer; needs aiobotocore. It has no effect without
+        ``wait_for_completion``. Default: ``[operators] default_deferrable``.
+    :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
+        Default 0.
+    :param runs_s3_uri: object to which what is known of each run is written, as BatchCompletionSensor does.
+        (templated)
+    :param include_outputs: whether to write where the outputs are too. This asks GetRun for every run. Default False.
+    :param consistency_timeout: seconds after the batch's end, or a timedelta, for which the task waits for counts or
+        listings that lack runs. Default 300.
+    :param max_silence: seconds of waiting without an answer after which the task fails, or a timedelta. Default 3600.
+    :param cancel_on_kill: whether to cancel the batch when the task is killed while it waits: marked, cleared, or
+        stopped by ``execution_timeout``. For deferred tasks, marking and clearing are detected on Airflow 3.3 and
+        newer; ``execution_timeout`` acts like ``timeout``. Default False.
+    :param cancel_on_timeout: whether to cancel the batch at ``timeout``. The task is not retried then. Default False.
+    :param aws_conn_id: Airflow connection for AWS. None or empty means boto3's own credential search. Default
+        ``aws_default``. (templated)
     :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
     :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
     :param botocore_config: settings of the botocore client, merged over the connection's.
 
-    :return: id of the batch. XCom key ``batch`` holds id, arn, uuid, status, name, expected_runs (None for settings
-        that the task has not read), request_id, settings_s3_uri (None for inline settings; where a batch was found
-        whose settings had another order, its own file has another name) and ``reattached``: whether the batch of an
-        earlier try was found. One that the service does not list yet and gives back for the same token counts as
-        started. After a wait, the keys ``run_counts``, ``failed_runs`` and ``failed_run_count`` tell how the runs have
-        ended, as those of BatchCompletionSensor do.
+    :return: id of the batch. The XCom ``batch`` (:class:`~airflow_provider_omics_cache.xcoms.BatchXCom`) has:
+
+        * ``id``, ``arn``, ``uuid``, ``status``, ``name``: as GetBatch shows them;
+        * ``expected_runs``: number of run settings, None if the task did not read them;
+        * ``request_id``: idempotency token of the batch;
+        * ``settings_s3_uri``: where the settings are, None for inline settings. A batch of an earlier try whose
+          settings had another order has a file of another name;
+        * ``reattached``: whether an earlier try started the batch. A batch that the service does not list yet, and
+          returns for the same token, counts as started by this try.
+
+        After a wait, the XComs ``run_counts``, ``failed_runs`` and ``failed_run_count`` are those of
+        BatchCompletionSensor.
     :raises OmicsParameterError: a parameter breaks a rule; nothing was started or uploaded.
     :raises OmicsVersionError: the installed botocore does not know batches.
-    :raises BatchError: the batch that is there can neither be taken nor replaced; or, after a wait, it failed, was
-        cancelled or deleted, or (TooManyFailedRunsError) too many of its runs did not complete.
-    :raises BatchTimeoutError: the batch had not ended at ``timeout``; a retry goes on waiting.
+    :raises BatchError: the batch of an earlier try can neither be used nor replaced. After a wait: the batch failed,
+        was cancelled or its runs were deleted, or (TooManyFailedRunsError) too many runs did not complete.
+    :raises BatchTimeoutError: the batch had not ended at ``timeout``. A retry waits for the same batch.
     :raises OmicsApiError: a call to AWS failed.
     """
 
@@ -390,50 +399,56 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
 
 
 class CancelRunBatchOperator(EndRunBatchOperator):
-    """Cancel a batch of HealthOmics runs, and wait until none of its runs lives.
+    """Cancel a batch of HealthOmics runs, and wait until all its runs have stopped.
 
-    However often the task runs, the batch is cancelled once. What happens depends on the state of the batch:
+    A task that runs several times cancels the batch once. What it does depends on the status of the batch:
 
-    - CREATING: it is waited, for 10 minutes and until ``timeout`` at most, until the batch can be cancelled;
-    - PENDING, SUBMITTING, INPROGRESS: it is cancelled;
-    - STOPPING, CANCELLED: somebody has cancelled it already, perhaps an earlier try;
-    - FAILED: the runs that live are cancelled one by one, since the service cancels no FAILED batch;
-    - PROCESSED or RUNS_*: the task fails, unless GetBatch counts runs that were cancelled as a batch. Where the last
-      runs ended by themselves while the batch was cancelled, it counts none: the try that has asked for it succeeds
-      with a warning, and a later one fails.
+    - CREATING: it waits until the batch can be cancelled, for at most 10 minutes and never past ``timeout``.
+    - PENDING, SUBMITTING, INPROGRESS: it cancels the batch.
+    - STOPPING, CANCELLED: the batch was cancelled before, perhaps by an earlier try.
+    - FAILED: it cancels the active runs one by one, because the service does not cancel a FAILED batch.
+    - PROCESSED or RUNS_*: the task fails, unless GetBatch counts runs that were cancelled with the batch. If the last
+      runs ended while the batch was being cancelled, GetBatch counts none: the try that cancelled the batch succeeds
+      with a warning, and a later try fails.
 
-    A cancellation may be partial: when the batch is CANCELLED, the runs that still live are cancelled one by one. A run
-    is cancelled only after GetRun has confirmed the batch and the uuid, because HealthOmics reuses the ids of deleted
-    runs. Runs that have ended stay as they are. Runs that ListRuns does not show yet are asked for with GetRun, and for
-    5 minutes after the task's start runs that GetBatch counts as alive are waited for.
+    The service may cancel only some of the runs. When the batch is CANCELLED, the task cancels the remaining active
+    runs one by one. It cancels a run only after GetRun has confirmed batch and uuid, because HealthOmics reuses the ids
+    of deleted runs. Runs that have ended do not change. The task asks GetRun for runs that ListRuns does not show yet.
+    For 5 minutes it also waits for runs that GetBatch counts as active.
 
-    As a teardown (``operator.as_teardown(setups=...)``) it succeeds where there is nothing to cancel: the batch has
-    finished, is not found for 5 minutes (it warns then), or ``batch_id`` is empty because none was started.
+    As a teardown (``operator.as_teardown(setups=...)``) the task succeeds if there is nothing to cancel: the batch has
+    finished, is not found for 5 minutes (with a warning), or ``batch_id`` is empty because no batch was started.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
 
-    :param batch_id: the batch, as StartRunBatchOperator returns it. (templated)
-    :param wait_for_completion: wait until the runs have stopped; otherwise succeed once the service has been asked.
-        Default: True.
-    :param waiter_delay: seconds between two looks, or a timedelta. Default 60.
-    :param timeout: seconds (or a timedelta) after which the task fails if runs still live; a retry goes on. Runs that
-        are cancelled one by one are gone through to the last one before that. Default: 7 days.
-    :param max_silence: seconds (or a timedelta) without an answer (throttled, faults, lost connections) after which
-        the task fails. Default 3600.
-    :param deferrable: wait in the triggerer; needs aiobotocore. Default: ``[operators] default_deferrable``.
-    :param aws_conn_id: Airflow connection for AWS; None or empty for boto3's own ways. (templated)
+    :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
+    :param wait_for_completion: whether to wait until the runs have stopped. Otherwise the task succeeds as soon as the
+        service was asked. Default True.
+    :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
+    :param timeout: seconds after which the task fails if runs are still active, or a timedelta. A retry continues.
+        Cancelling runs one by one is not interrupted by it. Default: 7 days.
+    :param max_silence: seconds without an answer (throttled, faults, lost connections) after which the task fails, or a
+        timedelta. Default 3600.
+    :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
+        default_deferrable``.
+    :param aws_conn_id: Airflow connection for AWS. None or empty means boto3's own credential search. Default
+        ``aws_default``. (templated)
     :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
     :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
     :param botocore_config: settings of the botocore client, merged over the connection's.
 
-    :return: id of the batch; None in a teardown without one. XCom key ``batch`` holds id, arn, uuid, status, and how
-        many of the started runs are ``cancelled`` and ``not_cancelled`` (ended otherwise); without waiting, status is
-        that before the request, and the numbers are None.
+    :return: id of the batch; None in a teardown without a batch. The XCom ``batch``
+        (:class:`~airflow_provider_omics_cache.xcoms.BatchXCom`) has:
+
+        * ``id``, ``arn``, ``uuid``, ``status``: as GetBatch shows them; without waiting, the status is the one before
+          the cancellation;
+        * ``cancelled``, ``not_cancelled``: number of started runs that are CANCELLED, and that ended otherwise; None
+          without waiting.
     :raises OmicsParameterError: a parameter breaks a rule.
-    :raises BatchConflictError: the batch has finished, so that there is nothing to cancel.
+    :raises BatchConflictError: the batch has finished; there is nothing to cancel.
     :raises BatchNotFoundError: the service does not know the batch.
-    :raises OmicsError: runs live that could not be cancelled; it names them.
-    :raises BatchTimeoutError: runs still live at ``timeout``.
+    :raises OmicsError: active runs could not be cancelled; the error names them.
+    :raises BatchTimeoutError: runs were still active at ``timeout``.
     :raises OmicsApiError: a call to AWS failed.
     """
 
@@ -518,59 +533,67 @@ class CancelRunBatchOperator(EndRunBatchOperator):
 
 
 class DeleteRunBatchOperator(MappingSavingOperator):
-    """Delete the runs of a batch that is over, wait until they are gone, and delete the batch too if that is wanted.
+    """Delete the runs of a batch that has ended, wait until they are gone, and optionally delete the batch too.
 
-    Runs count towards the account's limit until they are deleted. Deleting them removes metadata; what they have
-    written to S3, and their logs, stay. However often the task runs, it ends in the same state. What happens depends
-    on the state of the batch:
+    Runs count towards the account's limit until they are deleted. Deleting a run removes its metadata. Its outputs in
+    S3 and its logs stay. A task that runs several times ends in the same state. What it does depends on the status of
+    the batch:
 
-    - PROCESSED, CANCELLED: its runs are deleted;
-    - RUNS_DELETING, RUNS_DELETED: somebody has asked for that already, perhaps an earlier try;
-    - FAILED, RUNS_DELETE_FAILED: what is left is deleted run by run, since the service does not do it as a batch;
-    - any other: the task fails; cancel the batch first, with CancelRunBatchOperator.
+    - PROCESSED, CANCELLED: it deletes the runs of the batch.
+    - RUNS_DELETING, RUNS_DELETED: the runs were deleted before, perhaps by an earlier try.
+    - FAILED, RUNS_DELETE_FAILED: it deletes the existing runs one by one, because the service refuses to delete them as
+      a batch.
+    - Any other status: the task fails. Cancel the batch first, with CancelRunBatchOperator.
 
-    Where the service could not delete each run, the rest is deleted run by run. A run is deleted only after GetRun has
-    confirmed the batch and the uuid, because HealthOmics reuses the ids of deleted runs.
+    If the service could not delete every run, the task deletes the remaining runs one by one. It deletes a run only
+    after GetRun has confirmed batch and uuid, because HealthOmics reuses the ids of deleted runs.
 
-    With ``delete_batch=True`` the batch's metadata is deleted too, when no run is left. The link from runSettingId to
-    runId is lost with it, so that ``save_mapping_s3_uri`` has to be set. The mapping is written before anything is
-    deleted, and once: what an earlier try has written is kept, unless more runs are listed by now and none is deleted.
-    A listing that lags behind is waited for, up to 5 minutes. The object's metadata name its batch; an object that
-    holds anything else is neither overwritten nor taken for the mapping, and it is looked at again before the batch is
-    deleted.
+    With ``delete_batch=True`` the task also deletes the batch's metadata when no run is left. The mapping from
+    runSettingId to runId is lost with it, so that ``save_mapping_s3_uri`` must be set. The task writes the mapping
+    before it deletes anything, and once: the mapping of an earlier try is kept, unless the service lists more runs by
+    now and none was deleted. It waits up to 5 minutes for a listing that lags behind. The object's metadata names the
+    batch. An object with anything else is not overwritten and does not count as the mapping. The task checks the object
+    again before it deletes the batch.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
 
-    :param batch_id: the batch, as StartRunBatchOperator returns it. (templated)
-    :param delete_batch: delete the batch's metadata too. Default: False.
-    :param save_mapping_s3_uri: write the listing of the batch to this object before anything is deleted, one JSON
+    :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
+    :param delete_batch: whether to delete the batch's metadata too. Default False.
+    :param save_mapping_s3_uri: object to which the listing of the batch is written before anything is deleted, one JSON
         document a line, in the form of BatchSubmissionSensor's ``mapping_s3_uri``. (templated)
-    :param s3_conn_id: connection for that object. Default: ``aws_conn_id``. (templated)
-    :param s3_extra_args: options of the upload, for example ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
+    :param s3_conn_id: Airflow connection for that object. Default: ``aws_conn_id``. (templated)
+    :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
         (templated)
-    :param wait_for_completion: wait until the runs are deleted; otherwise succeed once the service has been asked.
-        Default: True; has to be True for ``delete_batch``.
-    :param waiter_delay: seconds between two looks, or a timedelta. Default 60.
-    :param timeout: seconds (or a timedelta) after which the task fails if the runs are still being deleted; a retry
-        goes on. Runs that are deleted one by one are gone through to the last one before that. Default: 7 days.
-    :param max_silence: seconds (or a timedelta) without an answer (throttled, faults, lost connections) after which
-        the task fails. Default 3600.
-    :param deferrable: wait in the triggerer; needs aiobotocore. Default: ``[operators] default_deferrable``.
-    :param aws_conn_id: Airflow connection for AWS; None or empty for boto3's own ways. (templated)
+    :param wait_for_completion: whether to wait until the runs are deleted. Otherwise the task succeeds as soon as the
+        service was asked. Must be True for ``delete_batch``. Default True.
+    :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
+    :param timeout: seconds after which the task fails if the runs are still being deleted, or a timedelta. A retry
+        continues. Deleting runs one by one is not interrupted by it. Default: 7 days.
+    :param max_silence: seconds without an answer (throttled, faults, lost connections) after which the task fails, or a
+        timedelta. Default 3600.
+    :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
+        default_deferrable``.
+    :param aws_conn_id: Airflow connection for AWS. None or empty means boto3's own credential search. Default
+        ``aws_default``. (templated)
     :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
     :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
     :param botocore_config: settings of the botocore client, merged over the connection's.
 
-    :return: id of the batch. XCom key ``batch`` holds id, arn, uuid, status (None where an earlier try has deleted the
-        batch, and that before the request without waiting), batch_deleted and mapping_s3_uri.
-    :raises OmicsParameterError: a parameter breaks a rule, or ``save_mapping_s3_uri`` holds something else
+    :return: id of the batch. The XCom ``batch`` (:class:`~airflow_provider_omics_cache.xcoms.BatchXCom`) has:
+
+        * ``id``, ``arn``, ``uuid``, ``status``: as GetBatch shows them; without waiting, the status is the one before
+          the deletion; None except ``id`` if an earlier try deleted the batch;
+        * ``batch_deleted``: whether the batch was deleted too;
+        * ``mapping_s3_uri``: where the mapping was saved.
+    :raises OmicsParameterError: a parameter breaks a rule, or the object at ``save_mapping_s3_uri`` has something else
         than the mapping of this batch; nothing is deleted.
-    :raises BatchConflictError: the batch is not over, or its state is not known; nothing is deleted.
-    :raises BatchNotFoundError: the service does not know the batch, and no mapping tells that an earlier try has
+    :raises BatchConflictError: the batch is active, or its status is not known; nothing is deleted.
+    :raises BatchNotFoundError: the service does not know the batch, and no saved mapping shows that an earlier try
         deleted it.
     :raises IncompleteListingError: the service does not list every run of the batch yet; nothing is deleted.
-    :raises OmicsError: runs are left, which it names, or the saved mapping is gone; the batch is not deleted.
-    :raises BatchTimeoutError: runs are still being deleted at ``timeout``.
+    :raises OmicsError: runs could not be deleted (the error names them), or the saved mapping is gone; the batch is not
+        deleted.
+    :raises BatchTimeoutError: the runs were still being deleted at ``timeout``.
     :raises OmicsApiError: a call to AWS failed.
     """
 
@@ -602,13 +625,13 @@ class DeleteRunBatchOperator(MappingSavingOperator):
         if self.delete_batch and self.save_mapping_s3_uri is None:
             raise OmicsParameterError(
                 "save_mapping_s3_uri",
-                "has to be set for delete_batch=True: the link from runSettingId to runId is lost with the batch",
+                "must be set for delete_batch=True, because the mapping is deleted with the batch",
                 self.save_mapping_s3_uri,
             )
         if self.delete_batch and not self.wait_for_completion:
             raise OmicsParameterError(
                 "wait_for_completion",
-                "has to be True for delete_batch=True: the batch is deleted when no run is left",
+                "must be True for delete_batch=True, because the batch is deleted after its runs",
                 self.wait_for_completion,
             )
         self.check_s3_output("save_mapping_s3_uri")

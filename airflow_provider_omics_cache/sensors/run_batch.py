@@ -43,46 +43,57 @@ LARGE_MAPPING = 10_000
 
 
 class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
-    """Wait until every run of a batch has been submitted, and hand on its ``runSettingId → runId`` mapping.
+    """Wait until every run of a batch was submitted, and return the mapping ``{runSettingId: runId}``.
 
-    Submission is not completion: the runs go on when this sensor has succeeded. The sensor never cancels anything.
-    It asks GetBatch once a round and lists the runs (ListRunsInBatch) only when nothing is left to submit.
+    Submission is not completion: the runs continue after the sensor has succeeded. The sensor never cancels anything.
+    It calls GetBatch once a round, and lists the runs (ListRunsInBatch) only when nothing is left to submit.
 
     .. seealso::
         https://docs.aws.amazon.com/omics/latest/api/API_GetBatch.html,
         https://docs.aws.amazon.com/omics/latest/api/API_ListRunsInBatch.html
 
-    Before it succeeds, and before it fails because of the batch, it pushes these XComs:
+    It pushes these XComs before it succeeds, and before it fails because of the batch:
 
-    * ``return_value``: the mapping ``{runSettingId: runId}``, or the URI when ``mapping_s3_uri`` is set;
+    * ``return_value``: the mapping ``{runSettingId: runId}``, or the URI if ``mapping_s3_uri`` is set;
     * ``failed_submissions``: at most 1,000 of ``{run_setting_id, run_id, run_uuid, status, reason, message}``;
-    * ``failed_submission_count``: how many there are;
-    * ``changed_after_submission``: likewise, runs that were submitted and then cancelled or deleted;
-    * ``batch``: ``{id, arn, uuid, status, total_runs, submitted, failed}``.
+    * ``failed_submission_count``: number of failed submissions;
+    * ``changed_after_submission``: the same for runs that were submitted and then cancelled or deleted;
+    * ``batch`` (:class:`~airflow_provider_omics_cache.xcoms.BatchXCom`) with ``id``, ``arn``, ``uuid``, ``status``,
+      ``total_runs``, ``submitted`` and ``failed``.
 
-    :param batch_id: the batch, as StartRunBatchOperator returns it. (templated)
-    :param expected_runs: how many runs the batch has. Default: what the service says. (templated)
-    :param max_failed_submissions: how many runs may fail to be submitted: a number, or a share of all such as
-        ``"5%"``. Default 0.
-    :param consistency_timeout: seconds after submission (or a timedelta) during which an incomplete listing is waited
-        for. Default 300.
-    :param max_silence: seconds (or a timedelta) without an answer (throttled, faults, lost connections) after which
-        the task fails. Default 3600.
-    :param mapping_s3_uri: write the full listing to this object, one JSON document a line, and return its URI instead
-        of the mapping. (templated)
-    :param s3_conn_id: connection for that object. Default: ``aws_conn_id``. (templated)
-    :param s3_extra_args: options of the upload, for example ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
+    :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
+    :param expected_runs: number of runs of the batch. Default: what the service reports. (templated)
+    :param max_failed_submissions: how many submissions may fail: a number, or a share of all runs such as ``"5%"``.
+        Default 0.
+    :param consistency_timeout: seconds after submission, or a timedelta, for which the sensor waits for an incomplete
+        listing. Default 300.
+    :param max_silence: seconds without an answer (throttled, faults, lost connections) after which the task fails, or a
+        timedelta. Default 3600.
+    :param mapping_s3_uri: object to which the full listing is written, one JSON document a line. The sensor then
+        returns the URI instead of the mapping. (templated)
+    :param s3_conn_id: Airflow connection for that object. Default: ``aws_conn_id``. (templated)
+    :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
         (templated)
-    :param poke_interval: seconds between two rounds, or a timedelta. Default 60. ``exponential_backoff`` has no
-        effect on a deferred task.
-    :param deferrable: wait in the triggerer; needs aiobotocore. Default: ``[operators] default_deferrable``.
+    :param poke_interval: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
+        ``exponential_backoff`` has no effect on a deferred task.
+    :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
+        default_deferrable``.
+    :param aws_conn_id: Airflow connection for AWS. None or empty means boto3's own credential search. Default
+        ``aws_default``. (templated)
+    :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
+    :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
+    :param botocore_config: settings of the botocore client, merged over the connection's.
+
     :return: the mapping, or the URI.
-    :raises BatchFailedError: when the batch failed as a whole; so do BatchCancelledError, BatchDeletedError and
-        BatchNotFoundError for what they name. None of these is retried.
-    :raises TooManyFailedSubmissionsError: when more than ``max_failed_submissions`` failed; not retried.
-    :raises IncompleteListingError: when the service has not listed all runs after ``consistency_timeout``.
-    :raises BatchSilenceError: when no answer came for ``max_silence``.
-    :raises OmicsApiError: when AWS refuses a call.
+    :raises OmicsParameterError: a parameter breaks a rule.
+    :raises BatchFailedError: the batch as a whole failed. Not retried; neither are the next four.
+    :raises BatchCancelledError: the batch was cancelled.
+    :raises BatchDeletedError: the runs of the batch were deleted.
+    :raises BatchNotFoundError: the service does not know the batch.
+    :raises TooManyFailedSubmissionsError: more than ``max_failed_submissions`` failed.
+    :raises IncompleteListingError: the service did not list all runs within ``consistency_timeout``.
+    :raises BatchSilenceError: no answer came for ``max_silence``.
+    :raises OmicsApiError: a call to AWS failed.
     """
 
     template_fields: Sequence[str] = aws_template_fields(
@@ -230,54 +241,64 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
 
 
 class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
-    """Wait until every run of a batch has ended, and tell how.
+    """Wait until every run of a batch has ended, and report how.
 
-    A batch that is PROCESSED has ended, well or not. The sensor succeeds when the service says that enough runs have
-    completed; whatever is not known to be completed counts as failed: runs that failed, were cancelled or deleted, or
-    were never submitted. When a batch has failed or was cancelled, it waits for the end of the runs that go on. The
-    sensor never cancels anything. It asks GetBatch once a round, and lists the runs (ListRunsInBatch, ListRuns, and
-    GetRun for those that failed) only at the end, if one has not completed or ``runs_s3_uri`` is set.
+    A batch that is PROCESSED has ended, well or not. The sensor succeeds if enough runs are COMPLETED. Every other run
+    counts as failed: failed, cancelled, deleted or never submitted. If the batch itself failed or was cancelled, the
+    sensor waits for the end of its active runs. The sensor never cancels anything. It calls GetBatch once a round. It
+    lists the runs (ListRunsInBatch, ListRuns, and GetRun for failed runs) only at the end, and only if a run did not
+    complete or ``runs_s3_uri`` is set.
 
     .. seealso::
         https://docs.aws.amazon.com/omics/latest/api/API_GetBatch.html,
         https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
 
-    Before it succeeds, and before it fails because of the batch, it pushes these XComs:
+    It pushes these XComs before it succeeds, and before it fails because of the batch:
 
-    * ``return_value`` and ``run_counts``: ``{total, completed, failed, cancelled, deleted, not_submitted}``, None where
-      the service does not tell;
-    * ``failed_run_count``: how many runs are not known to be completed;
+    * ``return_value`` and ``run_counts``: ``{total, completed, failed, cancelled, deleted, not_submitted}``. A count
+      that the service does not report is None;
+    * ``failed_run_count``: number of runs that are not known to be COMPLETED;
     * ``failed_runs``: at most 1,000 of them as ``{run_setting_id, run_id, run_uuid, status, failure_reason,
-      status_message}``. The status of a run that was never submitted is ``NOT_SUBMITTED``; reason and message are
-      those of its submission then.
+      status_message}``. A run that was never submitted has the status ``NOT_SUBMITTED``, with the reason and message of
+      its submission.
 
-    :param batch_id: the batch, as StartRunBatchOperator returns it. (templated)
-    :param max_failed_runs: how many runs may not complete: a number, or a share of all such as ``"5%"``. Default 0.
-    :param runs_s3_uri: write what is known of each run to this object, one JSON document a line: ``run_setting_id``,
-        ``run_id``, ``run_uuid``, ``status``, ``creation_time``, ``start_time``, ``stop_time``, ``failure_reason``,
-        ``status_message``, ``run_output_uri``. (templated)
-    :param include_outputs: ask GetRun for every run, so that ``run_output_uri`` is known. At most ``[omics_cache]
-        max_get_run_per_second`` are asked for: 100,000 runs take hours, for which ``timeout`` does not hold. Default
-        False.
-    :param consistency_timeout: seconds after the batch's end (or a timedelta) during which counts or a listing that
-        lack runs are waited for. Default 300.
-    :param max_silence: seconds (or a timedelta) without an answer (throttled, faults, lost connections) after which
-        the task fails. Default 3600.
-    :param s3_conn_id: connection for that object. Default: ``aws_conn_id``. (templated)
-    :param s3_extra_args: options of the upload, for example ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
+    :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
+    :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
+        Default 0.
+    :param runs_s3_uri: object to which what is known of each run is written, one JSON document a line:
+        ``run_setting_id``, ``run_id``, ``run_uuid``, ``status``, ``creation_time``, ``start_time``, ``stop_time``,
+        ``failure_reason``, ``status_message``, ``run_output_uri``. (templated)
+    :param include_outputs: whether to ask GetRun for every run, so that ``run_output_uri`` is known. GetRun is called
+        at most ``[omics_cache] max_get_run_per_second`` times a second: 100,000 runs take hours. Default False.
+    :param consistency_timeout: seconds after the batch's end, or a timedelta, for which the sensor waits for counts or
+        listings that lack runs. Default 300.
+    :param max_silence: seconds without an answer (throttled, faults, lost connections) after which the task fails, or a
+        timedelta. Default 3600.
+    :param s3_conn_id: Airflow connection for that object. Default: ``aws_conn_id``. (templated)
+    :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
         (templated)
-    :param poke_interval: seconds between two rounds, or a timedelta. Default 60. ``exponential_backoff`` has no
-        effect on a deferred task.
-    :param deferrable: wait in the triggerer; needs aiobotocore. Default: ``[operators] default_deferrable``.
+    :param poke_interval: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
+        ``exponential_backoff`` has no effect on a deferred task.
+    :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
+        default_deferrable``.
+    :param aws_conn_id: Airflow connection for AWS. None or empty means boto3's own credential search. Default
+        ``aws_default``. (templated)
+    :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
+    :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
+    :param botocore_config: settings of the botocore client, merged over the connection's.
+
     :return: the counts.
-    :raises BatchFailedError: when the batch failed as a whole; so do BatchCancelledError, BatchDeletedError and
-        BatchNotFoundError for what they name. None of these is retried.
-    :raises TooManyFailedRunsError: when more than ``max_failed_runs`` did not complete; not retried.
-    :raises UnknownOutcomeError: when the service does not tell how many completed, or its counts and its listing
-        contradict each other, after ``consistency_timeout``.
-    :raises IncompleteListingError: when the service has not listed all runs after ``consistency_timeout``.
-    :raises BatchSilenceError: when no answer came for ``max_silence``.
-    :raises OmicsApiError: when AWS refuses a call.
+    :raises OmicsParameterError: a parameter breaks a rule.
+    :raises BatchFailedError: the batch as a whole failed. Not retried; neither are the next four.
+    :raises BatchCancelledError: the batch was cancelled.
+    :raises BatchDeletedError: the runs of the batch were deleted.
+    :raises BatchNotFoundError: the service does not know the batch.
+    :raises TooManyFailedRunsError: more than ``max_failed_runs`` did not complete.
+    :raises UnknownOutcomeError: after ``consistency_timeout`` the service does not report how many runs completed, or
+        its counts and its listing differ.
+    :raises IncompleteListingError: the service did not list all runs within ``consistency_timeout``.
+    :raises BatchSilenceError: no answer came for ``max_silence``.
+    :raises OmicsApiError: a call to AWS failed.
     """
 
     template_fields: Sequence[str] = aws_template_fields("batch_id", "runs_s3_uri", "s3_conn_id", "s3_extra_args")

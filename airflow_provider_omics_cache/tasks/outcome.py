@@ -206,16 +206,9 @@ class RunOutcomeTask(ListingTask):
             tempfile.TemporaryFile() as rows,
             tempfile.TemporaryFile() if self.runs_s3_uri else nullcontext() as output,
         ):
-            list_once = partial(self._list_submissions, rows, context, is_over=is_over)
-            if is_over:
-                listed = list_once().rows
-            else:
-                # A batch that was cancelled at its very end may have runs that were never submitted.
-                expected = None if batch.expected_runs is None else batch.expected_runs - (batch.pending or 0)
-                submissions = self.complete_listing(list_once, batch, expected, batch.processed_time, context)
-                if submissions is None:
-                    return False
-                listed = submissions.rows
+            listed = self._list_rows(rows, batch, context, is_over=is_over)
+            if listed is None:
+                return False
             started = dict(self.within_limits(context, self._started_runs))
             if is_over and batch.meaning.end != End.DELETED:
                 active = [run_id for run_id, known in started.items() if known[0] not in ENDED_RUN_STATUSES]
@@ -230,6 +223,16 @@ class RunOutcomeTask(ListingTask):
             if output:
                 self.write_to_s3(output, "runs_s3_uri")
         return True
+
+    def _list_rows(self, rows: IO[bytes], batch: Batch, context: Context, *, is_over: bool) -> int | None:
+        """Write the listing to a file, and return the number of runs; None if the service is still catching up."""
+        list_once = partial(self._list_submissions, rows, context, is_over=is_over)
+        if is_over:
+            return list_once().rows
+        # A batch that was cancelled at its very end may have runs that were never submitted.
+        expected = None if batch.expected_runs is None else batch.expected_runs - (batch.pending or 0)
+        submissions = self.complete_listing(list_once, batch, expected, batch.processed_time, context)
+        return submissions.rows if submissions else None
 
     def _list_submissions(self, rows: IO[bytes], context: Context, *, is_over: bool) -> Submissions:
         rows.seek(0)

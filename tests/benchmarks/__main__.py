@@ -73,7 +73,13 @@ def _parts(quick: bool, costs: dict[str, list[Cost]]) -> dict[str, Part]:
 
     return {
         "imports": lambda: imports.results(1 if quick else TIMES),
-        "listing": lambda: listing.results(runs=large, limited_runs=large // 5, waited_runs=1_000 if quick else 10_000),
+        "listing": lambda: listing.results(
+            runs=large,
+            limited_runs=large // 5,
+            waited_runs=1_000 if quick else 10_000,
+            awaited_runs=500 if quick else 2_000,
+            rounds=20 if quick else 40,
+        ),
         "staging": lambda: staging.results(settings=large),
         "triggers": lambda: triggers.measure_both(QUICK if quick else THOUSAND),
         "throttled": lambda: triggers.measure_throttled(QUICK_THROTTLED if quick else THROTTLED),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import math
 import time
@@ -18,20 +19,25 @@ from tests.benchmarks.service import REGION, client, sample_ids, service
 from tests.benchmarks.task import context
 
 POKE_INTERVAL = 60
+#: The same in seconds of the benchmark, where the service's clock runs faster.
+FAST_POKE_INTERVAL = 1
 #: ListRunsInBatch calls a second that the service takes, and how many it refuses in a row ...
 LIST_LIMIT, BURST = 10, 7
 #: ... once it was asked for these shares of the pages.
 BURSTS = (0.3, 0.6)
 
 
-def results(*, runs: int, limited_runs: int, waited_runs: int) -> Iterator[Result]:
+def results(*, runs: int, limited_runs: int, waited_runs: int, awaited_runs: int, rounds: int) -> Iterator[Result]:
     """Measure.
 
     :param runs: runs of the batch that is listed.
     :param limited_runs: runs of the batch that is listed under the service's limits.
-    :param waited_runs: runs of the batch that is awaited.
+    :param waited_runs: runs of the batch whose submission is awaited.
+    :param awaited_runs: runs of the cancelled batch of which one stays active.
+    :param rounds: number of rounds for which that run stays active.
     """
     yield _calls(waited_runs)
+    yield from _one_active_run(awaited_runs, rounds=rounds)
     yield _under_limits(limited_runs)
     with service() as local:
         batch_id = local.start_submitted_batch(runs)
@@ -82,6 +88,47 @@ def _calls(runs: int) -> Result:
         peer=f"a sensor that lists in every round: {naive_calls:,} calls in {naive_rounds} rounds",
         note=f"All calls, as the service counts them. The bar is a GetBatch for each of {rounds} rounds and a "
         "ListRunsInBatch for each 100 runs.",
+    )
+
+
+def _one_active_run(runs: int, *, rounds: int) -> Iterator[Result]:
+    """Wait, deferred, for the end of a cancelled batch of which one run could not be cancelled."""
+    with service() as local:
+        settings = local.control.settings
+        settings.submission_rate = float("inf")
+        settings.run_running_seconds = rounds * POKE_INTERVAL
+        batch_id = local.start_batch(sample_ids(runs))
+        local.control.clock.advance(10)
+        local.control.faults.fail_cancel(["sample-000000"])
+        local.omics.cancel_run_batch(batchId=batch_id)
+        local.control.clock.advance(60)
+        local.control.clock.speed = POKE_INTERVAL / FAST_POKE_INTERVAL
+        before = local.control.calls
+        wake_ups = child.run("listing:wait_deferred", local.environment, url=local.url, batch_id=batch_id)
+        calls = local.control.calls - before
+    asked = calls["GetBatch"] + calls["GetRun"]
+    note = (
+        f"A cancelled batch in which one run stays active for {rounds} rounds. The bar is one call for each of {asked} "
+        "rounds (GetBatch or GetRun), two listings of the batch at its end, and 5."
+    )
+    has_happened = calls["GetRun"] >= rounds / 2
+    yield Result(
+        name=f"AWS calls of a deferred wait for one active run of {runs:,}",
+        measured=calls.total(),
+        unit="calls",
+        bar=asked + 2 * math.ceil(runs / 100) + 5,
+        peer=f"a sensor that lists in every round: {rounds * (1 + math.ceil(runs / 100)):,} calls",
+        has_happened=has_happened,
+        note=note,
+    )
+    yield Result(
+        name=f"Worker wake-ups of a deferred wait for one active run of {runs:,}",
+        measured=wake_ups,
+        unit="wake-ups",
+        bar=2,
+        peer=f"a sensor that lists in every round: {rounds}",
+        has_happened=has_happened,
+        note="How often the trigger's event starts the task again in a worker.",
     )
 
 
@@ -202,6 +249,32 @@ def wait_as_naive_sensor(url: str, batch_id: str, runs: int) -> int:
         _pass_time(url)
         rounds += 1
     return rounds
+
+
+def wait_deferred(url: str, batch_id: str) -> int:
+    """Wait with the deferred completion sensor in real time; give the number of times that a worker resumes it."""
+    from airflow.sdk.exceptions import TaskDeferred
+
+    from airflow_provider_omics_cache.exceptions import BatchCancelledError
+    from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
+
+    async def fire(trigger: Any) -> Any:
+        return await anext(trigger.run())
+
+    sensor = BatchCompletionSensor(
+        task_id="wait", batch_id=batch_id, region_name=REGION, poke_interval=FAST_POKE_INTERVAL, deferrable=True
+    )
+    wake_ups = 0
+    step: Callable[[], Any] = partial(sensor.execute, context())
+    while True:
+        try:
+            step()
+        except TaskDeferred as deferral:
+            event = asyncio.run(fire(deferral.trigger)).payload
+            step = partial(sensor.resume_execution, deferral.method_name, {"event": event}, context())
+            wake_ups += 1
+        except BatchCancelledError:
+            return wake_ups
 
 
 def _pass_time(url: str) -> None:

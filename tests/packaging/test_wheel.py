@@ -58,8 +58,9 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
     assert required == {
         "apache-airflow-providers-amazon>=9.8.0",
         "apache-airflow>=2.11.0",
+        "asgiref>=2.3.0",
         "boto3>=1.37.2",
     }
-    assert set(metadata.get_all("Provides-Extra", [])) == {"batch", "deferrable", "local"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"batch", "local"}
     assert "Framework :: Apache Airflow :: Provider" in metadata.get_all("Classifier", [])
     assert "Apache License" in read_dist_info(wheel, "licenses/LICENSE")
