@@ -16,7 +16,7 @@ try:
         PokeReturnValue,
         conf,
     )
-except ImportError:  # an older common-compat provider, as on Amazon MWAA 2.11.0 and 3.0.6
+except ImportError:  # an older common-compat provider, for example on Amazon MWAA 2.11.0 and 3.0.6
     from airflow.configuration import conf
     from airflow.exceptions import (  # type: ignore[attr-defined,no-redef]
         AirflowException,
@@ -78,7 +78,7 @@ def object_storage_path(path: str, *, conn_id: str | None) -> Any:
     """Return Airflow's ObjectStoragePath of a file.
 
     :param path: path or URI of the file.
-    :param conn_id: Airflow connection, None for the one in the URI.
+    :param conn_id: Airflow connection. None uses the connection in the URI.
     """
     try:
         from airflow.sdk import ObjectStoragePath

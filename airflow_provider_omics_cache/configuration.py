@@ -1,4 +1,4 @@
-"""The settings of ``[omics_cache]`` in ``airflow.cfg``; their defaults stand in ``get_provider_info``."""
+"""The settings of ``[omics_cache]`` in ``airflow.cfg``. ``get_provider_info`` defines their defaults."""
 
 from __future__ import annotations
 

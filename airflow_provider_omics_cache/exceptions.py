@@ -17,7 +17,7 @@ _NO_ANSWER_CODES = _UNREACHABLE_CODES | {
     "ResponseStreamingError",
     "TimeoutError",
 }
-#: Codes for "try again later" that AWS services, STS among them, use with any HTTP status.
+#: Error codes that mean "try again later". AWS services, including STS, use them with different HTTP statuses.
 _PASSING_CODES = frozenset(
     {
         "RequestLimitExceeded",
@@ -63,7 +63,7 @@ class OmicsParameterError(OmicsError, AirflowFailException):
     """A parameter breaks a rule. The task is not retried.
 
     :param parameter: name of the parameter.
-    :param rule: the rule, as the rest of a sentence that begins with the parameter.
+    :param rule: the rule, in words that follow the name of the parameter: "must be ...".
     :param value: the value that was given.
     """
 
@@ -71,7 +71,8 @@ class OmicsParameterError(OmicsError, AirflowFailException):
         shown = repr(value)
         if len(shown) > 200:
             shown = f"{shown[:200]}... ({len(shown)} characters)"
-        super().__init__(f"{parameter} {rule}; got {shown}")
+        is_in_rule = rule.startswith(f"has the unknown key {shown}")
+        super().__init__(f"{parameter} {rule}" if is_in_rule else f"{parameter} {rule}; got {shown}")
         self.parameter = parameter
         self.rule = rule
         self.value = shown
@@ -119,7 +120,7 @@ class OmicsApiError(OmicsError):
 
     @property
     def is_unreachable(self) -> bool:
-        """Whether the endpoint could not be reached: on the first call of a task, its URL may be misspelt."""
+        """Whether the endpoint could not be reached. On the first call of a task, the URL may be misspelt."""
         return self.code in _UNREACHABLE_CODES
 
     @property
@@ -128,7 +129,7 @@ class OmicsApiError(OmicsError):
         return self.code == "ResourceNotFoundException"
 
     def with_text(self, message: str, *, batch_id: str | None = None, **details: Any) -> OmicsApiError:
-        """Return a copy of this error with another message; the task is retried on it.
+        """Return a copy of this error with another message. The copy is an OmicsApiError, so the task is retried.
 
         Raise the copy ``from`` botocore's error.
 
@@ -149,7 +150,7 @@ class OmicsApiError(OmicsError):
 
 
 class OmicsRequestError(OmicsApiError, AirflowFailException):
-    """AWS or botocore refused the request itself, so that the same request cannot succeed. The task is not retried."""
+    """AWS or botocore refused the request as invalid. The same request cannot succeed: the task is not retried."""
 
 
 class RunCacheError(OmicsError, AirflowFailException):
@@ -157,7 +158,7 @@ class RunCacheError(OmicsError, AirflowFailException):
 
 
 class BatchError(OmicsError, AirflowFailException):
-    """The state of the batch rules out success. The task is not retried."""
+    """The task cannot succeed, because of the state of the batch. The task is not retried."""
 
 
 class BatchNotFoundError(BatchError):
@@ -177,7 +178,7 @@ class BatchDeletedError(BatchError):
 
 
 class BatchConflictError(BatchError):
-    """The status of a batch, or the settings that it was started with, rule out what was asked for."""
+    """The status of a batch, or the settings that it was started with, do not allow what the task asks for."""
 
 
 class TooManyFailedSubmissionsError(BatchError):

@@ -35,9 +35,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "max_get_run_per_second": {
         "description": (
-            "Maximum number of GetRun calls per second that one task makes when it requests runs "
-            "individually. HealthOmics allows 10 calls per second for each account and Region by "
-            "default.\n"
+            "Maximum number of GetRun calls per second that one process (a task, or a triggerer for all its deferred "
+            "tasks together) makes in one Region. HealthOmics allows 10 calls per second for each account and Region "
+            "by default.\n"
         ),
         "version_added": "0.1.0",
         "type": "float",

@@ -1,4 +1,4 @@
-"""What the package's tasks push as XComs. Every task that pushes a key pushes the same form."""
+"""Types of the XComs that the package's tasks push. A key has the same type in every task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class BatchXCom(TypedDict):
     id: str
     arn: str | None
     uuid: str | None
-    #: Status that the task saw last.
+    #: Last status that the task saw.
     status: str | None
     name: str | None
     #: Number of run settings that StartRunBatchOperator has read.
@@ -23,7 +23,7 @@ class BatchXCom(TypedDict):
     settings_s3_uri: str | None
     #: Whether an earlier try had started the batch.
     reattached: bool | None
-    #: Number of runs by the listing.
+    #: Number of runs: GetBatch's totalRuns or the number of listed runs, whichever is larger.
     total_runs: int | None
     #: Number of runs that were submitted.
     submitted: int | None
@@ -64,7 +64,7 @@ class RunCacheXCom(TypedDict):
     #: ISO 8601.
     creation_time: str | None
     tags: dict[str, str]
-    #: Whether this try of CreateRunCacheOperator found no such cache before.
+    #: Whether the cache did not exist yet when this try of CreateRunCacheOperator looked for it.
     created: NotRequired[bool]
     #: What UpdateRunCacheOperator changed, by parameter.
     updated: NotRequired[list[str]]

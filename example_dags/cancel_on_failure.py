@@ -1,10 +1,11 @@
-"""Cancel what is left of a batch whenever the DAG run fails while its runs are still running.
+"""Cancel the rest of a batch if the DAG run fails while runs of the batch are active.
 
-The teardown runs whatever happens between it and its setup; a batch that has finished it leaves alone. It does not run
-when the setup itself fails: hence the retries, which find a batch whose start was not answered.
+The teardown runs even if a task between its setup and itself fails. If the batch has finished, the teardown does
+nothing. It does not run if the setup itself fails. The setup therefore has retries, which find a batch that was started
+although the answer was lost.
 
-It runs as it is against the local HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default`` and
-four Airflow variables: ``omics_workflow_id``, ``omics_role_arn``, ``omics_s3_uri`` and ``omics_samplesheet``.
+The DAG runs unchanged against the local HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default``
+and four Airflow variables: ``omics_workflow_id``, ``omics_role_arn``, ``omics_s3_uri`` and ``omics_samplesheet``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Run a workflow over every sample of a samplesheet in S3, and write a table of samples and their outputs to S3.
 
-It runs as it is against the local HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default`` and
-four Airflow variables: ``omics_workflow_id``, ``omics_role_arn``, ``omics_s3_uri`` and ``omics_samplesheet``.
+The DAG runs unchanged against the local HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default``
+and four Airflow variables: ``omics_workflow_id``, ``omics_role_arn``, ``omics_s3_uri`` and ``omics_samplesheet``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RESULTS = f"{S3_URI}/cohort/{{{{ run_id }}}}/{RERUN_KEY}"
 def omics_cohort():
     @task
     def read_samplesheet(samplesheet: str, settings_uri: str) -> list[dict]:
-        # Only once: a cleared task gets what was submitted, whatever the samplesheet holds by then.
+        # Read the samplesheet only once: a cleared task gets the submitted settings, even if the sheet has changed.
         if not S3Hook().check_for_key(settings_uri):
             settings = run_settings_from_table(
                 samplesheet,

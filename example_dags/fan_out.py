@@ -1,8 +1,8 @@
-"""Start a batch, and let mapped tasks take care of its runs in groups once they have finished.
+"""Start a batch, and process its finished runs in groups with mapped tasks.
 
-Airflow maps a task over at most 1,024 things (``[core] max_map_length``): a task in between makes groups of the runs.
-It runs as it is against the local HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default`` and
-four Airflow variables: ``omics_workflow_id``, ``omics_role_arn``, ``omics_s3_uri`` and ``omics_samplesheet``.
+Airflow maps a task over at most 1,024 items (``[core] max_map_length``). A task therefore divides the runs into groups.
+The DAG runs unchanged against the local HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default``
+and four Airflow variables: ``omics_workflow_id``, ``omics_role_arn``, ``omics_s3_uri`` and ``omics_samplesheet``.
 """
 
 from __future__ import annotations

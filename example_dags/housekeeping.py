@@ -1,8 +1,8 @@
-"""Delete old batches and their runs once a day, after saving which run was which sample's. Outputs in S3 stay.
+"""Delete old batches and their runs once a day, after saving the mapping from samples to runs. Outputs in S3 stay.
 
-Only batches with this Airflow's own tag are touched. It runs as it is against the local HealthOmics (``make demo-ui``).
-On AWS it needs the connection ``aws_default`` and three Airflow variables: ``omics_s3_uri``, ``omics_keep_days`` and
-``omics_managed_by``, the value of the tag.
+The DAG deletes only batches that have the tag ``managed-by`` of this Airflow. It runs unchanged against the local
+HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default`` and three Airflow variables:
+``omics_s3_uri``, ``omics_keep_days`` and ``omics_managed_by``, the value of the tag.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ KEEP_DAYS = "{{ var.value.get('omics_keep_days', '90') }}"
 MANAGED_BY = "{{ var.value.get('omics_managed_by', 'airflow') }}"
 MAX_BATCHES = 500
 GET_BATCH_DELAY = 0.25
+MAX_SILENCE = 600
 OVER = {"PROCESSED", "CANCELLED", "FAILED", "RUNS_DELETED", "RUNS_DELETE_FAILED"}
 
 
@@ -39,14 +40,15 @@ def omics_housekeeping():
         def is_ours(batch_id: str) -> bool:
             time.sleep(GET_BATCH_DELAY)
             try:
-                tags = hook.get_batch(batch_id=batch_id).get("tags") or {}
+                tags = hook.get_batch(batch_id=batch_id, max_silence=MAX_SILENCE).get("tags") or {}
             except OmicsApiError as error:
-                if error.http_status == 404:  # deleted meanwhile
+                if error.is_not_found:  # the batch was deleted since it was listed
                     return False
                 raise
             return tags.get("managed-by") == managed_by
 
-        over = [batch for batch in hook.list_batch() if batch.get("status") in OVER and batch.get("createdAt")]
+        batches = hook.list_batch(max_items=100, max_silence=MAX_SILENCE)
+        over = [batch for batch in batches if batch.get("status") in OVER and batch.get("createdAt")]
         over.sort(key=lambda batch: batch["createdAt"])
         old = (batch["id"] for batch in over if batch["createdAt"] < latest)
         return [

@@ -1,6 +1,6 @@
 """Run a workflow over a few samples on AWS HealthOmics, with a run cache, and print the id of each run.
 
-It runs as it is against the local HealthOmics (``make demo``). On AWS it needs the connection ``aws_default``
+The DAG runs unchanged against the local HealthOmics (``make demo``). On AWS it needs the connection ``aws_default``
 and three Airflow variables: ``omics_workflow_id``, ``omics_role_arn`` and ``omics_s3_uri``.
 """
 

@@ -1,7 +1,7 @@
-"""Submit a cohort, submit again what failed for a reason that passes, and hand on one mapping of all samples.
+"""Submit a cohort, resubmit the samples whose submission failed for a transient reason, and write one mapping of all.
 
-No sample that was submitted is submitted again: runs that fail later are reported. It runs as it is against the local
-HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default`` and four Airflow variables:
+A sample that was submitted is never submitted again. Runs that fail later are reported. The DAG runs unchanged against
+the local HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default`` and four Airflow variables:
 ``omics_workflow_id``, ``omics_role_arn``, ``omics_s3_uri`` and ``omics_samplesheet``.
 """
 
@@ -31,12 +31,12 @@ TAGS = {"managed-by": "{{ var.value.get('omics_managed_by', 'airflow') }}"}
 RERUN_KEY = "{{ var.json.get('omics_rerun_keys', {}).get(run_id, '1') }}"
 RESULTS = f"{S3_URI}/resubmit_failed/{{{{ run_id }}}}/{RERUN_KEY}"
 MAX_FAILED_RUNS = 50
-# A quota has room only when runs have ended: the report names these.
+# A quota error clears only after runs have ended, so it is not retried; the report names these samples.
 REASONS = RETRYABLE_SUBMISSION_FAILURES - {"ServiceQuotaExceededException"}
 
 
 def submit(run_settings, name):
-    """Start a batch and wait until each of its runs is submitted, or has failed to be."""
+    """Start a batch, and wait until each of its runs was submitted or its submission failed."""
     batch = StartRunBatchOperator(
         task_id="start_batch",
         default_run_setting={
@@ -75,7 +75,7 @@ def read_if_there(uri):
 def omics_resubmit_failed():
     @task
     def read_samplesheet(samplesheet: str, settings_uri: str) -> list[dict]:
-        # Only once: a cleared task gets what was submitted, whatever the samplesheet holds by then.
+        # Read the samplesheet only once: a cleared task gets the submitted settings, even if the sheet has changed.
         if not S3Hook().check_for_key(settings_uri):
             settings = run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"})
             S3Hook().load_string(json.dumps(settings), settings_uri)
@@ -87,7 +87,7 @@ def omics_resubmit_failed():
 
     @task(trigger_rule="all_done")
     def merge_mappings(settings_uri: str, first_uri: str, second_uri: str, merged_uri: str) -> str:
-        """Write what is known of each sample: of its run, else of its last submission."""
+        """Write one record for each sample: its run, or the reason of its last failed submission."""
         unknown = {"run_id": None, "reason": "not listed", "message": None}
         merged = {
             setting["runSettingId"]: {"run_setting_id": setting["runSettingId"], **unknown}
@@ -102,7 +102,7 @@ def omics_resubmit_failed():
 
     @task(trigger_rule="all_done")
     def report(merged_uri: str, first_runs_uri: str, second_runs_uri: str) -> None:
-        """Print what failed; fail where a sample was not submitted, a run did not end by itself, or many failed."""
+        """Print failures. Fail if a sample was not submitted, a run was cancelled or deleted, or too many failed."""
         records = read_table(merged_uri)
         runs = {run["run_id"]: run for run in read_if_there(first_runs_uri) + read_if_there(second_runs_uri)}
         unknown = {"status": "UNKNOWN", "failure_reason": None}

@@ -1,8 +1,8 @@
-"""At the end of a project: mark its run cache as retired, and delete it when no run uses it any more.
+"""At the end of a project, mark its run cache as retired, and delete the cache when no run uses it any more.
 
-The data of the cache stays in S3, and no cache can be linked to it again: delete it, or let a lifecycle rule do that.
+The data of the cache stays in S3 and cannot be linked to a cache again. Delete the data, or let a lifecycle rule do it.
 
-It runs as it is against the local HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default``.
+The DAG runs unchanged against the local HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def omics_retire_run_cache():
     def find_run_cache(name: str, location: str) -> str:
         found = [
             run_cache["id"]
-            for run_cache in OmicsCacheHook().list_run_caches()
+            for run_cache in OmicsCacheHook().list_run_caches(max_silence=600)
             if run_cache.get("name") == name
             and run_cache.get("status") == "ACTIVE"
             and run_cache.get("cacheS3Uri", "").startswith(location)
@@ -35,7 +35,7 @@ def omics_retire_run_cache():
         if not found:
             raise AirflowSkipException(f"There is no run cache {name!r} in {location}")
         if len(found) > 1:
-            raise AirflowFailException(f"The run caches {found} are all {name!r}: set cache_s3_location")
+            raise AirflowFailException(f"Several run caches have the name {name!r}: {found}. Set cache_s3_location")
         return found[0]
 
     run_cache_id = find_run_cache("{{ params.run_cache_name }}", "{{ params.cache_s3_location }}")
@@ -45,7 +45,7 @@ def omics_retire_run_cache():
         description="Retired: use it in no new run",
         tags={"retired": "true"},
     )
-    # As long as a run uses the cache, the service refuses: try again for a day.
+    # As long as a run uses the cache, the service refuses to delete it: retry for a day.
     delete = DeleteRunCacheOperator(
         task_id="delete_run_cache", run_cache_id=run_cache_id, retries=24, retry_delay=timedelta(hours=1)
     )

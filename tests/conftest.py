@@ -19,7 +19,8 @@ from botocore.loaders import JSONFileLoader
 os.environ["AIRFLOW_HOME"] = str(Path(__file__).parents[1] / "build" / "airflow" / version("apache-airflow"))
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
-from airflow_provider_omics_cache.healthomics import batch_runs
+
+from airflow_provider_omics_cache.hooks import pace
 
 HAS_BATCHES = "StartRunBatch" in (botocore.session.Session().get_service_model("omics").operation_names)
 AIRFLOW_3 = not version("apache-airflow").startswith("2.")
@@ -73,7 +74,7 @@ def _parse_botocore_models_once() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _new_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin each test with a turn of its own: the tests' clocks stand at different times."""
-    monkeypatch.setattr(batch_runs, "_pace", batch_runs._Pace("max_get_run_per_second"))
+    monkeypatch.setattr(pace, "get_run_pace", pace.Pace("max_get_run_per_second"))
 
 
 @pytest.fixture(autouse=True)

@@ -179,7 +179,7 @@ def test_long_cells_are_not_shown_whole() -> None:
     assert len(text) < 300
 
 
-def test_every_rule_is_told_at_once() -> None:
+def test_every_rule_is_reported_at_once() -> None:
     rows = [{"sample": "S1", "fastq_1": ""}, {"sample": "S2", "fastq_1": "x"}, {"sample": "S2", "fastq_1": "x"}]
     text = error_of(rows)
     assert "column 'fastq_1' must not be empty" in text

@@ -1,29 +1,22 @@
-"""The runs of a batch: listed, and asked for one by one."""
+"""List the runs of a batch, and get them one by one."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_omics_cache.configuration import calls_per_second
 from airflow_provider_omics_cache.healthomics.completion import is_same_run
 from airflow_provider_omics_cache.healthomics.states import (
     ACTIVE_RUN_STATUSES,
-    ENDED_RUN_STATUSES,
     RunStatus,
     SubmissionStatus,
     shown,
 )
-from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
-from airflow_provider_omics_cache.hooks.errors import if_found
+from airflow_provider_omics_cache.hooks.client import LARGEST_PAGE, LONGEST_SILENCE
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.hooks.client import Answer
     from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-
-_PAGE = 100
 
 
 class BatchRun(NamedTuple):
@@ -41,7 +34,7 @@ class BatchRun(NamedTuple):
     is_confirmed: bool
 
     def __str__(self) -> str:
-        doubt = "" if self.is_confirmed else ", its uuid is not known"
+        doubt = "" if self.is_confirmed else ", not confirmed as a run of the batch"
         return f"run {self.run_id} of {self.run_setting_id}: {self.status}{doubt}"
 
 
@@ -63,7 +56,7 @@ def list_submissions(hook: OmicsCacheHook, batch_id: str, *, max_silence: float 
     :param batch_id: id of the batch.
     :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
     """
-    return hook.list_runs_in_batch(batch_id=batch_id, max_items=_PAGE, max_silence=max_silence)
+    return hook.list_runs_in_batch(batch_id=batch_id, max_items=LARGEST_PAGE, max_silence=max_silence)
 
 
 def list_started_runs(
@@ -78,25 +71,17 @@ def list_started_runs(
     :param status: only runs in this status. Default: all.
     :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
     """
-    return hook.list_runs(batch_id=batch_id, status=status, max_results=_PAGE, max_silence=max_silence)
-
-
-def is_active(run: Mapping[str, object]) -> bool:
-    """Whether a run has not ended. A status that this version does not know counts as active.
-
-    :param run: GetRun's answer, or an entry of ListRuns.
-    """
-    return run.get("status") not in ENDED_RUN_STATUSES
+    return hook.list_runs(batch_id=batch_id, status=status, max_results=LARGEST_PAGE, max_silence=max_silence)
 
 
 def list_active_runs(
     hook: OmicsCacheHook, batch_id: str, *, most: int, max_silence: float = LONGEST_SILENCE
 ) -> list[str]:
-    """Return the ids of runs of a batch that have not ended, with one call for each status if there are few.
+    """Return the ids of the runs of a batch that have not ended. ListRuns is called for each active status.
 
     :param hook: the hook.
     :param batch_id: id of the batch.
-    :param most: number of ids after which the listing ends.
+    :param most: maximum number of ids to return.
     :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
     """
     active: list[str] = []
@@ -108,27 +93,13 @@ def list_active_runs(
     return active
 
 
-def get_run_in_turn(hook: OmicsCacheHook, run_id: str, *, max_silence: float = LONGEST_SILENCE) -> Answer | None:
-    """Get a run, after a wait that keeps the pace of ``[omics_cache] max_get_run_per_second``.
-
-    All hooks of a process share one pace for each Region, because the quota of GetRun belongs to the account and
-    Region.
-
-    :param hook: the hook.
-    :param run_id: id of the run.
-    :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
-    :return: GetRun's answer, None if the service does not know the run.
-    """
-    hook.sleep(_pace.seconds_to_wait(hook.client_region, hook.clock()))
-    return if_found(partial(hook.get_run, run_id=run_id, max_silence=max_silence))
-
-
 def list_existing_runs(
     hook: OmicsCacheHook, batch_id: str, *, gone: set[str], max_silence: float = LONGEST_SILENCE
 ) -> BatchRuns:
     """List the runs of a batch that still exist.
 
-    ListRuns may lag behind. A run that only ListRunsInBatch shows, and not as deleted, is asked for with GetRun.
+    ListRuns may lag behind. GetRun is called for each run that ListRunsInBatch shows as not deleted and that ListRuns
+    does not show.
 
     :param hook: the hook.
     :param batch_id: id of the batch.
@@ -184,8 +155,7 @@ def get_confirmed_runs(
     :param gone: ids of runs that are known to be gone; runs that no longer exist are added.
     :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
     """
-    for run_id in run_ids:
-        run = get_run_in_turn(hook, run_id, max_silence=max_silence)
+    for run_id, run in hook.get_runs(run_ids, max_silence=max_silence):
         row = rows.get(run_id, {})
         if run is None or not is_same_run(row, run, batch_id=batch_id):
             hook.log.info("Batch %s: run %s no longer exists", batch_id, run_id)
@@ -198,27 +168,3 @@ def get_confirmed_runs(
             status=shown(run.get("status")),
             is_confirmed=run.get("batchId") == batch_id and uuid is not None and run.get("uuid") == uuid,
         )
-
-
-class _Pace:
-    """The turns of a paced call, one pace for each Region."""
-
-    def __init__(self, option: str) -> None:
-        self._option = option
-        self._next_turns: dict[str, float] = {}
-        self._lock = threading.Lock()
-
-    def seconds_to_wait(self, region: str, now: float) -> float:
-        """Take a turn, and return how many seconds it is away.
-
-        :param region: AWS Region of the call.
-        :param now: the time, of a clock that all callers share.
-        """
-        interval = 1 / calls_per_second(self._option)
-        with self._lock:
-            turn = max(now, self._next_turns.get(region, now))
-            self._next_turns[region] = turn + interval
-        return turn - now
-
-
-_pace = _Pace("max_get_run_per_second")

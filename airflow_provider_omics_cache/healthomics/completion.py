@@ -1,9 +1,9 @@
-"""The decision "has every run of the batch ended, and well?", as pure functions.
+"""Decide whether every run of a batch has ended, and how: pure functions.
 
 It follows `GetBatch <https://docs.aws.amazon.com/omics/latest/api/API_GetBatch.html>`__, `ListRuns
 <https://docs.aws.amazon.com/omics/latest/api/API_ListRuns.html>`__ and `GetRun
-<https://docs.aws.amazon.com/omics/latest/api/API_GetRun.html>`__. A batch that is PROCESSED has ended, well or not:
-every run that is not known to be COMPLETED counts as failed.
+<https://docs.aws.amazon.com/omics/latest/api/API_GetRun.html>`__. PROCESSED means that every run has ended, not
+that every run completed. Every run that is not known to be COMPLETED counts as failed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow_provider_omics_cache.healthomics import submission
 from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures
 from airflow_provider_omics_cache.healthomics.rounds import Batch
-from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, RunStatus, Verdict
+from airflow_provider_omics_cache.healthomics.states import RunStatus, Verdict
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.xcoms import FailedRun, RunCountsXCom, RunRecord
@@ -30,12 +30,12 @@ _FAILED_RUN_MEMBERS = ("run_setting_id", "run_id", "run_uuid", "status", "failur
 
 
 def decide(batch: Batch) -> Verdict:
-    """Decide what GetBatch's answer means for a wait on completion. Only the status counts: counts lag behind."""
+    """Decide what GetBatch's answer means for a wait on completion. Only the status decides, because counts lag."""
     return batch.meaning.completion
 
 
 def progress(batch: Batch) -> str:
-    """Describe how far the runs are, for the log."""
+    """Describe the progress of the runs, for the log."""
     if not any(batch.run_counts.values()):
         return submission.progress(batch)
     counts = RunCounts.of_batch(batch)
@@ -47,16 +47,6 @@ def progress(batch: Batch) -> str:
         if number := getattr(counts, name):
             text += f", {number:,} {name.replace('_', ' ')}"
     return text
-
-
-def count_active(batch: Batch) -> int | None:
-    """Return how many runs have not ended by GetBatch's counts, None if it reports no counts.
-
-    :param batch: the batch.
-    """
-    if not batch.run_counts:
-        return None
-    return sum(count for name, count in batch.run_counts.items() if name.upper() not in ENDED_RUN_STATUSES)
 
 
 class Judgement(Enum):
@@ -129,9 +119,9 @@ def join(
     """Join what is known of one run of a batch.
 
     :param row: the run's entry of ListRunsInBatch.
-    :param listed: the run's entry of ListRuns, None if it has none, as a deleted run.
-    :param run: GetRun's answer, None if it was not asked for or the run is not found. It is ignored if it is about
-        another run that got the id of a deleted one.
+    :param listed: the run's entry of ListRuns; None if there is no entry, for example for a deleted run.
+    :param run: GetRun's answer; None if GetRun was not called or did not find the run. It is ignored if it describes
+        another run that has the id of a deleted run.
     :param batch_id: id of the batch.
     """
     run_id = row.get("runId") or None
@@ -164,7 +154,7 @@ def is_same_run(row: Mapping[str, Any], run: Mapping[str, Any], *, batch_id: str
 
 
 class RunOutcomes:
-    """How the runs of a batch have ended, added one by one."""
+    """Collects how the runs of a batch have ended. Runs are added one by one."""
 
     def __init__(self) -> None:
         self.failed: list[FailedRun] = []
@@ -198,7 +188,7 @@ class RunOutcomes:
             self._failures.add_unnamed("not submitted", number)
 
     def failure_summary(self) -> str:
-        """Sum up by reason the runs that did not complete, with the first few ids of each."""
+        """Summarise by reason the runs that did not complete, with the first few ids for each reason."""
         return self._failures.summary()
 
     @property

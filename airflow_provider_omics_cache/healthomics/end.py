@@ -1,4 +1,4 @@
-"""How a batch is cancelled, and how its runs and the batch itself are deleted, however often that is asked for.
+"""Cancel a batch, delete its runs, and delete the batch. Each function can be called again.
 
 The decisions follow `GetBatch <https://docs.aws.amazon.com/omics/latest/api/API_GetBatch.html>`__ and the `guide on
 batch runs <https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html>`__.
@@ -15,14 +15,15 @@ from airflow_provider_omics_cache.exceptions import BatchConflictError, OmicsApi
 from airflow_provider_omics_cache.healthomics.batch_runs import (
     BatchRun,
     get_confirmed_runs,
-    get_run_in_turn,
     list_existing_runs,
     list_started_runs,
     list_statuses,
+    list_submissions,
 )
 from airflow_provider_omics_cache.healthomics.failures import MAX_LEFT_RUNS
 from airflow_provider_omics_cache.healthomics.rounds import NOT_FOUND_ROUNDS, Batch
 from airflow_provider_omics_cache.healthomics.states import (
+    ACTIVE_RUN_STATUSES,
     BATCH_STATUSES,
     ENDED_RUN_STATUSES,
     RunStatus,
@@ -40,16 +41,16 @@ if TYPE_CHECKING:
     from airflow_provider_omics_cache.hooks.client import Answer
     from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 
-#: Seconds between two looks at a batch whose status is about to change.
+#: Seconds between two GetBatch calls for a batch whose status is about to change.
 LOOK_AGAIN_SECONDS = 5
-#: Seconds that cancelling takes at most when a task is killed; Airflow gives the task half a minute.
+#: Maximum seconds that cancelling takes when a task is killed. Airflow may stop the task earlier: Airflow 3 kills a
+#: process of a worker 5 seconds after SIGTERM.
 KILL_SECONDS = 20.0
 
-#: Codes with which the service may refuse what a status rules out. AWS does not document which one it uses.
+#: Error codes with which the service may refuse a call because of a status. AWS does not document which one it uses.
 _REFUSALS = frozenset({"ConflictException", "ValidationException"})
-#: Statuses in which a run ends without being cancelled.
+#: Statuses of runs that need no cancellation: they have ended, or are STOPPING.
 _ENDING = ENDED_RUN_STATUSES | {RunStatus.STOPPING}
-_CANCELLABLE = (RunStatus.RUNNING, RunStatus.STARTING, RunStatus.PENDING)
 
 
 def decide_cancellation(batch: Batch) -> Verdict:
@@ -77,7 +78,7 @@ def was_cancelled(batch: Mapping[str, Any]) -> bool:
 
 
 def is_batch_visible(hook: OmicsCacheHook, batch_id: str, *, max_silence: float) -> bool:
-    """Look for a batch for up to 5 minutes, in case the service does not show it yet.
+    """Look for a batch for up to 5 minutes, because the service may not show it yet. Return whether it was found.
 
     :param hook: the hook.
     :param batch_id: id of the batch.
@@ -88,12 +89,12 @@ def is_batch_visible(hook: OmicsCacheHook, batch_id: str, *, max_silence: float)
 
 
 def get_batch_patiently(hook: OmicsCacheHook, batch_id: str, *, max_silence: float) -> Answer:
-    """Get a batch. It is not found only if three looks do not find it, because it may be too new.
+    """Get a batch. If it is not found, try again twice, because it may be too new.
 
     :param hook: the hook.
     :param batch_id: id of the batch.
     :param max_silence: seconds for which an unanswered call is repeated.
-    :raises OmicsApiError: the call failed.
+    :raises OmicsApiError: the call failed, or the batch was not found.
     """
     get = partial(hook.get_batch, batch_id=batch_id, max_silence=max_silence)
     for _ in range(NOT_FOUND_ROUNDS - 1):
@@ -116,8 +117,8 @@ def cancel_batch_once(
     :param batch_id: id of the batch.
     :param max_seconds: seconds to wait for a batch that cannot be cancelled yet.
     :param max_silence: seconds for which an unanswered call is repeated. Default: ``max_seconds``.
-    :return: the last answer of GetBatch. It is older than the cancellation.
-    :raises OmicsApiError: a call failed; or the batch is not found; or the service refused to cancel it.
+    :return: the last answer of GetBatch, from before the cancellation.
+    :raises OmicsApiError: a call failed, the batch is not found, or the service refused to cancel it.
     :raises OmicsError: runs of a FAILED batch could not be cancelled.
     """
     batch_id = check_id("batch_id", batch_id)
@@ -147,7 +148,7 @@ def cancel_batch_of_killed_task(hook: OmicsCacheHook, batch_id: str) -> None:
 def cancel_active_runs(
     hook: OmicsCacheHook, batch_id: str, *, gone: set[str], max_silence: float = LONGEST_SILENCE
 ) -> dict[str, str]:
-    """Cancel the active runs of a batch one by one. Runs that are STOPPING are left alone.
+    """Cancel the active runs of a batch one by one. Runs that are already STOPPING are not cancelled again.
 
     :param hook: the hook.
     :param batch_id: id of the batch.
@@ -195,10 +196,10 @@ def delete_runs_once(
     max_seconds: float,
     max_silence: float = LONGEST_SILENCE,
 ) -> Answer:
-    """Delete the runs of a batch, unless they are being deleted or were.
+    """Delete the runs of a batch, unless they are being deleted or were deleted before.
 
-    The service refuses to delete the runs of a FAILED batch, and what an incomplete deletion left: these runs are
-    deleted one by one.
+    The service refuses to delete the runs of a FAILED batch, and the runs that an incomplete deletion left. The
+    function deletes these runs one by one.
 
     :param hook: the hook.
     :param batch_id: id of the batch.
@@ -206,7 +207,7 @@ def delete_runs_once(
     :param gone: ids of runs that are known to be gone; runs that are found to be gone are added.
     :param max_seconds: seconds to wait for a batch whose runs the service refuses to delete.
     :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
-    :return: the last answer of GetBatch. It is older than the deletion.
+    :return: the last answer of GetBatch, from before the deletion.
     :raises BatchConflictError: the batch is active, or its status is not known.
     :raises OmicsApiError: a call failed, or the service refused.
     :raises OmicsError: runs could not be deleted.
@@ -271,7 +272,7 @@ def delete_existing_runs(
 def delete_batch_once(
     hook: OmicsCacheHook, batch_id: str, *, max_seconds: float, max_silence: float = LONGEST_SILENCE
 ) -> None:
-    """Delete the metadata of a batch, unless the batch is gone. Its runs are not deleted.
+    """Delete the metadata of a batch, unless it is already deleted. The runs of the batch are not deleted.
 
     :param hook: the hook.
     :param batch_id: id of the batch.
@@ -340,19 +341,48 @@ _ALREADY = {
 
 
 def _cancel_runs_until(hook: OmicsCacheHook, batch_id: str, give_up: float) -> None:
-    """Cancel active runs until the time is up; each is found and confirmed with a few calls of its own."""
-    max_silence = max(0.0, give_up - hook.clock())
+    """Cancel active runs until the time is up.
 
-    def active_runs() -> Iterator[BatchRun]:
-        gone: set[str] = set()
-        for status in _CANCELLABLE:
-            for run in list_started_runs(hook, batch_id, status=status, max_silence=max_silence):
-                run_id = run["id"]
-                listed = hook.list_runs_in_batch(batch_id=batch_id, run_id=run_id, max_silence=max_silence)
+    The runs in each active status come first, because they are found with few calls. Then the whole listings show runs
+    that ListRuns does not show yet, and runs whose status this version does not know.
+    """
+
+    def seconds_left() -> float:
+        return max(0.0, give_up - hook.clock())
+
+    def find_ids() -> Iterator[str]:
+        for status in ACTIVE_RUN_STATUSES:
+            if status not in _ENDING:
+                for run in list_started_runs(hook, batch_id, status=status, max_silence=seconds_left()):
+                    yield run["id"]
+        statuses = {}
+        for run in _until(hook, give_up, list_started_runs(hook, batch_id, max_silence=seconds_left())):
+            statuses[run["id"]] = run.get("status")
+        for row in _until(hook, give_up, list_submissions(hook, batch_id, max_silence=seconds_left())):
+            if row.get("runId") and statuses.get(row["runId"]) not in _ENDING:
+                yield row["runId"]
+
+    def find_runs() -> Iterator[BatchRun]:
+        seen: set[str] = set()
+        for run_id in find_ids():
+            if run_id not in seen:
+                seen.add(run_id)
+                listed = hook.list_runs_in_batch(batch_id=batch_id, run_id=run_id, max_silence=seconds_left())
                 rows = {run_id: next(listed, {})}
-                yield from get_confirmed_runs(hook, batch_id, rows, [run_id], gone=gone, max_silence=max_silence)
+                yield from get_confirmed_runs(hook, batch_id, rows, [run_id], gone=set(), max_silence=seconds_left())
 
-    _cancel_each(hook, batch_id, active_runs(), max_silence=max_silence, give_up=give_up)
+    _cancel_each(hook, batch_id, find_runs(), max_silence=KILL_SECONDS, give_up=give_up)
+
+
+def _until(hook: OmicsCacheHook, give_up: float, answers: Iterable[Answer]) -> Iterator[Answer]:
+    """Iterate over answers until the time is up.
+
+    :raises OmicsError: the time is up, and the answers have not ended.
+    """
+    for answer in answers:
+        if hook.clock() > give_up:
+            raise OmicsError("No time is left to look for more active runs")
+        yield answer
 
 
 def _cancel_each(
@@ -361,8 +391,9 @@ def _cancel_each(
     cancelled = 0
     left: list[str] = []
     for run in runs:
-        if hook.clock() > give_up:
-            left.append(f"{run}, no time is left for it and those after it")
+        seconds_left = give_up - hook.clock()
+        if seconds_left < 0:
+            left.append(f"{run}, no time is left for this run and the following runs")
             break
         if run.status in _ENDING:
             continue
@@ -370,10 +401,11 @@ def _cancel_each(
             left.append(str(run))
             continue
         cancel = partial(if_found, partial(hook.cancel_run, run_id=run.run_id))
-        refusal = _unless_refused(hook, cancel, max_silence=max_silence)
+        patience = min(max_silence, seconds_left)
+        refusal = _unless_refused(hook, cancel, max_silence=patience)
         if refusal is None:
             cancelled += 1
-        elif not _has_ended(hook, run.run_id, max_silence=max_silence):
+        elif not _has_ended(hook, run.run_id, max_silence=patience):
             left.append(f"{run}, {refusal}")
     if cancelled:
         hook.log.info("Batch %s: cancelled %s runs one by one", batch_id, f"{cancelled:,}")
@@ -382,7 +414,7 @@ def _cancel_each(
 
 
 def _has_ended(hook: OmicsCacheHook, run_id: str, *, max_silence: float) -> bool:
-    run = get_run_in_turn(hook, run_id, max_silence=max_silence)
+    run = if_found(partial(hook.get_run, run_id=run_id, max_silence=max_silence))
     return run is None or run.get("status") in _ENDING
 
 
@@ -392,7 +424,7 @@ def _still_listed(hook: OmicsCacheHook, batch_id: str, run_ids: set[str], *, max
 
 
 def _unless_refused(hook: OmicsCacheHook, call: Callable[[], object], *, max_silence: float) -> OmicsApiError | None:
-    """Make a call, and return the error with which the service refuses what the status rules out."""
+    """Make a call. Return the error if the service refuses the call because of a status, else None."""
     try:
         hook.patiently(call, max_silence=max_silence)
     except OmicsApiError as error:
@@ -403,7 +435,7 @@ def _unless_refused(hook: OmicsCacheHook, call: Callable[[], object], *, max_sil
 
 
 def _look_again(hook: OmicsCacheHook, give_up: float, refusal: OmicsApiError, text: str, batch_id: str) -> None:
-    """Wait before the next look at a batch; raise the refusal if no time is left for it."""
+    """Wait before the next GetBatch call. Raise the refusal if no time is left for the call."""
     if hook.clock() + LOOK_AGAIN_SECONDS > give_up:
         raise refusal.with_text(f"{text}: {refusal}", batch_id=batch_id) from refusal.__cause__
     hook.sleep(LOOK_AGAIN_SECONDS)

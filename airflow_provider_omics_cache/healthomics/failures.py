@@ -1,4 +1,4 @@
-"""How many failures are allowed, and how an error sums up what failed."""
+"""How many failures are allowed, and a summary of failures for errors."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections import Counter
 from fractions import Fraction
 from typing import Any
 
-#: Number of runs that an XCom has at most.
+#: Maximum number of runs in an XCom.
 MAX_LISTED_RUNS = 1_000
-#: Number of runs that a summary names at most for each reason.
+#: Maximum number of runs that a summary names for each reason.
 MAX_NAMED_RUNS = 5
-#: Number of runs that an error names at most that could not be cancelled or deleted.
+#: Maximum number of runs that an error names if they could not be cancelled or deleted.
 MAX_LEFT_RUNS = 20
 
 ALLOWANCE_RULE = 'must be a whole number of runs from 0, or a share from "0%" to "100%"'
@@ -73,7 +73,7 @@ class Failures:
             self._counts[reason] += number
 
     def summary(self) -> str:
-        """Sum up the failed runs by reason, the most frequent one first."""
+        """Summarise the failed runs by reason, the most frequent reason first."""
         reasons = []
         for reason, count in self._counts.most_common():
             named = self._ids.get(reason, [])

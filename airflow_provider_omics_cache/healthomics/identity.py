@@ -20,7 +20,7 @@ def canonical_json(value: Any) -> str:
 
     :param value: what to write.
     :raises TypeError: the value is not JSON-serialisable.
-    :raises ValueError: the value holds NaN, Infinity or itself.
+    :raises ValueError: the value contains NaN, Infinity or a reference to itself.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
@@ -38,9 +38,9 @@ def run_cache_token(*, name: str, location: str, owner: str | None, region: str 
 
     :param name: name of the run cache.
     :param location: its S3 location; a trailing slash makes no difference.
-    :param owner: account id of the bucket's owner, None for the caller's own.
+    :param owner: account id of the bucket's owner, None for the caller's account.
     :param region: AWS Region.
-    :param generation: 0 for the first cache of its kind, then counted up when a token is spent.
+    :param generation: 0 for the first token; it increases if a cache that was deleted or differs has used the token.
     """
     parts = ["run-cache", name, location.rstrip("/"), owner, region, generation]
     return f"run-cache-{digest(parts)}"
@@ -48,14 +48,14 @@ def run_cache_token(*, name: str, location: str, owner: str | None, region: str 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchIdentity:
-    """What a batch belongs to: one mapped task of one DAG run, for all its tries.
+    """What a batch belongs to: one task (and map index) of one DAG run. It is the same for all tries.
 
     :param token_namespace: distinguishes Airflow environments that share an AWS account.
     :param dag_id: id of the DAG.
     :param run_id: id of the DAG run.
     :param task_id: id of the task.
     :param map_index: index of the mapped task, -1 for a task that is not mapped.
-    :param rerun_key: another key makes another batch.
+    :param rerun_key: the user's key; another key starts another batch.
     """
 
     token_namespace: str
@@ -80,17 +80,17 @@ class BatchIdentity:
         """Return the request token of the batch.
 
         :param request_digest: digest of the request.
-        :param generation: 0 for the task's first batch, then counted up when a new batch replaces an old one.
+        :param generation: 0 for the task's first batch; it increases when a new batch replaces an old one.
         """
         return f"run-batch-{digest(['run-batch', *self._parts(), request_digest, generation])}"
 
 
 def request_digest(*, default_run_setting: dict[str, Any], settings_digest: str) -> str:
-    """Return the digest of what decides the runs of a batch.
+    """Return the digest of everything that determines the runs of a batch.
 
-    The batch's own name and tags are not part of it, so that a change of them does not start the runs again.
+    The batch's own name and tags are not part of it. Changing them does not start the runs again.
 
     :param default_run_setting: the default run setting as it is sent.
-    :param settings_digest: digest of the per-run settings, whatever their order.
+    :param settings_digest: digest of the per-run settings. It does not depend on their order.
     """
     return digest({"defaultRunSetting": default_run_setting, "batchRunSettings": settings_digest})

@@ -1,4 +1,4 @@
-"""One wait for a batch, round by round: what an answer or a failed call means, as pure code.
+"""One wait for a batch, round by round: what an answer or a failed call means. This module makes no calls.
 
 A round is one GetBatch call. Tasks (in the worker) and triggers (in the triggerer) make the calls and pass the outcome
 to a :class:`BatchWait`. At the end of the wait it returns an :class:`Event`.
@@ -7,6 +7,7 @@ to a :class:`BatchWait`. At the end of the wait it returns an :class:`Event`.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache.healthomics.states import (
     BATCH_STATUSES,
+    ENDED_RUN_STATUSES,
     Meaning,
     RunStatus,
     Verdict,
@@ -26,12 +28,14 @@ from airflow_provider_omics_cache.xcoms import BatchXCom, batch_xcom
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.exceptions import OmicsApiError
 
-#: Number of rounds in a row without the batch after which the batch does not exist.
+#: Number of consecutive rounds that must not find the batch before it counts as not existing.
 NOT_FOUND_ROUNDS = 3
 #: Shortest time between two rounds, in seconds.
 SHORTEST_INTERVAL = 1.0
 #: Seconds for which the counts and listings of a batch may lag behind what has happened.
 CONSISTENCY_SECONDS = 300
+#: Seconds for which GetBatch's count of active runs is believed before the runs are listed again.
+TRUST_SECONDS = 600
 
 # Codes of events that end a wait without a batch.
 NOT_FOUND = "BatchNotFound"
@@ -68,7 +72,7 @@ class Batch:
 
     @property
     def shown_status(self) -> str:
-        """The status, as texts show it."""
+        """The status, as messages show it."""
         return shown(self.status)
 
     @property
@@ -82,7 +86,7 @@ class Batch:
 
     @classmethod
     def from_answer(cls, batch_id: str, answer: Mapping[str, Any], *, seen_at: float | None = None) -> Batch:
-        """Make a batch from GetBatch's answer. ``processedTime`` stands in for a missing ``submittedTime``.
+        """Make a batch from GetBatch's answer. ``processedTime`` replaces a missing ``submittedTime``.
 
         :param batch_id: id of the batch.
         :param answer: GetBatch's answer.
@@ -173,7 +177,7 @@ class Event:
     """The end of a wait. A trigger sends it to its task as JSON.
 
     :param status: how the wait ended.
-    :param message: what happened, for people.
+    :param message: what happened, as a text for logs and errors.
     :param code: the service's error code, or one of the codes of this module.
     :param deadline: deadline of the wait, in epoch seconds.
     :param batch: the batch. Only its id is known when the wait ended without an answer.
@@ -215,9 +219,13 @@ class Event:
         batch = _member(value, "batch", Mapping)
         if batch is None and status in {EventStatus.DONE, EventStatus.FAILED}:
             raise ValueError("the trigger's event has no batch")
+        message = _member(value, "message", str) or ""
+        if status == EventStatus.FAILED and batch is not None and "failure_reason" not in batch:
+            # In events of older versions the message is the failure reason.
+            batch = {**batch, "failure_reason": message or None}
         return cls(
             status=EventStatus(status),
-            message=_member(value, "message", str) or "",
+            message=message,
             code=_member(value, "code", str) or "",
             deadline=_member(value, "deadline", (int, float)),
             batch=None if batch is None else Batch.from_json(batch),
@@ -232,7 +240,7 @@ def _time(value: Mapping[str, Any], name: str) -> datetime | None:
 def _member(value: Mapping[str, Any], name: str, kind: Any) -> Any:
     member = value.get(name)
     if member is not None and (not isinstance(member, kind) or isinstance(member, bool)):
-        raise ValueError(f"{name} in the trigger's event is {type(member).__name__}")
+        raise ValueError(f"{name} in the trigger's event has the wrong type {type(member).__name__}")
     return member
 
 
@@ -240,12 +248,12 @@ class BatchWait:
     """The rounds of one wait in one process.
 
     :param batch_id: id of the batch.
-    :param decide: what an answer means.
-    :param progress: how far the batch is, for the log.
+    :param decide: function that returns what an answer means.
+    :param progress: function that describes the progress of the batch, for the log.
     :param max_silence: seconds without an answer after which the wait ends.
     :param deadline: when the wait ends at the latest, in epoch seconds; None for never.
-    :param first_round: whether the next round is the first one of the task. An endpoint that cannot be reached ends
-        the wait then, since its URL may be misspelt.
+    :param first_round: whether the next round is the first one of the task. In the first round, an endpoint that cannot
+        be reached ends the wait, because its URL may be misspelt.
     """
 
     def __init__(
@@ -272,20 +280,20 @@ class BatchWait:
 
     @property
     def is_disturbed(self) -> bool:
-        """Whether the last round brought no answer about the batch."""
+        """Whether the last round did not return the batch."""
         return self._silent_since is not None or self._not_found > 0
 
     def take_lines(self) -> list[tuple[int, str]]:
-        """Return the log lines (level, text) about what has changed, each of them once."""
+        """Return the new log lines (level, text), and remove them, so that each is returned once."""
         lines, self._lines = self._lines, []
         return lines
 
     def answered(self, answer: Mapping[str, Any], now: float) -> Event | None:
-        """Take an answer of GetBatch.
+        """Process an answer of GetBatch.
 
         :param answer: the answer.
         :param now: when it came, in epoch seconds.
-        :return: the end of the wait, None to go on.
+        :return: the end of the wait, None if the wait continues.
         """
         self._first_round = False
         self._silent_since = None
@@ -299,11 +307,11 @@ class BatchWait:
         return self._event(status, message=self._last_line, batch=batch)
 
     def failed(self, failure: OmicsApiError, now: float) -> Event | None:
-        """Take a failed call of GetBatch.
+        """Process a failed call of GetBatch.
 
         :param failure: the failure.
         :param now: when it came, in epoch seconds.
-        :return: the end of the wait, None to go on.
+        :return: the end of the wait, None if the wait continues.
         """
         first_round, self._first_round = self._first_round, False
         if failure.is_not_found:
@@ -318,11 +326,11 @@ class BatchWait:
             return self._event(EventStatus.ERROR, message=str(failure), code=failure.code)
         if self._silent_since is None:
             self._silent_since = now
-            self._note(logging.WARNING, f"No answer about batch {self.batch_id}, asking again: {failure}")
+            self._note(logging.WARNING, f"Batch {self.batch_id}: no answer, asking again: {failure}")
         silence = now - self._silent_since
         if silence < self._max_silence:
             return None
-        message = f"No answer about batch {self.batch_id} for {silence:,.0f} s. Last error: {failure}"
+        message = f"Batch {self.batch_id}: no answer for {silence:,.0f} s. Last error: {failure}"
         return self._event(EventStatus.ERROR, message=message, code=SILENCE)
 
     def overdue(self, now: float) -> Event | None:
@@ -348,7 +356,9 @@ class BatchWait:
         status = batch.shown_status
         if status not in BATCH_STATUSES and status not in self._unknown_statuses:
             self._unknown_statuses.add(status)
-            self._note(logging.WARNING, f"Batch {batch.id} is {status}. This version of the package does not know it.")
+            self._note(
+                logging.WARNING, f"Batch {batch.id} is {status}. This version of the package does not know this status."
+            )
         line = self._progress(batch)
         if line != self._last_line:
             self._last_line = line
@@ -356,3 +366,107 @@ class BatchWait:
 
     def _note(self, level: int, text: str) -> None:
         self._lines.append((level, text))
+
+
+@dataclass(kw_only=True)
+class RunsWait:
+    """The wait for active runs of a batch that has ended. A round is one GetRun, for one run after the other.
+
+    :param batch_id: id of the batch.
+    :param run_ids: ids of the active runs.
+    :param only_stopping: whether the wait is left as soon as a run is active and not STOPPING, because it must be
+        cancelled (again).
+    :param until: when the wait is left at the latest, in epoch seconds; None for never.
+    :param max_silence: seconds without an answer after which the wait is left.
+    """
+
+    batch_id: str
+    run_ids: list[str]
+    only_stopping: bool = False
+    until: float | None = None
+    max_silence: float = math.inf
+    #: Whether GetRun was refused, so that another source must say whether runs are active.
+    is_refused: bool = False
+    _silent_since: float | None = None
+
+    @property
+    def run_id(self) -> str | None:
+        """Id of the run to ask for next, None when the wait is over."""
+        return self.run_ids[0] if self.run_ids else None
+
+    def answered(self, run: Mapping[str, Any], now: float) -> None:
+        """Take GetRun's answer.
+
+        HealthOmics reuses the ids of deleted runs: a run of another batch shows that the batch's own run is gone.
+
+        :param run: the answer.
+        :param now: when it came, in epoch seconds.
+        """
+        self._silent_since = None
+        status, batch_id = run.get("status"), run.get("batchId")
+        if status in ENDED_RUN_STATUSES or batch_id not in {None, self.batch_id}:
+            self.run_ids = self.run_ids[1:]
+        elif batch_id is None or (self.only_stopping and status != RunStatus.STOPPING) or self._is_late(now):
+            self.run_ids = []
+
+    def failed(self, failure: OmicsApiError, now: float) -> None:
+        """Take a failed call of GetRun.
+
+        :param failure: the failure.
+        :param now: when it came, in epoch seconds.
+        """
+        if failure.is_not_found:
+            self.run_ids = self.run_ids[1:]
+            return
+        if self._silent_since is None:
+            self._silent_since = now
+        self.is_refused = not failure.is_passing
+        if self.is_refused or now - self._silent_since >= self.max_silence or self._is_late(now):
+            self.run_ids = []
+
+    def _is_late(self, now: float) -> bool:
+        return self.until is not None and now >= self.until
+
+    def to_json(self) -> dict[str, Any] | None:
+        """Return the wait in the form in which a trigger stores it, None when it is over."""
+        if not self.run_ids:
+            return None
+        return {"run_ids": self.run_ids, "only_stopping": self.only_stopping, "until": self.until}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any] | None, *, batch_id: str, max_silence: float) -> RunsWait:
+        """Make the wait from what a trigger stored.
+
+        :param value: what :meth:`to_json` returned.
+        :param batch_id: id of the batch.
+        :param max_silence: seconds without an answer after which the wait is left.
+        """
+        stored = value or {}
+        return cls(
+            batch_id=batch_id,
+            run_ids=list(stored.get("run_ids") or ()),
+            only_stopping=bool(stored.get("only_stopping")),
+            until=stored.get("until"),
+            max_silence=max_silence,
+        )
+
+
+def count_active(batch: Batch) -> int | None:
+    """Return how many runs have not ended by GetBatch's counts, None if it reports no counts.
+
+    :param batch: the batch.
+    """
+    if not batch.run_counts:
+        return None
+    return sum(count for name, count in batch.run_counts.items() if name.upper() not in ENDED_RUN_STATUSES)
+
+
+def may_trust_counts(now: float, interval: float) -> bool:
+    """Whether this round believes GetBatch's count of active runs, without listing them.
+
+    Counts may stay stale. One round in :data:`TRUST_SECONDS` lists the runs, whichever process makes it.
+
+    :param now: the time, in epoch seconds.
+    :param interval: seconds between two rounds.
+    """
+    return now % TRUST_SECONDS >= interval

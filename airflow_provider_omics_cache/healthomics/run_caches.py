@@ -1,4 +1,4 @@
-"""Run caches: compared with what is asked for, created once, changed, deleted.
+"""Compare run caches with what a task asks for; create them once, change and delete them.
 
 It follows the guide on `run caches <https://docs.aws.amazon.com/omics/latest/dev/workflows-call-caching.html>`__.
 """
@@ -17,7 +17,7 @@ from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError, O
 from airflow_provider_omics_cache.healthomics.identity import run_cache_token
 from airflow_provider_omics_cache.healthomics.states import RunCacheStatus, shown
 from airflow_provider_omics_cache.hooks.arguments import check_id, check_request_id, check_tags
-from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE, VISIBLE_AFTER
+from airflow_provider_omics_cache.hooks.client import LARGEST_PAGE, LONGEST_SILENCE, VISIBLE_AFTER
 from airflow_provider_omics_cache.hooks.errors import as_api_error, if_found
 from airflow_provider_omics_cache.hooks.s3 import bucket_and_key
 
@@ -30,6 +30,8 @@ IF_EXISTS = ("reuse", "update", "fail")
 
 _GONE = frozenset({RunCacheStatus.DELETED, RunCacheStatus.FAILED})
 _MAX_GENERATIONS = 10
+#: Seconds for which an unanswered call to STS is repeated.
+_STS_SECONDS = 60
 
 _CACHE_FOLDER = re.compile("(?P<location>.*)/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/?", re.IGNORECASE | re.DOTALL)
 _DEFAULT_BEHAVIOR = "CACHE_ON_FAILURE"
@@ -40,7 +42,7 @@ def is_at(cache_s3_uri: str | None, location: str) -> bool:
     """Whether a cache was created at a location. The service appends a UUID folder to the location.
 
     :param cache_s3_uri: URI of the cache, as the service reports it.
-    :param location: the S3 location that was asked for. Trailing slashes make no difference.
+    :param location: the requested S3 location. Trailing slashes make no difference.
     """
     found = _CACHE_FOLDER.fullmatch(cache_s3_uri or "")
     return found is not None and found["location"].rstrip("/") == location.rstrip("/")
@@ -81,7 +83,7 @@ def differences(
     tags: Mapping[str, str] | None,
     name: str | None = None,
 ) -> dict[str, tuple[Any, Any]]:
-    """Compare a cache with what is asked for. Parameters that are None are not compared.
+    """Compare a cache with the wanted values. Parameters that are None are not compared.
 
     :param run_cache: GetRunCache's answer.
     :param cache_behavior: wanted behaviour.
@@ -157,7 +159,7 @@ class RunCacheRequest(NamedTuple):
         return {"cache_behavior": self.behavior, "description": self.description, "tags": self.tags}
 
     def is_met_by(self, run_cache: Mapping[str, Any]) -> bool:
-        """Whether a cache is the one that is asked for, apart from what can be changed.
+        """Whether a cache matches the request, apart from the members that can be changed.
 
         :param run_cache: GetRunCache's answer.
         """
@@ -181,7 +183,7 @@ class EnsuredRunCache(NamedTuple):
 
 
 class ChangedRunCache(NamedTuple):
-    """A run cache that is as asked for.
+    """A run cache with the requested values.
 
     :param run_cache: GetRunCache's answer.
     :param updated: the parameters that were changed.
@@ -213,7 +215,7 @@ def ensure_run_cache(
     request_id: str | None = None,
     if_exists: str = "reuse",
 ) -> EnsuredRunCache:
-    """Return the run cache of a name, location and bucket owner; create it if it does not exist.
+    """Return the run cache with this name, location and bucket owner; create it if it does not exist.
 
     All tasks that ask for the same cache, even at the same time, get the same one.
 
@@ -296,7 +298,7 @@ def change_run_cache(
 
 
 def remove_run_cache(hook: OmicsCacheHook, *, run_cache_id: str) -> None:
-    """Delete a run cache, unless it is gone, and wait until the service does not show it as ACTIVE.
+    """Delete a run cache, unless it is already deleted, and wait until the service no longer shows it as ACTIVE.
 
     :param hook: the hook.
     :param run_cache_id: id of the cache.
@@ -336,7 +338,7 @@ def check_bucket(
 ) -> None:
     """Check that the bucket of a location exists, in the right Region and account.
 
-    A denied access is only a warning: the role of the runs may have rights that the worker does not have.
+    Denied access is only logged: the role of the runs may have permissions that the worker does not have.
 
     :param hook: the hook.
     :param s3: the S3 client.
@@ -392,7 +394,7 @@ def _find_run_cache(hook: OmicsCacheHook, request: RunCacheRequest) -> tuple[Ans
     """Find the cache, and the other active caches of its name if it does not exist."""
     same_name = [
         _get_run_cache(hook, item["id"])
-        for item in hook.list_run_caches(max_results=100, max_silence=LONGEST_SILENCE)
+        for item in hook.list_run_caches(max_results=LARGEST_PAGE, max_silence=LONGEST_SILENCE)
         if item.get("name") == request.name and item.get("status") == RunCacheStatus.ACTIVE
     ]
     active = [cache for cache in same_name if cache and cache.get("status") == RunCacheStatus.ACTIVE]
@@ -418,7 +420,7 @@ def _report_same_name(hook: OmicsCacheHook, others: list[Answer], request: RunCa
         )
         if if_exists != "fail":
             hook.log.warning(
-                "There is a %s. The location of a cache cannot be changed: creating another one at %s",
+                "Another %s. The location and bucket owner of a cache cannot be changed: creating a new cache at %s",
                 text,
                 request.location,
             )
@@ -466,7 +468,7 @@ def _create_run_cache_once(hook: OmicsCacheHook, request: RunCacheRequest, reque
             if run_cache is not None and request.is_met_by(run_cache):
                 hook.log.info("Created run cache %s at %s", run_cache["id"], run_cache["cacheS3Uri"])
                 return run_cache
-        hook.log.info("The request token of generation %s belongs to a run cache that is gone", generation)
+        hook.log.info("The request token of generation %s is of a run cache that was deleted or differs", generation)
     which = f"request token {request_id!r} was" if request_id else f"last {_MAX_GENERATIONS} request tokens were"
     raise RunCacheError(
         f"Could not create run cache {request.name!r} at {request.location}: the {which} used by caches that were "
@@ -477,7 +479,7 @@ def _create_run_cache_once(hook: OmicsCacheHook, request: RunCacheRequest, reque
 def _find_run_cache_of_spent_token(
     hook: OmicsCacheHook, error: OmicsApiError, request: RunCacheRequest, request_id: str | None
 ) -> Answer | None:
-    """Find the cache that a refused token stands for: it may be new, and have another description."""
+    """Find the cache that was created with a refused token. It may be too new to be listed, and may differ."""
     if error.code not in {"ConflictException", "ValidationException"}:
         return None
 
@@ -489,19 +491,27 @@ def _find_run_cache_of_spent_token(
 
 
 def _is_own_account(hook: OmicsCacheHook, owner: str | None) -> bool:
-    """Whether an owner is the service's default, so that both ways to ask for it get the same token."""
+    """Whether an owner is the service's default, so that both ways to ask for it get the same token.
+
+    :raises OmicsApiError: STS is busy for a minute. A guess could make a second cache.
+    """
     if owner is None:
         return True
     try:
         return owner == _own_account(hook)
     except OmicsApiError as error:
+        if error.is_passing and not error.is_unreachable:
+            raise
         hook.log.warning("The account of the connection is not known: %s", error)
         return False
 
 
 def _own_account(hook: OmicsCacheHook) -> str:
-    with as_api_error("GetCallerIdentity"):
-        return hook.account_id
+    def get() -> str:
+        with as_api_error("GetCallerIdentity"):
+            return hook.account_id
+
+    return hook.patiently(get, max_silence=_STS_SECONDS)
 
 
 def _wait_for_status(hook: OmicsCacheHook, run_cache_id: str) -> Answer | None:

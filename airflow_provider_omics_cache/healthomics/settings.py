@@ -40,7 +40,7 @@ _JSON_RULE = "must contain only JSON values"
 
 Shape = Mapping[str, Any]
 
-# The same form as idempotency.canonical_json, one setting at a time.
+# The same form as identity.canonical_json, one setting at a time.
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 # Separates the settings that are encoded together.
 _SEPARATOR = "\x1e"
@@ -56,7 +56,7 @@ class _BrokenRule:
 class BrokenRules:
     """The errors of one parameter: for each broken rule the first offenders and the number of offenders.
 
-    It is true when there is an error.
+    The object is true if there is an error.
 
     :param parameter: name of the parameter.
     """
@@ -88,7 +88,7 @@ class BrokenRules:
     def summary(self) -> tuple[str, str, Any]:
         """Return parameter, rule and value of the first offender; the text of the rule lists the other offenders.
 
-        It lists the first 20 rules, and the first 20 offenders of each rule with their number.
+        The text lists at most 20 rules, and at most 20 offenders of each rule with their total number.
         """
         (member, _), first = next(iter(self._rules.items()))
         index, value = first.offenders[0]
@@ -114,7 +114,7 @@ class BrokenRules:
     def raise_if_any(self) -> None:
         """Raise the errors that were added.
 
-        :raises OmicsParameterError: there is one.
+        :raises OmicsParameterError: there is an error.
         """
         if self:
             raise OmicsParameterError(*self.summary())
@@ -154,7 +154,7 @@ class RunSettings:
     broken: BrokenRules
 
 
-def unknown_rule(shape: str) -> str:
+def unknown_key_rule(shape: str) -> str:
     """Return the error for a key that a shape does not have.
 
     :param shape: name of the shape.
@@ -387,8 +387,8 @@ def _check_named(
 def _similar_member(name: Any, value: Mapping[Any, Any], structure: Shape) -> str | None:
     """Return the member that an unknown key probably means, or None.
 
-    Case, underscores and hyphens do not count. A member that the structure already has is returned only if it differs
-    from the key in nothing else.
+    Case, underscores and hyphens are ignored. A member that the structure already has is returned only if there is no
+    other difference.
 
     :param name: the unknown key.
     :param value: value of the structure.

@@ -18,7 +18,7 @@ from airflow_provider_omics_cache.healthomics.settings import (
     MAX_FILE_BYTES,
     MAX_INLINE_SETTINGS,
     check_run_settings,
-    unknown_rule,
+    unknown_key_rule,
 )
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.hooks.s3 import (
@@ -31,7 +31,7 @@ from airflow_provider_omics_cache.hooks.s3 import (
     s3_client,
 )
 
-#: Seconds to wait, one after the other, while another try uploads the same settings.
+#: Seconds to wait before each new attempt while another try uploads the same settings.
 _UPLOAD_CONFLICT_DELAYS = (1, 2, 4)
 
 
@@ -41,7 +41,7 @@ class StagingArea:
 
     :param hook: the hook.
     :param s3_parameters: parameters of S3Hook.
-    :param prefix: ``s3://`` URI below which the file is written, None if none is given.
+    :param prefix: ``s3://`` URI below which the file is written, None if it is not given.
     :param extra_args: upload arguments of the task.
     """
 
@@ -58,9 +58,9 @@ class StagingArea:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedSettings:
-    """Run settings that were checked, and not yet staged.
+    """Run settings that were checked but not yet staged.
 
-    :param digest: stands for their content.
+    :param digest: digest of their content, or of the URI and ETag of the file.
     :param count: number of settings, None if they were not read.
     :param s3_uri: where they are, or will be, in S3; None for inline settings.
     :param file: the settings as a JSON array, None if they are in S3 already.
@@ -84,7 +84,7 @@ def check_settings(
     members: Mapping[str, Any],
     file: IO[bytes],
 ) -> CheckedSettings:
-    """Check run settings without writing anything but a temporary file.
+    """Check run settings. Only a temporary file is written.
 
     :param area: where the settings would be written.
     :param run_settings: a list of settings, or the ``s3://`` URI of a JSON array of them.
@@ -92,7 +92,7 @@ def check_settings(
     :param members: description of the members of ``BatchRunSettings``.
     :param file: the temporary file.
     :raises OmicsParameterError: a parameter breaks a rule.
-    :raises OmicsApiError: S3 refused to show the file at the URI.
+    :raises OmicsApiError: HeadObject failed for the file at the URI. A denied access is not an error.
     """
     prefix = area.prefix or None
     if prefix is not None:
@@ -104,7 +104,7 @@ def check_settings(
         shape=members["inlineSettings"]["member"],
         default_run_setting=default_run_setting,
         file=file,
-        unknown_rule=unknown_rule("InlineSetting"),
+        unknown_rule=unknown_key_rule("InlineSetting"),
     )
     found.broken.raise_if_any()
     if found.count <= MAX_INLINE_SETTINGS:
@@ -143,7 +143,7 @@ def stage_settings(area: StagingArea, settings: CheckedSettings) -> dict[str, An
     :param settings: what :func:`check_settings` returned.
     :return: StartRunBatch's ``batchRunSettings``.
     :raises OmicsParameterError: the bucket does not exist, or ``s3_extra_args`` has a value of the wrong type.
-    :raises OmicsError: the object at the settings' URI has another content.
+    :raises OmicsError: the object at the settings' URI has other content, or another try writes it at the same time.
     :raises OmicsApiError: S3 refused the upload, or did not answer.
     """
     if settings.s3_uri is None:
@@ -173,15 +173,20 @@ def _check_uri(area: StagingArea, uri: str) -> CheckedSettings:
 def _upload(area: StagingArea, file: IO[bytes], s3_uri: str, size: int, extra_args: Mapping[str, Any]) -> None:
     hook = area.hook
     for delay in (*_UPLOAD_CONFLICT_DELAYS, None):
-        refusal = put_object(
-            file,
-            s3_uri,
-            parameter="settings_s3_prefix",
-            s3=area.s3,
-            extra_args=extra_args,
-            condition={"IfNoneMatch": "*"},
-            value=area.prefix,
-        )
+        try:
+            refusal = put_object(
+                file,
+                s3_uri,
+                parameter="settings_s3_prefix",
+                s3=area.s3,
+                extra_args=extra_args,
+                condition={"IfNoneMatch": "*"},
+            )
+        except OmicsApiError as error:
+            if error.code != "NoSuchBucket":
+                raise
+            rule = "must be in a bucket that exists"
+            raise OmicsParameterError("settings_s3_prefix", rule, area.prefix) from error.__cause__
         if refusal is None:
             hook.log.info("Uploaded the run settings to %s (%s bytes)", s3_uri, f"{size:,}")
             return
@@ -197,7 +202,7 @@ def _upload(area: StagingArea, file: IO[bytes], s3_uri: str, size: int, extra_ar
 def _check_uploaded(area: StagingArea, s3_uri: str, size: int, extra_args: Mapping[str, Any]) -> None:
     try:
         found = head_object(s3_uri, s3=area.s3, extra_args=extra_args)["ContentLength"]
-    except OmicsApiError:  # the role may write, and need not be allowed to read
+    except OmicsApiError:  # a role that can write is not always allowed to read
         return
     if found != size:
         raise OmicsError(

@@ -1,4 +1,4 @@
-"""How a batch is started once: find the batch that an earlier try of the task started, or start one.
+"""Start a batch once: find the batch that an earlier try of the task started, or start a new one.
 
 It follows the `guide on batch runs <https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html>`__.
 """
@@ -23,7 +23,7 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsError,
 )
 from airflow_provider_omics_cache.healthomics.states import End, SubmissionStatus, WhenFound, meaning_of, shown
-from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE, VISIBLE_AFTER
+from airflow_provider_omics_cache.hooks.client import LARGEST_PAGE, LONGEST_SILENCE, VISIBLE_AFTER
 from airflow_provider_omics_cache.hooks.errors import if_found
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 #: Batch tag with the digest of the request that started the batch.
 DIGEST_TAG = "omics-cache-request-digest"
-#: Batch tag with the generation that the request token was made of.
+#: Batch tag with the generation, which is part of the request token.
 GENERATION_TAG = "omics-cache-generation"
 OWN_TAGS = frozenset({DIGEST_TAG, GENERATION_TAG})
 
-#: Number of batches of one task that may fail before they start a run; the task fails then.
+#: Maximum number of batches that a try starts. If each of them fails before it starts a run, the task fails.
 _MAX_FAILED_STARTS = 3
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -59,10 +59,10 @@ class BatchRequest:
 
     :param identity: what the batch belongs to.
     :param batch_name: beginning of the batch's name.
-    :param digest: digest of what decides the runs.
+    :param digest: digest of everything that determines the runs.
     :param default_run_setting: the settings that all runs share (``DefaultRunSetting`` of the API).
     :param tags: tags of the batch.
-    :param request_id: idempotency token in place of the derived one.
+    :param request_id: the user's idempotency token; it replaces the derived one.
     """
 
     identity: BatchIdentity
@@ -86,9 +86,9 @@ class BatchRequest:
 
 
 class FoundBatch(NamedTuple):
-    """What an earlier try of the task left.
+    """Result of the search for the batch of an earlier try.
 
-    :param batch: GetBatch's answer, None if there is no batch that the task can take.
+    :param batch: GetBatch's answer, None if there is no batch that the task can use.
     :param generation: generation of that batch, or the one that the next batch gets.
     """
 
@@ -114,8 +114,8 @@ def decide_start(
 ) -> StartDecision:
     """Decide what to do about a batch that has the task's own batch name.
 
-    A batch without its digest tag counts as one with other settings, and is never replaced, so that a missing tag does
-    not cost a second batch.
+    A batch without the digest tag counts as a batch with other settings. If it is PROCESSED, it is not replaced: a
+    missing tag must not cause a second batch, which would cost twice.
 
     :param status: GetBatch's status.
     :param request_digest: digest of the current request.
@@ -146,12 +146,12 @@ def generation_of(tags: Mapping[str, str] | None) -> int:
 def find_batch(hook: OmicsCacheHook, request: BatchRequest) -> FoundBatch:
     """Find the batch that an earlier try of the task started.
 
-    The newest batch of the task's batch name decides. Of the older ones, one with the same settings is taken if the
-    newest is to be replaced; the others only count for the generation.
+    The newest batch with the task's batch name decides. If it is to be replaced, and an older batch has the same
+    settings, the older batch is used. The other batches only determine the next generation.
 
     :param hook: the hook.
     :param request: the batch that the task asks for.
-    :raises BatchError: the newest batch can neither be taken nor replaced.
+    :raises BatchError: the newest batch can neither be used nor replaced.
     :raises OmicsApiError: a call failed.
     """
     name = request.name
@@ -159,9 +159,11 @@ def find_batch(hook: OmicsCacheHook, request: BatchRequest) -> FoundBatch:
     items.sort(key=lambda item: (item.get("createdAt") or _LONG_AGO, int(item["id"])), reverse=True)
     next_generation = 0
     for number, item in enumerate(items):
-        batch = _get_started_batch(hook, item["id"])
-        generation = generation_of(batch.get("tags"))
         is_newest = number == 0
+        batch = _get_started_batch(hook, item["id"]) if is_newest else _get_batch(hook, item["id"])
+        if batch is None:  # an older batch that was deleted
+            continue
+        generation = generation_of(batch.get("tags"))
         decision, runs_started = _decide(hook, batch, request.digest, count_runs=is_newest)
         if decision == StartDecision.REATTACH:
             return FoundBatch(batch, generation)
@@ -179,19 +181,20 @@ def start_batch(
     generation: int,
     on_answer: Callable[[StartedBatch], object],
 ) -> StartedBatch:
-    """Start the batch of a task. Another try that does the same at the same time gets the same batch.
+    """Start the batch of a task. Two tries that call this at the same time get the same batch.
 
-    GetBatch's answer decides, because StartRunBatch's may be a replay for a token that is spent.
+    GetBatch's answer decides, because StartRunBatch repeats an old answer if the token was used before.
 
     :param hook: the hook.
     :param request: the batch that the task asks for.
     :param batch_run_settings: ``{"inlineSettings": [...]}`` or ``{"s3UriSettings": "s3://..."}``.
     :param generation: generation that :func:`find_batch` returned.
-    :param on_answer: is called with the batch as soon as the service has answered, before GetBatch shows it.
-    :raises BatchError: the service's batch can neither be taken nor replaced.
+    :param on_answer: function that is called with the batch as soon as StartRunBatch has answered.
+    :raises BatchError: the service's batch can neither be used nor replaced.
     :raises OmicsApiError: a call failed.
     """
-    for attempt in range(1, _MAX_FAILED_STARTS + 1):
+    failed = 0
+    while True:
         own_tags = {DIGEST_TAG: request.digest}
         if not request.request_id:
             own_tags[GENERATION_TAG] = str(generation)
@@ -228,25 +231,25 @@ def start_batch(
                 **_details(batch),
             )
         hook.log.info("Batch %s of generation %s failed before it started a run", batch_id, generation)
-        if attempt == _MAX_FAILED_STARTS:
+        failed += 1
+        if failed == _MAX_FAILED_STARTS:
             raise BatchFailedError(
-                f"Batch {request.name} failed {attempt} times before it started a run, the last time as batch "
+                f"Batch {request.name} failed {failed} times before it started a run, the last time as batch "
                 f"{batch_id}: {_reason(batch)}",
                 **_details(batch),
             )
         generation += 1
-    raise OmicsError(f"Batch {request.name} could not be started: other tries of the task started batches meanwhile")
 
 
 def reattach(hook: OmicsCacheHook, request: BatchRequest, batch: Answer) -> StartedBatch:
-    """Take the batch of an earlier try.
+    """Use the batch of an earlier try.
 
     :param hook: the hook.
     :param request: the batch that the task asks for.
     :param batch: the batch that :func:`find_batch` found.
     """
     hook.log.info(
-        "Batch %s (%s) of an earlier try is %s; continuing with it. To pay for a new batch, set rerun_key.",
+        "Batch %s (%s) of an earlier try is %s; continuing with it. To start, and pay for, a new batch, set rerun_key.",
         batch["id"],
         request.name,
         shown(batch.get("status")),
@@ -257,10 +260,12 @@ def reattach(hook: OmicsCacheHook, request: BatchRequest, batch: Answer) -> Star
 def _find_batch_of_spent_token(
     hook: OmicsCacheHook, error: OmicsApiError, request: BatchRequest, generation: int
 ) -> FoundBatch:
-    """Find the batch that a refused token stands for: another try may be faster, or had other tags or another file.
+    """Find the batch that was started with a refused token.
 
-    :raises OmicsApiError: nothing is found. The token is not replaced then, because a batch that is not listed yet
-        would be paid for twice.
+    Another try may have been faster, or may have used other tags or another settings file.
+
+    :raises OmicsApiError: no batch is found. The function does not try another token: if the batch is only not listed
+        yet, a second batch would cost twice.
     """
     if error.code not in {"ConflictException", "ValidationException"}:
         raise error
@@ -282,10 +287,13 @@ def _find_batch_of_spent_token(
     ) from error
 
 
+def _get_batch(hook: OmicsCacheHook, batch_id: str) -> Answer | None:
+    return if_found(partial(hook.get_batch, batch_id=batch_id, max_silence=LONGEST_SILENCE))
+
+
 def _get_started_batch(hook: OmicsCacheHook, batch_id: str) -> Answer:
     """Get a batch that is known to exist; wait until the service shows it."""
-    get = partial(hook.get_batch, batch_id=batch_id, max_silence=LONGEST_SILENCE)
-    batch = hook.until_seen(partial(if_found, get))
+    batch = hook.until_seen(partial(_get_batch, hook, batch_id))
     if batch is None:
         raise OmicsError(
             f"Batch {batch_id} was started, but GetBatch did not find it for {sum(VISIBLE_AFTER)} s. The next try of "
@@ -337,11 +345,14 @@ def _details(batch: Answer) -> dict[str, Any]:
 
 
 def _count_started_runs(hook: OmicsCacheHook, batch: Answer) -> int:
-    """Count the runs that a FAILED batch started, at least: its counts may be absent or late."""
+    """Return how many runs a FAILED batch started, at least. GetBatch's count may be absent or late."""
     counted = (batch.get("submissionSummary") or {}).get("successfulStartSubmissionCount")
     if counted:
         return int(counted)
     rows = hook.list_runs_in_batch(
-        batch_id=batch["id"], submission_status=SubmissionStatus.SUCCESS, max_items=100, max_silence=LONGEST_SILENCE
+        batch_id=batch["id"],
+        submission_status=SubmissionStatus.SUCCESS,
+        max_items=LARGEST_PAGE,
+        max_silence=LONGEST_SILENCE,
     )
-    return sum(1 for _ in islice(rows, 100))
+    return sum(1 for _ in islice(rows, LARGEST_PAGE))

@@ -1,8 +1,8 @@
 """The statuses of the HealthOmics API, and one table of what each status of a batch means.
 
-AWS adds statuses, so that an answer may have one that is not listed here. Statuses are plain strings; every member of
-these enums equals its string. A new status of a batch needs a member of :class:`BatchStatus` and a row of
-:data:`BATCH_STATUSES`, and nothing else.
+AWS adds statuses, so an answer may have a status that is not listed here. Statuses are plain strings; every member of
+these enums equals its string. A new status of a batch needs only a member of :class:`BatchStatus` and a row of
+:data:`BATCH_STATUSES`.
 
 The table follows `GetBatch <https://docs.aws.amazon.com/omics/latest/api/API_GetBatch.html>`__ and the `guide on batch
 runs <https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html>`__.
@@ -68,8 +68,9 @@ CHANGED_AFTER_SUBMISSION_STATUSES = frozenset(SubmissionStatus) - {SubmissionSta
 #: Statuses of runs that have ended.
 ENDED_RUN_STATUSES = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.DELETED})
 
-#: Statuses of runs that have not ended. A status that is not in either set counts as active.
-ACTIVE_RUN_STATUSES = (RunStatus.RUNNING, RunStatus.STARTING, RunStatus.PENDING, RunStatus.STOPPING)
+#: Statuses of runs that have not ended, in the order in which a run has them. Asking for them in this order misses
+#: no run that changes its status meanwhile. A status that is in neither set counts as active.
+ACTIVE_RUN_STATUSES = (RunStatus.PENDING, RunStatus.STARTING, RunStatus.RUNNING, RunStatus.STOPPING)
 
 
 class Verdict(Enum):
@@ -83,19 +84,24 @@ class Verdict(Enum):
 
 
 class End(Enum):
-    """How a batch ended if not by running to its end."""
+    """How a batch has ended."""
 
+    #: Every run has ended, well or not.
+    PROCESSED = auto()
+    #: The batch as a whole failed; runs may be active.
     FAILED = auto()
+    #: The batch is being cancelled, or was; runs may be active.
     CANCELLED = auto()
+    #: The runs are being deleted, or were deleted before.
     DELETED = auto()
 
 
 class WhenFound(Enum):
-    """What a task does that finds its own batch in a status."""
+    """What a task does when it finds its own batch in a status."""
 
-    #: Take the batch if it was started with the same settings; fail otherwise.
+    #: Use the batch if it was started with the same settings; fail otherwise.
     TAKE = auto()
-    #: Take the batch if it was started with the same settings; start a new one otherwise.
+    #: Use the batch if it was started with the same settings; start a new one otherwise.
     TAKE_OR_REPLACE = auto()
     #: Start a new batch if no run was started; fail otherwise.
     REPLACE_IF_UNUSED = auto()
@@ -109,9 +115,9 @@ class ToCancel(Enum):
     LATER = auto()
     CANCEL_BATCH = auto()
     CANCEL_RUNS = auto()
-    #: The batch is being cancelled, or was.
+    #: The batch is being cancelled, or was cancelled before.
     ALREADY = auto()
-    #: The batch has finished, so that there is nothing to cancel.
+    #: The batch has finished: there is nothing to cancel.
     FINISHED = auto()
 
 
@@ -121,18 +127,18 @@ class ToDelete(Enum):
     DELETE_BATCH_RUNS = auto()
     #: One by one, because the service refuses to delete them as a batch.
     DELETE_EACH_RUN = auto()
-    #: The runs are being deleted, or were.
+    #: The runs are being deleted, or were deleted before.
     ALREADY = auto()
     #: The batch must be cancelled first.
     ACTIVE = auto()
-    #: The status is not known; what is deleted cannot be restored.
+    #: The status is not known. Nothing is deleted, because a deletion cannot be undone.
     UNKNOWN = auto()
 
 
 class Meaning(NamedTuple):
     """What a status of a batch means.
 
-    :param end: how the batch ended, None if it goes on or ran to its end.
+    :param end: how the batch has ended, None if it is active.
     :param when_found: what a task does that finds its own batch.
     :param submission: for a wait until every run was submitted.
     :param completion: for a wait until every run has ended.
@@ -156,8 +162,8 @@ _WAIT, _DONE, _FAILED = Verdict.WAIT, Verdict.DONE, Verdict.FAILED
 _IF_NOTHING_PENDING = Verdict.DONE_IF_NOTHING_PENDING
 
 # fmt: off
-#: What each status of a batch means. Waits after a cancellation or deletion wait out the statuses before it, because
-#: answers may lag behind. The runs of a FAILED batch are deleted one by one, so that it never becomes RUNS_DELETED.
+#: What each status of a batch means. A wait after a cancellation or deletion continues in the earlier statuses, because
+#: answers may lag behind. The runs of a FAILED batch are deleted one by one, so it never becomes RUNS_DELETED.
 BATCH_STATUSES: dict[str, Meaning] = {
     BatchStatus.CREATING: Meaning(
         None, WhenFound.TAKE, _WAIT, _WAIT,
@@ -181,7 +187,7 @@ BATCH_STATUSES: dict[str, Meaning] = {
         End.FAILED, WhenFound.REPLACE_IF_UNUSED, _FAILED, _FAILED,
         ToCancel.CANCEL_RUNS, _DONE, ToDelete.DELETE_EACH_RUN, _DONE),
     BatchStatus.PROCESSED: Meaning(
-        None, WhenFound.TAKE_OR_REPLACE, _DONE, _DONE,
+        End.PROCESSED, WhenFound.TAKE_OR_REPLACE, _DONE, _DONE,
         ToCancel.FINISHED, _DONE, ToDelete.DELETE_BATCH_RUNS, _WAIT),
     BatchStatus.RUNS_DELETING: Meaning(
         End.DELETED, WhenFound.REFUSE, _FAILED, _FAILED,
@@ -193,8 +199,8 @@ BATCH_STATUSES: dict[str, Meaning] = {
         End.DELETED, WhenFound.REFUSE, _FAILED, _FAILED,
         ToCancel.FINISHED, _DONE, ToDelete.ALREADY, _DONE),
 }
-#: What a status means that this version does not know. The batch counts as active. It is cancelled when that is asked
-#: for, because runs that go on cost money. Nothing of it is deleted, because what is deleted cannot be restored.
+#: What a status means that this version does not know. The batch counts as active. It can be cancelled, because active
+#: runs cost money. Its runs cannot be deleted, because a deletion cannot be undone.
 UNKNOWN_STATUS = Meaning(
     None, WhenFound.TAKE, _IF_NOTHING_PENDING, _WAIT,
     ToCancel.CANCEL_BATCH, _WAIT, ToDelete.UNKNOWN, _WAIT)
@@ -210,7 +216,7 @@ def meaning_of(status: str | None) -> Meaning:
 
 
 def shown(status: str | None) -> str:
-    """Return a status as texts show it.
+    """Return a status as messages show it.
 
     :param status: the status that the service reports, None if it reports none.
     """

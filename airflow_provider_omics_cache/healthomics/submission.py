@@ -1,4 +1,4 @@
-"""The decision "has every run of the batch been submitted?", as pure functions.
+"""Decide whether every run of a batch has been submitted: pure functions.
 
 It follows `GetBatch <https://docs.aws.amazon.com/omics/latest/api/API_GetBatch.html>`__ and
 `ListRunsInBatch <https://docs.aws.amazon.com/omics/latest/api/API_ListRunsInBatch.html>`__. Their answers may lack any
@@ -23,14 +23,14 @@ from airflow_provider_omics_cache.healthomics.states import (
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.xcoms import SubmissionRecord
 
-#: Outcomes of a run without a run id that was not submitted.
+#: Statuses which show that a run without a run id was not submitted.
 _NOT_SUBMITTED_STATUSES = frozenset(SubmissionStatus) - {SubmissionStatus.SUCCESS}
 
 
 def decide(batch: Batch) -> Verdict:
     """Decide what GetBatch's answer means for a wait on submission.
 
-    The status comes before the counts, because counts lag behind.
+    The status is checked before the counts, because counts lag behind.
     """
     verdict = batch.meaning.submission
     if verdict == Verdict.DONE_IF_NOTHING_PENDING:
@@ -39,7 +39,7 @@ def decide(batch: Batch) -> Verdict:
 
 
 def progress(batch: Batch) -> str:
-    """Describe how far the submission is, for the log."""
+    """Describe the progress of the submission, for the log."""
     text = f"Batch {batch.id} is {batch.shown_status}"
     if batch.submitted is None and batch.failed is None:
         return text
@@ -50,7 +50,7 @@ def progress(batch: Batch) -> str:
 
 
 class Submissions:
-    """The rows of one listing of a batch, added one by one.
+    """Collects the rows of one listing of a batch. Rows are added one by one.
 
     :param batch_is_over: whether nothing more will be submitted, so that a run without a run id was not submitted.
     """
@@ -138,7 +138,7 @@ class Submissions:
         self._failures.add(reason, run_setting_id)
 
     def missing(self, expected: int | None) -> str | None:
-        """Describe what the listing lacks; None if it has every run of the batch with its outcome.
+        """Describe what the listing lacks. Return None if it has every run of the batch with its outcome.
 
         :param expected: number of runs of the batch, None if it is not known.
         """
@@ -158,7 +158,7 @@ class Submissions:
         return None
 
     def fingerprint(self) -> bytes:
-        """Return a digest of the mapping ``{runSettingId: runId}``, whatever the order of the rows."""
+        """Return a digest of the mapping ``{runSettingId: runId}``. It does not depend on the order of the rows."""
         digest = sha256()
         for run_setting_id in sorted(self.run_ids):
             digest.update(f"{run_setting_id}\0{self.run_ids[run_setting_id]}\0".encode())
@@ -174,5 +174,5 @@ class Submissions:
         return len(unlisted)
 
     def failure_summary(self) -> str:
-        """Sum up the failed submissions by reason, with the first few ids of each."""
+        """Summarise the failed submissions by reason, with the first few ids for each reason."""
         return self._failures.summary()

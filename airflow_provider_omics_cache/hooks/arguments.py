@@ -61,10 +61,10 @@ def check_tags(
 
 
 def check_one_filter(method: str, **filters: Any) -> None:
-    """Check that a list gets at most one filter: the service does not define what several would mean.
+    """Check that a list call has at most one filter. The service does not define how it combines several filters.
 
     :param method: name of the method, for the error.
-    :param filters: the filters; None means not given.
+    :param filters: the filters; None means that a filter is not given.
     :raises OmicsParameterError: more than one filter is given.
     """
     given = {name: value for name, value in filters.items() if value is not None}

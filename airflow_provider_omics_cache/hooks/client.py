@@ -1,4 +1,4 @@
-"""How clients of AWS HealthOmics are made, and how one call is made."""
+"""Create HealthOmics clients, and make single calls."""
 
 from __future__ import annotations
 
@@ -50,19 +50,21 @@ _BATCH_OPERATIONS = frozenset(
     }
 )
 
-#: Seconds for which a call that may be repeated safely is repeated while the service does not answer it.
+#: Default of ``max_silence``: seconds for which an unanswered call is repeated. The call must be safe to repeat.
 LONGEST_SILENCE = 3600.0
-#: Seconds between the attempts to see what was just written.
+#: Most items of a page of each list.
+LARGEST_PAGE = 100
+#: Seconds between the reads that wait until the service shows what was just written.
 VISIBLE_AFTER = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)
-#: Seconds between two attempts at a call that the service did not answer.
+#: First and longest delay, in seconds, before an unanswered call is repeated.
 _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 30.0
 
 
 class OmicsClientHook(AwsBaseHook):
-    """Makes HealthOmics clients, and calls that end in an answer or in one of the package's errors."""
+    """Creates HealthOmics clients and makes calls. A failed call raises one of the package's errors."""
 
-    #: Whether the service has answered this task before, so that its endpoint is known to be right.
+    #: Whether the service has answered a call of this task. The URL of the endpoint is then known to be correct.
     is_reachable = False
 
     sleep: Callable[[float], None] = staticmethod(time.sleep)
@@ -73,17 +75,17 @@ class OmicsClientHook(AwsBaseHook):
         kwargs["client_type"] = "omics"
         super().__init__(*args, **kwargs)
 
-    # How clients are made
+    # Clients
 
     @property
     def conn_config(self) -> AwsConnectionWrapper:
-        """The Airflow connection; its ``config_kwargs`` merged with the hook's ``config``."""
+        """The Airflow connection. The hook's ``config`` is merged over the connection's ``config_kwargs``."""
         if self._conn_config is None:
             self._conn_config = self._read_connection()
         return self._conn_config
 
     def _read_connection(self) -> AwsConnectionWrapper:
-        # Not through the cached property itself: until Python 3.12 all hooks of a process share its lock.
+        # Do not use the cached property itself: before Python 3.12 all hooks of a process share its lock.
         wrapper: AwsConnectionWrapper = inspect.getattr_static(AwsBaseHook, "conn_config").func(self)
         config_kwargs = wrapper.extra_config.get("config_kwargs")
         if self._config and config_kwargs:
@@ -157,10 +159,10 @@ class OmicsClientHook(AwsBaseHook):
 
     def _call(self, operation: str, *, max_silence: float = 0, **members: Any) -> Answer:
         given = {name: value for name, value in members.items() if value is not None}
-        self._check_model(operation, given)
         return self.patiently(partial(self._call_once, operation, given), max_silence=max_silence)
 
     def _call_once(self, operation: str, members: Mapping[str, Any]) -> Answer:
+        self._check_model(operation, members)
         client = self._client
         region, endpoint_url = client.meta.region_name, client.meta.endpoint_url
         try:
@@ -181,8 +183,8 @@ class OmicsClientHook(AwsBaseHook):
     def patiently(self, call: Callable[[], T], *, max_silence: float = LONGEST_SILENCE) -> T:
         """Repeat a call while it is throttled, the service fails, or the connection is lost.
 
-        An endpoint that cannot be reached fails at once as long as the service has never answered this task: the
-        endpoint's URL may be misspelt.
+        If the endpoint cannot be reached and the service has never answered this task, the call fails at once: the
+        URL of the endpoint may be misspelt.
 
         :param call: the call; repeating it must be safe.
         :param max_silence: seconds after which the last error is raised. Default: an hour. 0 makes one attempt.
@@ -203,11 +205,11 @@ class OmicsClientHook(AwsBaseHook):
             delay = min(2 * delay, _LONGEST_DELAY)
 
     def until_seen(self, look: Callable[[], T], is_seen: Callable[[T], object] = bool) -> T:
-        """Repeat a look for up to 5 minutes, until it shows what was just written.
+        """Repeat a read for up to 5 minutes, until it shows what was just written.
 
-        :param look: what is repeated.
-        :param is_seen: whether a look shows what was written.
-        :return: what the last look returned.
+        :param look: function that reads.
+        :param is_seen: function that returns whether a result of ``look`` shows what was written.
+        :return: the last result of ``look``.
         """
         for delay in VISIBLE_AFTER:
             seen = look()
@@ -290,7 +292,7 @@ def _is_sdk_host(host: str, session: Session) -> bool:
 
 
 def _merge_config(base: Any, over: Any) -> Any:
-    """Merge client configurations, their retry settings included."""
+    """Merge client configurations, including their retry settings."""
     merged = base.merge(over)
     if not (base.retries and over.retries):
         return merged

@@ -1,4 +1,4 @@
-"""The package's errors, made from botocore's."""
+"""Convert botocore's errors to the package's errors."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def api_error(
     :param error: botocore's error.
     :param operation: name of the API operation.
     :param region: AWS Region of the client.
-    :param endpoint_url: endpoint of the client. The error names it when no answer came.
-    :param members: members of the request. The error of a refused request shows the members that it is about.
+    :param endpoint_url: endpoint of the client. The error names it if no answer came.
+    :param members: members of the request. If the request was refused, the error shows the members that it is about.
     """
     code, text, http_status, request_id = type(error).__name__, str(error), None, None
     if isinstance(error, ClientError):
@@ -57,7 +57,7 @@ def api_error(
 
 @contextmanager
 def as_api_error(operation: str) -> Iterator[None]:
-    """Raise the package's error in place of one that botocore raises inside the ``with`` block.
+    """Convert an error that botocore raises inside the ``with`` block to the package's error.
 
     :param operation: name of the API operation.
     """
@@ -68,7 +68,7 @@ def as_api_error(operation: str) -> Iterator[None]:
 
 
 def if_found(call: Callable[[], T]) -> T | None:
-    """Return what a call returns, None if the service does not know the resource.
+    """Make a call, and return its result. Return None if the resource is not found.
 
     :param call: the call.
     """
@@ -81,7 +81,7 @@ def if_found(call: Callable[[], T]) -> T | None:
 
 
 def _values_of(text: str, members: Mapping[str, Any]) -> str:
-    """Show the members that a refusal names; show all members if it neither names one nor quotes a value."""
+    """Show the members that a refusal names. Show all members if it neither names a member nor quotes a value."""
     named = [name for name in members if name in text]
     if not named and re.search(r"""(?<!\w)(["']).+?\1""", text):
         return ""
@@ -94,7 +94,7 @@ def _values_of(text: str, members: Mapping[str, Any]) -> str:
 
 
 def without_session_policy(error: ClientError) -> ClientError:
-    """Remove the session policy from an error: the service repeats a policy that it refuses."""
+    """Remove the session policy from an error. The service repeats a policy that it refuses in its message."""
     answer = error.response.get("Error", {})
     text = answer.get("Message", "")
     if "sessionPolicy" not in text:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from airflow_provider_omics_cache.hooks import pace
 from airflow_provider_omics_cache.hooks.arguments import check_id, check_one_filter
-from airflow_provider_omics_cache.hooks.client import Answer, OmicsClientHook
+from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE, Answer, OmicsClientHook
+from airflow_provider_omics_cache.hooks.errors import if_found
 
 
 class OmicsCacheHook(OmicsClientHook):
     """Calls AWS HealthOmics: run caches, batches, their runs, and tags.
 
-    There is one method for each API operation. It has the operation's name and members in snake_case. Only the members
-    that are given are sent. Answers are botocore's dictionaries without ``ResponseMetadata``. Lists are lazy iterators
+    There is one method for each API operation. It has the operation's name and members in snake_case. Only the given
+    members are sent. Answers are botocore's dictionaries without ``ResponseMetadata``. Lists are lazy iterators
     over all pages.
 
-    Methods that only read take ``max_silence``: for how many seconds a call is repeated while it is throttled, the
-    service fails, or the connection is lost. The default 0 makes one attempt, beside the SDK's own retries. A list
-    continues at the page that it was at.
+    Methods that only read take ``max_silence``: the number of seconds for which a call is repeated while it is
+    throttled, the service fails, or the connection is lost. The default 0 makes one attempt, in addition to the SDK's
+    own retries. Methods that list repeat only the call for the current page.
 
     A configured endpoint (the connection's ``endpoint_url`` or ``service_config``, ``AWS_ENDPOINT_URL``, the AWS config
     file) is used as given, without the SDK's host prefix (``workflows-``, ``tags-``), unless the user sets
@@ -49,7 +52,7 @@ class OmicsCacheHook(OmicsClientHook):
         :param cache_s3_location: S3 URI under which the service makes the cache's folder.
         :param name: name of the cache; not unique.
         :param cache_behavior: ``CACHE_ON_FAILURE`` (the service's default) or ``CACHE_ALWAYS``.
-        :param cache_bucket_owner_id: account that must own the bucket. Default of the service: the caller's account.
+        :param cache_bucket_owner_id: account that must own the bucket. The service's default is the caller's account.
         :param description: description of the cache.
         :param tags: tags of the cache.
         :param request_id: idempotency token. Default: botocore makes a new one for each call.
@@ -272,13 +275,29 @@ class OmicsCacheHook(OmicsClientHook):
     def get_run(self, *, run_id: str, export: Sequence[str] | None = None, max_silence: float = 0) -> Answer:
         """Get a run.
 
+        All hooks of a process together make at most ``[omics_cache] max_get_run_per_second`` of these calls per second
+        in a Region. A call that comes earlier waits for its turn.
+
         :param run_id: id of the run.
         :param export: what the answer contains in addition, such as ``["DEFINITION"]``.
         :param max_silence: seconds for which an unanswered call is repeated. Default: one attempt.
 
         .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_GetRun.html
         """
+        self.sleep(pace.get_run_pace.seconds_to_wait(self.client_region, self.clock()))
         return self._call("GetRun", id=check_id("run_id", run_id), export=export, max_silence=max_silence)
+
+    def get_runs(
+        self, run_ids: Iterable[str], *, max_silence: float = LONGEST_SILENCE
+    ) -> Iterator[tuple[str, Answer | None]]:
+        """Get runs one by one, at the pace of :meth:`get_run`.
+
+        :param run_ids: ids of the runs.
+        :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
+        :return: each id with GetRun's answer, None for a run that the service does not know.
+        """
+        for run_id in run_ids:
+            yield run_id, if_found(partial(self.get_run, run_id=run_id, max_silence=max_silence))
 
     def list_runs(
         self,

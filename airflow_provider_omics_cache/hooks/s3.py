@@ -14,12 +14,12 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsParameterError
 from airflow_provider_omics_cache.hooks.errors import api_error, as_api_error
 
-#: What ``s3_extra_args`` may hold: the arguments of PutObject that describe the object and the access to it.
+#: Keys that ``s3_extra_args`` can have: the arguments of PutObject that describe the object and the access to it.
 UPLOAD_ARGS = frozenset(S3Transfer.ALLOWED_UPLOAD_ARGS) - {"ChecksumType", "MpuObjectSize"} | {"BucketKeyEnabled"}
 
 _S3_URI = re.compile(r"s3://(?P<bucket>[^/]+)(?:/(?P<key>.*))?", re.DOTALL)
 _BUCKET = re.compile("[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-#: Codes with which S3 refuses a conditional write.
+#: Error codes with which S3 refuses a conditional write.
 _CHANGED = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})
 
 
@@ -95,7 +95,7 @@ def head_object(uri: str, *, s3: Any, extra_args: Mapping[str, Any]) -> dict[str
 
     :param uri: the ``s3://`` URI of the object.
     :param s3: the S3 client.
-    :param extra_args: upload arguments; those that HeadObject has too are sent.
+    :param extra_args: upload arguments. Only those that HeadObject also takes are sent.
     :return: HeadObject's answer.
     :raises OmicsApiError: S3 refused the call, or did not answer; ``http_status`` is 404 if there is no object.
     """
@@ -110,7 +110,6 @@ def put_object(
     s3: Any,
     extra_args: Mapping[str, Any] | None,
     condition: Mapping[str, str] | None = None,
-    value: str | None = None,
 ) -> str | None:
     """Upload a file from its beginning with one PutObject.
 
@@ -119,10 +118,10 @@ def put_object(
     :param parameter: name of the parameter that the URI comes from, for the error.
     :param s3: the S3 client.
     :param extra_args: upload arguments.
-    :param condition: ``{"IfNoneMatch": "*"}`` writes only a new object, ``{"IfMatch": etag}`` only over that version.
-    :param value: value of the parameter, for the error. Default: the URI.
-    :return: None if the object was written, else the code with which S3 refused the condition.
-    :raises OmicsParameterError: a value in ``extra_args`` has the wrong type, or the bucket does not exist.
+    :param condition: ``{"IfNoneMatch": "*"}`` writes only if the object does not exist. ``{"IfMatch": etag}`` writes
+        only if the object has this ETag.
+    :return: None if the object was written, else the error code with which S3 refused the conditional write.
+    :raises OmicsParameterError: a value in ``extra_args`` has the wrong type.
     :raises OmicsApiError: S3 refused the upload, or did not answer.
     """
     file.seek(0)
@@ -131,8 +130,6 @@ def put_object(
     except OmicsApiError as error:
         if condition and error.code in _CHANGED:
             return error.code
-        if error.code == "NoSuchBucket":
-            raise OmicsParameterError(parameter, "must be in a bucket that exists", value or uri) from error.__cause__
         raise error.with_text(f"Cannot write {parameter} {uri!r}: {error}") from error.__cause__
     return None
 
@@ -165,8 +162,9 @@ def _call(method: str, uri: str, *, s3: Any, extra_args: Mapping[str, Any], **me
     with _as_s3_error(operation, s3):
         try:
             answer: dict[str, Any] = getattr(s3, method)(**arguments, **members, Bucket=bucket, Key=key)
-        except ParamValidationError:
-            # botocore's report shows the values, which may include a customer's encryption key.
+        except (ParamValidationError, TypeError):
+            # botocore's report shows the values, which may include a customer's encryption key. botocore hashes that
+            # key before it checks its type, hence the TypeError.
             rule = f"must have values of the types that {operation} takes"
             raise OmicsParameterError("s3_extra_args", rule, sorted(arguments)) from None
     return answer

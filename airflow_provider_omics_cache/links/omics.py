@@ -20,7 +20,7 @@ _HEALTHOMICS_CONSOLE = "https://{region_name}.console.{aws_domain}/omics/home?re
 
 
 class OmicsLink(BaseAwsLink):
-    """Base class of the links. In a partition whose console domain is not known there is no link."""
+    """Base class of the links. There is no link in a partition whose console domain is not known."""
 
     def format_link(self, **kwargs: Any) -> str:
         """Return the URL, or an empty string if a value is missing.

@@ -2,7 +2,8 @@
 
 ``mock_healthomics()`` serves the AWS clients of this process. ``serve()`` and
 ``python -m airflow_provider_omics_cache.local`` serve clients in any process over HTTP. Time stands still until a test
-advances the clock, or runs at a chosen speed. What AWS does not document is a setting.
+advances the clock, or runs at a chosen speed. ``local/assumptions.py`` lists what is assumed because AWS does not
+document it.
 """
 
 from __future__ import annotations

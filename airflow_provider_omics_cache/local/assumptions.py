@@ -14,10 +14,10 @@ description says "assumed". The following is assumed and has no setting:
 - A batch whose cancellation failed for some runs becomes ``CANCELLED``. Its runs that were never submitted are still
   counted as pending.
 - A batch that shares the StartRun quota and fails while it submits keeps its share. When the limit on kept runs is
-  reached, the next free places go to the batch that a request reads first.
+  reached and runs are deleted, the batch that a request reads first can submit runs again.
 - A resource has at most 50 tags, and no tag key starts with ``aws:``.
 
-The following is documented and not modelled:
+The following is documented but not modelled:
 
 - at most 50 runs with dynamic storage and 10 runs with static storage are active at once; a run has at most 25 tasks;
   GPUs and the duration of a run are limited;

@@ -32,7 +32,7 @@ _CANCEL_FAILED = _CODES[SubmissionStatus.CANCEL_FAILED]
 _DELETE_SUCCESS = _CODES[SubmissionStatus.DELETE_SUCCESS]
 _DELETE_FAILED = _CODES[SubmissionStatus.DELETE_FAILED]
 
-# Times are sums of floats: what is due within a microsecond counts as due now.
+# Times are sums of floats. Everything that is due within a microsecond counts as due now.
 _TOLERANCE = 1e-6
 
 # Untouched runs, failing runs, end times of the cancelled runs, number of deleted runs: see Batch.__init__.
@@ -110,7 +110,7 @@ class Submitter(Protocol):
         """Return an id for a new run."""
 
     def share_start_runs(self, runs: int, *, at: float, per_second: float) -> StartRunShare:
-        """Return the share of the Region's StartRun quota of a batch that begins to submit."""
+        """Return the share of the Region's StartRun quota for a batch that begins to submit."""
 
 
 class Batch:

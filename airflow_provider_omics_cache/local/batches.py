@@ -341,7 +341,7 @@ class RegionSubmitter:
         return next(self._context.ids)
 
     def share_start_runs(self, runs: int, *, at: float, per_second: float) -> StartRunShare:
-        """Return the share of the Region's StartRun quota of a batch that begins to submit."""
+        """Return the share of the Region's StartRun quota for a batch that begins to submit."""
         return self._region.start_run_quota.join(runs, at=at, per_second=per_second)
 
     def _read_settings_file(self, batch: Batch) -> Iterator[dict[str, Any]]:

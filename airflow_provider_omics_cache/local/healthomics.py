@@ -1,4 +1,4 @@
-"""The local HealthOmics: its operations, and the object that a test uses and that answers every request."""
+"""The local HealthOmics: its operations, and the class that tests use and that answers every request."""
 
 from __future__ import annotations
 

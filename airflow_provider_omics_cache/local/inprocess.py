@@ -35,14 +35,14 @@ _active: list[LocalHealthOmics] = []
 class mock_healthomics:
     """Serve HealthOmics, and moto's mocks of the rest of AWS, in this process.
 
-    Every boto3 and aiobotocore client that is created inside the mock, from a session that is created inside it too,
-    talks to it. Clients with their own endpoint do not. For a client of an older session call :func:`patch_client`.
-    Works as a context manager, and as a decorator of functions and coroutine functions.
+    Every boto3 and aiobotocore client that is created inside the mock, from a session that is also created inside it,
+    uses the mock. Clients with their own endpoint do not. For a client of an older session call :func:`patch_client`.
+    The class works as a context manager, and as a decorator of functions and coroutine functions.
 
     :param speed: service seconds per real second; 0, the default, means that time stands still until
         ``clock.advance`` is called.
-    :raises RuntimeError: on entering, if a server runs in this process that was started outside of a mock. Both would
-        share moto's services, and a mock begins with empty ones.
+    :raises RuntimeError: on entering, if a server that was started outside of a mock runs in this process. Both would
+        share moto's services, and a mock deletes their state when it starts.
     """
 
     def __init__(self, *, speed: float = 0.0) -> None:
@@ -99,7 +99,7 @@ def install() -> None:
 
 
 def patch_client(client: Any) -> None:
-    """Make a client use the active :func:`mock_healthomics` although its session was created before."""
+    """Make a client use the active :func:`mock_healthomics` although its session was created earlier."""
     client.meta.events.register(_EVENT, _answer)
 
 

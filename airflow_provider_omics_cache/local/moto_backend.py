@@ -1,4 +1,4 @@
-"""What the local HealthOmics takes from moto: the place of its state, the accounts of callers, and objects in S3.
+"""What the local HealthOmics uses from moto: storage of its state, accounts of callers, and objects in S3.
 
 The state is kept in a moto backend, so that resetting moto resets the local HealthOmics too.
 """

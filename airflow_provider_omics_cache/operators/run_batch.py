@@ -20,7 +20,7 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsError,
     OmicsParameterError,
 )
-from airflow_provider_omics_cache.healthomics.completion import RunCounts, count_active
+from airflow_provider_omics_cache.healthomics.completion import RunCounts
 from airflow_provider_omics_cache.healthomics.end import (
     cancel_active_runs,
     cancel_batch_of_killed_task,
@@ -33,8 +33,8 @@ from airflow_provider_omics_cache.healthomics.end import (
     was_cancelled,
 )
 from airflow_provider_omics_cache.healthomics.identity import BatchIdentity, request_digest
-from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch
-from airflow_provider_omics_cache.healthomics.settings import check_member, unknown_rule
+from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch, count_active
+from airflow_provider_omics_cache.healthomics.settings import check_member, unknown_key_rule
 from airflow_provider_omics_cache.healthomics.staging import (
     CheckedSettings,
     StagingArea,
@@ -51,7 +51,7 @@ from airflow_provider_omics_cache.healthomics.start import (
 )
 from airflow_provider_omics_cache.healthomics.states import (
     ENDED_RUN_STATUSES,
-    BatchStatus,
+    End,
     RunStatus,
     ToCancel,
     meaning_of,
@@ -61,7 +61,7 @@ from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGro
 from airflow_provider_omics_cache.tasks.ending import EndRunBatchOperator
 from airflow_provider_omics_cache.tasks.mapping import MappingSavingOperator
 from airflow_provider_omics_cache.tasks.outcome import RunOutcomeTask
-from airflow_provider_omics_cache.tasks.wait import MOST_ACTIVE_RUNS, BatchWaitOperator, check_aiobotocore, seconds
+from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator, check_aiobotocore, seconds
 from airflow_provider_omics_cache.triggers.run_batch import (
     BatchCancellationTrigger,
     BatchDeletionTrigger,
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 
 _IDS = ("workflowId", "cacheId", "runGroupId")
 _SPOOLED_BYTES = 1024**2
-#: Most seconds in which a task tries to cancel its batch at its timeout.
+#: Most seconds to wait, at a timeout, for a batch that cannot be cancelled yet.
 CANCEL_SECONDS = 300.0
 
 
@@ -96,7 +96,7 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
     With ``wait_for_completion=True`` the task waits until every run has ended, as BatchCompletionSensor does. It pushes
     the XCom ``batch`` before it waits. A retry finds the batch and waits for it.
 
-    Up to 100 run settings are part of the request. More are checked and uploaded as one JSON array below
+    Up to 100 run settings are part of the request. More than 100 are uploaded as one JSON array below
     ``settings_s3_prefix``. The file is named after the SHA-256 of its content and never overwritten. The package does
     not delete it: use a lifecycle rule of the bucket.
 
@@ -117,11 +117,11 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
         be able to read there. (templated)
     :param s3_conn_id: Airflow connection for S3. Default: ``aws_conn_id``. (templated)
     :param s3_extra_args: arguments of uploads to S3, such as ``ServerSideEncryption``, ``SSEKMSKeyId``,
-        ``BucketKeyEnabled`` or ``ExpectedBucketOwner``. HeadObject gets those that it knows. Default: if the settings
-        are in the bucket of ``outputUri``, the expected owner is ``outputBucketOwnerId``. (templated)
+        ``BucketKeyEnabled`` or ``ExpectedBucketOwner``. HeadObject gets those that it also takes. Default: if the
+        settings are in the bucket of ``outputUri``, the expected owner is ``outputBucketOwnerId``. (templated)
     :param request_id: idempotency token, at most 128 characters. Default: derived from what the batch belongs to and
-        from the settings. (templated)
-    :param rerun_key: any string. Another string makes another batch in the same DAG run. (templated)
+        from its settings. (templated)
+    :param rerun_key: any string. A different string starts another batch in the same DAG run. (templated)
     :param wait_for_completion: whether to wait for the end of the runs. Default False.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
     :param timeout: seconds of waiting after which the task fails, or a timedelta. Default: 7 days.
@@ -129,20 +129,22 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
         ``wait_for_completion``. Default: ``[operators] default_deferrable``.
     :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
         Default 0.
-    :param runs_s3_uri: object to which what is known of each run is written, as BatchCompletionSensor does.
+    :param runs_s3_uri: S3 URI of the object to which a record of each run is written, as by BatchCompletionSensor.
         (templated)
-    :param include_outputs: whether to write where the outputs are too. This asks GetRun for every run. Default False.
-    :param consistency_timeout: seconds after the batch's end, or a timedelta, for which the task waits for counts or
-        listings that lack runs. Default 300.
+    :param include_outputs: whether to write the output location of each run too. This calls GetRun for every run.
+        Default False.
+    :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the task waits until the
+        counts and listings include every run. Default 300.
     :param max_silence: seconds of waiting without an answer after which the task fails, or a timedelta. Default 3600.
     :param cancel_on_kill: whether to cancel the batch when the task is killed while it waits: marked, cleared, or
         stopped by ``execution_timeout``. For deferred tasks, marking and clearing are detected on Airflow 3.3 and
         newer; ``execution_timeout`` acts like ``timeout``. Default False.
     :param cancel_on_timeout: whether to cancel the batch at ``timeout``. The task is not retried then. Default False.
-    :param aws_conn_id: Airflow connection for AWS. None or empty means boto3's own credential search. Default
-        ``aws_default``. (templated)
+    :param aws_conn_id: Airflow connection for AWS. If it is None or empty, boto3 searches for credentials itself.
+        Default: ``aws_default``. (templated)
     :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
-    :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
+    :param verify: False to skip the verification of TLS certificates, or the path of a CA bundle. Default: the
+        connection's setting, else True. (templated)
     :param botocore_config: settings of the botocore client, merged over the connection's.
 
     :return: id of the batch. The XCom ``batch`` (:class:`~airflow_provider_omics_cache.xcoms.BatchXCom`) has:
@@ -232,7 +234,7 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
         self.cancel_on_timeout = cancel_on_timeout
 
     def execute(self, context: Context) -> str:
-        """Start or find the batch, push what is known of it, and wait for its runs if that is asked for.
+        """Start or find the batch, push its XCom, and wait for its runs if ``wait_for_completion`` is set.
 
         :param context: Airflow's context of the task.
         """
@@ -244,7 +246,7 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
             if self.do_xcom_push:
                 # A teardown needs the id, even if the wait fails.
                 context["ti"].xcom_push(key="return_value", value=batch_id)
-            # The wait gets the whole timeout, however long the start was throttled.
+            # The timeout begins now. The time that the start took does not count.
             self._began_at = time.time()
             self.wait(context)
         return batch_id
@@ -273,7 +275,7 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
             self.log.warning("Nothing is cancelled: no batch of this task is known yet")
 
     def result(self, batch: Batch, counts: RunCounts) -> str:
-        """Return what the task returns: the id of the batch.
+        """Return the task's return value: the id of the batch.
 
         :param batch: the batch.
         :param counts: how its runs have ended.
@@ -281,7 +283,7 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
         return batch.id
 
     def trigger_arguments(self) -> dict[str, Any]:
-        """Return the trigger's arguments beyond those of every wait."""
+        """Return the arguments that only this task's trigger takes."""
         return {"cancel_on_kill": self.cancel_on_kill}
 
     def give_up(self, message: str) -> Exception:
@@ -313,7 +315,7 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
     def _start(self, context: Context) -> str:
         """Find the batch of an earlier try, or check, stage and start a new one."""
         ti = context["ti"]
-        members = self.hook.describe_shape("StartRunBatchRequest")["members"]
+        members = self.hook.patiently(partial(self.hook.describe_shape, "StartRunBatchRequest"))["members"]
         default_run_setting = self._checked_default_run_setting(members["defaultRunSetting"])
         tags = self._checked_tags("tags", self.tags, members["tags"])
         if OWN_TAGS & tags.keys():
@@ -348,11 +350,15 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
                 )
         persist_links(context, self)
         push(started)
+        self.batch_id = str(started.batch["id"])
         return self.batch_id
 
     def _push_batch(self, context: Context, settings: CheckedSettings, started: StartedBatch) -> None:
-        self.batch_id = str(started.batch["id"])
-        batch = Batch.from_answer(self.batch_id, started.batch)
+        batch_id = str(started.batch["id"])
+        if started.request_id != self.request_id:
+            # A request_id of the user may belong to a foreign batch, which a kill must not cancel.
+            self.batch_id = batch_id
+        batch = Batch.from_answer(batch_id, started.batch)
         value = batch.to_xcom(
             name=started.batch.get("name"),
             expected_runs=settings.count,
@@ -382,7 +388,7 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
                 setting[name] = check_id(f"default_run_setting.{name}", setting[name])
         run_tags = self._checked_tags("run_tags", self.run_tags, shape["members"]["runTags"])
         check_member(
-            "default_run_setting", setting, shape=shape, unknown_rule=unknown_rule("DefaultRunSetting")
+            "default_run_setting", setting, shape=shape, unknown_rule=unknown_key_rule("DefaultRunSetting")
         ).raise_if_any()
         default_tags = setting.get("runTags", {})
         check_tags("default_run_setting.runTags", default_tags)
@@ -401,7 +407,7 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
 class CancelRunBatchOperator(EndRunBatchOperator):
     """Cancel a batch of HealthOmics runs, and wait until all its runs have stopped.
 
-    A task that runs several times cancels the batch once. What it does depends on the status of the batch:
+    The task can run several times: it cancels the batch once. What it does depends on the status of the batch:
 
     - CREATING: it waits until the batch can be cancelled, for at most 10 minutes and never past ``timeout``.
     - PENDING, SUBMITTING, INPROGRESS: it cancels the batch.
@@ -413,7 +419,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
 
     The service may cancel only some of the runs. When the batch is CANCELLED, the task cancels the remaining active
     runs one by one. It cancels a run only after GetRun has confirmed batch and uuid, because HealthOmics reuses the ids
-    of deleted runs. Runs that have ended do not change. The task asks GetRun for runs that ListRuns does not show yet.
+    of deleted runs. Runs that have ended do not change. The task calls GetRun for runs that ListRuns does not show yet.
     For 5 minutes it also waits for runs that GetBatch counts as active.
 
     As a teardown (``operator.as_teardown(setups=...)``) the task succeeds if there is nothing to cancel: the batch has
@@ -423,18 +429,19 @@ class CancelRunBatchOperator(EndRunBatchOperator):
 
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
     :param wait_for_completion: whether to wait until the runs have stopped. Otherwise the task succeeds as soon as the
-        service was asked. Default True.
+        service has accepted the request. Default True.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
     :param timeout: seconds after which the task fails if runs are still active, or a timedelta. A retry continues.
-        Cancelling runs one by one is not interrupted by it. Default: 7 days.
-    :param max_silence: seconds without an answer (throttled, faults, lost connections) after which the task fails, or a
-        timedelta. Default 3600.
+        ``timeout`` does not interrupt the cancellation of runs one by one. Default: 7 days.
+    :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
+        fails, or a timedelta. Default 3600.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
         default_deferrable``.
-    :param aws_conn_id: Airflow connection for AWS. None or empty means boto3's own credential search. Default
-        ``aws_default``. (templated)
+    :param aws_conn_id: Airflow connection for AWS. If it is None or empty, boto3 searches for credentials itself.
+        Default: ``aws_default``. (templated)
     :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
-    :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
+    :param verify: False to skip the verification of TLS certificates, or the path of a CA bundle. Default: the
+        connection's setting, else True. (templated)
     :param botocore_config: settings of the botocore client, merged over the connection's.
 
     :return: id of the batch; None in a teardown without a batch. The XCom ``batch``
@@ -492,7 +499,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
         return self.is_teardown
 
     def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
-        """Cancel the runs that are still active, and succeed when there are none.
+        """Cancel the runs that are still active, and succeed when no run is active.
 
         :param batch: the batch, as GetBatch showed it last.
         :param context: Airflow's context of the task.
@@ -501,15 +508,16 @@ class CancelRunBatchOperator(EndRunBatchOperator):
         statuses = cancel_active_runs(self.hook, batch.id, gone=self._gone, max_silence=self.max_silence)
         active = [run_id for run_id, status in statuses.items() if status not in ENDED_RUN_STATUSES]
         if active:
-            self.active_run_ids = active[:MOST_ACTIVE_RUNS]
-            self.log.info("Batch %s: %s runs have not ended yet", batch.id, f"{len(active):,}")
+            # Lists may lag behind: at that time they are searched once more for runs to cancel.
+            until = self._wait_began_at(context) + CONSISTENCY_SECONDS
+            self.wait_for_runs(batch, active, only_stopping=True, until=until if time.time() < until else None)
             return None
         counted = count_active(batch)
         if counted and self.may_lag(context):
             self.log.info("Batch %s: GetBatch counts %s runs that have not ended yet", batch.id, f"{counted:,}")
             return None
         cancelled = sum(status == RunStatus.CANCELLED for status in statuses.values())
-        if batch.status == BatchStatus.PROCESSED:
+        if batch.meaning.end == End.PROCESSED:
             self.log.warning("Batch %s is %s, not CANCELLED: its last runs had ended before", batch.id, batch.status)
         ended = len(statuses) - cancelled
         self.log.info("Batch %s: %s runs are cancelled, %s ended otherwise", batch.id, f"{cancelled:,}", f"{ended:,}")
@@ -536,8 +544,8 @@ class DeleteRunBatchOperator(MappingSavingOperator):
     """Delete the runs of a batch that has ended, wait until they are gone, and optionally delete the batch too.
 
     Runs count towards the account's limit until they are deleted. Deleting a run removes its metadata. Its outputs in
-    S3 and its logs stay. A task that runs several times ends in the same state. What it does depends on the status of
-    the batch:
+    S3 and its logs stay. The task can run several times, and the result is the same. What it does depends on the status
+    of the batch:
 
     - PROCESSED, CANCELLED: it deletes the runs of the batch.
     - RUNS_DELETING, RUNS_DELETED: the runs were deleted before, perhaps by an earlier try.
@@ -549,34 +557,35 @@ class DeleteRunBatchOperator(MappingSavingOperator):
     after GetRun has confirmed batch and uuid, because HealthOmics reuses the ids of deleted runs.
 
     With ``delete_batch=True`` the task also deletes the batch's metadata when no run is left. The mapping from
-    runSettingId to runId is lost with it, so that ``save_mapping_s3_uri`` must be set. The task writes the mapping
-    before it deletes anything, and once: the mapping of an earlier try is kept, unless the service lists more runs by
-    now and none was deleted. It waits up to 5 minutes for a listing that lags behind. The object's metadata names the
-    batch. An object with anything else is not overwritten and does not count as the mapping. The task checks the object
-    again before it deletes the batch.
+    runSettingId to runId is lost with it, so ``save_mapping_s3_uri`` must be set. The task writes the mapping before it
+    deletes anything. It keeps the mapping of an earlier try, unless the service now lists more runs and no run was
+    deleted. If the listing is incomplete, the task waits up to 5 minutes. The object's metadata names the batch. If
+    another object exists at the URI, the task fails and does not overwrite it. The task checks the object again before
+    it deletes the batch.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
 
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
     :param delete_batch: whether to delete the batch's metadata too. Default False.
-    :param save_mapping_s3_uri: object to which the listing of the batch is written before anything is deleted, one JSON
-        document a line, in the form of BatchSubmissionSensor's ``mapping_s3_uri``. (templated)
-    :param s3_conn_id: Airflow connection for that object. Default: ``aws_conn_id``. (templated)
+    :param save_mapping_s3_uri: S3 URI of the object to which the listing of the batch is written before anything is
+        deleted: one JSON document per line, as in BatchSubmissionSensor's ``mapping_s3_uri``. (templated)
+    :param s3_conn_id: Airflow connection for ``save_mapping_s3_uri``. Default: ``aws_conn_id``. (templated)
     :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
         (templated)
     :param wait_for_completion: whether to wait until the runs are deleted. Otherwise the task succeeds as soon as the
-        service was asked. Must be True for ``delete_batch``. Default True.
+        service has accepted the request. Must be True for ``delete_batch``. Default True.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
     :param timeout: seconds after which the task fails if the runs are still being deleted, or a timedelta. A retry
-        continues. Deleting runs one by one is not interrupted by it. Default: 7 days.
-    :param max_silence: seconds without an answer (throttled, faults, lost connections) after which the task fails, or a
-        timedelta. Default 3600.
+        continues. ``timeout`` does not interrupt the deletion of runs one by one. Default: 7 days.
+    :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
+        fails, or a timedelta. Default 3600.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
         default_deferrable``.
-    :param aws_conn_id: Airflow connection for AWS. None or empty means boto3's own credential search. Default
-        ``aws_default``. (templated)
+    :param aws_conn_id: Airflow connection for AWS. If it is None or empty, boto3 searches for credentials itself.
+        Default: ``aws_default``. (templated)
     :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
-    :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
+    :param verify: False to skip the verification of TLS certificates, or the path of a CA bundle. Default: the
+        connection's setting, else True. (templated)
     :param botocore_config: settings of the botocore client, merged over the connection's.
 
     :return: id of the batch. The XCom ``batch`` (:class:`~airflow_provider_omics_cache.xcoms.BatchXCom`) has:
@@ -585,8 +594,8 @@ class DeleteRunBatchOperator(MappingSavingOperator):
           the deletion; None except ``id`` if an earlier try deleted the batch;
         * ``batch_deleted``: whether the batch was deleted too;
         * ``mapping_s3_uri``: where the mapping was saved.
-    :raises OmicsParameterError: a parameter breaks a rule, or the object at ``save_mapping_s3_uri`` has something else
-        than the mapping of this batch; nothing is deleted.
+    :raises OmicsParameterError: a parameter breaks a rule, or the object at ``save_mapping_s3_uri`` is not the mapping
+        of this batch; nothing is deleted.
     :raises BatchConflictError: the batch is active, or its status is not known; nothing is deleted.
     :raises BatchNotFoundError: the service does not know the batch, and no saved mapping shows that an earlier try
         deleted it.
@@ -620,7 +629,7 @@ class DeleteRunBatchOperator(MappingSavingOperator):
         self.s3_extra_args = s3_extra_args
 
     def check_parameters(self) -> None:
-        """Refuse bad parameters before the first call."""
+        """Check the parameters before the first call."""
         super().check_parameters()
         if self.delete_batch and self.save_mapping_s3_uri is None:
             raise OmicsParameterError(
@@ -647,7 +656,7 @@ class DeleteRunBatchOperator(MappingSavingOperator):
         return delete_runs_once(self.hook, self.batch_id, batch, gone=self._gone, **limits)
 
     def is_settled_without_batch(self) -> bool:
-        """Whether a missing batch counts as success: an earlier try saved its mapping and deleted it."""
+        """Whether a missing batch counts as success. It does if an earlier try saved its mapping and deleted it."""
         return self.delete_batch and self.is_mapping_saved()
 
     def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:

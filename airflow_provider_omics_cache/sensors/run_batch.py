@@ -22,7 +22,7 @@ from airflow_provider_omics_cache.healthomics.batch_runs import list_submissions
 from airflow_provider_omics_cache.healthomics.completion import RunCounts
 from airflow_provider_omics_cache.healthomics.failures import allowed
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch
-from airflow_provider_omics_cache.healthomics.states import BatchStatus, End
+from airflow_provider_omics_cache.healthomics.states import End
 from airflow_provider_omics_cache.healthomics.submission import Submissions
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunLink
 from airflow_provider_omics_cache.tasks.listing import ListingTask, batch_error
@@ -46,7 +46,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     """Wait until every run of a batch was submitted, and return the mapping ``{runSettingId: runId}``.
 
     Submission is not completion: the runs continue after the sensor has succeeded. The sensor never cancels anything.
-    It calls GetBatch once a round, and lists the runs (ListRunsInBatch) only when nothing is left to submit.
+    It calls GetBatch once per round, and lists the runs (ListRunsInBatch) only when nothing is left to submit.
 
     .. seealso::
         https://docs.aws.amazon.com/omics/latest/api/API_GetBatch.html,
@@ -57,7 +57,8 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     * ``return_value``: the mapping ``{runSettingId: runId}``, or the URI if ``mapping_s3_uri`` is set;
     * ``failed_submissions``: at most 1,000 of ``{run_setting_id, run_id, run_uuid, status, reason, message}``;
     * ``failed_submission_count``: number of failed submissions;
-    * ``changed_after_submission``: the same for runs that were submitted and then cancelled or deleted;
+    * ``changed_after_submission``: at most 1,000 records like those of ``failed_submissions``, of runs that were
+      submitted and then cancelled or deleted;
     * ``batch`` (:class:`~airflow_provider_omics_cache.xcoms.BatchXCom`) with ``id``, ``arn``, ``uuid``, ``status``,
       ``total_runs``, ``submitted`` and ``failed``.
 
@@ -65,28 +66,29 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     :param expected_runs: number of runs of the batch. Default: what the service reports. (templated)
     :param max_failed_submissions: how many submissions may fail: a number, or a share of all runs such as ``"5%"``.
         Default 0.
-    :param consistency_timeout: seconds after submission, or a timedelta, for which the sensor waits for an incomplete
-        listing. Default 300.
-    :param max_silence: seconds without an answer (throttled, faults, lost connections) after which the task fails, or a
-        timedelta. Default 3600.
-    :param mapping_s3_uri: object to which the full listing is written, one JSON document a line. The sensor then
-        returns the URI instead of the mapping. (templated)
-    :param s3_conn_id: Airflow connection for that object. Default: ``aws_conn_id``. (templated)
+    :param consistency_timeout: seconds after the submission, or a timedelta, for which the sensor waits until the
+        listing includes every run. Default 300.
+    :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
+        fails, or a timedelta. Default 3600.
+    :param mapping_s3_uri: S3 URI of the object to which the full listing is written, one JSON document per line. The
+        sensor then returns the URI instead of the mapping. (templated)
+    :param s3_conn_id: Airflow connection for ``mapping_s3_uri``. Default: ``aws_conn_id``. (templated)
     :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
         (templated)
     :param poke_interval: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
         ``exponential_backoff`` has no effect on a deferred task.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
         default_deferrable``.
-    :param aws_conn_id: Airflow connection for AWS. None or empty means boto3's own credential search. Default
-        ``aws_default``. (templated)
+    :param aws_conn_id: Airflow connection for AWS. If it is None or empty, boto3 searches for credentials itself.
+        Default: ``aws_default``. (templated)
     :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
-    :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
+    :param verify: False to skip the verification of TLS certificates, or the path of a CA bundle. Default: the
+        connection's setting, else True. (templated)
     :param botocore_config: settings of the botocore client, merged over the connection's.
 
     :return: the mapping, or the URI.
     :raises OmicsParameterError: a parameter breaks a rule.
-    :raises BatchFailedError: the batch as a whole failed. Not retried; neither are the next four.
+    :raises BatchFailedError: the batch as a whole failed. The task is not retried on this error and the next four.
     :raises BatchCancelledError: the batch was cancelled.
     :raises BatchDeletedError: the runs of the batch were deleted.
     :raises BatchNotFoundError: the service does not know the batch.
@@ -132,7 +134,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         self.check_s3_output("mapping_s3_uri")
 
     def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
-        """List the runs, push the XComs, and return or raise the verdict.
+        """List the runs, push the XComs, and return the result or raise the error.
 
         :param batch: the batch, as GetBatch showed it last.
         :param context: Airflow's context of the task.
@@ -164,12 +166,12 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             batch.id,
             f"{submissions.submitted_count:,}",
             f"{submissions.failed_count:,}",
-            "all runs have ended" if batch.status == BatchStatus.PROCESSED else "the runs continue",
+            "all runs have ended" if batch.meaning.end == End.PROCESSED else "the runs continue",
         )
         return PokeReturnValue(is_done=True, xcom_value=mapping)
 
     def _conclude_failed(self, batch: Batch, file: IO[bytes] | None, context: Context) -> BatchError:
-        """Push what is known of a batch that ended early, and return its error; no other error hides it."""
+        """Push what is known of a batch that ended early, and return its error, even if its runs cannot be listed."""
         submissions = Submissions(batch_is_over=True)
         note = ""
         try:
@@ -180,7 +182,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
                 submissions.add_unlisted(expected - submitted - submissions.failed_count)
             self._push_mapping(self._push(batch, submissions, file, context), context)
         except (OmicsError, AirflowSensorTimeout) as error:
-            note = f"; its runs could not be listed or passed on: {error}"
+            note = f"; its runs could not be listed, or their mapping could not be saved: {error}"
         submitted = max(submissions.submitted_count, batch.submitted or 0)
         at_least = "at least " if batch.meaning.end == End.FAILED else ""
         return batch_error(batch, f"{at_least}{submitted:,} runs were submitted{note}")
@@ -217,13 +219,14 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             mapping = self.write_to_s3(file, "mapping_s3_uri")
         elif len(mapping) > LARGE_MAPPING:
             self.log.warning(
-                "The mapping has %s entries; set mapping_s3_uri, or use an object storage XCom backend",
+                "Batch %s: the mapping has %s entries; set mapping_s3_uri, or use an object storage XCom backend",
+                batch.id,
                 f"{len(mapping):,}",
             )
         return mapping
 
     def _push_mapping(self, mapping: dict[str, str] | str, context: Context) -> None:
-        """Push the result of a task that fails, and therefore returns nothing."""
+        """Push the result as ``return_value``, because a task that fails returns nothing."""
         if self.do_xcom_push:
             context["ti"].xcom_push(key="return_value", value=mapping)
 
@@ -243,11 +246,11 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
 class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
     """Wait until every run of a batch has ended, and report how.
 
-    A batch that is PROCESSED has ended, well or not. The sensor succeeds if enough runs are COMPLETED. Every other run
-    counts as failed: failed, cancelled, deleted or never submitted. If the batch itself failed or was cancelled, the
-    sensor waits for the end of its active runs. The sensor never cancels anything. It calls GetBatch once a round. It
-    lists the runs (ListRunsInBatch, ListRuns, and GetRun for failed runs) only at the end, and only if a run did not
-    complete or ``runs_s3_uri`` is set.
+    PROCESSED means that all runs have ended, not that they completed. The sensor succeeds if enough runs are COMPLETED.
+    Every other run counts as failed: failed, cancelled, deleted or never submitted. If the batch itself failed or was
+    cancelled, the sensor waits for the end of its active runs. The sensor never cancels anything. It calls GetBatch
+    once per round. It lists the runs (ListRunsInBatch, ListRuns, and GetRun for failed runs) only at the end, and only
+    if a run did not complete or ``runs_s3_uri`` is set.
 
     .. seealso::
         https://docs.aws.amazon.com/omics/latest/api/API_GetBatch.html,
@@ -265,31 +268,32 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
     :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
         Default 0.
-    :param runs_s3_uri: object to which what is known of each run is written, one JSON document a line:
+    :param runs_s3_uri: S3 URI of the object to which a record of each run is written, one JSON document per line:
         ``run_setting_id``, ``run_id``, ``run_uuid``, ``status``, ``creation_time``, ``start_time``, ``stop_time``,
         ``failure_reason``, ``status_message``, ``run_output_uri``. (templated)
-    :param include_outputs: whether to ask GetRun for every run, so that ``run_output_uri`` is known. GetRun is called
+    :param include_outputs: whether to call GetRun for every run, so that ``run_output_uri`` is known. GetRun is called
         at most ``[omics_cache] max_get_run_per_second`` times a second: 100,000 runs take hours. Default False.
-    :param consistency_timeout: seconds after the batch's end, or a timedelta, for which the sensor waits for counts or
-        listings that lack runs. Default 300.
-    :param max_silence: seconds without an answer (throttled, faults, lost connections) after which the task fails, or a
-        timedelta. Default 3600.
-    :param s3_conn_id: Airflow connection for that object. Default: ``aws_conn_id``. (templated)
+    :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the sensor waits until the
+        counts and listings include every run. Default 300.
+    :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
+        fails, or a timedelta. Default 3600.
+    :param s3_conn_id: Airflow connection for ``runs_s3_uri``. Default: ``aws_conn_id``. (templated)
     :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
         (templated)
     :param poke_interval: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
         ``exponential_backoff`` has no effect on a deferred task.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
         default_deferrable``.
-    :param aws_conn_id: Airflow connection for AWS. None or empty means boto3's own credential search. Default
-        ``aws_default``. (templated)
+    :param aws_conn_id: Airflow connection for AWS. If it is None or empty, boto3 searches for credentials itself.
+        Default: ``aws_default``. (templated)
     :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
-    :param verify: whether, or with which CA bundle, TLS certificates are verified. (templated)
+    :param verify: False to skip the verification of TLS certificates, or the path of a CA bundle. Default: the
+        connection's setting, else True. (templated)
     :param botocore_config: settings of the botocore client, merged over the connection's.
 
     :return: the counts.
     :raises OmicsParameterError: a parameter breaks a rule.
-    :raises BatchFailedError: the batch as a whole failed. Not retried; neither are the next four.
+    :raises BatchFailedError: the batch as a whole failed. The task is not retried on this error and the next four.
     :raises BatchCancelledError: the batch was cancelled.
     :raises BatchDeletedError: the runs of the batch were deleted.
     :raises BatchNotFoundError: the service does not know the batch.
@@ -326,7 +330,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         self.s3_extra_args = s3_extra_args
 
     def result(self, batch: Batch, counts: RunCounts) -> RunCountsXCom:
-        """Return what the task returns: the counts.
+        """Return the task's return value: the counts.
 
         :param batch: the batch.
         :param counts: how its runs have ended.

@@ -1,4 +1,4 @@
-"""What operators that cancel a batch or delete its runs share."""
+"""Base of the operators that cancel a batch or delete its runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Values of ``batch_id`` when no batch was started.
 EMPTY_IDS = (None, "", "None")
-#: Most seconds to wait for a batch that cannot be cancelled or deleted yet.
+#: Maximum seconds to wait for a batch that cannot be cancelled or deleted yet.
 _REQUEST_SECONDS = 600
 
 
@@ -48,7 +48,7 @@ class EndRunBatchOperator(BatchWaitOperator):
         """
 
     def is_over(self, batch: dict[str, Any]) -> bool:
-        """Whether there was nothing to ask for.
+        """Whether the batch had already ended, so that no request was needed.
 
         :param batch: GetBatch's answer.
         """
@@ -67,7 +67,7 @@ class EndRunBatchOperator(BatchWaitOperator):
         """
 
     def execute(self, context: Context) -> str | None:
-        """Ask the service, and wait in this process or in the triggerer.
+        """Send the request to the service, and wait in this process or in the triggerer.
 
         :param context: Airflow's context of the task.
         """
@@ -89,12 +89,13 @@ class EndRunBatchOperator(BatchWaitOperator):
             persist_links(context, self)
             if self.is_over(batch) or not self.wait_for_completion:
                 return self.push(context, Batch.from_answer(self.batch_id, batch))
+            self._began_at = time.time()
             return str(self.wait(context))
 
         return self._unless_settled(end, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
-        """Conclude with the trigger's event.
+        """Turn the trigger's event into the task's result.
 
         :param context: Airflow's context of the task.
         :param event: the trigger's event.
@@ -118,7 +119,7 @@ class EndRunBatchOperator(BatchWaitOperator):
         return {"max_seconds": min(_REQUEST_SECONDS, left), "max_silence": min(self.max_silence, left)}
 
     def may_lag(self, context: Context) -> bool:
-        """Whether counts may still lag behind what the task has asked for.
+        """Whether GetBatch's counts may not include the effect of the task's request yet.
 
         :param context: Airflow's context of the task.
         """

@@ -1,4 +1,4 @@
-"""What tasks that list the runs of a batch share."""
+"""Base of the tasks that list the runs of a batch."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ T = TypeVar("T")
 
 _ERRORS: dict[End | None, tuple[type[BatchError], str]] = {
     End.FAILED: (BatchFailedError, "failed: {reason}"),
-    End.CANCELLED: (BatchCancelledError, "was cancelled. Set a new rerun_key to start a new batch"),
+    End.CANCELLED: (BatchCancelledError, "was cancelled (set a new rerun_key to start a new batch)"),
     End.DELETED: (BatchDeletedError, "is {status}: its runs were deleted"),
-    None: (BatchError, "is {status}"),
 }
 
 
@@ -45,11 +44,14 @@ class ListingTask(S3OutputTask, BatchWaitTask):
     consistency_timeout: float
 
     def within_limits(self, context: Context, make: Callable[[float], Iterable[T]]) -> Iterator[T]:
-        """Iterate over what calls to AWS return. Calls without an answer are repeated until the task's deadline.
+        """Iterate over results of calls to AWS. Unanswered calls are repeated for ``max_silence``.
+
+        They are not repeated after the task's deadline.
 
         :param context: Airflow's context of the task.
-        :param make: makes the iterable; gets the seconds for which an unanswered call is repeated.
+        :param make: function that returns the iterable. Its argument is the seconds for which a call is repeated.
         :raises BatchSilenceError: no answer came for ``max_silence``.
+        :raises Exception: no answer came until the deadline; the class is that of :meth:`timeout_error`.
         """
         remaining = max(0.0, self._deadline(context) - time.time())
         patience = min(self.max_silence, remaining)
@@ -71,15 +73,15 @@ class ListingTask(S3OutputTask, BatchWaitTask):
         since: datetime | None,
         context: Context,
     ) -> Submissions | None:
-        """List the runs; list them twice before an incomplete listing is an error.
+        """List the runs. An incomplete listing is an error only if a second listing is incomplete too.
 
-        :param list_once: makes one listing.
+        :param list_once: function that makes one listing.
         :param batch: the batch.
         :param expected: number of runs of the batch, None if it is not known.
         :param since: when the batch reached its status, None for the start of the wait.
         :param context: Airflow's context of the task.
         :return: the listing, None if it is incomplete and the service may still be catching up.
-        :raises IncompleteListingError: the listing is incomplete ``consistency_timeout`` after ``since``.
+        :raises IncompleteListingError: the listing is still incomplete ``consistency_timeout`` after ``since``.
         """
         submissions = list_once()
         missing = submissions.missing(expected)
@@ -102,7 +104,7 @@ class ListingTask(S3OutputTask, BatchWaitTask):
         """Whether the service has had ``consistency_timeout`` to catch up.
 
         :param since: when the batch reached its status, None for the start of the wait.
-        :param by: the time in question, in epoch seconds.
+        :param by: the time at which the service was asked, in epoch seconds.
         :param context: Airflow's context of the task.
         """
         start = since.timestamp() if since else self._wait_began_at(context)
@@ -111,7 +113,7 @@ class ListingTask(S3OutputTask, BatchWaitTask):
     def allowance(self, parameter: str) -> int | Fraction:
         """Return how many runs may fail.
 
-        :param parameter: name of the parameter that says it.
+        :param parameter: name of the parameter that limits the failures.
         :raises OmicsParameterError: the parameter is neither a number of runs nor a share.
         """
         value = getattr(self, parameter)
@@ -122,7 +124,7 @@ class ListingTask(S3OutputTask, BatchWaitTask):
 
 
 def batch_error(batch: Batch, details: str) -> BatchError:
-    """Return the error of a batch that can no longer become what a task waits for.
+    """Return the error for a batch that can no longer reach the state that a task waits for.
 
     :param batch: the batch.
     :param details: what is known of its runs.

@@ -1,4 +1,4 @@
-"""What saves the mapping from run settings to runs before it is deleted with the batch."""
+"""Save the mapping from run settings to runs, before it is deleted with the batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_omics_cache.exceptions import (
 )
 from airflow_provider_omics_cache.healthomics.batch_runs import list_started_runs, list_submissions
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch
-from airflow_provider_omics_cache.healthomics.states import BatchStatus, End
+from airflow_provider_omics_cache.healthomics.states import End
 from airflow_provider_omics_cache.healthomics.submission import Submissions
 from airflow_provider_omics_cache.hooks.client import VISIBLE_AFTER
 from airflow_provider_omics_cache.hooks.s3 import head_object, put_object
@@ -25,7 +25,7 @@ from airflow_provider_omics_cache.tasks.s3_output import S3OutputTask
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-#: Names of the object's metadata with the batch whose mapping it has, and with the number of runs.
+#: Metadata keys of the object: id of the batch whose mapping it contains, and number of runs in the mapping.
 _BATCH_METADATA = "healthomics-batch-id"
 _ROWS_METADATA = "healthomics-batch-rows"
 
@@ -33,7 +33,7 @@ _ROWS_METADATA = "healthomics-batch-rows"
 class SavedMapping(NamedTuple):
     """The object at ``save_mapping_s3_uri``.
 
-    :param batch_id: id of the batch whose mapping the object has; None if it has something else.
+    :param batch_id: id of the batch whose mapping the object contains; None if it contains no mapping.
     :param rows: number of runs in the mapping.
     :param etag: ETag of the object.
     """
@@ -53,9 +53,9 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
 
         :param context: Airflow's context of the task.
         :param answer: GetBatch's answer.
-        :raises OmicsParameterError: the object has something else than the mapping of this batch.
+        :raises OmicsParameterError: the object exists and is not the mapping of this batch.
         :raises IncompleteListingError: the service does not list every run yet.
-        :raises OmicsApiError: S3 refused.
+        :raises OmicsApiError: a call to AWS failed.
         """
         if self.save_mapping_s3_uri is None:
             return
@@ -80,9 +80,9 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
         self.log.info("Batch %s: saved its mapping to %s", self.batch_id, self.save_mapping_s3_uri)
 
     def check_saved_mapping(self) -> None:
-        """Check that the object exists and has the mapping of this batch.
+        """Check that the object exists and contains the mapping of this batch.
 
-        :raises OmicsParameterError: the object has something else.
+        :raises OmicsParameterError: the object is not the mapping of this batch.
         :raises OmicsError: the object does not exist.
         """
         if self._own_saved_mapping() is None:
@@ -93,7 +93,7 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
             )
 
     def is_mapping_saved(self) -> bool:
-        """Whether the object has the mapping of this batch."""
+        """Whether the object contains the mapping of this batch."""
         saved = self._saved_mapping()
         return saved is not None and saved.batch_id == self.batch_id
 
@@ -127,7 +127,7 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
                 break
             self.log.info("Batch %s: %s; listing again", batch.id, doubt)
             seen = found
-            del listing  # so that two listings are never in memory
+            del listing  # two listings are never in memory at the same time
             self._sleep(delay)
         raise IncompleteListingError(
             f"Batch {batch.id}: its mapping cannot be saved yet: {doubt}", batch_id=batch.id, status=batch.status
@@ -143,13 +143,13 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
         return listing
 
     def _missing(self, batch: Batch, listing: Submissions) -> str | None:
-        """Describe what the listing lacks; None if it lacks nothing that is known."""
+        """Describe what the listing lacks. Return None if nothing is known to be missing."""
         started = list_started_runs(self.hook, batch.id, max_silence=self.max_silence)
         unlisted = listing.count_unlisted(run["id"] for run in started)
         if unlisted:
             return f"{unlisted:,} started runs are not listed"
-        if batch.status == BatchStatus.PROCESSED:
-            # A batch that was cancelled at its very end may have runs that were never submitted.
+        if batch.meaning.end == End.PROCESSED:
+            # A batch can be PROCESSED although it was cancelled. It may then have runs that were never submitted.
             most = listing.rows if batch.expected_runs is None else batch.expected_runs
             least = most - (batch.pending or 0)
             return listing.missing(listing.rows if least <= listing.rows <= most else most)
@@ -160,7 +160,7 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
     def _own_saved_mapping(self) -> SavedMapping | None:
         """Return the mapping that an earlier try has written, None if there is no object.
 
-        :raises OmicsParameterError: the object has something else.
+        :raises OmicsParameterError: the object is not the mapping of this batch.
         """
         saved = self._saved_mapping()
         if saved is not None and saved.batch_id != self.batch_id:
@@ -185,8 +185,8 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
 
 
 def _doubt(batch: Batch, listing: Submissions) -> str | None:
-    """Describe why it is not known whether the listing is complete; None if it is complete."""
-    if batch.status == BatchStatus.PROCESSED:
+    """Describe why the listing may be incomplete. Return None if it is complete."""
+    if batch.meaning.end == End.PROCESSED:
         return None if batch.expected_runs is not None else "the service does not report how many runs the batch has"
     if batch.submitted is None:
         return "the service does not report how many runs were submitted"

@@ -1,4 +1,4 @@
-"""What tasks that wait for the end of a batch's runs share."""
+"""Base of the tasks that wait until the runs of a batch have ended."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from typing import IO, TYPE_CHECKING, Any
 from airflow_provider_omics_cache._compat import AirflowSensorTimeout, PokeReturnValue
 from airflow_provider_omics_cache.exceptions import (
     BatchError,
-    OmicsApiError,
     OmicsError,
     OmicsParameterError,
     TooManyFailedRunsError,
     UnknownOutcomeError,
 )
 from airflow_provider_omics_cache.healthomics.batch_runs import (
-    get_run_in_turn,
     list_active_runs,
     list_started_runs,
     list_submissions,
@@ -32,13 +30,13 @@ from airflow_provider_omics_cache.healthomics.completion import (
     Judgement,
     RunCounts,
     RunOutcomes,
-    count_active,
     join,
 )
 from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, allowed
-from airflow_provider_omics_cache.healthomics.rounds import Batch
+from airflow_provider_omics_cache.healthomics.rounds import Batch, count_active, may_trust_counts
 from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, End, RunStatus, SubmissionStatus
 from airflow_provider_omics_cache.healthomics.submission import Submissions
+from airflow_provider_omics_cache.hooks.errors import if_found
 from airflow_provider_omics_cache.links.omics import persist_links
 from airflow_provider_omics_cache.tasks.listing import ListingTask, batch_error
 from airflow_provider_omics_cache.tasks.wait import LAST_LOOK_SECONDS, MOST_ACTIVE_RUNS
@@ -58,12 +56,12 @@ _ROW_MEMBERS = (
 )
 _RUN_MEMBERS = ("status", "creationTime", "startTime", "stopTime")
 
-#: Statuses of runs for which GetRun adds nothing to ListRuns but the output.
+#: Statuses of runs for which GetRun adds only the output URI to what ListRuns shows.
 _WITHOUT_REASON = frozenset({RunStatus.COMPLETED, RunStatus.CANCELLED, RunStatus.DELETED})
 
 
 class RunOutcomeTask(ListingTask):
-    """Reports how the runs of a batch have ended, as soon as all of them have."""
+    """Reports how the runs of a batch ended, as soon as all of them have ended."""
 
     max_failed_runs: int | str
     runs_s3_uri: str | None
@@ -71,7 +69,7 @@ class RunOutcomeTask(ListingTask):
 
     @abstractmethod
     def result(self, batch: Batch, counts: RunCounts) -> Any:
-        """Return what the task returns.
+        """Return the task's return value.
 
         :param batch: the batch.
         :param counts: how its runs have ended.
@@ -86,7 +84,7 @@ class RunOutcomeTask(ListingTask):
         self.check_outcome_parameters()
 
     def check_outcome_parameters(self) -> None:
-        """Check the parameters that are about the end of the runs.
+        """Check the parameters that concern the outcome of the runs.
 
         :raises OmicsParameterError: a parameter breaks a rule.
         """
@@ -96,11 +94,11 @@ class RunOutcomeTask(ListingTask):
             raise OmicsParameterError("include_outputs", "needs runs_s3_uri, where the outputs are written", True)
 
     def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
-        """Count the runs, join what is known of them, push the XComs, and return or raise the verdict.
+        """Count the runs, join what is known of them, push the XComs, and return the result or raise the error.
 
         :param batch: the batch, as GetBatch showed it last.
         :param context: Airflow's context of the task.
-        :param has_failed: whether the batch did not run to its end.
+        :param has_failed: whether the batch failed, was cancelled, or its runs were deleted.
         """
         if has_failed:
             failure = self._conclude_failed(batch, context)
@@ -111,7 +109,7 @@ class RunOutcomeTask(ListingTask):
         max_failed = allowed(self.allowance("max_failed_runs"), counts.total or 0)
         judgement = counts.judge(max_failed)
         if judgement == Judgement.UNKNOWN and not self.has_caught_up(batch.processed_time, _seen_at(batch), context):
-            self.log.info("Batch %s is %s, but its counts are not complete yet", batch.id, batch.status)
+            self.log.info("Batch %s is %s, but its counts are not complete yet", batch.id, batch.shown_status)
             return None
         if counts.completed is None or counts.total is None:
             raise self._unknown_outcome(batch, "GetBatch does not report how many of its runs completed")
@@ -152,16 +150,16 @@ class RunOutcomeTask(ListingTask):
         )
 
     def _conclude_failed(self, batch: Batch, context: Context) -> BatchError | None:
-        """Push what is known of a batch that ended early, and return its error; no other error hides it.
+        """Push what is known of a batch that ended early, and return its error.
+
+        If its runs cannot be listed, the error says so.
 
         :return: the error, None while runs of the batch are active.
         """
-        if self._find_active_runs(batch, context):
-            return None
         outcomes = RunOutcomes()
         note = ""
         try:
-            if not self._collect(outcomes, batch, context, is_over=True):
+            if self._has_active_runs(batch, context) or not self._collect(outcomes, batch, context, is_over=True):
                 return None
             counts = outcomes.counts
         except (OmicsError, AirflowSensorTimeout) as error:
@@ -175,32 +173,24 @@ class RunOutcomeTask(ListingTask):
         summary = outcomes.failure_summary()
         return batch_error(batch, f"{details}: {summary}{note}" if summary else f"{details}{note}")
 
-    def _find_active_runs(self, batch: Batch, context: Context) -> bool:
-        """Look for active runs of a batch that ended early, unless GetBatch counts none."""
-        if batch.meaning.end == End.DELETED or count_active(batch) == 0:
+    def _has_active_runs(self, batch: Batch, context: Context) -> bool:
+        """Whether runs of a batch that ended early are active. If so, their end is waited for."""
+        counted = count_active(batch)
+        if batch.meaning.end == End.DELETED or counted == 0:
             return False
+        if counted and self.must_trust_counts and may_trust_counts(time.time(), self.interval):
+            return True
         find = partial(list_active_runs, self.hook, batch.id, most=MOST_ACTIVE_RUNS)
-        try:
-            active = list(self.within_limits(context, lambda patience: find(max_silence=patience)))
-        except OmicsApiError as error:
-            self.log.warning("Batch %s: its active runs could not be listed: %s", batch.id, error)
-            return False
-        return self._set_active_runs(batch, active)
-
-    def _set_active_runs(self, batch: Batch, active: list[str]) -> bool:
-        self.active_run_ids = active[:MOST_ACTIVE_RUNS]
+        active = list(self.within_limits(context, lambda patience: find(max_silence=patience)))
         if active:
-            at_least = "at least " if len(active) >= MOST_ACTIVE_RUNS else ""
-            self.log.info(
-                "Batch %s is %s; waiting for the end of %s%s active runs", batch.id, batch.status, at_least, len(active)
-            )
+            self.wait_for_runs(batch, active)
         return bool(active)
 
     def _collect(self, outcomes: RunOutcomes, batch: Batch, context: Context, *, is_over: bool = False) -> bool:
         """Join what is known of each run, and write it to ``runs_s3_uri``.
 
         :param is_over: whether the batch ended early, so that runs that are not listed were never submitted.
-        :return: whether every run is listed and, in a batch that ended early, has ended. If not, nothing was collected.
+        :return: True if every run is listed and, in a batch that ended early, has ended. If False, the wait continues.
         """
         with (
             tempfile.TemporaryFile() as rows,
@@ -212,7 +202,8 @@ class RunOutcomeTask(ListingTask):
             started = dict(self.within_limits(context, self._started_runs))
             if is_over and batch.meaning.end != End.DELETED:
                 active = [run_id for run_id, known in started.items() if known[0] not in ENDED_RUN_STATUSES]
-                if self._set_active_runs(batch, active):
+                if active:
+                    self.wait_for_runs(batch, active)
                     return False
             give_up_at = max(self._deadline(context), time.time() + LAST_LOOK_SECONDS)
             for record in self.within_limits(context, partial(self._records, rows, started, give_up_at)):
@@ -229,7 +220,7 @@ class RunOutcomeTask(ListingTask):
         list_once = partial(self._list_submissions, rows, context, is_over=is_over)
         if is_over:
             return list_once().rows
-        # A batch that was cancelled at its very end may have runs that were never submitted.
+        # A batch can be PROCESSED although it was cancelled. It may then have runs that were never submitted.
         expected = None if batch.expected_runs is None else batch.expected_runs - (batch.pending or 0)
         submissions = self.complete_listing(list_once, batch, expected, batch.processed_time, context)
         return submissions.rows if submissions else None
@@ -260,14 +251,16 @@ class RunOutcomeTask(ListingTask):
             run = None
             if self._is_worth_asking(row, listed, asked):
                 if time.time() >= give_up_at:
-                    raise self.timeout_error(f"Timed out. Batch {self.batch_id}: GetRun for {asked:,} runs is done")
-                run = get_run_in_turn(self.hook, row["runId"], max_silence=patience)
+                    raise self.timeout_error(
+                        f"Timed out. Batch {self.batch_id}: GetRun was called for only {asked:,} runs"
+                    )
+                run = if_found(partial(self.hook.get_run, run_id=row["runId"], max_silence=patience))
                 asked += 1
                 listed = listed if run else None
             yield join(row, listed, run, batch_id=self.batch_id)
 
     def _is_worth_asking(self, row: Mapping[str, Any], listed: Mapping[str, Any] | None, asked: int) -> bool:
-        """Whether GetRun adds something to what ListRuns shows of a run, or does not show yet."""
+        """Whether GetRun can add something to what ListRuns shows of a run. ListRuns may not show the run yet."""
         if not row["runId"] or row["submissionStatus"] == SubmissionStatus.DELETE_SUCCESS:
             return False
         if self.include_outputs:
@@ -286,7 +279,7 @@ class RunOutcomeTask(ListingTask):
             persist_links(context, self, run_id=run_id, log_stream_prefix=f"run/{run_id}")
 
     def _push_result(self, batch: Batch, counts: RunCounts, context: Context) -> None:
-        """Push the result of a task that fails, and therefore returns nothing."""
+        """Push the result as ``return_value``, because a task that fails returns nothing."""
         if self.do_xcom_push:
             context["ti"].xcom_push(key="return_value", value=self.result(batch, counts))
 
@@ -294,12 +287,12 @@ class RunOutcomeTask(ListingTask):
 def _known_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return ``_RUN_MEMBERS`` of an entry of ListRuns in a compact form: there are up to 100,000 entries.
 
-    botocore makes new objects for each status, and for the time zone of each time.
+    botocore creates a new object for each status, and for the time zone of each time. Here the entries share them.
     """
     times = (run.get(name) for name in _RUN_MEMBERS[1:])
     return (sys.intern(run.get("status") or ""), *(time and time.astimezone(UTC) for time in times))
 
 
 def _seen_at(batch: Batch) -> float:
-    """Return when GetBatch answered. An answer is judged by its own time, however late the task resumes."""
+    """Return when GetBatch answered. This time counts, even if the task resumes much later."""
     return time.time() if batch.seen_at is None else batch.seen_at

@@ -1,14 +1,18 @@
-"""What tasks that write a file to S3 share."""
+"""Base of the tasks that write a file to S3."""
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import IO, Any
 
 from airflow_provider_omics_cache.hooks.s3 import check_object_uri, check_upload_args, put_object, s3_client
+from airflow_provider_omics_cache.tasks.wait import AwsTask
+
+#: Seconds for which an upload that S3 does not answer is repeated.
+_UPLOAD_SECONDS = 600
 
 
-class S3OutputTask:
+class S3OutputTask(AwsTask):
     """Writes files to S3, with the connection ``s3_conn_id`` (by default the task's own) and ``s3_extra_args``."""
 
     s3_conn_id: str | None
@@ -43,6 +47,7 @@ class S3OutputTask:
         :raises OmicsApiError: S3 refused the upload.
         """
         uri: str = getattr(self, parameter)
-        put_object(file, uri, parameter=parameter, s3=self._s3, extra_args=self.s3_extra_args)
+        put = partial(put_object, file, uri, parameter=parameter, s3=self._s3, extra_args=self.s3_extra_args)
+        self.hook.patiently(put, max_silence=_UPLOAD_SECONDS)
         self.log.info("Wrote %s", uri)
         return uri

@@ -1,4 +1,4 @@
-"""What tasks that wait for a batch share: rounds, deadlines, deferral."""
+"""Base of the tasks that wait for a batch: rounds, deadlines, deferral."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.util
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -34,10 +34,15 @@ from airflow_provider_omics_cache.exceptions import (
     TriggerEventError,
 )
 from airflow_provider_omics_cache.healthomics import rounds
-from airflow_provider_omics_cache.healthomics.batch_runs import is_active
-from airflow_provider_omics_cache.healthomics.completion import is_same_run
 from airflow_provider_omics_cache.healthomics.end import get_batch_patiently
-from airflow_provider_omics_cache.healthomics.rounds import SHORTEST_INTERVAL, Batch, BatchWait, Event, EventStatus
+from airflow_provider_omics_cache.healthomics.rounds import (
+    SHORTEST_INTERVAL,
+    Batch,
+    BatchWait,
+    Event,
+    EventStatus,
+    RunsWait,
+)
 from airflow_provider_omics_cache.hooks.arguments import check_id
 from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
@@ -48,26 +53,27 @@ if TYPE_CHECKING:
     from airflow.providers.amazon.aws.utils.mixins import AwsBaseHookMixin
     from airflow.sdk import BaseOperatorLink, Context
 
-    _AwsTask = AwsBaseHookMixin[OmicsCacheHook]
+    AwsTask = AwsBaseHookMixin[OmicsCacheHook]
 else:
-    _AwsTask = object
+    AwsTask = object
 
-#: The trigger ends the wait at its deadline. Airflow's own timeout is later by so many seconds.
+#: Seconds from the deadline, at which the trigger ends the wait, to Airflow's own timeout of the deferral.
 DEFER_TIMEOUT_MARGIN = 300
-#: Seconds for which a task that resumes at its deadline tries to ask about its batch once more.
+#: Seconds for which a task that resumes at its deadline repeats its last GetBatch call.
 LAST_LOOK_SECONDS = 20
-#: Airflow 2 ends a deferred task at its execution timeout. The wait ends so many seconds earlier, or a tenth of it.
+#: Airflow 2 ends a deferred task at its execution timeout. The wait ends earlier, by this number of seconds or by a
+#: tenth of the timeout if that is less.
 EXECUTION_TIMEOUT_MARGIN = 60
-#: Most runs whose end a trigger waits for.
+#: Maximum number of active runs that a trigger waits for.
 MOST_ACTIVE_RUNS = 100
 
 WEEK = 7 * 24 * 3600
 
 
-class BatchWaitTask(_AwsTask):
+class BatchWaitTask(AwsTask):
     """Waits for a batch in rounds of one GetBatch, in this process or in the triggerer.
 
-    The wait ends in the same :class:`~airflow_provider_omics_cache.healthomics.rounds.Event` in both.
+    In both cases it ends with an :class:`~airflow_provider_omics_cache.healthomics.rounds.Event`.
     :meth:`conclude` turns the event into a result or an error.
     """
 
@@ -84,12 +90,12 @@ class BatchWaitTask(_AwsTask):
 
     operator_extra_links: Collection[BaseOperatorLink] = (OmicsBatchLink(), OmicsLogGroupLink())
 
-    #: Ids of runs that are active although the batch has ended. Their end comes before the next round.
-    active_run_ids: Collection[str] = ()
+    #: The wait for runs that are active although the batch has ended. It comes before the next GetBatch.
+    runs_wait: RunsWait | None = None
 
     _wait: BatchWait | None = None
     _has_links = False
-    #: When the wait began, in epoch seconds, if not with the task.
+    #: When the wait began, in epoch seconds. None if it began with the task.
     _began_at: float | None = None
     #: Deadline of a wait that was deferred, in epoch seconds.
     _resumed_deadline: float | None = None
@@ -107,7 +113,7 @@ class BatchWaitTask(_AwsTask):
 
         :param batch: the batch, as GetBatch showed it last.
         :param context: Airflow's context of the task.
-        :param has_failed: whether the batch can no longer become what the task waits for.
+        :param has_failed: whether the batch can no longer reach the state that the task waits for.
         :return: the result, None to continue the wait.
         """
 
@@ -118,20 +124,20 @@ class BatchWaitTask(_AwsTask):
 
     @abstractmethod
     def timeout_error(self, message: str) -> Exception:
-        """Return the error of a wait that has reached its deadline.
+        """Return the error for a wait that has reached its deadline.
 
         :param message: what the task was waiting for.
         """
 
     def give_up(self, message: str) -> Exception:
-        """Do what the task does at its deadline, and return the error.
+        """Handle the deadline of the task, and return the error to raise.
 
         :param message: what the task was waiting for.
         """
         return self.timeout_error(message)
 
     def trigger_arguments(self) -> dict[str, Any]:
-        """Return the trigger's arguments beyond those of every wait."""
+        """Return the arguments that only this task's trigger takes."""
         return {}
 
     def _task_started_at(self, context: Context) -> float:
@@ -143,7 +149,7 @@ class BatchWaitTask(_AwsTask):
         return self._task_started_at(context) if self._began_at is None else self._began_at
 
     def _longest_run(self) -> float:
-        """Return for how many seconds the task may run, waiting included.
+        """Return for how many seconds the task may run, including the wait.
 
         ``execution_timeout`` of a task that is not deferred limits each process; Airflow enforces it. For a deferred
         task it ends the wait a little early, because Airflow 2 does not resume a task after its execution timeout.
@@ -158,6 +164,11 @@ class BatchWaitTask(_AwsTask):
         if self._resumed_deadline is not None:
             return self._resumed_deadline
         return min(self._wait_began_at(context) + self.timeout, self._task_started_at(context) + self._longest_run())
+
+    @property
+    def must_trust_counts(self) -> bool:
+        """Whether each round is made by a new process, which cannot remember the active runs of a batch."""
+        return False
 
     def _is_first_round(self, context: Context) -> bool:
         return True
@@ -180,7 +191,7 @@ class BatchWaitTask(_AwsTask):
 
     def _round(self, context: Context) -> Event | None:
         wait = self._started_wait(context)
-        if self._waits_for_a_run():
+        if self._waits_for_runs():
             return None
         try:
             answer = self.hook.get_batch(batch_id=wait.batch_id)
@@ -196,23 +207,37 @@ class BatchWaitTask(_AwsTask):
         self._log_lines(wait)
         return event
 
-    def _waits_for_a_run(self) -> bool:
-        """Ask for the active runs, one after the other, until one of them is still active.
+    def wait_for_runs(self, batch: Batch, run_ids: Sequence[str], **arguments: Any) -> None:
+        """Wait for the end of active runs before the next GetBatch.
 
-        A failed call ends this wait: the round of GetBatch that follows deals with failures.
+        :param batch: the batch.
+        :param run_ids: ids of its active runs. At most 100 of them are waited for; the runs are listed again then.
+        :param arguments: arguments of :class:`~airflow_provider_omics_cache.healthomics.rounds.RunsWait`.
         """
-        while self.active_run_ids:
-            run_id, *others = self.active_run_ids
+        at_least = "at least " if len(run_ids) >= MOST_ACTIVE_RUNS else ""
+        self.log.info(
+            "Batch %s is %s; waiting for the end of %s%s active runs",
+            batch.id,
+            batch.shown_status,
+            at_least,
+            f"{len(run_ids):,}",
+        )
+        self.runs_wait = RunsWait(
+            batch_id=self.batch_id, run_ids=list(run_ids[:MOST_ACTIVE_RUNS]), max_silence=self.max_silence, **arguments
+        )
+
+    def _waits_for_runs(self) -> bool:
+        """Ask for the active runs, one after the other, until one of them is still active."""
+        wait = self.runs_wait
+        while wait and (run_id := wait.run_id):
             try:
                 run = self.hook.get_run(run_id=run_id)
             except OmicsApiError as error:
-                if not error.is_not_found:
-                    self.active_run_ids = ()
-                    return False
+                wait.failed(error, time.time())
             else:
-                if is_same_run({}, run, batch_id=self.batch_id) and is_active(run):
-                    return True
-            self.active_run_ids = others
+                wait.answered(run, time.time())
+            if wait.run_id == run_id:
+                return True
         return False
 
     def _log_lines(self, wait: BatchWait) -> None:
@@ -242,7 +267,7 @@ class BatchWaitTask(_AwsTask):
         ).to_json()
 
     def _last_look(self, overdue: Event) -> Event:
-        """Ask once more at the deadline, because the triggerer may have been away or busy."""
+        """Call GetBatch once more at the deadline, because the triggerer may have been stopped or busy."""
         wait = self._new_wait(overdue.deadline)
         try:
             answer = get_batch_patiently(self.hook, self.batch_id, max_silence=LAST_LOOK_SECONDS)
@@ -256,9 +281,9 @@ class BatchWaitTask(_AwsTask):
         return event
 
     def _resume(self, event: dict[str, Any] | None) -> Event:
-        """Read the trigger's event, and restore from it when the wait began.
+        """Read the trigger's event, and restore the deadline and the start of the wait from it.
 
-        Airflow 3.0 and 3.1 set the start date of the task anew at each resume.
+        Airflow 3.0 and 3.1 reset the start date of the task at each resume.
         """
         try:
             parsed = Event.from_json(event)
@@ -278,7 +303,9 @@ class BatchWaitTask(_AwsTask):
         """Defer until the same deadline as before."""
         deadline = self._deadline(context)
         if time.time() >= deadline:
-            raise self.give_up(f"Timed out. Batch {self.batch_id} has ended, but the service is still catching up")
+            waits_for_runs = self.runs_wait and self.runs_wait.run_id
+            reason = "runs are still active" if waits_for_runs else "the service is still catching up"
+            raise self.give_up(f"Timed out. Batch {self.batch_id}: {reason}")
         self._defer(deadline)
 
     def _defer(self, deadline: float) -> None:
@@ -290,7 +317,7 @@ class BatchWaitTask(_AwsTask):
                 poke_interval=self.interval,
                 deadline=deadline,
                 max_silence=self.max_silence,
-                active_run_ids=list(self.active_run_ids),
+                runs_wait=self.runs_wait.to_json() if self.runs_wait else None,
                 aws_conn_id=self.aws_conn_id,
                 region_name=self.region_name,
                 verify=self.verify,
@@ -345,7 +372,7 @@ class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
         return max(SHORTEST_INTERVAL, self.waiter_delay)
 
     def timeout_error(self, message: str) -> Exception:
-        """Return the error of a wait that has reached its deadline. A retry waits for the same batch.
+        """Return the error for a wait that has reached its deadline. A retry waits for the same batch.
 
         :param message: what the task was waiting for.
         """
@@ -370,7 +397,7 @@ class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
         return result.xcom_value
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a deferral. A deferral that Airflow timed out has reached the deadline.
+        """Resume after a deferral. If Airflow timed out the deferral, the wait has reached its deadline.
 
         :param next_method: method that Airflow resumes the task with.
         :param next_kwargs: arguments of that method.
@@ -381,7 +408,7 @@ class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
         return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
-        """Conclude with the trigger's event, or defer again if the service is still catching up.
+        """Turn the trigger's event into the task's result, or defer again if the service is still catching up.
 
         :param context: Airflow's context of the task.
         :param event: the trigger's event.
@@ -418,20 +445,20 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
         return max(SHORTEST_INTERVAL, self.poke_interval)
 
     def timeout_error(self, message: str) -> Exception:
-        """Return the error of a wait that has reached its deadline.
+        """Return the error for a wait that has reached its deadline.
 
         :param message: what the sensor was waiting for.
         """
         return AirflowSensorTimeout(message)
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
-        """Make one round, and conclude if it ends the wait.
+        """Make one round. If it ends the wait, return the task's result.
 
         :param context: Airflow's context of the task.
         """
         event = self._round(context)
         while event is None and self.reschedule and self._started_wait(context).is_disturbed:
-            # Rounds without an answer are counted in a row. A rescheduled task would forget the count.
+            # The wait counts consecutive rounds without an answer. A rescheduled task would lose this count.
             time.sleep(self.interval)
             event = self._started_wait(context).overdue(time.time()) or self._round(context)
         return (event is not None and self._conclude(event, context)) or False
@@ -450,7 +477,7 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
             self._defer(self._deadline(context))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
-        """Conclude with the trigger's event, or defer again if the service is still catching up.
+        """Turn the trigger's event into the task's result, or defer again if the service is still catching up.
 
         :param context: Airflow's context of the task.
         :param event: the trigger's event.
@@ -466,7 +493,8 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral, with the same ``soft_fail`` and ``never_fail`` as in the other modes.
 
-        Airflow's own method skips on every error when ``soft_fail`` is set. Its poking skips on final errors only.
+        With ``soft_fail``, Airflow's own method skips the task on every error. In the other modes Airflow skips the
+        task only on final errors.
 
         :param next_method: method that Airflow resumes the task with.
         :param next_kwargs: arguments of that method.
@@ -489,7 +517,7 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
         except Exception as error:
             if not self.silent_fail or _is_final(error):
                 raise
-            self.log.error("A round failed: %s", error)
+            self.log.error("Batch %s: a round failed: %s", self.batch_id, error)
             return None
 
     @contextmanager
@@ -504,16 +532,21 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
             raise
 
     def _wait_began_at(self, context: Context) -> float:
-        """Return when the wait began, in epoch seconds. A rescheduled task began with its first poke."""
+        """Return when the wait began, in epoch seconds. For a rescheduled task this is its first poke."""
         first = first_reschedule_date(context) if self.reschedule else None
         return first.timestamp() if first else super()._wait_began_at(context)
+
+    @property
+    def must_trust_counts(self) -> bool:
+        """Whether each round is made by a new process, which cannot remember the active runs of a batch."""
+        return bool(self.reschedule) and not self.deferrable
 
     def _is_first_round(self, context: Context) -> bool:
         return not self.reschedule or first_reschedule_date(context) is None
 
 
 def check_aiobotocore() -> None:
-    """Check that the triggerer can make its calls.
+    """Check that aiobotocore, which deferred tasks need, is installed.
 
     :raises AirflowOptionalProviderFeatureException: aiobotocore is not installed.
     """
@@ -532,7 +565,7 @@ def seconds(parameter: str, value: float | timedelta) -> float:
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
-        raise OmicsParameterError(parameter, "must be a number of seconds from 0, or a timedelta", value)
+        raise OmicsParameterError(parameter, "must be a number of seconds of at least 0, or a timedelta", value)
     return number
 
 
@@ -542,5 +575,5 @@ def _is_deferral_timeout(next_method: str, next_kwargs: dict[str, Any] | None) -
 
 
 def _is_final(error: BaseException) -> bool:
-    """Whether Airflow's sensors treat an error as the sensor's verdict, and not as a fault to retry."""
+    """Whether Airflow's sensors treat an error as final, and not as an error to retry."""
     return isinstance(error, (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout))

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 #: Seconds after which a new client replaces a client, so that a changed connection takes effect.
 CLIENT_LIFETIME = 900.0
 
-#: Seconds during which a client is not replaced, and a failure to make one is not repeated.
+#: Minimum age, in seconds, at which a client is replaced, or at which a failed attempt to make one is repeated.
 SHORTEST_LIFETIME = 30.0
 
 #: Seconds that a call waits for a client that is being made.
@@ -26,7 +26,7 @@ LONGEST_WAIT = 60.0
 
 
 class Connection(NamedTuple):
-    """What a client is made of."""
+    """The parameters of a client. Triggers with the same parameters share a client."""
 
     aws_conn_id: str | None
     region_name: str | None
@@ -57,7 +57,7 @@ class Connection(NamedTuple):
 class OpenClient:
     """A client that several calls use at the same time. A retired client closes after its last call.
 
-    :param connection: what the client is made of.
+    :param connection: parameters of the client.
     :param must_exist: whether making the client fails if Airflow does not find the connection. Otherwise the client is
         made without a connection, as everywhere in the amazon provider.
     """
@@ -70,7 +70,8 @@ class OpenClient:
         self._made_at = time.monotonic()
         self._is_retired = False
         self._stack = AsyncExitStack()
-        # In a task of its own, which a cancelled call does not cancel: a half-made client could not be closed.
+        # The client is made in its own task, so that a cancelled call does not leave a half-made client. A half-made
+        # client cannot be closed.
         self._making = asyncio.create_task(self._make(connection.hook(), must_exist))
 
     @property
@@ -98,18 +99,18 @@ class OpenClient:
     async def get(self) -> Any:
         """Return aiobotocore's client.
 
-        :raises TimeoutError: making the client takes too long. It continues, because a thread that talks to Airflow
-            cannot be stopped.
+        :raises TimeoutError: making the client takes too long. The making continues, because the thread cannot be
+            stopped.
         """
         await asyncio.wait({self._making}, timeout=LONGEST_WAIT)
         if not self._making.done():
             raise TimeoutError(f"no client of connection {self._name!r} could be made within {LONGEST_WAIT:g} s")
         if self._making.cancelled():
-            raise OmicsError(f"the making of the client of connection {self._name!r} was cancelled")
+            raise OmicsError(f"making the client of connection {self._name!r} was cancelled")
         return self._making.result()
 
     def retire(self) -> None:
-        """Close the client after the calls that are under way."""
+        """Close the client after its current calls."""
         self._is_retired = True
         self.close_if_unused()
 
@@ -139,7 +140,7 @@ class OpenClient:
 class SharedClient:
     """The client of one connection. It is made at its first use and replaced from time to time.
 
-    :param connection: what the client is made of.
+    :param connection: parameters of the client.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -177,7 +178,7 @@ class SharedClient:
         return self._open is not used
 
     async def close(self) -> None:
-        """Close the client, after the calls that are under way."""
+        """Close the client after its current calls."""
         for client in (self._open, self._successor):
             if client:
                 self._retire(client)

@@ -1,7 +1,7 @@
-"""One poller for all triggers of an event loop: shared clients, and one budget of calls for each Region.
+"""One poller for all triggers of an event loop: shared clients, and limits on the calls in each Region.
 
-HealthOmics allows a few GetBatch calls a second for a whole account and Region. All triggers of a triggerer share one
-budget of these calls, and one budget of GetRun calls.
+HealthOmics allows a few GetBatch calls per second for a whole account and Region. In each Region, all triggers of a
+triggerer share one budget of GetBatch calls, and one budget of GetRun calls.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import itertools
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -24,20 +25,23 @@ from airflow_provider_omics_cache.healthomics.rounds import SHORTEST_INTERVAL
 from airflow_provider_omics_cache.hooks.errors import api_error
 from airflow_provider_omics_cache.triggers.clients import Connection, SharedClient
 
-#: Airflow may lose a task whose trigger fires within seconds of its deferral, before the worker has reported.
+#: Seconds after a deferral before which no trigger fires. Airflow may lose a task whose trigger fires before the
+#: worker has reported the deferral.
 EARLIEST_EVENT = 10.0
-#: Share by which each interval varies, so that tasks that were deferred together do not ask together.
+#: Share by which each interval varies, so that tasks that were deferred together do not call together.
 JITTER = 0.1
-#: Seconds beyond its deadline for which a wait stays for its last round; its task asks once more in any case.
+#: Seconds after its deadline for which a trigger waits for its last round. The task calls once more in any case.
 LAST_CALL = 10.0
 
-# Seconds until a failed call is made again, before the triggers learn of the failure.
+# Seconds after which a failed call is repeated once. The triggers get a failure only if the second call fails too.
 _SECOND_ATTEMPT = 2.0
-# Number of throttles in a row after which a subject loses its place in the line. Until then the pace was too fast.
+# Number of consecutive throttled calls for which a subject keeps its place in the queue. After more, the triggers get
+# the failure.
 _THROTTLES_IN_PLACE = 3
 # Longest sleep of a loop in seconds, in case something else becomes due sooner.
 _LONGEST_SLEEP = 1.0
-# Number of concurrent calls of a connection: so many may arrive at once when the service, or STS, was hanging.
+# Maximum number of concurrent calls of an operation through one connection. It also limits how many calls arrive at
+# once after the service, or STS, did not respond for a while.
 _MOST_CALLS = 5
 # Seconds that the last trigger of a connection waits for the client to close; it closes later if it takes longer.
 _CLOSING = 5.0
@@ -92,10 +96,10 @@ class Watcher:
             self._outcome = asyncio.get_running_loop().create_future()
 
     def receive(self, outcome: Outcome) -> None:
-        """Take the outcome of a round, unless it is too early.
+        """Receive the outcome of a round, unless it is too early.
 
-        Triggers count failures in a row. A failure that another trigger asked for between two rounds of this one is
-        ignored.
+        Triggers count consecutive failures. If another trigger causes a call between two rounds of this trigger, and
+        the call fails, the failure is ignored.
 
         :param outcome: the answer, or the failure.
         """
@@ -138,7 +142,7 @@ class _Subject:
 
 
 class _Budget:
-    """Calls at an even pace, slower after a throttle. The connections of a Region share one line."""
+    """Spaces calls evenly, and slows down after a throttled call. The connections of a Region share one queue."""
 
     def __init__(self, option: str) -> None:
         self._highest = self._rate = calls_per_second(option)
@@ -162,7 +166,7 @@ class _Budget:
         self._rate = min(self._highest, self._rate * _FASTER)
 
     def throttled(self, called_at: float) -> None:
-        """Slow down, once for all calls that were under way together."""
+        """Slow down, but only once for calls that were made at the same time."""
         if called_at <= self._slowed_at:
             return
         self._slowed_at = time.monotonic()
@@ -185,7 +189,7 @@ class _Queue:
         self._client = client
         self._budget_of = budget_of
         self._calls: set[asyncio.Task[None]] = set()
-        # In an empty context: its log lines must not land in the log of the task that happens to be the first.
+        # In an empty context, so that its log lines do not go to the log of the first task.
         self._task = asyncio.create_task(self._run(), context=contextvars.Context())
 
     def first_due(self) -> float:
@@ -203,7 +207,7 @@ class _Queue:
             self._schedule(subject, due)
 
     def leave(self, subject_id: str, watcher: Watcher) -> None:
-        """Remove a trigger. A subject that no trigger watches is not asked about."""
+        """Remove a trigger. No calls are made for a subject that no trigger watches."""
         subject = self.subjects[subject_id]
         subject.watchers.discard(watcher)
         if not subject.watchers:
@@ -213,7 +217,7 @@ class _Queue:
                 subject.call.cancel()
 
     async def stop(self) -> None:
-        """Stop asking."""
+        """Stop making calls."""
         self._task.cancel()
         await asyncio.wait({self._task, *self._calls})
 
@@ -287,13 +291,28 @@ class _Queue:
 
 
 class Poller:
-    """Asks about batches and runs for all triggers of one event loop."""
+    """Calls GetBatch and GetRun for all triggers of one event loop."""
 
     def __init__(self) -> None:
         self._queues: dict[tuple[Operation, Connection], _Queue] = {}
         self._clients: dict[Connection, SharedClient] = {}
+        # Number of waits that need the client of a connection, whether or not they watch something now.
+        self._holders: Counter[Connection] = Counter()
         self._budgets: dict[tuple[Operation, str], _Budget] = {}
         self._closing: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def hold(self, connection: Connection) -> AsyncIterator[None]:
+        """Keep the client of a connection open inside the ``with`` block, also between two watches.
+
+        :param connection: parameters of the client.
+        """
+        self._holders[connection] += 1
+        try:
+            yield
+        finally:
+            self._holders[connection] -= 1
+            await self._close_unused(connection)
 
     @asynccontextmanager
     async def watch(
@@ -306,15 +325,15 @@ class Poller:
         connection: Connection,
         at_once: bool = False,
     ) -> AsyncIterator[Watcher]:
-        """Watch a batch or run. The client is closed when nothing watches through its connection.
+        """Watch a batch or run. The client is closed when nothing watches through its connection or holds it.
 
         :param subject_id: id of the batch or run.
         :param operation: the operation that is repeated. Default: GetBatch.
         :param interval: seconds between two rounds, at least 1.
         :param deadline: when the last round is, in epoch seconds; None for never.
-        :param connection: what the client is made of.
-        :param at_once: whether the first round is due now. Default: after the interval, and not within 10 seconds of
-            the deferral.
+        :param connection: parameters of the client.
+        :param at_once: whether the first round is due now. Default: it is due after the interval, and at the earliest
+            10 seconds after the deferral.
         """
         watcher = Watcher(interval=interval, deadline=deadline, earliest=0 if at_once else EARLIEST_EVENT)
         queue = self._queue(operation, connection)
@@ -325,10 +344,7 @@ class Poller:
             queue.leave(subject_id, watcher)
             if not queue.subjects:
                 del self._queues[operation, connection]
-                closing = asyncio.create_task(self._close(queue, connection), context=contextvars.Context())
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
-                await asyncio.wait({closing}, timeout=_CLOSING)
+                await self._close_unused(connection, queue)
 
     def _queue(self, operation: Operation, connection: Connection) -> _Queue:
         key = operation, connection
@@ -342,11 +358,20 @@ class Poller:
             self._queues[key] = _Queue(operation, self._clients[connection], connection.region_name, budget_of)
         return self._queues[key]
 
-    async def _close(self, queue: _Queue, connection: Connection) -> None:
+    async def _close_unused(self, connection: Connection, queue: _Queue | None = None) -> None:
+        """Stop a queue, and close the client of its connection if nothing needs it; wait a few seconds at most."""
+        closing = asyncio.create_task(self._close(connection, queue), context=contextvars.Context())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        await asyncio.wait({closing}, timeout=_CLOSING)
+
+    async def _close(self, connection: Connection, queue: _Queue | None) -> None:
         client = None
-        if not any(connection == other for _, other in self._queues):
+        if not self._holders[connection] and not any(connection == other for _, other in self._queues):
+            del self._holders[connection]
             client = self._clients.pop(connection, None)
-        await queue.stop()
+        if queue:
+            await queue.stop()
         if client:
             await client.close()
 

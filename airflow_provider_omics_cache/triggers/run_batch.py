@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -14,17 +14,25 @@ from asgiref.sync import sync_to_async
 from airflow_provider_omics_cache._compat import task_state
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.healthomics import completion, end, submission
-from airflow_provider_omics_cache.healthomics.batch_runs import is_active
-from airflow_provider_omics_cache.healthomics.rounds import Batch, BatchWait, Event, EventStatus
+from airflow_provider_omics_cache.healthomics.rounds import (
+    TRUST_SECONDS,
+    Batch,
+    BatchWait,
+    Event,
+    EventStatus,
+    RunsWait,
+    count_active,
+)
 from airflow_provider_omics_cache.healthomics.states import Verdict
+from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.hooks.errors import api_error
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.triggers.clients import Connection
-from airflow_provider_omics_cache.triggers.poller import GET_RUN, shared_poller
+from airflow_provider_omics_cache.triggers.poller import GET_RUN, Watcher, shared_poller
 
 
 class BatchTrigger(BaseTrigger):
-    """Asks GetBatch until the wait is over, then fires one event.
+    """Calls GetBatch until the wait is over, then fires one event.
 
     The event is a :class:`~airflow_provider_omics_cache.healthomics.rounds.Event` as a dict. A trigger never cancels a
     batch. Keyword arguments that this version does not know are ignored, so that a trigger row survives an upgrade.
@@ -33,11 +41,13 @@ class BatchTrigger(BaseTrigger):
     :param poke_interval: seconds between two rounds, at least 1. Default 60.
     :param deadline: when the wait ends at the latest, in epoch seconds. Default: never.
     :param max_silence: seconds without an answer after which the wait ends. Default 3600.
-    :param active_run_ids: ids of runs of a batch that has ended. The trigger first waits until these runs have ended
-        (one GetRun a round). Default: none.
+    :param runs_wait: active runs of a batch that has ended, in the JSON form of
+        :class:`~airflow_provider_omics_cache.healthomics.rounds.RunsWait`. The trigger waits for their end first, with
+        one GetRun a round. Default: none.
     :param aws_conn_id: Airflow connection for AWS. Default ``aws_default``.
     :param region_name: AWS Region. Default: the connection's.
-    :param verify: whether, or with which CA bundle, TLS certificates are verified.
+    :param verify: False to skip the verification of TLS certificates, or the path of a CA bundle. Default: the
+        connection's setting, else True.
     :param botocore_config: settings of the botocore client.
     """
 
@@ -49,7 +59,7 @@ class BatchTrigger(BaseTrigger):
     @staticmethod
     @abstractmethod
     def progress(batch: Batch) -> str:
-        """Describe how far the batch is, for the log."""
+        """Describe the progress of the batch, for the log."""
 
     def __init__(
         self,
@@ -57,8 +67,8 @@ class BatchTrigger(BaseTrigger):
         batch_id: str,
         poke_interval: float = 60,
         deadline: float | None = None,
-        max_silence: float = 3600,
-        active_run_ids: Sequence[str] | None = None,
+        max_silence: float = LONGEST_SILENCE,
+        runs_wait: dict[str, Any] | None = None,
         aws_conn_id: str | None = "aws_default",
         region_name: str | None = None,
         verify: bool | str | None = None,
@@ -70,20 +80,20 @@ class BatchTrigger(BaseTrigger):
         self.poke_interval = poke_interval
         self.deadline = deadline
         self.max_silence = max_silence
-        self.active_run_ids = list(active_run_ids or ())
+        self.runs_wait = runs_wait
         self.aws_conn_id = aws_conn_id
         self.region_name = region_name
         self.verify = verify
         self.botocore_config = botocore_config
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the keyword arguments that make this trigger again."""
+        """Return the class path and the keyword arguments from which Airflow recreates this trigger."""
         return f"{type(self).__module__}.{type(self).__qualname__}", {
             "batch_id": self.batch_id,
             "poke_interval": self.poke_interval,
             "deadline": self.deadline,
             "max_silence": self.max_silence,
-            "active_run_ids": self.active_run_ids,
+            "runs_wait": self.runs_wait,
             **self._hook_parameters,
         }
 
@@ -106,10 +116,11 @@ class BatchTrigger(BaseTrigger):
             deadline=self.deadline,
         )
         try:
-            await self._wait_for_runs()
-            event = await self._wait(wait)
+            async with shared_poller().hold(Connection.of(self._hook_parameters)):
+                trusts_counts = await self._wait_for_runs()
+                event = await self._wait(wait, trusts_counts=trusts_counts)
         except Exception as error:
-            self.log.exception("The wait for batch %s failed", self.batch_id)
+            self.log.exception("Batch %s: the wait failed", self.batch_id)
             failure = api_error(error, "GetBatch", self.region_name)
             event = Event(
                 status=EventStatus.ERROR,
@@ -120,55 +131,35 @@ class BatchTrigger(BaseTrigger):
             )
         yield TriggerEvent(event.to_json())
 
-    async def _wait_for_runs(self) -> None:
-        """Wait until the active runs have ended, one after the other.
-
-        A failure that does not pass, a long silence and the deadline end this wait early. The rounds of GetBatch that
-        follow deal with all three.
-        """
-        for number, run_id in enumerate(self.active_run_ids):
-            if not await self._has_ended(run_id, at_once=number > 0):
-                return
-            self.log.info("Batch %s: run %s has ended", self.batch_id, run_id)
-
-    async def _has_ended(self, run_id: str, *, at_once: bool) -> bool:
-        """Wait for the end of a run, and return whether it has ended."""
-        silent_since = math.inf
-        async with shared_poller().watch(
-            run_id,
-            operation=GET_RUN,
+    def _watch(self, subject_id: str, **arguments: Any) -> AbstractAsyncContextManager[Watcher]:
+        return shared_poller().watch(
+            subject_id,
             interval=self.poke_interval,
             deadline=self.deadline,
             connection=Connection.of(self._hook_parameters),
-            at_once=at_once,
-        ) as watcher:
-            while True:
-                outcome = await watcher.next_outcome()
-                now = time.time()
-                if isinstance(outcome, OmicsApiError):
-                    if outcome.is_not_found:
-                        return True
-                    silent_since = min(silent_since, now)
-                    if not outcome.is_passing or now - silent_since >= self.max_silence:
-                        self.log.warning("Batch %s: run %s cannot be asked for: %s", self.batch_id, run_id, outcome)
+            **arguments,
+        )
+
+    async def _wait_for_runs(self) -> bool:
+        """Wait until the active runs have ended; return whether GetBatch's counts must say so, as GetRun is refused."""
+        wait = RunsWait.from_json(self.runs_wait, batch_id=self.batch_id, max_silence=self.max_silence)
+        is_first = True
+        while run_id := wait.run_id:
+            async with self._watch(run_id, operation=GET_RUN, at_once=not is_first) as watcher:
+                is_first = False
+                while wait.run_id == run_id:
+                    outcome = await watcher.next_outcome()
+                    if isinstance(outcome, OmicsApiError):
+                        wait.failed(outcome, time.time())
+                    elif outcome is not None:
+                        wait.answered(outcome, time.time())
+                    if outcome is None or (self.deadline is not None and time.time() >= self.deadline):
                         return False
-                elif outcome is None:
-                    return False
-                else:
-                    silent_since = math.inf
-                    is_of_batch = completion.is_same_run({}, outcome, batch_id=self.batch_id)
-                    if not is_of_batch or not is_active(outcome):
-                        return True
-                if self.deadline is not None and now >= self.deadline:
-                    return False
+        return wait.is_refused
 
-    async def _wait(self, wait: BatchWait) -> Event:
-        async with shared_poller().watch(
-            self.batch_id,
-            interval=self.poke_interval,
-            deadline=self.deadline,
-            connection=Connection.of(self._hook_parameters),
-        ) as watcher:
+    async def _wait(self, wait: BatchWait, *, trusts_counts: bool) -> Event:
+        trusted_until = time.time() + TRUST_SECONDS if trusts_counts else 0.0
+        async with self._watch(self.batch_id) as watcher:
             while True:
                 outcome = await watcher.next_outcome()
                 event = None
@@ -178,6 +169,8 @@ class BatchTrigger(BaseTrigger):
                     event = wait.answered(outcome, time.time())
                 for level, line in wait.take_lines():
                     self.log.log(level, "%s", line)
+                if event and event.status == EventStatus.FAILED and event.batch and time.time() < trusted_until:
+                    event = None if count_active(event.batch) else event
                 event = event or wait.overdue(time.time())
                 if event:
                     return event
@@ -209,14 +202,14 @@ class StartRunBatchTrigger(BatchCompletionTrigger):
         self.cancel_on_kill = cancel_on_kill
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the keyword arguments that make this trigger again."""
+        """Return the class path and the keyword arguments from which Airflow recreates this trigger."""
         path, kwargs = super().serialize()
         return path, {**kwargs, "cancel_on_kill": self.cancel_on_kill}
 
     async def on_kill(self) -> None:
         """Cancel the batch if ``cancel_on_kill`` is set. Errors are logged."""
         if self.cancel_on_kill:
-            # In a thread: other tasks that are killed at the same time must not wait for this one.
+            # In a thread, so that other tasks that are killed at the same time do not wait for this one.
             await sync_to_async(self._cancel, thread_sensitive=False)()
 
     def _cancel(self) -> None:
@@ -234,7 +227,7 @@ class StartRunBatchTrigger(BatchCompletionTrigger):
     def _is_still_deferred(self) -> bool:
         """Whether the trigger was stopped although the task was not killed.
 
-        When a triggerer comes back after a pause, Airflow reports triggers that another one has taken over as killed.
+        If another triggerer has taken over the triggers of a paused triggerer, Airflow reports them as killed.
         """
         try:
             return task_state(self.task_instance) == "deferred"

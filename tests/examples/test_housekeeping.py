@@ -69,11 +69,30 @@ def test_batches_of_another_airflow_and_those_that_are_gone_are_left_alone(
     theirs, ours = [batch["id"] for batch in sorted(all_of("list_batch"), key=lambda batch: batch["createdAt"])]
     gone = {"id": "9999999", "status": "PROCESSED", "createdAt": datetime(2020, 1, 1, tzinfo=UTC)}
     list_batch = OmicsCacheHook.list_batch
-    monkeypatch.setattr(OmicsCacheHook, "list_batch", lambda hook: [gone, *list_batch(hook)])
+    monkeypatch.setattr(OmicsCacheHook, "list_batch", lambda hook, **given: [gone, *list_batch(hook, **given)])
     monkeypatch.setenv("AIRFLOW_VAR_OMICS_KEEP_DAYS", "-10")
     assert omics_housekeeping().test().state == "success"
     assert {batch["id"] for batch in all_of("list_batch")} == {theirs}
     assert ours != theirs
+
+
+@pytest.mark.parametrize("operation", ["ListBatch", "GetBatch"])
+def test_throttles_are_waited_out(
+    cohort_service: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    put_samplesheet(["HG001", "HG002"])
+    assert omics_cohort().test().state == "success"
+    waited = [0.0]
+    monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(lambda seconds: waited.append(waited[-1] + seconds)))
+    monkeypatch.setattr(OmicsCacheHook, "clock", staticmethod(lambda: waited[-1]))
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AIRFLOW_VAR_OMICS_KEEP_DAYS", "-10")
+    cohort_service.faults.throttle(operation, times=12)
+    dag_run = omics_housekeeping().test()
+    assert dag_run.state == "success"
+    assert dag_run.get_task_instance("find_old_batches").try_number <= 1
+    assert waited[-1] > 60
+    assert all_of("list_batch") == []
 
 
 def test_nothing_old_is_nothing_to_do(cohort_service: LocalHealthOmics) -> None:

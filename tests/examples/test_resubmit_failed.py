@@ -94,7 +94,7 @@ def around_second_start(
 
 
 @pytest.mark.parametrize(
-    ("after", "told"),
+    ("after", "shown"),
     [
         ("PENDING", "2 samples were not submitted and 0 runs failed: {'ThrottlingException': 2}"),
         ("SUBMITTING", "1 samples were not submitted and 0 runs failed: {'ThrottlingException': 1}"),
@@ -105,7 +105,7 @@ def test_a_second_batch_that_fails_leaves_a_report(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     after: Any,
-    told: str,
+    shown: str,
 ) -> None:
     put_samplesheet(["HG001", "HG002", "HG003"])
     for sample in ("HG002", "HG003"):
@@ -113,7 +113,7 @@ def test_a_second_batch_that_fails_leaves_a_report(
 
     def let_it_fail_after_the_start() -> None:
         cohort_service.clock.tick = 0
-        cohort_service.faults.fail_batch("as told", after=after, started_runs=int(after == "SUBMITTING"))
+        cohort_service.faults.fail_batch("on demand", after=after, started_runs=int(after == "SUBMITTING"))
 
     def go_on(_: str) -> None:
         cohort_service.clock.tick = 300
@@ -128,10 +128,10 @@ def test_a_second_batch_that_fails_leaves_a_report(
     mapping = {record["run_setting_id"]: record["run_id"] for record in read_json_lines("mapping.jsonl")}
     assert {sample for sample, run_id in mapping.items() if run_id} == set(runs_by_sample())
     printed = capfd.readouterr()
-    assert told in printed.out + printed.err
+    assert shown in printed.out + printed.err
 
 
-def test_a_second_batch_that_somebody_cancels_leaves_a_report(
+def test_a_second_batch_that_is_cancelled_leaves_a_report(
     cohort_service: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     put_samplesheet(["HG001", "HG002", "HG003"])
@@ -162,7 +162,7 @@ def test_a_first_batch_that_fails_leaves_a_report(
     cohort_service: LocalHealthOmics, capfd: pytest.CaptureFixture[str]
 ) -> None:
     put_samplesheet(["HG001", "HG002"])
-    cohort_service.faults.fail_batch("as told", after="PENDING", times=None)
+    cohort_service.faults.fail_batch("on demand", after="PENDING", times=None)
     dag_run = omics_resubmit_failed().test()
     assert dag_run.state == "failed"
     assert states_of(dag_run)["merge_mappings"] == ["success"]
@@ -178,14 +178,14 @@ def test_gives_up_with_a_report(
     cohort_service: LocalHealthOmics, capfd: pytest.CaptureFixture[str], reason: str, batches: int
 ) -> None:
     put_samplesheet(["HG001", "HG002", "HG003"])
-    cohort_service.faults.fail_submission("HG002", reason=reason, message="as told")
+    cohort_service.faults.fail_submission("HG002", reason=reason, message="on demand")
     dag_run = omics_resubmit_failed().test()
     assert dag_run.state == "failed"
     assert states_of(dag_run)["report"] == ["failed"]
     assert cohort_service.calls["StartRunBatch"] == batches
     assert runs_by_sample() == {"HG001": 1, "HG003": 1}
     printed = capfd.readouterr()
-    assert f"not submitted: HG002 {reason} as told" in printed.out + printed.err
+    assert f"not submitted: HG002 {reason} on demand" in printed.out + printed.err
     assert f"1 samples were not submitted and 0 runs failed: {{'{reason}': 1}}" in printed.out + printed.err
 
 

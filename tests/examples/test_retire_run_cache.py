@@ -33,7 +33,7 @@ def test_marks_and_deletes_the_one_cache(service: LocalHealthOmics) -> None:
     assert omics.get_run_cache(id=other)["tags"] == {}
 
 
-def test_of_several_caches_the_location_tells(service: LocalHealthOmics) -> None:
+def test_of_several_caches_the_location_decides(service: LocalHealthOmics) -> None:
     other, retired = create_run_cache("quickstart", "old"), create_run_cache("quickstart", "new")
     assert omics_retire_run_cache().test().state == "failed"
     assert service.calls["UpdateRunCache"] == service.calls["DeleteRunCache"] == 0

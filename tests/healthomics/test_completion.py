@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_omics_cache.healthomics import completion
 from airflow_provider_omics_cache.healthomics.completion import Judgement, RunCounts, RunOutcomes, is_same_run, join
-from airflow_provider_omics_cache.healthomics.rounds import Batch, Verdict
-from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStatus
+from airflow_provider_omics_cache.healthomics.rounds import Batch
+from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStatus, Verdict
 
 OVER = {
     BatchStatus.FAILED,
@@ -94,26 +94,11 @@ def test_counts_that_are_absent_are_unknown() -> None:
 
 def test_progress() -> None:
     batch = Batch(id="7", status="INPROGRESS", total_runs=96, failed=2, run_counts={"completed": 12, "failed": 1})
-    assert completion.progress(batch) == "batch 7 is INPROGRESS: completed 12 of 96, 1 failed, 2 not submitted"
-    assert completion.progress(Batch(id="7", status="CREATING")) == "batch 7 is CREATING"
+    assert completion.progress(batch) == "Batch 7 is INPROGRESS: completed 12 of 96, 1 failed, 2 not submitted"
+    assert completion.progress(Batch(id="7", status="CREATING")) == "Batch 7 is CREATING"
     assert completion.progress(Batch(id="7", status="X", run_counts={"cancelled": 3})) == (
-        "batch 7 is X: completed 0, 0 failed, 3 cancelled"
+        "Batch 7 is X: completed 0, 0 failed, 3 cancelled"
     )
-
-
-@pytest.mark.parametrize(
-    ("status", "active"),
-    [
-        *(
-            (status, status in {RunStatus.PENDING, RunStatus.STARTING, RunStatus.RUNNING, RunStatus.STOPPING})
-            for status in RunStatus
-        ),
-        ("REHYDRATING", True),
-        (None, True),
-    ],
-)
-def test_a_run_of_a_status_that_is_not_known_counts_as_active(status: str | None, active: bool) -> None:
-    assert completion.may_be_active({"status": status}) == active
 
 
 ROW = {"runSettingId": "s1", "runId": "11", "runInternalUuid": "u-1"}

@@ -1,84 +1,96 @@
+"""Decisions about cancelling and deleting, and the cancellation of a killed task's batch."""
+
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
+import boto3
+import botocore.handlers
+import botocore.session
 import pytest
 
-from airflow_provider_omics_cache.healthomics import end, states
-from airflow_provider_omics_cache.healthomics.completion import ENDED_RUN_STATES
-from airflow_provider_omics_cache.healthomics.end import CancelDecision, DeleteDecision
-from airflow_provider_omics_cache.healthomics.rounds import Batch, Verdict
-from airflow_provider_omics_cache.healthomics.states import BatchStatus
+from airflow_provider_omics_cache.healthomics import end
+from airflow_provider_omics_cache.healthomics.rounds import Batch
+from airflow_provider_omics_cache.healthomics.states import (
+    BATCH_STATUSES,
+    BatchStatus,
+    ToCancel,
+    ToDelete,
+    Verdict,
+    meaning_of,
+)
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.local import batches as service
 from tests.conftest import HAS_BATCHES, needs_batches
-from tests.healthomics.test_states import OMICS
+from tests.operators.batch_states import ONE_ATTEMPT, runs_of, status_of
+from tests.sensor_modes import start_batch, use_service_time
 
+if TYPE_CHECKING:
+    from airflow_provider_omics_cache.local import LocalHealthOmics
+
+OMICS = botocore.session.Session().get_service_model("omics")
 EVERY_STATUS = sorted({*BatchStatus, *(OMICS.shape_for("BatchStatus").enum if HAS_BATCHES else ())})
 UNKNOWN = ["RUNS_ARCHIVED", "", None]
+ACTIVE = {"CREATING", "PENDING", "SUBMITTING", "INPROGRESS"}
 
 
-@needs_batches
 @pytest.mark.parametrize("status", EVERY_STATUS)
-def test_every_state_of_botocore_is_decided_on(status: str) -> None:
-    assert status in end._CANCEL
-    assert status in end._DELETE
+def test_every_status_of_botocore_has_a_row(status: str) -> None:
+    assert status in BATCH_STATUSES
 
 
 @pytest.mark.parametrize("status", EVERY_STATUS)
 def test_the_service_is_asked_to_cancel_where_it_does(status: str) -> None:
-    assert (end.decide_cancel(status) == CancelDecision.CANCEL) == (status in service._CANCELLABLE)
+    assert (meaning_of(status).to_cancel == ToCancel.CANCEL_BATCH) == (status in service._CANCELLABLE)
 
 
 @pytest.mark.parametrize("status", EVERY_STATUS)
 def test_the_service_is_asked_to_delete_where_it_does(status: str) -> None:
-    assert (end.decide_delete(status) == DeleteDecision.DELETE) == (status in service._RUNS_DELETABLE)
+    assert (meaning_of(status).to_delete == ToDelete.DELETE_BATCH_RUNS) == (status in service._RUNS_DELETABLE)
 
 
 @pytest.mark.parametrize("status", EVERY_STATUS)
-def test_what_runs_can_be_cancelled_and_not_deleted(status: str) -> None:
-    is_active = status in states.ACTIVE_BATCH_STATES
-    assert (end.decide_cancel(status) in {CancelDecision.CANCEL, CancelDecision.LOOK_AGAIN}) == is_active
-    may_run = is_active or status == BatchStatus.STOPPING
-    assert (end.decide_delete(status) == DeleteDecision.ACTIVE) == may_run
+def test_an_active_batch_can_be_cancelled_and_not_deleted(status: str) -> None:
+    assert (meaning_of(status).to_cancel in {ToCancel.CANCEL_BATCH, ToCancel.LATER}) == (status in ACTIVE)
+    may_run = status in ACTIVE or status == BatchStatus.STOPPING
+    assert (meaning_of(status).to_delete == ToDelete.ACTIVE) == may_run
 
 
 @pytest.mark.parametrize("status", EVERY_STATUS)
-def test_a_state_in_which_nothing_is_left_to_ask_for_ends_the_wait(status: str) -> None:
+def test_a_status_in_which_nothing_is_left_to_ask_for_ends_the_wait(status: str) -> None:
     batch = Batch(id="7", status=status)
-    if end.decide_cancel(status) in {CancelDecision.FINISHED, CancelDecision.CANCEL_RUNS}:
+    if batch.meaning.to_cancel in {ToCancel.FINISHED, ToCancel.CANCEL_RUNS}:
         assert end.decide_cancellation(batch) == Verdict.DONE
-    if end.decide_delete(status) == DeleteDecision.DELETE_RUNS:
+    if batch.meaning.to_delete == ToDelete.DELETE_EACH_RUN:
         assert end.decide_deletion(batch) != Verdict.WAIT
+
+
+WAIT, DONE, FAILED = Verdict.WAIT, Verdict.DONE, Verdict.FAILED
 
 
 @pytest.mark.parametrize(
     ("status", "cancellation", "deletion"),
     [
-        ("CREATING", "wait", "wait"),
-        ("PENDING", "wait", "wait"),
-        ("SUBMITTING", "wait", "wait"),
-        ("INPROGRESS", "wait", "wait"),
-        ("STOPPING", "wait", "wait"),
-        ("CANCELLED", "done", "wait"),
-        ("PROCESSED", "done", "wait"),
-        ("FAILED", "done", "done"),
-        ("RUNS_DELETING", "done", "wait"),
-        ("RUNS_DELETE_FAILED", "done", "failed"),
-        ("RUNS_DELETED", "done", "done"),
-        *((status, "wait", "wait") for status in UNKNOWN),
+        ("CREATING", WAIT, WAIT),
+        ("PENDING", WAIT, WAIT),
+        ("SUBMITTING", WAIT, WAIT),
+        ("INPROGRESS", WAIT, WAIT),
+        ("STOPPING", WAIT, WAIT),
+        ("CANCELLED", DONE, WAIT),
+        ("PROCESSED", DONE, WAIT),
+        ("FAILED", DONE, DONE),
+        ("RUNS_DELETING", DONE, WAIT),
+        ("RUNS_DELETE_FAILED", DONE, FAILED),
+        ("RUNS_DELETED", DONE, DONE),
+        *((status, WAIT, WAIT) for status in UNKNOWN),
     ],
 )
-def test_when_a_wait_is_over(status: str | None, cancellation: str, deletion: str) -> None:
+def test_when_a_wait_is_over(status: str | None, cancellation: Verdict, deletion: Verdict) -> None:
     batch = Batch(id="7", status=status)
     assert end.decide_cancellation(batch) == cancellation
     assert end.decide_deletion(batch) == deletion
-    assert end.progress(batch) == f"batch 7 is {status or 'without a status'}"
-
-
-@pytest.mark.parametrize("status", UNKNOWN)
-def test_an_unknown_state_is_cancelled_and_not_deleted(status: str | None) -> None:
-    assert end.decide_cancel(status) == CancelDecision.CANCEL
-    assert end.decide_delete(status) == DeleteDecision.UNKNOWN
+    assert end.progress(batch) == f"Batch 7 is {status or 'without a status'}"
 
 
 @pytest.mark.parametrize(
@@ -92,11 +104,68 @@ def test_an_unknown_state_is_cancelled_and_not_deleted(status: str | None) -> No
         ({"submissionSummary": {"failedCancelSubmissionCount": 1}}, True),
     ],
 )
-def test_the_counts_tell_of_a_cancellation(answer: dict[str, Any], expected: bool) -> None:
+def test_counts_show_whether_runs_were_cancelled(answer: dict[str, Any], expected: bool) -> None:
     assert end.was_cancelled(answer) is expected
 
 
-def test_every_run_state_of_botocore_is_ended_or_alive() -> None:
-    alive = {"PENDING", "STARTING", "RUNNING", "STOPPING"}
-    assert set(OMICS.shape_for("RunStatus").enum) == alive | ENDED_RUN_STATES
-    assert not alive & ENDED_RUN_STATES
+# A killed task, to which Airflow gives half a minute
+
+
+@pytest.fixture
+def local(local_healthomics: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) -> LocalHealthOmics:
+    """The local HealthOmics; a wait advances its clock."""
+    use_service_time(monkeypatch, local_healthomics)
+    return local_healthomics
+
+
+def failed_batch(local: LocalHealthOmics) -> str:
+    """Start a batch that fails and leaves 300 active runs."""
+    client = boto3.client("omics")
+    local.settings.run_running_seconds = 10_000
+    local.faults.fail_batch("broken", after="SUBMITTING", started_runs=300)
+    batch_id = start_batch(client, 301)
+    local.clock.advance(60)
+    assert status_of(client, batch_id) == "FAILED"
+    assert len(runs_of(client, batch_id)) == 300
+    return batch_id
+
+
+@needs_batches
+@pytest.mark.parametrize(
+    ("seconds", "at_least"), [(0, 50), (0.5, 20)], ids=["calls take no time", "a cancellation takes half a second"]
+)
+def test_a_kill_cancels_as_many_runs_as_there_is_time_for(
+    local: LocalHealthOmics, caplog: Any, capsys: Any, seconds: float, at_least: int
+) -> None:
+    batch_id = failed_batch(local)
+    if seconds:
+        local.faults.latency("CancelRun", seconds=seconds)
+    began = local.clock.elapsed()
+    end.cancel_batch_of_killed_task(OmicsCacheHook(), batch_id)
+    assert end.KILL_SECONDS <= local.clock.elapsed() - began <= end.KILL_SECONDS + 1
+    statuses = Counter(runs_of(boto3.client("omics"), batch_id).values())
+    assert at_least <= statuses["STOPPING"] + statuses["CANCELLED"] <= 110
+    assert statuses["RUNNING"] >= 190
+    printed = caplog.text + capsys.readouterr().out
+    assert f"Batch {batch_id} was not cancelled" in printed
+    assert "no time is left" in printed
+
+
+@needs_batches
+@pytest.mark.parametrize("operation", ["GetRun", "ListRunsInBatch", "CancelRun"])
+def test_a_kill_ends_in_time_although_the_service_begins_to_throttle(
+    local: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch, caplog: Any, capsys: Any, operation: str
+) -> None:
+    batch_id = failed_batch(local)
+    began = local.clock.elapsed()
+
+    def throttle(**_: Any) -> None:
+        if local.clock.elapsed() > began + 15:
+            local.faults.throttle(operation, times=1)
+
+    handlers = [*botocore.handlers.BUILTIN_HANDLERS, (f"before-call.omics.{operation}", throttle)]
+    monkeypatch.setattr(botocore.handlers, "BUILTIN_HANDLERS", handlers)
+    end.cancel_batch_of_killed_task(OmicsCacheHook(config=ONE_ATTEMPT), batch_id)
+    assert 15 < local.clock.elapsed() - began <= end.KILL_SECONDS + 1
+    assert f"Batch {batch_id} was not cancelled" in caplog.text + capsys.readouterr().out
+    assert set(runs_of(boto3.client("omics"), batch_id).values()) >= {"CANCELLED", "RUNNING"}

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_omics_cache.healthomics import allowance
+from airflow_provider_omics_cache.healthomics.failures import Failures, allowed, parse_allowance
 
 
 @pytest.mark.parametrize(
-    ("value", "total", "allowed"),
+    ("value", "total", "number"),
     [
         (0, 10, 0),
         (3, 10, 3),
@@ -22,8 +22,8 @@ from airflow_provider_omics_cache.healthomics import allowance
         ("0.1%", 100_000, 100),
     ],
 )
-def test_allowed(value: int | str, total: int, allowed: int) -> None:
-    assert allowance.allowed(allowance.parse(value), total) == allowed
+def test_allowed(value: int | str, total: int, number: int) -> None:
+    assert allowed(parse_allowance(value), total) == number
 
 
 @pytest.mark.parametrize(
@@ -32,10 +32,26 @@ def test_allowed(value: int | str, total: int, allowed: int) -> None:
 )
 def test_anything_else_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="whole number of runs from 0, or a share"):
-        allowance.parse(value)
+        parse_allowance(value)
 
 
 @given(st.integers(0, 100), st.integers(0, 100_000))
-def test_a_share_never_allows_more_than_it_says(percent: int, total: int) -> None:
-    allowed = allowance.allowed(allowance.parse(f"{percent}%"), total)
-    assert allowed * 100 <= percent * total < (allowed + 1) * 100
+def test_a_share_never_allows_more_than_its_percentage(percent: int, total: int) -> None:
+    number = allowed(parse_allowance(f"{percent}%"), total)
+    assert number * 100 <= percent * total < (number + 1) * 100
+
+
+def test_the_summary_begins_with_the_most_frequent_reason() -> None:
+    failures = Failures()
+    failures.add("AccessDeniedException", "sample-9")
+    for number in range(7):
+        failures.add("ValidationException", f"sample-{number}")
+    failures.add_unnamed("never submitted", 1_200)
+    failures.add_unnamed("never submitted", 0)
+    failures.add_unnamed("never submitted", -3)
+    assert failures.count == 1_208
+    assert failures.summary() == (
+        "never submitted: 1,200 (...); "
+        "ValidationException: 7 (sample-0, sample-1, sample-2, sample-3, sample-4, ...); "
+        "AccessDeniedException: 1 (sample-9)"
+    )

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,23 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_omics_cache.healthomics import rounds, submission
-from airflow_provider_omics_cache.healthomics.rounds import Batch, BatchWait, Event, is_passing
+from airflow_provider_omics_cache.exceptions import OmicsApiError
+from airflow_provider_omics_cache.healthomics import completion, rounds, submission
+from airflow_provider_omics_cache.healthomics.rounds import Batch, BatchWait, Event, EventStatus
+from airflow_provider_omics_cache.healthomics.states import BatchStatus, Verdict
 
 
-@dataclass
-class Failure:
-    code: str
-    http_status: int | None = None
-
-    def __str__(self) -> str:
-        return f"GetBatch failed: {self.code}"
+def failure_of(code: str, http_status: int | None = None) -> OmicsApiError:
+    return OmicsApiError(f"GetBatch failed: {code}", code=code, http_status=http_status, operation="GetBatch")
 
 
-GONE = Failure("ResourceNotFoundException", 404)
-THROTTLE = Failure("ThrottlingException", 429)
-UNREACHABLE = Failure("EndpointConnectionError")
-DENIED = Failure("AccessDeniedException", 403)
+GONE = failure_of("ResourceNotFoundException", 404)
+THROTTLE = failure_of("ThrottlingException", 429)
+UNREACHABLE = failure_of("EndpointConnectionError")
+DENIED = failure_of("AccessDeniedException", 403)
 SUBMITTING = {"status": "SUBMITTING", "totalRuns": 10, "submissionSummary": {"successfulStartSubmissionCount": 4}}
 PROCESSED = {"status": "PROCESSED", "totalRuns": 10}
 
@@ -47,21 +43,21 @@ def new_wait(**changes: Any) -> BatchWait:
     "failure",
     [
         THROTTLE,
-        Failure("InternalServerException", 500),
-        Failure("ServiceUnavailable", 503),
-        Failure("RequestTimeoutException", 408),
-        Failure("ReadTimeoutError"),
-        Failure("ConnectionClosedError"),
-        Failure("ConnectTimeoutError"),
-        Failure("Throttling", 400),
-        Failure("RequestTimeout", 400),
-        Failure("MetadataRetrievalError"),
+        failure_of("InternalServerException", 500),
+        failure_of("ServiceUnavailable", 503),
+        failure_of("RequestTimeoutException", 408),
+        failure_of("ReadTimeoutError"),
+        failure_of("ConnectionClosedError"),
+        failure_of("ConnectTimeoutError"),
+        failure_of("Throttling", 400),
+        failure_of("RequestTimeout", 400),
+        failure_of("MetadataRetrievalError"),
         UNREACHABLE,
     ],
     ids=str,
 )
-def test_passing_failures_are_rounds_without_news(failure: Failure) -> None:
-    assert is_passing(failure)
+def test_passing_failures_are_rounds_without_news(failure: OmicsApiError) -> None:
+    assert failure.is_passing
     wait = new_wait()
     assert wait.failed(failure, 1_001) is None
     assert wait.is_disturbed
@@ -73,16 +69,17 @@ def test_passing_failures_are_rounds_without_news(failure: Failure) -> None:
     "failure",
     [
         DENIED,
-        Failure("ExpiredTokenException", 403),
-        Failure("ValidationException", 400),
-        Failure("ConflictException", 409),
-        Failure("ServiceQuotaExceededException", 402),
-        Failure("NoCredentialsError"),
-        Failure("PartialCredentialsError"),
+        failure_of("ExpiredTokenException", 403),
+        failure_of("ValidationException", 400),
+        failure_of("ConflictException", 409),
+        failure_of("ServiceQuotaExceededException", 402),
+        failure_of("NoCredentialsError"),
+        failure_of("PartialCredentialsError"),
     ],
     ids=str,
 )
-def test_other_failures_end_the_wait_with_their_code(failure: Failure) -> None:
+def test_other_failures_end_the_wait_with_their_code(failure: OmicsApiError) -> None:
+    assert not failure.is_passing
     event = new_wait().failed(failure, 1_001)
     assert event is not None
     assert (event.status, event.code) == ("error", failure.code)
@@ -169,7 +166,7 @@ def test_progress_is_logged_when_it_changes() -> None:
     wait = new_wait()
     for _ in range(3):
         wait.answered(SUBMITTING, 0.0)
-    assert wait.take_lines() == [(logging.INFO, "batch 42 is SUBMITTING: submitted 4 of 10, 0 failed")]
+    assert wait.take_lines() == [(logging.INFO, "Batch 42 is SUBMITTING: submitted 4 of 10, 0 failed")]
 
 
 def test_an_unknown_status_is_warned_of_once() -> None:
@@ -178,16 +175,39 @@ def test_an_unknown_status_is_warned_of_once() -> None:
         answer = {"status": "REHYDRATING", "submissionSummary": {"pendingStartSubmissionCount": pending}}
         assert wait.answered(answer, 0.0) is None
     warnings = [line for level, line in wait.take_lines() if level == logging.WARNING]
-    assert len(warnings) == 1
-    assert "REHYDRATING" in warnings[0]
+    assert warnings == ["Batch 42 is REHYDRATING. This version of the package does not know this status."]
 
 
-def test_the_event_of_a_failed_batch_carries_the_reason() -> None:
-    event = new_wait().answered({"status": "FAILED", "failureReason": "Invalid JSON format"}, 0.0)
+def test_a_missing_status_is_warned_of_once_and_never_shown_as_none() -> None:
+    wait = new_wait()
+    for pending in (5, 4, 3):
+        assert wait.answered({"submissionSummary": {"pendingStartSubmissionCount": pending}}, 0.0) is None
+    overdue = wait.overdue(5_000)
+    assert overdue is not None
+    lines = [line for _, line in wait.take_lines()]
+    assert lines == [
+        "Batch 42 is without a status. This version of the package does not know this status.",
+        "Batch 42 is without a status",
+    ]
+    assert "without a status" in overdue.message
+    assert "None" not in overdue.message
+
+
+def test_the_batch_of_an_event_carries_the_reason_of_its_failure() -> None:
+    event = new_wait().answered({"status": "FAILED", "failureReason": "Invalid JSON format"}, 7.0)
     assert event is not None
-    assert (event.status, event.message) == ("failed", "Invalid JSON format")
-    assert event.batch is not None
-    assert event.batch["status"] == "FAILED"
+    assert (event.status, event.message) == ("failed", "Batch 42 is FAILED")
+    assert event.batch == Batch(id="42", status="FAILED", failure_reason="Invalid JSON format", seen_at=7.0)
+    arrived = Event.from_json(json.loads(json.dumps(event.to_json())))
+    assert arrived.batch is not None
+    assert arrived.batch.failure_reason == "Invalid JSON format"
+
+
+def test_the_message_of_an_older_failed_event_is_the_reason() -> None:
+    batch = Batch(id="42", status="FAILED").to_json()
+    del batch["failure_reason"]
+    event = Event.from_json({"status": "failed", "message": "Invalid JSON format", "batch": batch})
+    assert event.batch == Batch(id="42", status="FAILED", failure_reason="Invalid JSON format")
 
 
 def test_submitted_time_falls_back_to_processed_time() -> None:
@@ -208,16 +228,20 @@ batches = st.builds(
     submitted=counts,
     failed=counts,
     pending=counts,
+    run_counts=st.dictionaries(st.sampled_from(["completed", "failed", "running"]), st.integers(0, 100_000)),
     submitted_time=st.none() | st.datetimes(timezones=st.just(UTC)),
+    processed_time=st.none() | st.datetimes(timezones=st.just(UTC)),
+    failure_reason=st.none() | st.text(),
+    seen_at=st.none() | st.floats(0, 1e10),
 )
 
 
 @given(batches)
 def test_a_batch_survives_its_journey_in_an_event(batch: Batch) -> None:
-    event = Event(status="done", batch=batch.to_json())
+    event = Event(status=EventStatus.DONE, batch=batch)
     arrived = Event.from_json(json.loads(json.dumps(event.to_json())))
     assert arrived == event
-    assert Batch.from_json(arrived.batch or {}) == batch
+    assert arrived.batch == batch
 
 
 @pytest.mark.parametrize(
@@ -240,6 +264,7 @@ def test_a_batch_survives_its_journey_in_an_event(batch: Batch) -> None:
         {"status": "done", "batch": {"id": "5", "total_runs": "3"}},
         {"status": "done", "batch": {"id": "5", "total_runs": True}},
         {"status": "timeout", "deadline": "x"},
+        {"status": "failed", "batch": {"id": "5", "failure_reason": 7}},
         {"status": "error", "message": 5},
     ],
 )
@@ -250,16 +275,18 @@ def test_an_event_that_is_not_ours_is_refused(value: object) -> None:
 
 def test_an_event_of_another_version_is_read() -> None:
     event = Event.from_json({"status": "done", "batch": {"id": "5", "colour": "red"}, "later": 1})
-    assert event.batch == {"id": "5", "colour": "red"}
+    assert event.batch == Batch(id="5")
+    assert event.batch_id == "5"
     assert event.deadline is None
 
+
+#: How a wait ends at once on a verdict.
+STATUSES = {Verdict.DONE: EventStatus.DONE, Verdict.FAILED: EventStatus.FAILED}
 
 answers = st.fixed_dictionaries(
     {},
     optional={
-        "status": st.sampled_from(
-            ["CREATING", "PENDING", "SUBMITTING", "INPROGRESS", "STOPPING", "PROCESSED", "FAILED", "CANCELLED", "NEW"]
-        ),
+        "status": st.sampled_from([*BatchStatus, "RUNS_ARCHIVED"]),
         "totalRuns": st.integers(0, 10),
         "submissionSummary": st.fixed_dictionaries(
             {},
@@ -272,15 +299,16 @@ answers = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(answers | st.sampled_from([GONE, THROTTLE, DENIED, UNREACHABLE]), max_size=20))
-def test_no_order_of_answers_and_failures_is_misread(rounds: list[dict[str, Any] | Failure]) -> None:
-    wait = new_wait()
+@pytest.mark.parametrize("about", [submission, completion])
+@given(rounds=st.lists(answers | st.sampled_from([GONE, THROTTLE, DENIED, UNREACHABLE]), max_size=20))
+def test_no_order_of_answers_and_failures_is_misread(about: Any, rounds: list[dict[str, Any] | OmicsApiError]) -> None:
+    wait = new_wait(decide=about.decide, progress=about.progress)
     for number, got in enumerate(rounds):
         now = 1_001.0 + number
-        event = wait.failed(got, now) if isinstance(got, Failure) else wait.answered(got, now)
+        event = wait.failed(got, now) if isinstance(got, OmicsApiError) else wait.answered(got, now)
         if isinstance(got, dict):
-            verdict = submission.decide(Batch.from_answer("42", got))
-            assert (event.status if event else "wait") == verdict
+            verdict = about.decide(Batch.from_answer("42", got))
+            assert (event.status if event else None) == STATUSES.get(verdict)
         elif got is DENIED:
             assert event is not None
         elif event is not None:

@@ -175,7 +175,7 @@ class TestBad:
         assert "[119] 'sample-19'" in rule
         assert "[120]" not in rule
 
-    def test_different_rules_are_told_together(self) -> None:
+    def test_different_rules_are_reported_together(self) -> None:
         settings = [setting(0), setting(1, priority=-1), setting(2, cacheId="123"), setting(0), {"name": "x"}]
         parameter, rule, value = refused(settings)
         assert (parameter, value) == ("run_settings[1].priority", -1)
@@ -261,13 +261,13 @@ class TestBad:
         assert not check([setting(0, parameters={"a": "é" * 127_990})]).broken
         assert check([setting(0, parameters={"a": "é" * 128_000})]).broken
 
-    def test_100_000_offenders_are_told_briefly(self) -> None:
+    def test_100_000_offenders_are_reported_briefly(self) -> None:
         _, rule, _ = refused([setting(number, sample="secret-payload") for number in range(100_000)])
         assert rule.startswith("has an unknown key (100,000 settings have this error; the first 20: [0] 'sample', ")
         assert "secret" not in rule
         assert len(rule) < 1_000
 
-    def test_100_000_misspelt_keys_are_told_briefly(self) -> None:
+    def test_100_000_misspelt_keys_are_reported_briefly(self) -> None:
         _, rule, _ = refused([setting(number, output_uri="secret-payload") for number in range(100_000)])
         assert rule.startswith("has the unknown key 'output_uri' (did you mean 'outputUri'?) (100,000 settings have ")
         assert "secret" not in rule

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_omics_cache.healthomics import submission
-from airflow_provider_omics_cache.healthomics.rounds import Batch, Verdict
-from airflow_provider_omics_cache.healthomics.states import BatchStatus, SubmissionStatus
+from airflow_provider_omics_cache.healthomics.rounds import Batch
+from airflow_provider_omics_cache.healthomics.states import BatchStatus, SubmissionStatus, Verdict
 from airflow_provider_omics_cache.healthomics.submission import Submissions
 
 OVER = {
@@ -75,9 +75,10 @@ def test_no_batch_with_runs_left_to_submit_is_taken_for_done(batch: Batch) -> No
 
 
 def test_progress_says_only_what_is_known() -> None:
-    assert submission.progress(Batch(id="7", status="CREATING")) == "batch 7 is CREATING"
+    assert submission.progress(Batch(id="7")) == "Batch 7 is without a status"
+    assert submission.progress(Batch(id="7", status="CREATING")) == "Batch 7 is CREATING"
     known = Batch(id="7", status="SUBMITTING", total_runs=10_000, submitted=4_200, failed=12)
-    assert submission.progress(known) == "batch 7 is SUBMITTING: submitted 4,200 of 10,000, 12 failed"
+    assert submission.progress(known) == "Batch 7 is SUBMITTING: submitted 4,200 of 10,000, 12 failed"
     assert submission.progress(Batch(id="7", status="SUBMITTING", submitted=3)).endswith("submitted 3, 0 failed")
 
 
@@ -91,25 +92,18 @@ def row(n: int, status: str | None = "SUCCESS", run_id: str | None = "", **membe
     return entry
 
 
-def listed(*rows: dict[str, Any], batch_is_over: bool = False, keep_run_ids: bool = True) -> Submissions:
-    submissions = Submissions(batch_is_over=batch_is_over, keep_run_ids=keep_run_ids)
+def listed(*rows: dict[str, Any], batch_is_over: bool = False) -> Submissions:
+    submissions = Submissions(batch_is_over=batch_is_over)
     for entry in rows:
         submissions.add(entry)
     return submissions
-
-
-def test_a_complete_listing_without_the_mapping() -> None:
-    submissions = listed(row(1), row(2), row(3, "FAILED"), keep_run_ids=False)
-    assert submissions.missing(3) is None
-    assert (submissions.rows, submissions.submitted_count, submissions.failed_count) == (3, 2, 1)
-    assert submissions.run_ids == {}
 
 
 def test_a_complete_listing() -> None:
     submissions = listed(row(1), row(2), row(3, "FAILED", submissionFailureReason="ValidationException"))
     assert submissions.missing(3) is None
     assert submissions.run_ids == {"sample-1": "1001", "sample-2": "1002"}
-    assert submissions.failed_count == 1
+    assert (submissions.rows, submissions.submitted_count, submissions.failed_count) == (3, 2, 1)
     assert submissions.failed[0] == {
         "run_setting_id": "sample-3",
         "run_id": None,
@@ -124,9 +118,9 @@ def test_a_complete_listing() -> None:
     ("rows", "expected", "says"),
     [
         ([], 0, "no run is listed"),
-        ([row(1)], 2, "1 runs are listed and 2 are expected"),
-        ([row(1), row(2)], 1, "2 runs are listed and 1 are expected"),
-        ([row(1), row(2)], None, "nothing tells how many"),
+        ([row(1)], 2, "1 runs are listed, but 2 are expected"),
+        ([row(1), row(2)], 1, "2 runs are listed, but 1 are expected"),
+        ([row(1), row(2)], None, "2 runs are listed, but the number of runs of the batch is not known"),
         ([row(1), row(2, None, None)], 2, "1 of 2 listed runs have no submission outcome"),
         ([row(1), row(2, None)], 2, "1 of 2 listed runs have no submission outcome"),
         ([row(1), row(2, "SUCCESS", None)], 2, "no submission outcome"),
@@ -136,42 +130,48 @@ def test_a_complete_listing() -> None:
         ([row(1, "FAILED"), row(1)], 2, "repeat a runSettingId"),
     ],
 )
-@pytest.mark.parametrize("keep_run_ids", [True, False])
-def test_an_incomplete_listing_says_what_it_lacks(
-    rows: list[dict[str, Any]], expected: int | None, says: str, keep_run_ids: bool
-) -> None:
-    assert says in str(listed(*rows, keep_run_ids=keep_run_ids).missing(expected))
+def test_an_incomplete_listing_says_what_it_lacks(rows: list[dict[str, Any]], expected: int | None, says: str) -> None:
+    assert says in str(listed(*rows).missing(expected))
 
 
-@pytest.mark.parametrize("keep_run_ids", [True, False])
-def test_a_repeated_run_is_counted_once(keep_run_ids: bool) -> None:
-    submissions = listed(row(1), row(2), row(1), row(3, "FAILED"), row(3, "FAILED"), keep_run_ids=keep_run_ids)
+def test_a_repeated_run_is_counted_once() -> None:
+    submissions = listed(row(1), row(2), row(1), row(3, "FAILED"), row(3, "FAILED"))
     assert submissions.submitted_count == 2
     assert submissions.missing(5) == "2 of 5 listed runs repeat a runSettingId"
 
 
-def test_without_the_mapping_little_of_each_run_is_kept() -> None:
-    def held(keep_run_ids: bool) -> int:
-        submissions = Submissions(keep_run_ids=keep_run_ids)
-        tracemalloc.start()
-        try:
-            for n in range(20_000):
-                submissions.add(row(n))
-            return tracemalloc.get_traced_memory()[0]
-        finally:
-            tracemalloc.stop()
-
-    assert held(keep_run_ids=False) < held(keep_run_ids=True) / 10
+def test_a_listing_takes_at_most_twice_the_memory_of_its_mapping() -> None:
+    rows = 50_000
+    tracemalloc.start()
+    try:
+        mapping = {f"sample-{n}": str(1000 + n) for n in range(rows)}
+        held = tracemalloc.get_traced_memory()[0]
+        assert len(mapping) == rows
+        del mapping
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        submissions = Submissions()
+        for n in range(rows):
+            submissions.add(row(n))
+        assert submissions.missing(rows) is None
+        submissions.fingerprint()
+        assert submissions.count_unlisted(str(1000 + n) for n in range(rows // 2, rows + rows // 2)) == rows // 2
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert peak <= 2 * held
 
 
 links = st.lists(st.tuples(st.sampled_from(["a", "b", "c", "", None]), st.sampled_from(["1", "2", "3", "", None])))
 
 
 @given(links, links, st.lists(st.sampled_from(["1", "2", "3", "4"])))
-def test_hashes_tell_what_the_mapping_tells(first: list[Any], second: list[Any], run_ids: list[str]) -> None:
+def test_the_fingerprint_and_the_count_agree_with_the_mapping(
+    first: list[Any], second: list[Any], run_ids: list[str]
+) -> None:
     listings = []
     for entries in (first, second):
-        listing = Submissions(keep_hashes=True)
+        listing = Submissions()
         for run_setting_id, run_id in entries:
             listing.add({"runSettingId": run_setting_id, "runId": run_id, "submissionStatus": "SUCCESS"})
         listings.append(listing)
@@ -180,31 +180,17 @@ def test_hashes_tell_what_the_mapping_tells(first: list[Any], second: list[Any],
     assert (one.fingerprint() == other.fingerprint()) == (one.run_ids == other.run_ids)
 
 
-def test_a_fingerprint_tells_which_setting_has_which_run() -> None:
-    """Try often: a sum of Python's hashes of the pairs is the same one now and then when two ids change places."""
+def test_a_fingerprint_depends_on_which_setting_has_which_run() -> None:
+    """Try often: a sum of Python's hashes of the pairs can stay the same when two ids change places."""
 
     def fingerprint(*run_ids: str) -> bytes:
-        listing = Submissions(keep_run_ids=False, keep_hashes=True)
+        listing = Submissions()
         for n, run_id in enumerate(run_ids):
             listing.add(row(n, run_id=run_id))
         return listing.fingerprint()
 
     for n in range(200):
         assert fingerprint(f"{n}1", f"{n}2") != fingerprint(f"{n}2", f"{n}1")
-
-
-def test_hashes_are_compared_part_by_part() -> None:
-    submissions = Submissions(keep_run_ids=False, keep_hashes=True)
-    tracemalloc.start()
-    try:
-        for n in range(10_000):
-            submissions.add(row(n))
-        submissions.fingerprint()
-        assert submissions.count_unlisted(str(1_000 + n) for n in range(5_000, 15_000)) == 5_000
-        assert submissions.submitted_count == 10_000
-        assert tracemalloc.get_traced_memory()[1] / 10_000 < 60, "bytes of each run"
-    finally:
-        tracemalloc.stop()
 
 
 def test_a_run_with_a_run_id_was_submitted_whatever_happened_to_it_later() -> None:
@@ -249,28 +235,23 @@ def test_at_most_a_thousand_failures_are_kept_and_all_are_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expected_runs", "batch", "expected"),
+    ("batch", "expected"),
     [
-        (5, Batch(id="1", total_runs=6, submitted=1, failed=1, pending=1), 5),
-        (None, Batch(id="1", total_runs=6, submitted=1, failed=1, pending=1), 6),
-        (None, Batch(id="1", submitted=1, failed=2, pending=3), 6),
-        (None, Batch(id="1", submitted=1, failed=2), None),
-        (None, Batch(id="1"), None),
+        (Batch(id="1", total_runs=6, submitted=1, failed=1, pending=1), 6),
+        (Batch(id="1", submitted=1, failed=2, pending=3), 6),
+        (Batch(id="1", submitted=1, failed=2), None),
+        (Batch(id="1"), None),
     ],
 )
-def test_expected_number(expected_runs: int | None, batch: Batch, expected: int | None) -> None:
-    assert submission.expected_number(expected_runs, batch) == expected
+def test_the_number_of_runs_of_a_batch(batch: Batch, expected: int | None) -> None:
+    assert batch.expected_runs == expected
 
 
-@given(
-    total=st.integers(1, 30),
-    data=st.data(),
-)
+@given(total=st.integers(1, 30), data=st.data())
 def test_a_listing_that_lost_repeated_or_blanked_a_row_is_never_complete(total: int, data: st.DataObject) -> None:
     statuses = data.draw(st.lists(st.sampled_from(SubmissionStatus), min_size=total, max_size=total))
     rows = [row(n, status) for n, status in enumerate(statuses)]
-    keep_run_ids = data.draw(st.booleans())
-    assert listed(*data.draw(st.permutations(rows)), keep_run_ids=keep_run_ids).missing(total) is None
+    assert listed(*data.draw(st.permutations(rows))).missing(total) is None
 
     damage = data.draw(st.sampled_from(["lost", "repeated", "blanked"]))
     victim = data.draw(st.integers(0, total - 1))
@@ -280,6 +261,6 @@ def test_a_listing_that_lost_repeated_or_blanked_a_row_is_never_complete(total: 
         rows.append(dict(rows[victim]))
     else:
         rows[victim] = {"runSettingId": rows[victim]["runSettingId"]}
-    assert listed(*data.draw(st.permutations(rows)), keep_run_ids=keep_run_ids).missing(total) is not None
+    assert listed(*data.draw(st.permutations(rows))).missing(total) is not None
     if damage == "repeated":
-        assert listed(*rows, keep_run_ids=keep_run_ids).missing(total + 1) is not None
+        assert listed(*rows).missing(total + 1) is not None

@@ -41,7 +41,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(params=CLIENTS)
 def called_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Give a function that tells the URL that GetRunCache of cache 1 would call."""
+    """Return a function that returns the URL that GetRunCache of cache 1 would call."""
 
     async def called_url(extra: dict[str, Any] | None = None, **hook_arguments: Any) -> str:
         connection = {"conn_type": "aws", "extra": {"region_name": "us-east-1", **(extra or {})}}
@@ -201,7 +201,7 @@ def test_retries_are_standard_unless_the_user_says_otherwise(
 def test_retries_are_standard_for_an_assumed_role_too(
     local_healthomics: Any, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """STS's client is made with the same settings, and botocore writes the mode that it takes into them."""
+    """STS's client is made with the same settings, and botocore writes the mode that it uses into them."""
     retries = {"retries": {"total_max_attempts": 7}}
     extra: dict[str, Any] = {"role_arn": "arn:aws:iam::123456789012:role/omics"}
     if place == "connection":
@@ -228,7 +228,7 @@ def test_the_hooks_config_is_merged_over_the_connections(monkeypatch: pytest.Mon
 
 
 def test_credentials_are_never_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short-lived credentials are asked for again while the same client lives."""
+    """Short-lived credentials are asked for again while the same client is used."""
     served = iter(["first", "second", "third"])
 
     class Refreshing(botocore.credentials.RefreshableCredentials):

@@ -10,7 +10,10 @@ import boto3
 import pytest
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError
+from airflow_provider_omics_cache.healthomics import batch_runs
+from airflow_provider_omics_cache.healthomics.run_caches import ensure_run_cache
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.hooks.s3 import s3_client
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.sensor_modes import start_batch, use_service_time
 
@@ -23,14 +26,14 @@ def hook(local_healthomics_server: Any, monkeypatch: pytest.MonkeyPatch) -> Omic
 
 @pytest.fixture
 def bucket(hook: OmicsCacheHook) -> str:
-    hook._s3_client.create_bucket(Bucket="cohort-data")
+    s3_client(aws_conn_id=hook.aws_conn_id).create_bucket(Bucket="cohort-data")
     return "s3://cohort-data"
 
 
 def test_a_cache_is_made_found_and_tagged(hook: OmicsCacheHook, bucket: str) -> None:
     asked = {"name": "cohort", "cache_s3_location": bucket}
-    made = hook.ensure_run_cache(**asked)
-    found = OmicsCacheHook().ensure_run_cache(**asked, tags={"team": "a"}, if_exists="update")
+    made = ensure_run_cache(hook, **asked)
+    found = ensure_run_cache(OmicsCacheHook(), **asked, tags={"team": "a"}, if_exists="update")
     assert (made.created, found.created) == (True, False)
     arn = found.run_cache["arn"]
     assert found.run_cache["id"] == made.run_cache["id"]
@@ -43,13 +46,13 @@ def test_a_cache_is_made_found_and_tagged(hook: OmicsCacheHook, bucket: str) -> 
 
 @needs_aiobotocore
 async def test_the_asynchronous_client_reaches_the_same_service(hook: OmicsCacheHook, bucket: str) -> None:
-    made = hook.ensure_run_cache(name="cohort", cache_s3_location=bucket)
+    made = ensure_run_cache(hook, name="cohort", cache_s3_location=bucket)
     async with await hook.get_async_conn() as client:
         found = await client.get_run_cache(id=made.run_cache["id"])
     assert found["name"] == "cohort"
 
 
-def test_a_service_that_is_not_there_is_told_with_its_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_is_not_there_is_reported_with_its_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -66,15 +69,15 @@ def test_a_service_that_is_not_there_is_told_with_its_endpoint(monkeypatch: pyte
 
 
 @needs_batches
-def test_a_list_goes_on_at_its_page_over_new_connections(
+def test_a_list_continues_at_its_page_over_new_connections(
     hook: OmicsCacheHook, local_healthomics_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_service_time(monkeypatch, local_healthomics_server)
     client = boto3.client("omics", **local_healthomics_server.client_kwargs)
     batch_id = start_batch(client, 100)
     local_healthomics_server.clock.advance(3_600)
-    monkeypatch.setattr("airflow_provider_omics_cache.hooks.listings._PAGE", 1)
-    rows = hook.list_submissions(batch_id=batch_id)
+    monkeypatch.setattr(batch_runs, "LARGEST_PAGE", 1)
+    rows = batch_runs.list_submissions(hook, batch_id)
     run_setting_ids = [next(rows)["runSettingId"] for _ in range(50)]
     local_healthomics_server.faults.drop_connection("ListRunsInBatch", times=7)
     run_setting_ids += [row["runSettingId"] for row in rows]

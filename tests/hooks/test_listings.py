@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 import pytest
 
+from airflow_provider_omics_cache.healthomics.batch_runs import list_started_runs, list_submissions
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from tests.conftest import needs_batches
 from tests.sensor_modes import start_batch, use_service_time
@@ -23,7 +24,7 @@ FAULTS: dict[str, Callable[[Any, str], None]] = {
 
 @pytest.fixture
 def service(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The local HealthOmics; waiting moves its clock on."""
+    """The local HealthOmics; waiting advances its clock."""
     use_service_time(monkeypatch, local_healthomics)
     return local_healthomics
 
@@ -35,8 +36,8 @@ def processed_batch(service: Any, runs: int) -> str:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_list_of_100_pages_goes_on_at_its_page(service: Any, fault: str) -> None:
-    rows = OmicsCacheHook().list_submissions(batch_id=processed_batch(service, 10_000))
+def test_a_list_of_100_pages_continues_at_its_page(service: Any, fault: str) -> None:
+    rows = list_submissions(OmicsCacheHook(), processed_batch(service, 10_000))
     listed = list(islice(rows, 5_000))
     assert service.calls["ListRunsInBatch"] == 50
     FAULTS[fault](service.faults, "ListRunsInBatch")
@@ -46,8 +47,8 @@ def test_a_list_of_100_pages_goes_on_at_its_page(service: Any, fault: str) -> No
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_list_of_started_runs_goes_on_at_its_page(service: Any, fault: str) -> None:
-    runs = OmicsCacheHook().list_started_runs(batch_id=processed_batch(service, 500))
+def test_a_list_of_started_runs_continues_at_its_page(service: Any, fault: str) -> None:
+    runs = list_started_runs(OmicsCacheHook(), processed_batch(service, 500))
     listed = list(islice(runs, 250))
     assert service.calls["ListRuns"] == 3
     FAULTS[fault](service.faults, "ListRuns")
@@ -57,7 +58,7 @@ def test_a_list_of_started_runs_goes_on_at_its_page(service: Any, fault: str) ->
 
 
 def test_a_mapping_takes_little_more_than_the_dict(service: Any) -> None:
-    rows = OmicsCacheHook().list_submissions(batch_id=processed_batch(service, 20_000))
+    rows = list_submissions(OmicsCacheHook(), processed_batch(service, 20_000))
     next(rows)
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""The hook's methods, one per operation, and how failed calls are told."""
+"""The hook's methods, one for each operation, and the errors of failed calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsRequestError,
     OmicsVersionError,
 )
-from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook, api_error, check_id
+from airflow_provider_omics_cache.healthomics.run_caches import check_bucket
+from airflow_provider_omics_cache.hooks.arguments import check_id
+from airflow_provider_omics_cache.hooks.errors import api_error
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from tests.conftest import HAS_BATCHES, needs_batches
 
 if TYPE_CHECKING:
@@ -42,6 +45,16 @@ BATCH_OPERATIONS = [
 ]
 RUN_OPERATIONS = ["GetRun", "ListRuns", "CancelRun", "DeleteRun"]
 TAG_OPERATIONS = ["TagResource", "UntagResource", "ListTagsForResource"]
+READS = {
+    "GetRunCache",
+    "ListRunCaches",
+    "GetBatch",
+    "ListBatch",
+    "ListRunsInBatch",
+    "GetRun",
+    "ListRuns",
+    "ListTagsForResource",
+}
 PARAMETER_OF_ID = {"RunCache": "run_cache_id", "Run": "run_id"}
 ITEMS = {"ListRunCaches": "items", "ListBatch": "items", "ListRuns": "items", "ListRunsInBatch": "runs"}
 REQUIRED_ANSWERS: dict[str, Any] = {"ListTagsForResource": {"tags": {}}}
@@ -114,7 +127,8 @@ def test_each_operation_has_a_method_for_all_its_members(operation: str) -> None
     shape = MODEL.operation_model(operation).input_shape
     names = {parameter_of(operation, member) for member in shape.members}
     newer = {"batch_id"} if operation == "ListRuns" and not HAS_BATCHES else set()
-    assert {parameter.name for parameter in parameters} == names | newer
+    patience = {"max_silence"} if operation in READS else set()
+    assert {parameter.name for parameter in parameters} == names | newer | patience
     assert {parameter.kind for parameter in parameters} == {inspect.Parameter.KEYWORD_ONLY}
     required = {parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty}
     assert required == {parameter_of(operation, name) for name in shape.required_members} - {"request_id"}
@@ -169,10 +183,10 @@ def test_lists_are_lazy_over_all_pages(hook: OmicsCacheHook, stubber: Stubber, o
     assert list(items) == [{id_name: "2"}, {id_name: "3"}]
 
 
-def test_a_list_that_does_not_move_on_is_an_error(hook: OmicsCacheHook, stubber: Stubber) -> None:
+def test_a_list_that_repeats_its_page_is_an_error(hook: OmicsCacheHook, stubber: Stubber) -> None:
     stubber.add_response("list_run_caches", {"items": [], "nextToken": "a"})
     stubber.add_response("list_run_caches", {"items": [], "nextToken": "a"})
-    with pytest.raises(OmicsApiError, match="ListRunCaches gave the same nextToken twice"):
+    with pytest.raises(OmicsApiError, match="ListRunCaches returned the same nextToken twice"):
         list(hook.list_run_caches())
 
 
@@ -194,8 +208,8 @@ def test_two_filters_are_refused_before_the_call(
 
 
 @pytest.mark.parametrize("value", [None, "", "None", "abc", "1" * 19, "1.0", 1.5, True, "12\n"])
-def test_what_is_no_id_is_refused_by_name(hook: OmicsCacheHook, stubber: Stubber, value: Any) -> None:
-    with pytest.raises(OmicsParameterError, match="run_cache_id has to be an id of 1 to 18 digits") as caught:
+def test_a_value_that_is_not_an_id_is_refused_by_name(hook: OmicsCacheHook, stubber: Stubber, value: Any) -> None:
+    with pytest.raises(OmicsParameterError, match="run_cache_id must be an id of 1 to 18 digits") as caught:
         hook.get_run_cache(run_cache_id=value)
     assert repr(value) in str(caught.value)
 
@@ -205,7 +219,7 @@ def test_ids_become_strings(value: Any, text: str) -> None:
     assert check_id("batch_id", value) == text
 
 
-def test_a_service_error_is_told_with_code_and_request_id(hook: OmicsCacheHook, stubber: Stubber) -> None:
+def test_a_service_error_is_reported_with_code_and_request_id(hook: OmicsCacheHook, stubber: Stubber) -> None:
     stubber.add_client_error(
         "get_run_cache",
         "ResourceNotFoundException",
@@ -236,7 +250,7 @@ def test_a_refused_request_is_not_retried(hook: OmicsCacheHook, stubber: Stubber
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reason"),
     [
         ("cacheS3Location: no such bucket", "cacheS3Location: no such bucket (cacheS3Location was 's3://bucket/x')"),
         ("no such bucket", "no such bucket (cacheS3Location was 's3://bucket/x', name was 'cohort')"),
@@ -247,11 +261,11 @@ def test_a_refused_request_is_not_retried(hook: OmicsCacheHook, stubber: Stubber
         ("tags are not right", "tags are not right"),
     ],
 )
-def test_a_refusal_names_the_value(hook: OmicsCacheHook, stubber: Stubber, text: str, told: str) -> None:
+def test_a_refusal_names_the_value(hook: OmicsCacheHook, stubber: Stubber, text: str, reason: str) -> None:
     stubber.add_client_error("create_run_cache", "ValidationException", text, 400)
     with pytest.raises(OmicsRequestError) as caught:
         hook.create_run_cache(cache_s3_location="s3://bucket/x", name="cohort", tags={"a": "b"}, request_id="token")
-    assert caught.value.reason == told
+    assert caught.value.reason == reason
 
 
 def test_what_botocore_refuses_names_parameter_and_value(hook: OmicsCacheHook) -> None:
@@ -276,7 +290,7 @@ def test_no_payload_gets_into_an_error(hook: OmicsCacheHook, policy: Any) -> Non
 
 
 @needs_batches
-def test_a_session_policy_that_the_service_repeats_is_not_told(hook: OmicsCacheHook, stubber: Stubber) -> None:
+def test_a_session_policy_that_the_service_repeats_is_not_shown(hook: OmicsCacheHook, stubber: Stubber) -> None:
     stubber.add_client_error(
         "start_run_batch",
         "ValidationException",
@@ -284,7 +298,7 @@ def test_a_session_policy_that_the_service_repeats_is_not_told(hook: OmicsCacheH
         400,
         response_meta={"RequestId": "request-7"},
     )
-    with pytest.raises(OmicsRequestError, match="sessionPolicy is refused") as caught:
+    with pytest.raises(OmicsRequestError, match="the service refused sessionPolicy") as caught:
         hook.start_run_batch(
             default_run_setting={"workflowId": "1", "roleArn": "arn"},
             batch_run_settings={"s3UriSettings": "s3://bucket/settings.json"},
@@ -324,8 +338,8 @@ NO_CLIENT_CONNECTIONS: dict[str, dict[str, Any]] = {
         lambda hook: hook.get_run_cache(run_cache_id="1"),
         lambda hook: hook.describe_shape("TagResourceRequest"),
         lambda hook: hook.check_batches(),
-        lambda hook: hook.check_bucket(cache_s3_location="s3://bucket"),
-        lambda hook: hook.check_bucket(cache_s3_location="s3://bucket", cache_bucket_owner_id="123456789012"),
+        lambda hook: check_bucket(hook, None, cache_s3_location="s3://bucket"),
+        lambda hook: check_bucket(hook, None, cache_s3_location="s3://bucket", cache_bucket_owner_id="123456789012"),
     ],
 )
 def test_a_client_that_cannot_be_made_is_an_api_error(monkeypatch: pytest.MonkeyPatch, code: str, call: Any) -> None:
@@ -393,7 +407,7 @@ def old_botocore(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         lambda hook: hook.check_batches(),
     ],
 )
-def test_an_old_botocore_is_told_at_the_first_batch_call(hook: OmicsCacheHook, call: Any) -> None:
+def test_an_old_botocore_is_reported_at_the_first_batch_call(hook: OmicsCacheHook, call: Any) -> None:
     with pytest.raises(OmicsVersionError) as caught:
         call(hook)
     text = str(caught.value)

@@ -141,7 +141,7 @@ def test_there_is_no_link_to_what_is_not_known(link: OmicsLink) -> None:
 
 
 def test_airflow_knows_the_links_of_a_task_that_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A DAG that ran in this process before may have told Airflow to leave links out.
+    # A DAG that ran in this process before may have made Airflow leave links out.
     monkeypatch.setattr(DagSerialization, "_load_operator_extra_links", True, raising=False)
     with DAG("linked", schedule=None) as dag:
         operator()

@@ -1,4 +1,4 @@
-"""Batches in each state, and operators that wait for them, run as Airflow runs them."""
+"""Batches in each status, and operators that wait for them, run as Airflow runs them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from unittest.mock import patch
 import botocore.handlers
 import pytest
 
-from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from tests.conftest import needs_aiobotocore
 from tests.sensor_modes import run_sensor, start_batch
 
-STATES = (
+STATUSES = (
     "CREATING",
     "PENDING",
     "SUBMITTING",
@@ -33,7 +32,7 @@ each_mode = pytest.mark.parametrize("mode", ["sync", pytest.param("deferrable", 
 
 
 def batch_in(status: str, local: Any, client: Any, runs: int = 3) -> str:
-    """Start a batch and bring it into a state; of a FAILED one all runs but the last were started."""
+    """Start a batch and bring it into a status. Of a FAILED batch all runs but the last were started."""
     if status == "FAILED":
         local.faults.fail_batch("broken", after="SUBMITTING", started_runs=runs - 1)
     if status == "SUBMITTING":
@@ -74,21 +73,21 @@ def run_operator(make: Callable[..., Any], mode: str, context: dict[str, Any], c
     return run_sensor(make_in_mode, "deferrable" if mode == "deferrable" else "poke", context, clock)
 
 
-def die(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    """Let the process end when a method of the hook has returned, once."""
-    original = getattr(OmicsCacheHook, method)
+def die(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    """Let the process end when a method of a class, or a function that a module calls, has returned, once."""
+    original = getattr(owner, name)
 
-    def call(self: Any, **members: Any) -> Any:
-        monkeypatch.setattr(OmicsCacheHook, method, original)
-        original(self, **members)
+    def call(*args: Any, **members: Any) -> Any:
+        monkeypatch.setattr(owner, name, original)
+        original(*args, **members)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(OmicsCacheHook, method, call)
+    monkeypatch.setattr(owner, name, call)
 
 
 @contextmanager
 def changed_answers(operation: str, changes: dict[str, Any], times: int | None = None) -> Iterator[None]:
-    """Let clients made from now on read other members in the first few answers; None takes a member away."""
+    """Let clients made from now on read other members in the first few answers; None removes a member."""
     left = times
 
     def change(parsed: dict[str, Any], **_: Any) -> None:

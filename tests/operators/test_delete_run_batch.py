@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,14 +28,17 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsError,
     OmicsParameterError,
 )
+from airflow_provider_omics_cache.healthomics import end
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.operators import run_batch as operator_module
 from airflow_provider_omics_cache.operators.run_batch import DeleteRunBatchOperator
 from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
 from airflow_provider_omics_cache.tasks import mapping as mapping_module
+from airflow_provider_omics_cache.xcoms import BatchXCom
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.operators.batch_states import (
     ONE_ATTEMPT,
-    STATES,
+    STATUSES,
     batch_in,
     changed_answers,
     die,
@@ -50,7 +54,8 @@ pytestmark = needs_batches
 BUCKET = "cohort-mappings"
 URI = f"s3://{BUCKET}/mapping.jsonl"
 DELETABLE = ("CANCELLED", "FAILED", "PROCESSED", "RUNS_DELETING", "RUNS_DELETE_FAILED", "RUNS_DELETED")
-ACTIVE = tuple(status for status in STATES if status not in DELETABLE)
+ACTIVE = tuple(status for status in STATUSES if status not in DELETABLE)
+KNOWN = ("id", "arn", "uuid", "status", "batch_deleted", "mapping_s3_uri")
 GONE = {"delete_batch": True, "save_mapping_s3_uri": URI}
 
 
@@ -61,7 +66,7 @@ def _bucket(local: Any) -> None:
 
 @pytest.fixture
 def delete(local: Any, new_task_context: Callable[[], dict[str, Any]]) -> Any:
-    """Run one try of the operator; give what it pushed."""
+    """Run one try of the operator, and return what it pushed, without members that it never knows."""
 
     def delete(batch_id: Any, mode: str = "sync", **parameters: Any) -> dict[str, Any]:
         def make(**arguments: Any) -> DeleteRunBatchOperator:
@@ -74,13 +79,16 @@ def delete(local: Any, new_task_context: Callable[[], dict[str, Any]]) -> Any:
         assert set(xcoms) == {"batch", "return_value"}
         pushed: dict[str, Any] = xcoms["batch"]
         assert pushed["id"] == returned == str(batch_id)
-        return pushed
+        assert set(pushed) == set(BatchXCom.__annotations__)
+        known = {name: pushed.pop(name) for name in KNOWN}
+        assert set(pushed.values()) == {None}
+        return known
 
     return delete
 
 
 def ended_batch_in(status: str, local: Any, client: Any, runs: int = 3) -> str:
-    """Bring a batch into a state in which none of its runs lives."""
+    """Bring a batch into a status in which none of its runs is active."""
     batch_id = batch_in(status, local, client, runs)
     if status == "FAILED":
         local.clock.advance(100)
@@ -89,7 +97,7 @@ def ended_batch_in(status: str, local: Any, client: Any, runs: int = 3) -> str:
 
 
 def mapping(uri: str = URI) -> list[dict[str, Any]] | None:
-    """What is saved, None if nothing is."""
+    """Read the saved mapping; None if there is none."""
     bucket, key = uri.removeprefix("s3://").split("/", 1)
     s3 = boto3.client("s3")
     if key not in {item["Key"] for item in s3.list_objects_v2(Bucket=bucket).get("Contents", [])}:
@@ -110,7 +118,7 @@ def submissions_of(client: Any, batch_id: str) -> dict[str, str]:
     return {row["runSettingId"]: row["runId"] for row in rows if "runId" in row}
 
 
-# What it does in each state
+# What it does in each status
 
 
 @each_mode
@@ -158,10 +166,10 @@ def test_after_it_the_batch_is_gone_and_its_mapping_saved(
 def test_a_second_try_changes_nothing(delete: Any, local: Any, client: Any, status: str) -> None:
     batch_id = ended_batch_in(status, local, client)
     first = delete(batch_id, save_mapping_s3_uri=URI)
-    state = status_of(client, batch_id), mapping()
+    before = status_of(client, batch_id), mapping()
     calls = local.calls["DeleteRunBatch"], local.calls["DeleteRun"]
     assert delete(batch_id, save_mapping_s3_uri=URI) == first
-    assert (status_of(client, batch_id), mapping()) == state
+    assert (status_of(client, batch_id), mapping()) == before
     assert (local.calls["DeleteRunBatch"], local.calls["DeleteRun"]) == calls
 
 
@@ -170,7 +178,8 @@ def test_a_second_try_changes_nothing(delete: Any, local: Any, client: Any, stat
 def test_an_active_batch_is_left_alone(delete: Any, local: Any, client: Any, mode: str, status: str) -> None:
     batch_id = batch_in(status, local, client)
     with pytest.raises(
-        BatchConflictError, match=f"batch {batch_id} is {status}, .*: cancel it first, with CancelRunBatchOperator"
+        BatchConflictError,
+        match=rf"^Cannot delete the runs of batch {batch_id}: it is still {status}\. Cancel it first \(CancelRunBatchO",
     ) as caught:
         delete(batch_id, mode, **GONE)
     assert (caught.value.batch_id, caught.value.status) == (batch_id, status)
@@ -179,15 +188,22 @@ def test_an_active_batch_is_left_alone(delete: Any, local: Any, client: Any, mod
     assert local.calls["DeleteRunBatch"] == local.calls["DeleteBatch"] == local.calls["DeleteRun"] == 0
 
 
-def test_a_state_of_the_future_is_left_alone(delete: Any, local: Any, client: Any) -> None:
+@each_mode
+@pytest.mark.parametrize(("status", "shown"), [("RUNS_ARCHIVED", "RUNS_ARCHIVED"), (None, "without a status")])
+def test_an_unknown_status_is_left_alone(
+    delete: Any, local: Any, client: Any, caplog: Any, capsys: Any, mode: str, status: str | None, shown: str
+) -> None:
     batch_id = batch_in("PROCESSED", local, client)
+    unknown = f"it is {shown}, and this version of the package does not know that status"
     with (
-        changed_answers("GetBatch", {"status": "ARCHIVED"}),
-        pytest.raises(BatchConflictError, match=f"batch {batch_id} is ARCHIVED, .*: its status is not known"),
+        changed_answers("GetBatch", {"status": status}),
+        pytest.raises(BatchConflictError, match=f"^Cannot delete the runs of batch {batch_id}: {unknown}") as caught,
     ):
-        delete(batch_id, **GONE)
+        delete(batch_id, mode, **GONE)
+    assert caught.value.status == status
+    assert "None" not in str(caught.value) + caplog.text + capsys.readouterr().out
     assert mapping() is None
-    assert local.calls["DeleteRunBatch"] == 0
+    assert local.calls["DeleteRunBatch"] == local.calls["DeleteRun"] == local.calls["DeleteBatch"] == 0
 
 
 def test_a_batch_without_a_run(delete: Any, local: Any, client: Any) -> None:
@@ -209,29 +225,29 @@ def test_a_batch_is_not_deleted_without_its_mapping(delete: Any, local: Any, cli
     before = sum(local.calls.values())
     with pytest.raises(
         OmicsParameterError,
-        match="save_mapping_s3_uri has to be set for delete_batch=True: the link from runSettingId to runId is lost",
+        match="save_mapping_s3_uri must be set for delete_batch=True, because the mapping is deleted with the batch",
     ):
         delete(batch_id, delete_batch=True)
     assert sum(local.calls.values()) == before
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "text"),
     [
-        ({"batch_id": None}, "batch_id has to be an id of 1 to 18 digits; got None"),
-        ({"batch_id": ""}, "batch_id has to be an id of 1 to 18 digits; got ''"),
-        ({"batch_id": "None"}, "batch_id has to be an id of 1 to 18 digits; got 'None'"),
-        ({**GONE, "save_mapping_s3_uri": ""}, "save_mapping_s3_uri has to be an s3:// URI with a bucket; got ''"),
-        ({"save_mapping_s3_uri": "/tmp/mapping"}, "save_mapping_s3_uri has to be an s3:// URI with a bucket"),
+        ({"batch_id": None}, "batch_id must be an id of 1 to 18 digits; got None"),
+        ({"batch_id": ""}, "batch_id must be an id of 1 to 18 digits; got ''"),
+        ({"batch_id": "None"}, "batch_id must be an id of 1 to 18 digits; got 'None'"),
+        ({**GONE, "save_mapping_s3_uri": ""}, "save_mapping_s3_uri must be an s3:// URI with a bucket; got ''"),
+        ({"save_mapping_s3_uri": "/tmp/mapping"}, "save_mapping_s3_uri must be an s3:// URI with a bucket"),
         ({"save_mapping_s3_uri": f"s3://{BUCKET}"}, "save_mapping_s3_uri must be s3://bucket/key"),
-        ({**GONE, "s3_extra_args": {"Colour": "red"}}, "s3_extra_args must hold only options of boto3's uploads"),
-        ({**GONE, "wait_for_completion": False}, "wait_for_completion has to be True for delete_batch=True"),
+        ({**GONE, "s3_extra_args": {"Colour": "red"}}, "s3_extra_args must have only keys of S3 uploads, for"),
+        ({**GONE, "wait_for_completion": False}, "wait_for_completion must be True for delete_batch=True"),
     ],
 )
-def test_bad_input_is_refused_before_the_first_call(delete: Any, local: Any, parameters: Any, told: str) -> None:
+def test_bad_input_is_refused_before_the_first_call(delete: Any, local: Any, parameters: Any, text: str) -> None:
     with pytest.raises(OmicsParameterError) as caught:
         delete(**{"batch_id": "7", **parameters})
-    assert told in str(caught.value)
+    assert text in str(caught.value)
     assert sum(local.calls.values()) == 0
 
 
@@ -244,7 +260,9 @@ def test_as_a_teardown_it_needs_no_batch(local: Any, task_context: dict[str, Any
 
 def test_a_batch_that_is_not_found(delete: Any, local: Any) -> None:
     for parameters in ({}, {"save_mapping_s3_uri": URI}, GONE):
-        with pytest.raises(BatchNotFoundError, match="batch 7 is not found in account 123456789012") as caught:
+        with pytest.raises(
+            BatchNotFoundError, match=r"^Batch 7 was not found in account 123456789012, Region us-east-1"
+        ) as caught:
             delete("7", **parameters)
         assert isinstance(caught.value.__cause__, ClientError)
 
@@ -266,7 +284,10 @@ def test_the_mapping_of_another_batch_is_not_overwritten(delete: Any, local: Any
     delete(first, **GONE)
     saved = mapping()
     second = batch_in("PROCESSED", local, client)
-    with pytest.raises(OmicsParameterError, match=f"has to name another object, .* mapping of batch {first}"):
+    with pytest.raises(
+        OmicsParameterError,
+        match=f"^save_mapping_s3_uri must be another object, because this one has the mapping of batch {first}; ",
+    ):
         delete(second, **GONE)
     assert mapping() == saved
     assert len(runs_of(client, second)) == 3
@@ -294,7 +315,9 @@ def test_something_else_is_not_taken_for_the_mapping(delete: Any, local: Any, cl
     runs = runs_of(client, batch_id)
     s3 = boto3.client("s3")
     s3.put_object(Bucket=BUCKET, Key="mapping.jsonl", Body=b"precious", Metadata={"team": "a"})
-    with pytest.raises(OmicsParameterError, match=f"has to name another object, .* something else; got '{URI}'"):
+    with pytest.raises(
+        OmicsParameterError, match=f"must be another object, because this one has something else; got '{URI}'"
+    ):
         delete(batch_id, **GONE)
     assert s3.get_object(Bucket=BUCKET, Key="mapping.jsonl")["Body"].read() == b"precious"
     assert runs_of(client, batch_id) == runs
@@ -307,26 +330,26 @@ def test_of_two_batches_that_are_saved_to_one_object_one_is_left(
 ) -> None:
     """The other batch's task looks before this one writes, and writes afterwards; or it writes first."""
     first, second = ended_batch_in("PROCESSED", local, client), ended_batch_in("PROCESSED", local, client)
-    list_submissions = OmicsCacheHook.list_submissions
+    list_submissions = mapping_module.list_submissions
 
     def delete_second() -> None:
-        monkeypatch.setattr(OmicsCacheHook, "list_submissions", list_submissions)
+        monkeypatch.setattr(mapping_module, "list_submissions", list_submissions)
         if wins == "the other one":
             delete(second, **GONE)
         else:
-            with pytest.raises(OmicsParameterError, match=f"holds the mapping of batch {first}"):
+            with pytest.raises(OmicsParameterError, match=f"this one has the mapping of batch {first};"):
                 delete(second, **GONE)
 
-    def interrupted(self: OmicsCacheHook, **members: Any) -> Any:
+    def interrupted(*args: Any, **members: Any) -> Any:
         delete_second()
-        return list_submissions(self, **members)
+        return list_submissions(*args, **members)
 
     if wins == "this one":
         delete(first, **GONE)
         delete_second()
     else:
-        monkeypatch.setattr(OmicsCacheHook, "list_submissions", interrupted)
-        with pytest.raises(OmicsParameterError, match=f"holds the mapping of batch {second}"):
+        monkeypatch.setattr(mapping_module, "list_submissions", interrupted)
+        with pytest.raises(OmicsParameterError, match=f"this one has the mapping of batch {second};"):
             delete(first, **GONE)
     kept, gone = (second, first) if wins == "this one" else (first, second)
     assert is_gone(client, gone)
@@ -337,19 +360,19 @@ def test_a_mapping_that_is_gone_or_replaced_keeps_the_batch(delete: Any, local: 
     batch_id = ended_batch_in("PROCESSED", local, client)
     s3 = boto3.client("s3")
     delete(batch_id, save_mapping_s3_uri=URI)
-    delete_left_runs = OmicsCacheHook.delete_left_runs
+    delete_existing_runs = operator_module.delete_existing_runs
     changes = [
         partial(s3.delete_object, Bucket=BUCKET, Key="mapping.jsonl"),
         partial(s3.put_object, Bucket=BUCKET, Key="mapping.jsonl", Body=b"", Metadata={"healthomics-batch-id": "7"}),
     ]
     for change, error in zip(changes, [OmicsError, OmicsParameterError], strict=True):
 
-        def interrupted(self: OmicsCacheHook, change: Any = change, **members: Any) -> None:
-            delete_left_runs(self, **members)
+        def interrupted(*args: Any, change: Any = change, **members: Any) -> None:
+            delete_existing_runs(*args, **members)
             change()
 
         with pytest.MonkeyPatch.context() as monkeypatch:
-            monkeypatch.setattr(OmicsCacheHook, "delete_left_runs", interrupted)
+            monkeypatch.setattr(operator_module, "delete_existing_runs", interrupted)
             with pytest.raises(error) as caught:
                 delete(batch_id, **GONE)
         assert isinstance(caught.value, AirflowFailException) == (error is OmicsParameterError)
@@ -466,7 +489,7 @@ def test_listings_agree_whose_mapping_is_the_same(
     ids=["no setting", "no run id", "another run id", "another run id at last", "one setting"],
 )
 @pytest.mark.parametrize("status", ["PROCESSED", "CANCELLED"])
-def test_a_run_that_no_setting_leads_to_is_not_listed(
+def test_a_run_without_a_setting_is_not_listed(
     delete: Any, local: Any, client: Any, status: str, change: Callable[[list[dict[str, Any]]], Any], unlisted: int
 ) -> None:
     batch_id = ended_batch_in(status, local, client)
@@ -492,33 +515,42 @@ def test_a_listing_that_repeats_a_run_is_not_saved(delete: Any, local: Any, clie
     assert mapping() is None
 
 
-def test_a_mapping_is_not_held(delete: Any, local: Any, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two listings are compared; what the local service and its S3 hold of them does not count."""
+def test_saving_a_mapping_takes_at_most_twice_the_memory_of_the_mapping(
+    delete: Any, local: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two listings are compared. What the local service and its S3 keep of them does not count."""
+    runs = 30_000
     peaks: list[int] = []
 
-    def listed(runs: int, **_: Any) -> Iterator[dict[str, str]]:
-        for n in range(runs):
+    def listed(*_: Any, number: int, **__: Any) -> Iterator[dict[str, str]]:
+        for n in range(number):
             run_id = str(1_000_000 + n)
             yield {"runSettingId": f"sample-{n}", "runId": run_id, "id": run_id, "submissionStatus": "SUCCESS"}
 
-    def measure(*_: Any, **__: Any) -> bool:
+    def measure(*_: Any, **__: Any) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
-        return True
 
-    monkeypatch.setattr(mapping_module, "put_if_unchanged", measure)
-    for runs in (100, 1_000, 10_000):  # the first one loads what is loaded once
+    tracemalloc.start()
+    try:
+        held = {row["runSettingId"]: row["runId"] for row in listed(number=runs)}
+        size = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(held) == runs
+    monkeypatch.setattr(mapping_module, "put_object", measure)
+    for number in (100, 100, runs):  # the first one loads what is loaded once, the second one measures the client
         batch_id = ended_batch_in("PROCESSED", local, client)
         local.clock.advance(300)
-        monkeypatch.setattr(OmicsCacheHook, "list_submissions", partial(listed, runs))
-        monkeypatch.setattr(OmicsCacheHook, "list_started_runs", partial(listed, runs))
+        monkeypatch.setattr(mapping_module, "list_submissions", partial(listed, number=number))
+        monkeypatch.setattr(mapping_module, "list_started_runs", partial(listed, number=number))
         with changed_answers("GetBatch", NO_COUNTS):
             tracemalloc.start()
             try:
                 delete(batch_id, save_mapping_s3_uri=URI, wait_for_completion=False)
             finally:
                 tracemalloc.stop()
-    _, small, large = peaks
-    assert (large - small) / 9_000 < 60, "bytes of each run, where two dicts and two sets of ids take more than 400"
+    _, client_alone, peak = peaks
+    assert peak - client_alone <= 2 * size
 
 
 def test_the_wait_for_a_listing_ends_at_the_deadline(delete: Any, local: Any, client: Any) -> None:
@@ -567,15 +599,39 @@ def test_a_mapping_whose_upload_is_sent_twice(delete: Any, local: Any, client: A
 def test_s3_that_refuses_the_mapping_deletes_nothing(delete: Any, local: Any, client: Any) -> None:
     batch_id = batch_in("PROCESSED", local, client)
     uri = "s3://missing-bucket/mapping.jsonl"
-    with pytest.raises(OmicsApiError, match=f"save_mapping_s3_uri must be writable; got '{uri}': .*NoSuchBucket"):
+    with pytest.raises(OmicsApiError, match=f"^Cannot write save_mapping_s3_uri '{uri}': .*NoSuchBucket"):
         delete(batch_id, delete_batch=True, save_mapping_s3_uri=uri)
     denied = {"Error": {"Code": "403", "Message": "Forbidden"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
     deny = ("before-call.s3.HeadObject", lambda **_: (SimpleNamespace(status_code=403), denied))
     with (
         patch.object(botocore.handlers, "BUILTIN_HANDLERS", [*botocore.handlers.BUILTIN_HANDLERS, deny]),
-        pytest.raises(OmicsApiError, match=f"save_mapping_s3_uri must be readable; got '{URI}': .*403"),
+        pytest.raises(
+            OmicsApiError, match=f"^Cannot read save_mapping_s3_uri '{URI}': HeadObject failed: 403: Forbidden"
+        ),
     ):
         delete(batch_id, **GONE)
+    assert len(runs_of(client, batch_id)) == 3
+    assert status_of(client, batch_id) == "PROCESSED"
+
+
+def test_encryption_with_a_bucket_key(delete: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    delete(batch_id, **GONE, s3_extra_args={"ServerSideEncryption": "aws:kms", "BucketKeyEnabled": True})
+    found = boto3.client("s3").head_object(Bucket=BUCKET, Key="mapping.jsonl")
+    assert (found["ServerSideEncryption"], found["BucketKeyEnabled"]) == ("aws:kms", True)
+    assert len(mapping() or ()) == 3
+    assert is_gone(client, batch_id)
+
+
+def test_an_unknown_option_of_the_upload_deletes_nothing(delete: Any, local: Any, client: Any) -> None:
+    batch_id = batch_in("PROCESSED", local, client)
+    options = {"ServerSideEncryption": "aws:kms", "BucketKeyEnabld": True}
+    with pytest.raises(
+        OmicsParameterError, match=r"^s3_extra_args must have only .*; got \['BucketKeyEnabld'\]$"
+    ) as caught:
+        delete(batch_id, **GONE, s3_extra_args=options)
+    assert caught.value.parameter == "s3_extra_args"
+    assert mapping() is None
     assert len(runs_of(client, batch_id)) == 3
     assert status_of(client, batch_id) == "PROCESSED"
 
@@ -637,20 +693,25 @@ def test_a_batch_that_changes_between_look_and_call(delete: Any, local: Any, cli
         assert delete(batch_id)["status"] == "RUNS_DELETED"
 
 
-def test_the_mapping_is_saved_once_for_however_many_looks(local: Any, client: Any) -> None:
+def test_the_mapping_is_saved_once_however_often_the_service_refuses(delete: Any, local: Any, client: Any) -> None:
     batch_id = batch_in("RUNS_DELETED", local, client)
-    seen: list[Any] = []
-    with changed_answers("GetBatch", {"status": "PROCESSED"}, times=2):
-        OmicsCacheHook().delete_runs_once(batch_id=batch_id, max_seconds=60, before=seen.append)
-    assert [batch["status"] for batch in seen] == ["PROCESSED"]
+    written: list[str] = []
+    hook = ("provide-client-params.s3.PutObject", lambda params, **_: written.append(params["Key"]))
+    with (
+        changed_answers("GetBatch", {"status": "PROCESSED"}, times=2),
+        patch.object(botocore.handlers, "BUILTIN_HANDLERS", [*botocore.handlers.BUILTIN_HANDLERS, hook]),
+    ):
+        delete(batch_id, save_mapping_s3_uri=URI)
+    assert local.calls["DeleteRunBatch"] == 3, "one call brought the batch into its status, two were refused"
+    assert written == ["mapping.jsonl"]
 
 
-def test_a_refusal_that_stays_is_told(delete: Any, local: Any, client: Any) -> None:
+def test_a_refusal_that_stays_is_an_error(delete: Any, local: Any, client: Any) -> None:
     batch_id = batch_in("PROCESSED", local, client)
     local.faults.error("DeleteRunBatch", code="ConflictException", message="busy", times=None)
-    with pytest.raises(OmicsApiError, match=f"batch {batch_id} is PROCESSED and its runs were not deleted: .*busy") as (
-        caught
-    ):
+    with pytest.raises(
+        OmicsApiError, match=f"^Batch {batch_id} is PROCESSED, and its runs were not deleted: .*busy"
+    ) as (caught):
         delete(batch_id)
     assert isinstance(caught.value.__cause__, ClientError)
     assert not isinstance(caught.value, AirflowFailException)
@@ -684,24 +745,24 @@ def test_a_lost_answer(delete: Any, local: Any, client: Any, operation: str, sta
 
 
 @pytest.mark.parametrize(
-    ("status", "method"),
+    ("status", "owner", "name"),
     [
-        ("PROCESSED", "list_submissions"),
-        ("PROCESSED", "delete_run_batch"),
-        ("PROCESSED", "delete_runs_once"),
-        ("PROCESSED", "delete_batch"),
-        ("FAILED", "list_submissions"),
-        ("FAILED", "delete_run"),
-        ("FAILED", "delete_runs_once"),
-        ("FAILED", "delete_batch"),
+        ("PROCESSED", mapping_module, "list_submissions"),
+        ("PROCESSED", OmicsCacheHook, "delete_run_batch"),
+        ("PROCESSED", operator_module, "delete_runs_once"),
+        ("PROCESSED", OmicsCacheHook, "delete_batch"),
+        ("FAILED", mapping_module, "list_submissions"),
+        ("FAILED", OmicsCacheHook, "delete_run"),
+        ("FAILED", operator_module, "delete_runs_once"),
+        ("FAILED", OmicsCacheHook, "delete_batch"),
     ],
 )
 def test_a_try_that_dies_after_the_call(
-    delete: Any, local: Any, client: Any, status: str, method: str, monkeypatch: pytest.MonkeyPatch
+    delete: Any, local: Any, client: Any, status: str, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch_id = ended_batch_in(status, local, client)
     run_ids = submissions_of(client, batch_id)
-    die(monkeypatch, method)
+    die(monkeypatch, owner, name)
     with pytest.raises(KeyboardInterrupt):
         delete(batch_id, **GONE)
     delete(batch_id, **GONE)
@@ -730,7 +791,7 @@ def test_a_batch_that_is_busy_is_deleted_later(delete: Any, local: Any, client: 
     assert is_gone(client, batch_id)
     batch_id = batch_in("PROCESSED", local, client)
     local.faults.error("DeleteBatch", code=error, message="busy", times=None)
-    with pytest.raises(OmicsApiError, match=f"batch {batch_id} is RUNS_DELETED and was not deleted: .*busy") as caught:
+    with pytest.raises(OmicsApiError, match=f"^Batch {batch_id} is RUNS_DELETED and was not deleted: .*busy") as caught:
         delete(batch_id, delete_batch=True, save_mapping_s3_uri=f"s3://{BUCKET}/other.jsonl")
     assert not isinstance(caught.value, AirflowFailException)
 
@@ -746,6 +807,47 @@ def test_a_batch_that_somebody_else_deletes(delete: Any, local: Any, client: Any
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(OmicsCacheHook, "delete_batch", refused)
         assert delete(batch_id, **GONE)["batch_deleted"] is True
+
+
+@pytest.mark.parametrize(("status", "shown"), [("RUNS_ARCHIVED", "RUNS_ARCHIVED"), (None, "without a status")])
+def test_an_unknown_status_is_named_if_the_batch_cannot_be_deleted(
+    local: Any, client: Any, caplog: Any, capsys: Any, status: str | None, shown: str
+) -> None:
+    batch_id = batch_in("RUNS_DELETED", local, client)
+    local.faults.error("DeleteBatch", code="ConflictException", message="busy", times=None)
+    caplog.set_level(logging.INFO)
+    with (
+        changed_answers("GetBatch", {"status": status}),
+        pytest.raises(OmicsApiError, match=f"^Batch {batch_id} is {shown} and was not deleted: .*busy") as caught,
+    ):
+        end.delete_batch_once(OmicsCacheHook(), batch_id, max_seconds=20)
+    assert "None" not in str(caught.value) + caplog.text + capsys.readouterr().out
+
+
+@each_mode
+@pytest.mark.parametrize(("status", "shown"), [("RUNS_ARCHIVED", "RUNS_ARCHIVED"), (None, "without a status")])
+def test_an_unknown_status_is_named_while_the_runs_are_deleted(
+    delete: Any, local: Any, client: Any, caplog: Any, capsys: Any, mode: str, status: str | None, shown: str
+) -> None:
+    local.settings.delete_seconds = 10_000
+    batch_id = batch_in("PROCESSED", local, client)
+    caplog.set_level(logging.INFO)
+    answers = iter(["PROCESSED"])
+
+    def change(parsed: dict[str, Any], **_: Any) -> None:
+        parsed["status"] = next(answers, status)
+        if parsed["status"] is None:
+            del parsed["status"]
+
+    hook = ("after-call.omics.GetBatch", change)
+    with (
+        patch.object(botocore.handlers, "BUILTIN_HANDLERS", [*botocore.handlers.BUILTIN_HANDLERS, hook]),
+        pytest.raises(BatchTimeoutError, match=f"^Timed out. Batch {batch_id} is {shown}$") as caught,
+    ):
+        delete(batch_id, mode, timeout=100)
+    printed = caplog.text + capsys.readouterr().out
+    assert f"Batch {batch_id} is {shown}. This version of the package does not know this status." in printed
+    assert "None" not in str(caught.value) + printed
 
 
 @needs_aiobotocore
@@ -789,7 +891,9 @@ def test_runs_that_are_left_are_named_and_keep_the_batch(delete: Any, local: Any
     batch_id = batch_in("PROCESSED", local, client, runs=30)
     local.faults.fail_delete([f"sample-{n}" for n in range(25)])
     local.faults.error("DeleteRun", code="ConflictException", message="not now", times=None)
-    with pytest.raises(OmicsError, match=r"runs are left: 25 \(\d+ of sample-0, COMPLETED: ") as caught:
+    with pytest.raises(
+        OmicsError, match=r"Batch \d+: 25 runs were not deleted: run \d+ of sample-0: COMPLETED, "
+    ) as caught:
         delete(batch_id, mode, **GONE)
     assert str(caught.value).count("of sample-") == 20
     assert "not now" in str(caught.value)
@@ -801,10 +905,10 @@ def test_runs_that_are_left_are_named_and_keep_the_batch(delete: Any, local: Any
     assert is_gone(client, batch_id)
 
 
-def test_a_run_that_lives_is_to_be_cancelled_first(delete: Any, local: Any, client: Any) -> None:
+def test_an_active_run_must_be_cancelled_first(delete: Any, local: Any, client: Any) -> None:
     local.settings.run_running_seconds = 10_000
     batch_id = batch_in("FAILED", local, client)
-    with pytest.raises(OmicsError, match=r"runs are left: 2 \(\d+ of sample-0, RUNNING: cancel it first; "):
+    with pytest.raises(OmicsError, match=r"2 runs were not deleted: run \d+ of sample-0: RUNNING, cancel it first; "):
         delete(batch_id, **GONE)
     assert local.calls["DeleteRun"] == local.calls["DeleteBatch"] == 0
     assert len(runs_of(client, batch_id)) == 2
@@ -815,7 +919,7 @@ def test_a_run_that_is_still_listed_is_left(delete: Any, local: Any, client: Any
     (first, *_) = client.list_runs(batchId=batch_id)["items"]
     with (
         changed_answers("ListRuns", {"items": [first]}),
-        pytest.raises(OmicsError, match=rf"runs are left: 1 \({first['id']}: it was deleted and is still listed\)"),
+        pytest.raises(OmicsError, match=f": 1 runs were not deleted: run {first['id']}: deleted, but still listed$"),
     ):
         delete(batch_id, **GONE)
     assert not is_gone(client, batch_id)
@@ -824,26 +928,26 @@ def test_a_run_that_is_still_listed_is_left(delete: Any, local: Any, client: Any
 def test_a_run_id_that_was_given_to_another_run_is_left_alone(
     delete: Any, local: Any, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the listing and the look, the runs are deleted, and their ids are given to another batch's runs."""
+    """Between the listing and GetRun, the runs are deleted, and their ids are given to another batch's runs."""
     local.settings.reuse_run_ids = True
     ours = ended_batch_in("FAILED", local, client)
     run_ids = set(runs_of(client, ours))
     others: list[str] = []
-    runs_of_batch = OmicsCacheHook._confirmed_runs
+    get_confirmed_runs = end.get_confirmed_runs
 
-    def interrupted(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
         if not others:
             for run_id in run_ids:
                 client.delete_run(id=run_id)
             others.append(batch_in("PROCESSED", local, client))
-        return runs_of_batch(self, *args, **kwargs)
+        return get_confirmed_runs(*args, **kwargs)
 
-    monkeypatch.setattr(OmicsCacheHook, "_confirmed_runs", interrupted)
+    monkeypatch.setattr(end, "get_confirmed_runs", interrupted)
     before = local.calls["DeleteRun"]
     delete(ours, **GONE)
     assert run_ids < set(runs_of(client, others[0])), "the ids were to be reused"
     assert len(runs_of(client, others[0])) == 3
-    assert local.calls["DeleteRun"] - before == 2, "only somebody else's two calls"
+    assert local.calls["DeleteRun"] - before == 2, "only the two calls of the test"
 
 
 @pytest.mark.parametrize(
@@ -856,7 +960,7 @@ def test_a_run_that_is_not_confirmed_is_left_alone_and_named(
     batch_id = ended_batch_in("FAILED", local, client)
     with (
         changed_answers(operation, changed),
-        pytest.raises(OmicsError, match=r"runs are left: 2 \(.*, COMPLETED, whose uuid is not known"),
+        pytest.raises(OmicsError, match=r"2 runs were not deleted: .*: COMPLETED, not confirmed as a run of the batch"),
     ):
         delete(batch_id)
     assert local.calls["DeleteRun"] == 0

@@ -28,10 +28,14 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsRequestError,
     OmicsVersionError,
 )
+from airflow_provider_omics_cache.healthomics import staging
 from airflow_provider_omics_cache.healthomics.start import DIGEST_TAG, GENERATION_TAG
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.hooks.s3 import s3_client
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
+from airflow_provider_omics_cache.xcoms import BatchXCom
 from tests.conftest import needs_batches
+from tests.operators.batch_states import changed_answers, die
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
@@ -47,6 +51,7 @@ DEFAULT_RUN_SETTING = {
 ONE_ATTEMPT = {"retries": {"total_max_attempts": 1}}
 
 NewContext = Callable[[], dict[str, Any]]
+S3Of = Callable[[StartRunBatchOperator], Any]
 
 
 def settings_of(count: int, **members: Any) -> list[dict[str, Any]]:
@@ -59,6 +64,7 @@ def tags_of(count: int) -> dict[str, str]:
     return {f"key-{number}": "value" for number in range(count)}
 
 
+REPLACED = r"has {} bytes, but these run settings have [0-9,]+: the file was replaced. Delete it"
 STAGED = {"run_settings": settings_of(101), "settings_s3_prefix": PREFIX}
 
 
@@ -88,6 +94,17 @@ def staged_keys(bucket: str = BUCKET) -> list[str]:
     return [item["Key"] for item in s3().list_objects_v2(Bucket=bucket).get("Contents", [])]
 
 
+def start_batch_of_the_name(tags: dict[str, str]) -> str:
+    """Start a batch with the name of the task's batches, as an earlier try with other settings did."""
+    answer = aws().start_run_batch(
+        default_run_setting=DEFAULT_RUN_SETTING,
+        batch_run_settings={"inlineSettings": settings_of(2)},
+        batch_name="start_batch-0f41008503ce1b79",
+        tags=tags,
+    )
+    return str(answer["id"])
+
+
 def batches() -> list[dict[str, Any]]:
     """All batches of the account, oldest first."""
     return list(aws().list_batch())
@@ -101,6 +118,23 @@ def local(local_healthomics: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(StartRunBatchOperator, "_sleep", staticmethod(local_healthomics.clock.advance))
     s3().create_bucket(Bucket=BUCKET)
     return local_healthomics
+
+
+@pytest.fixture
+def s3_of(monkeypatch: pytest.MonkeyPatch) -> S3Of:
+    """Make the S3 client of a task's run settings before the task does, so that a test can stub it."""
+
+    def s3_of(task: StartRunBatchOperator) -> Any:
+        client = s3_client(**task._s3_parameters)
+
+        def give(**parameters: Any) -> Any:
+            assert parameters == task._s3_parameters
+            return client
+
+        monkeypatch.setattr(staging, "s3_client", give)
+        return client
+
+    return s3_of
 
 
 def finish(local: LocalHealthOmics, batch_id: str) -> None:
@@ -164,7 +198,7 @@ class TestSettings:
         start(new_task_context(), **kwargs)
         (key,) = staged_keys()
         s3().put_object(Bucket=BUCKET, Key=key, Body=b"[]")
-        with pytest.raises(OmicsError, match="somebody replaced the file"):
+        with pytest.raises(OmicsError, match=REPLACED.format(2)):
             start(new_task_context(), rerun_key="again", **kwargs)
         assert len(batches()) == 1
 
@@ -174,15 +208,6 @@ class TestSettings:
         (key,) = staged_keys()
         found = s3().head_object(Bucket=BUCKET, Key=key)
         assert (found["ServerSideEncryption"], found["ContentType"]) == ("aws:kms", "text/plain")
-
-    def test_the_upload_goes_through_its_own_connection(
-        self, local: LocalHealthOmics, task_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv(
-            "AIRFLOW_CONN_LAB", json.dumps({"conn_type": "aws", "extra": {"endpoint_url": "http://lab"}})
-        )
-        task = operator(run_settings=settings_of(101), settings_s3_prefix=PREFIX, s3_conn_id="lab")
-        assert task._s3.meta.endpoint_url == "http://lab"
 
     def test_a_uri_of_the_users_is_passed_on(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
         uri = f"s3://{BUCKET}/own.json"
@@ -206,16 +231,17 @@ class TestSettings:
         assert start(new_task_context(), run_settings=uri) != first
 
     def test_a_uri_that_the_task_may_not_read_is_passed_on(
-        self, local: LocalHealthOmics, task_context: dict[str, Any]
+        self, local: LocalHealthOmics, task_context: dict[str, Any], s3_of: S3Of
     ) -> None:
         s3().put_object(Bucket=BUCKET, Key="own.json", Body=json.dumps(settings_of(3)))
         task = operator(run_settings=f"s3://{BUCKET}/own.json")
+        client = s3_of(task)
 
         def forbid(**_: Any) -> None:
             answer = {"Error": {"Code": "403", "Message": "Forbidden"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
             raise ClientError(answer, "HeadObject")
 
-        task._s3.meta.events.register("before-call.s3.HeadObject", forbid)
+        client.meta.events.register("before-call.s3.HeadObject", forbid)
         assert task.execute(task_context) == batches()[0]["id"]
 
     def test_tags_and_run_tags(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
@@ -274,6 +300,7 @@ class TestS3:
         self,
         local: LocalHealthOmics,
         task_context: dict[str, Any],
+        s3_of: S3Of,
         bucket: str,
         extra: dict[str, Any] | None,
         sent: dict[str, Any],
@@ -282,39 +309,43 @@ class TestS3:
         default = {**DEFAULT_RUN_SETTING, "outputBucketOwnerId": OWNER["ExpectedBucketOwner"]}
         prefix = f"s3://{bucket}/staged"
         task = operator(**{**STAGED, "settings_s3_prefix": prefix}, default_run_setting=default, s3_extra_args=extra)
-        with Stubber(task._s3) as stubber:
+        with Stubber(s3_of(task)) as stubber:
             put = {"Bucket": bucket, "Key": ANY, "Body": ANY, "IfNoneMatch": "*", **sent}
             if is_there:
                 stubber.add_client_error("put_object", "PreconditionFailed", "", 412, expected_params=put)
                 head = {"Bucket": bucket, "Key": ANY, **{name: sent[name] for name in OWNER if name in sent}}
                 stubber.add_response("head_object", {"ContentLength": 1}, head)
-                with pytest.raises(OmicsError, match="somebody replaced the file"):
+                with pytest.raises(OmicsError, match=REPLACED.format(1)):
                     task.execute(task_context)
             else:
                 stubber.add_response("put_object", {}, put)
-                with pytest.raises(OmicsRequestError, match="cannot be accessed"):  # nothing was written
+                with pytest.raises(
+                    OmicsRequestError, match=r"StartRunBatch failed: .*cannot be accessed"
+                ):  # nothing was written
                     task.execute(task_context)
             stubber.assert_no_pending_responses()
 
-    def test_a_look_at_a_file_of_the_users(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+    def test_a_look_at_a_file_of_the_users(
+        self, local: LocalHealthOmics, task_context: dict[str, Any], s3_of: S3Of
+    ) -> None:
         s3().put_object(Bucket=BUCKET, Key="own.json", Body=json.dumps(settings_of(3)))
         task = operator(run_settings=f"s3://{BUCKET}/own.json", s3_extra_args={"ACL": "private", **OWNER})
-        with Stubber(task._s3) as stubber:
+        with Stubber(s3_of(task)) as stubber:
             stubber.add_response("head_object", {"ETag": "a"}, {"Bucket": BUCKET, "Key": "own.json", **OWNER})
             task.execute(task_context)
             stubber.assert_no_pending_responses()
 
-    def test_a_look_that_fails(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+    def test_a_look_that_fails(self, local: LocalHealthOmics, task_context: dict[str, Any], s3_of: S3Of) -> None:
         task = operator(run_settings=f"s3://{BUCKET}/own.json")
-        with Stubber(task._s3) as stubber:
+        with Stubber(s3_of(task)) as stubber:
             stubber.add_client_error("head_object", "InternalError", "sorry", 500)
             with pytest.raises(OmicsApiError, match="HeadObject failed: InternalError: sorry"):
                 task.execute(task_context)
         assert local.calls["ListBatch"] == 0
 
-    def test_its_client_has_the_operators_settings(self, local: LocalHealthOmics) -> None:
+    def test_its_clients_have_the_operators_settings(self, local: LocalHealthOmics, s3_of: S3Of) -> None:
         task = operator(region_name="eu-west-1", verify=False, botocore_config={"read_timeout": 77})
-        for client in (task._s3, task.hook._s3_client):
+        for client in (s3_of(task), task._s3):
             assert client.meta.region_name == "eu-west-1"
             assert client.meta.config.read_timeout == 77
             assert client._endpoint.http_session._verify is False
@@ -328,6 +359,7 @@ class TestOnce:
         batch = aws().get_batch(batch_id=batch_id)
         assert pushed.pop("request_id").startswith("run-batch-")
         assert pushed == {
+            **dict.fromkeys(sorted(BatchXCom.__annotations__.keys() - {"request_id"})),
             "id": batch_id,
             "arn": batch["arn"],
             "uuid": batch["uuid"],
@@ -405,12 +437,18 @@ class TestOnce:
         assert start(context, run_settings=reordered, default_run_setting=default, rerun_key="") == first
 
     @pytest.mark.parametrize("forget", [False, True])
-    def test_a_dropped_connection_after_the_call_took_effect(
-        self, local: LocalHealthOmics, new_task_context: NewContext, forget: bool
+    def test_a_worker_that_dies_before_the_answer(
+        self,
+        local: LocalHealthOmics,
+        new_task_context: NewContext,
+        monkeypatch: pytest.MonkeyPatch,
+        forget: bool,
     ) -> None:
-        local.faults.drop_connection("StartRunBatch", times=1, after_effect=True)
-        with pytest.raises(OmicsApiError):
-            start(new_task_context(), botocore_config=ONE_ATTEMPT)
+        die(monkeypatch, OmicsCacheHook, "start_run_batch")
+        context = new_task_context()
+        with pytest.raises(KeyboardInterrupt):
+            start(context)
+        assert context["ti"].xcoms == {}
         assert len(batches()) == 1
         if forget:
             local.forget_tokens()
@@ -469,13 +507,12 @@ class TestOnce:
         assert local.clock.now() == before
 
     def test_a_refused_token_waits_for_a_batch_that_is_listed_late(
-        self, local: LocalHealthOmics, new_task_context: NewContext
+        self, local: LocalHealthOmics, new_task_context: NewContext, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         local.settings.batch_visible_after = 200
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(OmicsCacheHook, "_get_started_batch", lambda self, batch_id: 1 / 0)
-            with pytest.raises(ZeroDivisionError):  # the worker dies right after the start
-                start(new_task_context(), tags={"owner": "old"})
+        die(monkeypatch, OmicsCacheHook, "start_run_batch")
+        with pytest.raises(KeyboardInterrupt):
+            start(new_task_context(), tags={"owner": "old"})
         context = new_task_context()
         start(context, tags={"owner": "new"})
         assert context["ti"].xcoms["batch"]["reattached"]
@@ -500,9 +537,9 @@ class TestOnce:
         self, local: LocalHealthOmics, new_task_context: NewContext
     ) -> None:
         local.settings.batch_visible_after = 1_000
-        with pytest.raises(OmicsError, match=r"batch \d+ was started, but GetBatch did not find it") as caught:
+        with pytest.raises(OmicsError, match=r"^Batch \d+ was started, but GetBatch did not find it") as caught:
             start(new_task_context())
-        assert not isinstance(caught.value, BatchError), "a retry can mend it"
+        assert not isinstance(caught.value, BatchError), "a retry can succeed"
         local.clock.advance(1_000)
         start(new_task_context())
         assert len(batches()) == 1
@@ -518,7 +555,7 @@ class TestOnce:
             local.forget_tokens()
             assert start(new_task_context()) != first
         else:
-            with pytest.raises(OmicsError, match="if somebody has deleted it, set rerun_key"):
+            with pytest.raises(OmicsError, match="If it was deleted, set rerun_key"):
                 start(new_task_context())
             assert start(new_task_context(), rerun_key="2") != first
 
@@ -530,6 +567,42 @@ class TestOnce:
         assert (local.clock.now() - before).total_seconds() > 60
         assert local.calls[operation] >= 21
         assert len(batches()) == 1
+
+    @pytest.mark.parametrize("operation", ["ListBatch", "StartRunBatch", "GetBatch"])
+    @pytest.mark.parametrize("fault", ["InternalServerException", 503, "dropped", "lost answer"])
+    def test_faults_that_pass_are_waited_out(
+        self, local: LocalHealthOmics, task_context: dict[str, Any], operation: str, fault: str | int
+    ) -> None:
+        """ListBatch is called before StartRunBatch, and GetBatch after it."""
+        if fault in {"dropped", "lost answer"}:
+            local.faults.drop_connection(operation, times=20, after_effect=fault == "lost answer")
+        elif isinstance(fault, int):
+            local.faults.error(operation, code="ServiceUnavailable", status=fault, times=20)
+        else:
+            local.faults.error(operation, code=fault, times=20)
+        before = local.clock.now()
+        batch_id = start(task_context, botocore_config=ONE_ATTEMPT)
+        assert (local.clock.now() - before).total_seconds() > 180
+        assert task_context["ti"].xcoms["batch"]["reattached"] is False
+        assert [batch["id"] for batch in batches()] == [batch_id]
+
+    @pytest.mark.parametrize("count", [2, 101])
+    def test_the_batch_is_known_as_soon_as_it_is_started(
+        self, local: LocalHealthOmics, new_task_context: NewContext, count: int
+    ) -> None:
+        settings = {"run_settings": settings_of(count), "settings_s3_prefix": PREFIX}
+        local.faults.error("GetBatch", code="AccessDeniedException", message="not you", times=None)
+        context = new_task_context()
+        with pytest.raises(OmicsApiError, match="AccessDeniedException: not you"):
+            start(context, **settings)
+        (batch,) = batches()
+        pushed = context["ti"].xcoms["batch"]
+        local.faults.clear()
+        retry = new_task_context()
+        assert start(retry, **settings) == batch["id"]
+        found = retry["ti"].xcoms["batch"]
+        assert found["reattached"] is True
+        assert pushed == {**found, "status": None, "reattached": False}
 
     def test_throttling_for_hours_fails_the_try(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
         local.faults.throttle("StartRunBatch", times=None)
@@ -549,7 +622,7 @@ class TestOnce:
             stubber.assert_no_pending_responses()
 
     def test_an_s3_that_cannot_be_reached(
-        self, local: LocalHealthOmics, task_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+        self, local: LocalHealthOmics, task_context: dict[str, Any], s3_of: S3Of, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         extra = {"endpoint_url": "http://127.0.0.1:1", "config_kwargs": ONE_ATTEMPT}
         monkeypatch.setenv("AIRFLOW_CONN_LAB", json.dumps({"conn_type": "aws", "extra": extra}))
@@ -558,10 +631,10 @@ class TestOnce:
         def refuse(request: Any, **_: Any) -> None:
             raise EndpointConnectionError(endpoint_url=request.url)
 
-        task._s3.meta.events.register_first("before-send.s3", refuse)
+        s3_of(task).meta.events.register_first("before-send.s3", refuse)
         with pytest.raises(OmicsApiError, match=r"PutObject failed: EndpointConnectionError.*127\.0\.0\.1") as caught:
             task.execute(task_context)
-        assert not isinstance(caught.value, OmicsRequestError), "a retry can mend it"
+        assert not isinstance(caught.value, OmicsRequestError), "a retry can succeed"
         assert batches() == []
 
     def test_an_s3_connection_of_which_no_client_can_be_made(
@@ -573,7 +646,9 @@ class TestOnce:
             start(task_context, **STAGED, s3_conn_id="lab")
         assert local.calls["StartRunBatch"] == 0
 
-    def test_another_try_uploads_at_this_moment(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+    def test_another_try_uploads_at_this_moment(
+        self, local: LocalHealthOmics, task_context: dict[str, Any], s3_of: S3Of
+    ) -> None:
         conflicts = iter(range(2))
 
         def conflict(**_: Any) -> None:
@@ -581,7 +656,7 @@ class TestOnce:
                 raise ClientError({"Error": {"Code": "ConditionalRequestConflict", "Message": ""}}, "PutObject")
 
         task = operator(run_settings=settings_of(101), settings_s3_prefix=PREFIX)
-        task._s3.meta.events.register("before-call.s3.PutObject", conflict)
+        s3_of(task).meta.events.register("before-call.s3.PutObject", conflict)
         task.execute(task_context)
         assert len(staged_keys()) == 1
 
@@ -598,7 +673,9 @@ class TestTable:
     ) -> None:
         first = start(new_task_context())
         local.clock.advance(seconds)
-        with pytest.raises(BatchConflictError, match="other settings: cancel it, or set rerun_key") as caught:
+        with pytest.raises(
+            BatchConflictError, match=r"it was started with other settings\. Cancel it, or set rerun_key"
+        ) as caught:
             start(new_task_context(), run_settings=self.OTHER)
         assert caught.value.batch_id == first
         assert len(batches()) == 1
@@ -700,7 +777,9 @@ class TestTable:
         local.clock.advance(1_000)
         if stale:
             local.faults.stale_counts(seconds=1_000)
-        with pytest.raises(BatchFailedError, match=r"It broke\) after at least 1 of its runs") as caught:
+        with pytest.raises(
+            BatchFailedError, match=r"FAILED \(It broke\), but at least 1 of its runs were started"
+        ) as caught:
             start(new_task_context(), **change)
         assert (caught.value.batch_id, caught.value.reason) == (first, "It broke")
         assert len(batches()) == 1
@@ -714,7 +793,7 @@ class TestTable:
         local.clock.advance(2)
         aws().cancel_run_batch(batch_id=first)
         local.clock.advance(seconds)
-        with pytest.raises(BatchCancelledError, match="set rerun_key to start a new batch"):
+        with pytest.raises(BatchCancelledError, match=r"it was cancelled\. Set rerun_key to start a new batch"):
             start(new_task_context(), **change)
         assert len(batches()) == 1
         assert start(new_task_context(), rerun_key="2") != first
@@ -730,9 +809,119 @@ class TestTable:
             local.faults.fail_delete(["sample-0"])
         aws().delete_run_batch(batch_id=first)
         local.clock.advance(seconds)
-        with pytest.raises(BatchDeletedError, match="it was cleaned up; set rerun_key"):
+        with pytest.raises(BatchDeletedError, match=r"its runs were deleted\. Set rerun_key"):
             start(new_task_context())
         assert len(batches()) == 1
+
+    @pytest.mark.parametrize("older", ["runs deleted", "cancelled", "failed after runs", "without a digest"])
+    @pytest.mark.parametrize("newest", ["processed", "failed before a run"])
+    def test_only_the_newest_batch_of_the_name_refuses(
+        self, local: LocalHealthOmics, task_context: dict[str, Any], older: str, newest: str
+    ) -> None:
+        """An older batch only counts for the generation, which makes the new batch's token."""
+        if older == "failed after runs":
+            local.faults.fail_batch(after="SUBMITTING", started_runs=1)
+        tags = {GENERATION_TAG: "4"} if older == "without a digest" else {DIGEST_TAG: "a", GENERATION_TAG: "4"}
+        old = start_batch_of_the_name(tags)
+        if older == "cancelled":
+            local.clock.advance(2)
+            aws().cancel_run_batch(batch_id=old)
+        local.clock.advance(1_000)
+        ended = aws().get_batch(batch_id=old)["status"]
+        assert ended == {"cancelled": "CANCELLED", "failed after runs": "FAILED"}.get(older, "PROCESSED")
+        if older == "runs deleted":
+            aws().delete_run_batch(batch_id=old)
+        if newest == "failed before a run":
+            local.faults.fail_batch(after="PENDING")
+        new = start_batch_of_the_name({DIGEST_TAG: "b", GENERATION_TAG: "1"})
+        local.clock.advance(1_000)
+        batch_id = start(task_context)
+        assert batch_id not in {old, new}
+        assert aws().get_batch(batch_id=batch_id)["tags"][GENERATION_TAG] == "5"
+        assert task_context["ti"].xcoms["batch"]["reattached"] is False
+
+    def test_an_older_batch_with_the_same_settings_is_not_paid_for_again(
+        self, local: LocalHealthOmics, new_task_context: NewContext
+    ) -> None:
+        """The newest batch is to be replaced, and the runs of one in between were deleted."""
+        first = start(new_task_context())
+        finish(local, first)
+        between = start(new_task_context(), run_settings=self.OTHER)
+        finish(local, between)
+        local.faults.fail_batch(after="PENDING")
+        newest = start(new_task_context(), run_settings=settings_of(4))
+        local.clock.advance(1_000)
+        aws().delete_run_batch(batch_id=between)
+        local.clock.advance(1_000)
+        context = new_task_context()
+        assert start(context) == first
+        assert context["ti"].xcoms["batch"]["reattached"] is True
+        assert {batch["id"] for batch in batches()} == {first, between, newest}
+
+
+@needs_batches
+class TestUnknownStatus:
+    """A batch whose status no version of the package knows, or that has none."""
+
+    STATUS = pytest.mark.parametrize(
+        ("status", "shown"), [("RUNS_ARCHIVED", "is RUNS_ARCHIVED"), (None, "is without a status")]
+    )
+
+    @STATUS
+    def test_its_batch_is_taken(
+        self,
+        local: LocalHealthOmics,
+        new_task_context: NewContext,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+        status: str | None,
+        shown: str,
+    ) -> None:
+        caplog.set_level("INFO")
+        with changed_answers("GetBatch", {"status": status}):
+            started = start(new_task_context())
+            context = new_task_context()
+            assert start(context) == started
+        assert context["ti"].xcoms["batch"]["status"] == status
+        lines = [line for line in (caplog.text + capsys.readouterr().out).splitlines() if f"atch {started} (" in line]
+        assert any(f"), which {shown}" in line for line in lines)
+        assert any(f") of an earlier try {shown}; continuing with it" in line for line in lines)
+        assert all("None" not in line for line in lines)
+
+    @STATUS
+    def test_other_settings_are_refused(
+        self, local: LocalHealthOmics, new_task_context: NewContext, status: str | None, shown: str
+    ) -> None:
+        start(new_task_context())
+        with (
+            changed_answers("GetBatch", {"status": status}),
+            pytest.raises(BatchConflictError, match=f"of this task {shown}, and it was started with other") as caught,
+        ):
+            start(new_task_context(), run_settings=settings_of(3))
+        assert "None" not in str(caught.value)
+        assert caught.value.status == status
+        assert len(batches()) == 1
+
+    @pytest.mark.parametrize(
+        ("fault", "text"),
+        [
+            ({"after": "SUBMITTING", "started_runs": 1}, r"is FAILED \(no reason given\), but at least 1"),
+            ({"after": "CREATING", "times": None}, r"failed 3 times .*: no reason given$"),
+        ],
+    )
+    def test_a_failure_without_a_reason(
+        self, local: LocalHealthOmics, new_task_context: NewContext, fault: dict[str, Any], text: str
+    ) -> None:
+        local.settings.creating_seconds = 0
+        local.faults.fail_batch(**fault)
+
+        def start_twice() -> None:
+            start(new_task_context())
+            local.clock.advance(1_000)
+            start(new_task_context())
+
+        with changed_answers("GetBatch", {"failureReason": None}), pytest.raises(BatchFailedError, match=text):
+            start_twice()
 
 
 @needs_batches
@@ -762,7 +951,7 @@ class TestRequestId:
         start(new_task_context(), request_id="my-own")
         other = new_task_context()
         other["ti"].task_id = "other"
-        with pytest.raises(OmicsApiError, match="set another request_id"):
+        with pytest.raises(OmicsApiError, match="or set another request_id"):
             start(other, request_id="my-own")
         assert len(batches()) == 1
 
@@ -777,7 +966,11 @@ class TestBadInput:
                 "run_settings[30].runSettingId",
                 "must be unique .30 settings have this error",
             ),
-            ({"run_settings": settings_of(101)}, "settings_s3_prefix", "has to be set .* run_settings holds 101"),
+            (
+                {"run_settings": settings_of(101)},
+                "settings_s3_prefix",
+                r"must be an s3:// URI for more than 100 settings; run_settings has 101; got None",
+            ),
             ({"run_settings": [settings_of(1)[0]] * 100_001}, "run_settings", "at most 100,000 .*100,001"),
             (
                 {"run_settings": settings_of(1, parameters={"a": {1}})},
@@ -788,17 +981,17 @@ class TestBadInput:
             ({"run_settings": None}, "run_settings", "must be a list of dicts or an s3:// URI; got None"),
             ({"run_settings": '[{"runSettingId": "a"}]'}, "run_settings", "must be a list of dicts or an s3:// URI"),
             ({"run_settings": "settings.json"}, "run_settings", "must be a list of dicts or an s3:// URI"),
-            ({"run_settings": "s3://omics-settings"}, "run_settings", "has to be the s3:// URI of an object"),
-            ({"run_settings": "s3://omics-settings/no.json"}, "run_settings", "has to be an object that exists"),
-            ({"run_settings": "s3://no-such-bucket/no.json"}, "run_settings", "has to be an object that exists"),
+            ({"run_settings": "s3://omics-settings"}, "run_settings", "must be s3://bucket/key"),
+            ({"run_settings": "s3://omics-settings/no.json"}, "run_settings", "must be an object that exists in S3"),
+            ({"run_settings": "s3://no-such-bucket/no.json"}, "run_settings", "must be an object that exists in S3"),
             ({"run_settings": []}, "run_settings", "must have at least one setting"),
             (
                 {"run_settings": settings_of(101), "settings_s3_prefix": "s3://no-such-bucket/a"},
                 "settings_s3_prefix",
-                "has to name a bucket that exists; got 's3://no-such-bucket/a'",
+                "must be in a bucket that exists; got 's3://no-such-bucket/a'$",
             ),
-            ({"settings_s3_prefix": "omics-settings/a"}, "settings_s3_prefix", "has to be an s3:// URI with a bucket"),
-            ({"settings_s3_prefix": "s3:///a"}, "settings_s3_prefix", "has to be an s3:// URI with a bucket"),
+            ({"settings_s3_prefix": "omics-settings/a"}, "settings_s3_prefix", "must be an s3:// URI with a bucket"),
+            ({"settings_s3_prefix": "s3:///a"}, "settings_s3_prefix", "must be an s3:// URI with a bucket"),
             (
                 {"run_settings": '  [{"runSettingId": "secret", "parameters": {}}]'},
                 "run_settings",
@@ -808,27 +1001,27 @@ class TestBadInput:
             (
                 {"run_settings": settings_of(101), "settings_s3_prefix": f"{PREFIX}{'a' * 700}"},
                 "settings_s3_prefix",
-                "can have at most 680 characters",
+                "must have at most 680 characters",
             ),
             (
                 {"run_settings": settings_of(101), "settings_s3_prefix": PREFIX, "s3_extra_args": {"Key": "mine"}},
                 "s3_extra_args",
-                r"can hold only arguments of PutObject.*got \['Key'\]",
+                r"must have only keys of S3 uploads.*got \['Key'\]",
             ),
             (
                 {"run_settings": settings_of(101), "settings_s3_prefix": PREFIX, "s3_extra_args": {"Acl": "private"}},
                 "s3_extra_args",
-                r"can hold only arguments of PutObject.*got \['Acl'\]",
+                r"must have only keys of S3 uploads.*got \['Acl'\]",
             ),
             (
                 {"run_settings": settings_of(101), "settings_s3_prefix": PREFIX, "s3_extra_args": {"ACL": 7}},
                 "s3_extra_args",
-                "of the right types",
+                "must have values of the types that PutObject takes",
             ),
             (
                 {"default_run_setting": {**DEFAULT_RUN_SETTING, "cacheID": "1"}},
                 "default_run_setting",
-                r"has the unknown key 'cacheID' \(did you mean 'cacheId'\?\); got 'cacheID'$",
+                r"has the unknown key 'cacheID' \(did you mean 'cacheId'\?\)$",
             ),
             (
                 {"default_run_setting": {"workflow_id": "1", "role_arn": "x"}},
@@ -840,12 +1033,12 @@ class TestBadInput:
                 "default_run_setting",
                 f"botocore {botocore.__version__} does not know in DefaultRunSetting: .* upgrade boto3.*got 'colour'",
             ),
-            ({"default_run_setting": "{}"}, "default_run_setting", "has to be a dict"),
+            ({"default_run_setting": "{}"}, "default_run_setting", "must be a dict"),
             ({"default_run_setting": {"workflowId": "1"}}, "default_run_setting.roleArn", "is required"),
             (
                 {"default_run_setting": {**DEFAULT_RUN_SETTING, "cacheId": None}},
                 "default_run_setting.cacheId",
-                "has to be an id of 1 to 18 digits; got None",
+                "must be an id of 1 to 18 digits; got None",
             ),
             (
                 {"default_run_setting": {"workflowId": "1", "roleArn": "arn:aws:iam::1:role/x"}},
@@ -853,11 +1046,11 @@ class TestBadInput:
                 "must be given here or in default_run_setting",
             ),
             ({"tags": {"a": 1}}, "tags", "has an invalid value: it must be a string of 0 to 256 characters; got 1"),
-            ({"tags": {DIGEST_TAG: "x"}}, "tags", "cannot hold"),
+            ({"tags": {DIGEST_TAG: "x"}}, "tags", f"must not have {GENERATION_TAG}, {DIGEST_TAG}"),
             ({"run_tags": ["a"]}, "run_tags", "must be a dict"),
-            ({**STAGED, "tags": tags_of(49)}, "tags", "can have at most 48 entries; got '49 entries'"),
-            ({**STAGED, "tags": {"aws:a": "b"}}, "tags", "cannot have keys that start with aws:"),
-            ({**STAGED, "run_tags": {"aws:a": "b"}}, "run_tags", "cannot have keys that start with aws:"),
+            ({**STAGED, "tags": tags_of(49)}, "tags", "must have at most 48 entries; got '49 entries'"),
+            ({**STAGED, "tags": {"aws:a": "b"}}, "tags", "must not have keys that begin with aws:"),
+            ({**STAGED, "run_tags": {"aws:a": "b"}}, "run_tags", "must not have keys that begin with aws:"),
             (
                 {
                     **STAGED,
@@ -865,15 +1058,15 @@ class TestBadInput:
                     "run_tags": tags_of(49),
                 },
                 "run_tags",
-                "can have at most 50 entries, merged with those that are there; got '51 entries'",
+                "must have at most 50 entries, together with the tags that the resource has; got '51 entries'",
             ),
             (
                 {**STAGED, "default_run_setting": {**DEFAULT_RUN_SETTING, "runTags": tags_of(51)}},
                 "default_run_setting.runTags",
-                "can have at most 50 entries; got '51 entries'",
+                "must have at most 50 entries; got '51 entries'",
             ),
-            ({"request_id": "x" * 129}, "request_id", "has to be a token of 1 to 128 characters"),
-            ({"request_id": "None"}, "request_id", "has to be a token of 1 to 128 characters; got 'None'"),
+            ({"request_id": "x" * 129}, "request_id", "must be a token of 1 to 128 characters"),
+            ({"request_id": "None"}, "request_id", "must be a token of 1 to 128 characters; got 'None'"),
         ],
     )
     def test_one_error_and_nothing_half_done(
@@ -898,7 +1091,7 @@ class TestBadInput:
     def test_a_name_that_no_bucket_has(
         self, local: LocalHealthOmics, task_context: dict[str, Any], parameter: str, bucket: str
     ) -> None:
-        rule = f"{parameter} has to name a bucket: 3 to 63 lower case letters, digits, dots and hyphens; got 's3://{bucket}/"
+        rule = f"{parameter} must have a bucket name of 3 to 63 lower case letters, digits, dots and hyphens; got 's3://{bucket}/"
         with pytest.raises(OmicsParameterError, match=rule):
             start(task_context, **{**STAGED, "s3_extra_args": {"ACL": "private"}, parameter: f"s3://{bucket}/own.json"})
         assert local.calls.total() == 0

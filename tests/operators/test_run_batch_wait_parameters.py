@@ -1,4 +1,4 @@
-"""What StartRunBatchOperator is told about waiting."""
+"""The parameters of StartRunBatchOperator that are about the wait."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_nothing_but_text_is_templated() -> None:
 @pytest.mark.parametrize("parameter", ["waiter_delay", "timeout", "max_silence", "consistency_timeout"])
 @pytest.mark.parametrize("value", [-1, True, "60", None, float("nan"), float("inf"), timedelta(seconds=-1)])
 def test_a_time_is_a_number_of_seconds_or_a_timedelta(parameter: str, value: Any) -> None:
-    with pytest.raises(OmicsParameterError, match=f"^{parameter} must be a number of seconds from 0") as caught:
+    with pytest.raises(OmicsParameterError, match=f"^{parameter} must be a number of seconds of at least 0") as caught:
         waiting_task(**{parameter: value})
     assert caught.value.parameter == parameter
 

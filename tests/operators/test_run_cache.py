@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -26,8 +28,11 @@ from airflow_provider_omics_cache.exceptions import (
     RunCacheError,
 )
 from airflow_provider_omics_cache.healthomics.identity import run_cache_token
+from airflow_provider_omics_cache.healthomics.run_caches import check_bucket, ensure_run_cache
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.hooks.s3 import s3_client
 from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator
+from tests.operators.batch_states import die
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,7 +94,7 @@ def warnings(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str
 # One cache, whatever happens
 
 
-def test_it_creates_the_cache_and_tells_of_it(execute: Any, omics: Any) -> None:
+def test_it_creates_the_cache_and_pushes_it(execute: Any, omics: Any) -> None:
     returned, pushed = execute(
         cache_behavior="CACHE_ALWAYS", description="for the cohort", tags={"team": "a"}, cache_bucket_owner_id=ACCOUNT
     )
@@ -129,15 +134,24 @@ def test_every_later_try_takes_the_same_cache(
     assert local.calls["CreateRunCache"] == 1
 
 
-def test_tasks_that_ask_at_the_same_time_get_one_cache(omics: Any) -> None:
+def test_twenty_tasks_that_ask_at_the_same_time_get_one_cache(omics: Any, local: Any) -> None:
+    """Each of them has looked, and found nothing, before one of them creates the cache."""
+    barrier = threading.Barrier(20)
+
+    def wait_for_the_others(**_: Any) -> None:
+        barrier.wait(60)
+
     def ensure(_: int) -> str:
-        found = OmicsCacheHook().ensure_run_cache(name="cohort", cache_s3_location=LOCATION)
+        hook = OmicsCacheHook()
+        hook.conn.meta.events.register("before-call.omics.CreateRunCache", wait_for_the_others)
+        found = ensure_run_cache(hook, name="cohort", cache_s3_location=LOCATION)
         return str(found.run_cache["id"])
 
-    with ThreadPoolExecutor(8) as pool:
-        ids = set(pool.map(ensure, range(8)))
+    with ThreadPoolExecutor(20) as pool:
+        ids = set(pool.map(ensure, range(20)))
     assert len(ids) == 1
     assert len(active_caches(omics)) == 1
+    assert local.calls["CreateRunCache"] == 20
 
 
 @pytest.mark.parametrize("error", ["ConflictException", "ValidationException", None])
@@ -171,22 +185,43 @@ def test_a_connection_lost_after_the_call_leaves_one_cache(execute: Any, omics: 
 
 
 @pytest.mark.parametrize("forgets", [True, False])
-def test_the_try_after_a_lost_connection_finds_the_cache(execute: Any, omics: Any, local: Any, forgets: bool) -> None:
-    local.faults.drop_connection("CreateRunCache", times=1, after_effect=True)
-    once = {"botocore_config": {"retries": {"total_max_attempts": 1}}}
-    with pytest.raises(OmicsApiError, match="CreateRunCache failed: ConnectionClosedError"):
-        execute(**once)
+def test_the_try_after_a_worker_that_died_finds_the_cache(
+    execute: Any, omics: Any, local: Any, monkeypatch: pytest.MonkeyPatch, forgets: bool
+) -> None:
+    die(monkeypatch, OmicsCacheHook, "create_run_cache")
+    with pytest.raises(KeyboardInterrupt):
+        execute()
     if forgets:
         local.forget_tokens()
-    returned, _ = execute(**once)
+    returned, _ = execute()
     assert [cache["id"] for cache in active_caches(omics)] == [returned]
 
 
 @pytest.mark.parametrize("operation", ["ListRunCaches", "CreateRunCache", "GetRunCache"])
-def test_throttling_is_survived(execute: Any, omics: Any, local: Any, operation: str) -> None:
-    local.faults.throttle(operation, times=1)
-    execute()
-    assert len(active_caches(omics)) == 1
+@pytest.mark.parametrize("fault", ["ThrottlingException", "InternalServerException", "dropped", "lost answer"])
+def test_minutes_of_faults_are_waited_out(execute: Any, omics: Any, local: Any, operation: str, fault: str) -> None:
+    if fault in {"dropped", "lost answer"}:
+        local.faults.drop_connection(operation, times=20, after_effect=fault == "lost answer")
+    else:
+        local.faults.error(operation, code=fault, times=20)
+    began = local.clock.elapsed()
+    returned, pushed = execute(botocore_config={"retries": {"total_max_attempts": 1}})
+    assert local.clock.elapsed() - began > 180
+    assert local.calls[operation] >= (1 if fault == "dropped" else 21)
+    assert [cache["id"] for cache in active_caches(omics)] == [returned]
+    assert pushed["created"] is True
+
+
+@pytest.mark.parametrize("operation", ["ListRunCaches", "CreateRunCache"])
+def test_an_hour_of_throttles_fails_the_try(execute: Any, omics: Any, local: Any, operation: str) -> None:
+    local.faults.throttle(operation, times=None)
+    began = local.clock.elapsed()
+    with pytest.raises(OmicsApiError, match=f"{operation} failed: ThrottlingException") as caught:
+        execute(botocore_config={"retries": {"total_max_attempts": 1}})
+    assert not isinstance(caught.value, AirflowFailException)
+    assert 3_500 < local.clock.elapsed() - began <= 3_600
+    local.faults.clear()
+    assert active_caches(omics) == []
 
 
 @pytest.mark.parametrize("lag", [1, 20, 200])
@@ -200,12 +235,12 @@ def test_a_cache_that_is_shown_late_is_waited_for(execute: Any, omics: Any, loca
 @pytest.mark.parametrize("lag", [1, 20, 200])
 @pytest.mark.parametrize("other", [{}, {"description": "the other DAG's"}])
 def test_a_service_that_shows_the_cache_late_makes_no_second_one(
-    execute: Any, omics: Any, local: Any, lag: float, other: dict[str, Any]
+    execute: Any, omics: Any, local: Any, monkeypatch: pytest.MonkeyPatch, lag: float, other: dict[str, Any]
 ) -> None:
     local.settings.run_cache_visible_after = lag
-    local.faults.drop_connection("CreateRunCache", times=1, after_effect=True)
-    with pytest.raises(OmicsApiError):
-        execute(botocore_config={"retries": {"total_max_attempts": 1}})
+    die(monkeypatch, OmicsCacheHook, "create_run_cache")
+    with pytest.raises(KeyboardInterrupt):
+        execute()
     returned, _ = execute(**other)
     assert [cache["id"] for cache in active_caches(omics)] == [returned]
     assert local.calls["CreateRunCache"] == 2
@@ -269,8 +304,8 @@ def test_a_state_of_the_future_makes_no_second_cache(local: Any) -> None:
         stubber.add_response("create_run_cache", {"id": "7", "status": "CREATING"})
         for _ in range(11):
             stubber.add_response("get_run_cache", {"id": "7", "status": "CREATING"}, {"id": "7"})
-        with pytest.raises(OmicsError, match="run cache 7 is still CREATING") as caught:
-            hook.ensure_run_cache(name="cohort", cache_s3_location=LOCATION)
+        with pytest.raises(OmicsError, match=r"^Run cache 7 is still CREATING") as caught:
+            ensure_run_cache(hook, name="cohort", cache_s3_location=LOCATION)
         stubber.assert_no_pending_responses()
     assert not isinstance(caught.value, AirflowFailException)
 
@@ -279,7 +314,7 @@ def test_ten_spent_tokens_are_an_error(execute: Any, omics: Any, local: Any) -> 
     local.settings.show_deleted_run_caches = True
     for _ in range(10):
         omics.delete_run_cache(id=execute()[0])
-    with pytest.raises(RunCacheError, match=r"tokens of 10 generations .* set another request_id"):
+    with pytest.raises(RunCacheError, match=r"the last 10 request tokens were used by .* Set another request_id"):
         execute()
     assert execute(request_id="another")[1]["created"] is True
 
@@ -289,7 +324,7 @@ def test_the_users_request_id_is_the_token(execute: Any, omics: Any, local: Any)
     assert execute(request_id="mine")[0] == made
     local.settings.show_deleted_run_caches = True
     omics.delete_run_cache(id=made)
-    with pytest.raises(RunCacheError, match="the request token 'mine' belongs to"):
+    with pytest.raises(RunCacheError, match="the request token 'mine' was used by caches that were deleted or differ"):
         execute(request_id="mine")
     assert active_caches(omics) == []
 
@@ -442,7 +477,7 @@ def test_update_calls_only_what_is_needed(
 
 def test_fail_refuses_differences(execute: Any, local: Any) -> None:
     first, _ = execute(description="old")
-    with pytest.raises(RunCacheError, match=f"run cache {first} differs: description is 'old'") as caught:
+    with pytest.raises(RunCacheError, match=f"^Run cache {first} differs: description is 'old'") as caught:
         execute(description="new", if_exists="fail")
     assert caught.value.run_cache_id == first
     assert isinstance(caught.value, AirflowFailException)
@@ -466,7 +501,7 @@ def test_a_cache_that_another_task_has_just_made_is_settled_too(
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "shown"),
     [
         ({"cache_s3_location": "http://cohort-data/cache"}, ["cacheS3Location", "http://cohort-data/cache"]),
         ({"cache_s3_location": "s3://Cohort-Data/cache"}, ["cacheS3Location", "s3://Cohort-Data/cache"]),
@@ -482,34 +517,34 @@ def test_a_cache_that_another_task_has_just_made_is_settled_too(
 )
 @pytest.mark.parametrize("if_exists", ["reuse", "update", "fail"])
 def test_bad_input_is_one_error_that_leaves_nothing(
-    execute: Any, omics: Any, parameters: dict[str, Any], told: list[str], if_exists: str
+    execute: Any, omics: Any, parameters: dict[str, Any], shown: list[str], if_exists: str
 ) -> None:
     with pytest.raises(OmicsRequestError) as caught:
         execute(**parameters, if_exists=if_exists)
-    for part in told:
+    for part in shown:
         assert part in str(caught.value)
     assert isinstance(caught.value, AirflowFailException)
     assert active_caches(omics) == []
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "shown"),
     [
-        ({"tags": {"k" * 129: "v"}}, "tags: a key has to be a string of 1 to 128 characters"),
-        ({"tags": {"team": "v" * 257}}, "tags: the value of 'team' has to be a string of 0 to 256 characters"),
-        ({"tags": {"team": 7}}, "tags: the value of 'team' has to be a string of 0 to 256 characters; got 7"),
-        ({"description": "d" * 257}, "description has to be a string of 1 to 256 characters"),
-        ({"description": "", "tags": {"a": "b"}}, "description has to be a string of 1 to 256 characters"),
+        ({"tags": {"k" * 129: "v"}}, "tags: a key must be a string of 1 to 128 characters"),
+        ({"tags": {"team": "v" * 257}}, "tags: the value of 'team' must be a string of 0 to 256 characters"),
+        ({"tags": {"team": 7}}, "tags: the value of 'team' must be a string of 0 to 256 characters; got 7"),
+        ({"description": "d" * 257}, "description must be a string of 1 to 256 characters"),
+        ({"description": "", "tags": {"a": "b"}}, "description must be a string of 1 to 256 characters"),
         (
             {"tags": {f"key-{number}": "v" for number in range(50)}},
-            "tags can have at most 50 entries, merged with those that are there; got '51 entries'",
+            "tags must have at most 50 entries, together with the tags that the resource has; got '51 entries'",
         ),
-        ({"tags": {"AWS:team": "a"}}, r"tags cannot have keys that start with aws:; got \['AWS:team'\]"),
+        ({"tags": {"AWS:team": "a"}}, r"tags must not have keys that begin with aws:; got \['AWS:team'\]"),
     ],
 )
-def test_an_update_is_not_half_done(execute: Any, omics: Any, parameters: dict[str, Any], told: str) -> None:
+def test_an_update_is_not_half_done(execute: Any, omics: Any, parameters: dict[str, Any], shown: str) -> None:
     first, _ = execute(description="old", tags={"site": "x"})
-    with pytest.raises(OmicsParameterError, match=told):
+    with pytest.raises(OmicsParameterError, match=shown):
         execute(**{"description": "new", **parameters}, cache_behavior="CACHE_ALWAYS", if_exists="update")
     found = omics.get_run_cache(id=first)
     assert (found["description"], found["tags"], found["cacheBehavior"]) == (
@@ -527,7 +562,7 @@ def test_fifty_tags_fit(execute: Any) -> None:
 
 @pytest.mark.parametrize("value", ["None", "x" * 129])
 def test_a_bad_request_id_is_named(execute: Any, local: Any, value: str) -> None:
-    with pytest.raises(OmicsParameterError, match=r"^request_id has to be a token of 1 to 128 characters; got"):
+    with pytest.raises(OmicsParameterError, match=r"^request_id must be a token of 1 to 128 characters; got"):
         execute(request_id=value)
     assert local.calls.total() == 0
 
@@ -535,7 +570,7 @@ def test_a_bad_request_id_is_named(execute: Any, local: Any, value: str) -> None
 def test_a_request_id_may_be_a_number_or_empty(execute: Any, omics: Any) -> None:
     made = omics.create_run_cache(name="cohort", cacheS3Location=LOCATION, requestId="7")["id"]
     omics.update_run_cache(id=made, name="renamed")
-    with pytest.raises(RunCacheError, match="token '7' belongs to"):
+    with pytest.raises(RunCacheError, match="the request token '7' was used by"):
         execute(request_id=7)
     assert execute(request_id="")[1]["created"] is True
 
@@ -543,19 +578,19 @@ def test_a_request_id_may_be_a_number_or_empty(execute: Any, omics: Any) -> None
 @pytest.mark.parametrize("parameter", ["name", "cache_s3_location"])
 @pytest.mark.parametrize("value", [None, "", 7])
 def test_a_missing_parameter_is_named(execute: Any, local: Any, parameter: str, value: Any) -> None:
-    with pytest.raises(OmicsParameterError, match=f"^{parameter} has to be a string that is not empty; got"):
+    with pytest.raises(OmicsParameterError, match=f"^{parameter} must be a string that is not empty; got"):
         execute(**{parameter: value})
     assert local.calls.total() == 0
 
 
 def test_tags_that_were_rendered_to_text_are_refused(execute: Any, local: Any) -> None:
-    with pytest.raises(OmicsParameterError, match="tags has to be a dictionary; got"):
+    with pytest.raises(OmicsParameterError, match="tags must be a dict; got"):
         execute(tags="{'team': 'a'}")
     assert local.calls.total() == 0
 
 
 def test_an_unknown_if_exists_is_refused_when_the_dag_is_read() -> None:
-    with pytest.raises(OmicsParameterError, match="if_exists has to be one of reuse, update, fail; got 'replace'"):
+    with pytest.raises(OmicsParameterError, match="if_exists must be one of reuse, update, fail; got 'replace'"):
         operator(if_exists="replace")
 
 
@@ -563,12 +598,14 @@ def test_an_unknown_if_exists_is_refused_when_the_dag_is_read() -> None:
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[OmicsCacheHook, Stubber]]:
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Callable[..., None], Stubber]]:
+    """The check of a bucket, and the stub of its S3 client."""
     connection = {"conn_type": "aws", "login": "a", "password": "b", "extra": {"region_name": "us-east-1"}}
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
     hook = OmicsCacheHook()
-    with Stubber(hook._s3_client) as stubber:
-        yield hook, stubber
+    client = s3_client()
+    with Stubber(client) as stubber:
+        yield partial(check_bucket, hook, client), stubber
         stubber.assert_no_pending_responses()
 
 
@@ -580,30 +617,27 @@ def found_in(region: str) -> dict[str, Any]:
     return {"ResponseMetadata": {"HTTPStatusCode": 200, **in_region(region)}}
 
 
+OWN_BUCKET: dict[str, Any] = {"cache_s3_location": LOCATION, "cache_bucket_owner_id": ACCOUNT}
 SENT = {"Bucket": "cohort-data", "ExpectedBucketOwner": ACCOUNT}
 
 
-def check(hook: OmicsCacheHook) -> None:
-    hook.check_bucket(cache_s3_location=LOCATION, cache_bucket_owner_id=ACCOUNT)
-
-
 def test_the_right_bucket_passes(s3: Any, warnings: Callable[[], list[str]]) -> None:
-    hook, stubber = s3
+    check, stubber = s3
     stubber.add_response("head_bucket", found_in("us-east-1"), SENT)
-    check(hook)
+    check(**OWN_BUCKET)
     assert warnings() == []
 
 
 def test_a_missing_bucket_is_an_error(s3: Any) -> None:
-    hook, stubber = s3
+    check, stubber = s3
     stubber.add_client_error("head_bucket", "404", "Not Found", 404, expected_params=SENT)
     with pytest.raises(OmicsParameterError, match=f"cache_s3_location .* bucket that exists; got '{LOCATION}'"):
-        check(hook)
+        check(**OWN_BUCKET)
 
 
 @pytest.mark.parametrize("status", [200, 301, 403])
 def test_a_bucket_in_another_region_is_an_error(s3: Any, status: int) -> None:
-    hook, stubber = s3
+    check, stubber = s3
     if status == 200:
         stubber.add_response("head_bucket", found_in("eu-west-1"), SENT)
     else:
@@ -614,39 +648,39 @@ def test_a_bucket_in_another_region_is_an_error(s3: Any, status: int) -> None:
             expected_params=SENT,
             response_meta=in_region("eu-west-1"),
         )
-    with pytest.raises(OmicsParameterError, match="bucket in us-east-1, this one is in eu-west-1"):
-        check(hook)
+    with pytest.raises(OmicsParameterError, match="must be in a bucket in us-east-1, but the bucket is in eu-west-1"):
+        check(**OWN_BUCKET)
 
 
 def test_a_bucket_of_another_account_is_an_error(s3: Any) -> None:
-    hook, stubber = s3
+    check, stubber = s3
     stubber.add_client_error("head_bucket", "403", "Forbidden", 403, expected_params=SENT)
     stubber.add_response("head_bucket", found_in("us-east-1"), {"Bucket": "cohort-data"})
     with pytest.raises(OmicsParameterError, match=f"bucket of account {ACCOUNT}; got '{LOCATION}'"):
-        check(hook)
+        check(**OWN_BUCKET)
 
 
 def test_denied_access_proves_nothing(s3: Any, warnings: Callable[[], list[str]]) -> None:
-    hook, stubber = s3
+    check, stubber = s3
     stubber.add_client_error("head_bucket", "403", "Forbidden", 403, expected_params=SENT)
     stubber.add_client_error("head_bucket", "403", "Forbidden", 403, expected_params={"Bucket": "cohort-data"})
-    check(hook)
+    check(**OWN_BUCKET)
     (warning,) = warnings()
-    assert "Access to bucket cohort-data is denied here, so its owner is not known" in warning
+    assert "Bucket cohort-data: access denied, its owner was not checked" in warning
 
 
 def test_another_failure_of_s3_is_an_api_error(s3: Any) -> None:
-    hook, stubber = s3
+    check, stubber = s3
     stubber.add_client_error("head_bucket", "InternalError", "sorry", 500)
     with pytest.raises(OmicsApiError, match="HeadBucket failed: InternalError: sorry"):
-        check(hook)
+        check(**OWN_BUCKET)
 
 
 @pytest.mark.parametrize("location", ["http://cohort-data/cache", "cohort-data", "s3:///cache", None])
 def test_the_location_has_to_be_in_s3(s3: Any, location: Any) -> None:
-    hook, _ = s3
-    with pytest.raises(OmicsParameterError, match="cache_s3_location has to be an s3:// URI; got"):
-        hook.check_bucket(cache_s3_location=location)
+    check, _ = s3
+    with pytest.raises(OmicsParameterError, match="cache_s3_location must be an s3:// URI; got"):
+        check(cache_s3_location=location)
 
 
 def test_the_bucket_is_looked_at_before_anything_else(execute: Any, local: Any) -> None:
@@ -655,6 +689,21 @@ def test_the_bucket_is_looked_at_before_anything_else(execute: Any, local: Any) 
     assert local.calls.total() == 0
     execute(check_bucket=True)
     assert local.calls["CreateRunCache"] == 1
+
+
+def test_the_bucket_is_checked_with_the_operators_settings(execute: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clients: list[Any] = []
+
+    def remember(**parameters: Any) -> Any:
+        clients.append(s3_client(**parameters))
+        return clients[-1]
+
+    monkeypatch.setattr("airflow_provider_omics_cache.operators.run_cache.s3_client", remember)
+    execute(check_bucket=True, region_name="us-east-1", verify=False, botocore_config={"read_timeout": 77})
+    (client,) = clients
+    assert client.meta.region_name == "us-east-1"
+    assert client.meta.config.read_timeout == 77
+    assert client._endpoint.http_session._verify is False
 
 
 # Airflow

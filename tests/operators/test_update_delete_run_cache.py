@@ -96,7 +96,7 @@ def assert_is_new(client: Any, run_cache_id: str) -> None:
 # Update
 
 
-def test_it_changes_what_is_given_and_tells_of_it(update: Any, client: Any, run_cache_id: str) -> None:
+def test_it_changes_what_is_given_and_pushes_it(update: Any, client: Any, run_cache_id: str) -> None:
     pushed = update(run_cache_id, **NEW)
     assert_is_new(client, run_cache_id)
     found = client.get_run_cache(id=run_cache_id)
@@ -183,7 +183,7 @@ def test_an_update_that_never_shows_fails(client: Any, run_cache_id: str, task_c
         stubber.add_response("update_run_cache", {})
         for _ in range(11):
             stubber.add_response("get_run_cache", stale)
-        with pytest.raises(OmicsError, match=f"run cache {run_cache_id} does not show its update yet") as caught:
+        with pytest.raises(OmicsError, match=f"^Run cache {run_cache_id} does not show its update yet") as caught:
             operator.execute(task_context)
     assert not isinstance(caught.value, AirflowFailException)
 
@@ -225,7 +225,7 @@ def test_a_deleted_cache_is_not_updated(
     local.settings.show_deleted_run_caches = shows_deleted
     client.delete_run_cache(id=run_cache_id)
     status = "DELETED" if shows_deleted else "not found"
-    with pytest.raises(RunCacheError, match=f"run cache {run_cache_id} is {status}: the service refuses") as caught:
+    with pytest.raises(RunCacheError, match=rf"^Cannot update run cache {run_cache_id}: it is {status}\.") as caught:
         update(run_cache_id, **NEW)
     assert caught.value.run_cache_id == run_cache_id
     assert isinstance(caught.value, AirflowFailException)
@@ -236,43 +236,46 @@ def test_a_failed_cache_is_not_updated(local: Any, task_context: dict[str, Any])
     operator = UpdateRunCacheOperator(task_id="update", run_cache_id="7", description="new")
     with Stubber(operator.hook.conn) as stubber:
         stubber.add_response("get_run_cache", {"id": "7", "status": "FAILED"}, {"id": "7"})
-        with pytest.raises(RunCacheError, match="run cache 7 is FAILED: the service refuses to update it"):
+        with pytest.raises(RunCacheError, match=r"^Cannot update run cache 7: it is FAILED\."):
             operator.execute(task_context)
 
 
-@pytest.mark.parametrize(("given", "told"), [({}, "None"), ({"tags": {}}, "{'tags': {}}")])
+@pytest.mark.parametrize(("given", "shown"), [({}, "None"), ({"tags": {}}, "{'tags': {}}")])
 def test_something_has_to_be_asked_for(
-    update: Any, local: Any, run_cache_id: str, given: dict[str, Any], told: str
+    update: Any, local: Any, run_cache_id: str, given: dict[str, Any], shown: str
 ) -> None:
     before = sum(local.calls.values())
     with pytest.raises(
-        OmicsParameterError, match=f"name or one of cache_behavior, description and tags has to be given; got {told}"
+        OmicsParameterError, match=f"name or one of cache_behavior, description and tags must be given; got {shown}"
     ):
         update(run_cache_id, **given)
     assert sum(local.calls.values()) == before
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "shown"),
     [
-        ({"name": ""}, "name has to be a string of 1 to 128 characters; got ''"),
-        ({"name": "n" * 129}, "name has to be a string of 1 to 128 characters"),
-        ({"description": "d" * 257}, "description has to be a string of 1 to 256 characters"),
-        ({"tags": {"k" * 129: "v"}}, "tags: a key has to be a string of 1 to 128 characters"),
-        ({"tags": {"aws:team": "v"}}, "tags cannot have keys that start with aws:"),
-        ({"tags": ["team"]}, r"tags has to be a dictionary; got \['team'\]"),
-        ({"tags": {f"key-{n}": "v" for n in range(49)}}, "tags can have at most 50 entries, merged with those"),
+        ({"name": ""}, "name must be a string of 1 to 128 characters; got ''"),
+        ({"name": "n" * 129}, "name must be a string of 1 to 128 characters"),
+        ({"description": "d" * 257}, "description must be a string of 1 to 256 characters"),
+        ({"tags": {"k" * 129: "v"}}, "tags: a key must be a string of 1 to 128 characters"),
+        ({"tags": {"aws:team": "v"}}, "tags must not have keys that begin with aws:"),
+        ({"tags": ["team"]}, r"tags must be a dict; got \['team'\]"),
+        (
+            {"tags": {f"key-{n}": "v" for n in range(49)}},
+            "tags must have at most 50 entries, together with the tags that the resource has",
+        ),
     ],
 )
 def test_bad_input_changes_nothing(
-    update: Any, client: Any, local: Any, run_cache_id: str, given: dict[str, Any], told: str
+    update: Any, client: Any, local: Any, run_cache_id: str, given: dict[str, Any], shown: str
 ) -> None:
-    with pytest.raises(OmicsParameterError, match=told):
+    with pytest.raises(OmicsParameterError, match=shown):
         update(run_cache_id, **{"description": "new", **given})
     assert local.calls["UpdateRunCache"] == local.calls["TagResource"] == 0
 
 
-def test_a_behaviour_that_the_service_refuses_is_told(update: Any, client: Any, run_cache_id: str) -> None:
+def test_a_behaviour_that_the_service_refuses_is_named(update: Any, client: Any, run_cache_id: str) -> None:
     with pytest.raises(OmicsRequestError, match="CACHE_NEVER"):
         update(run_cache_id, cache_behavior="CACHE_NEVER", tags={"team": "b"})
     assert client.get_run_cache(id=run_cache_id)["tags"] == OLD["tags"]
@@ -288,7 +291,7 @@ def test_a_busy_service_is_waited_for(
     assert_is_new(client, run_cache_id)
 
 
-def test_a_service_that_stays_busy_is_told(update: Any, local: Any, run_cache_id: str) -> None:
+def test_a_service_that_stays_busy_fails_the_try(update: Any, local: Any, run_cache_id: str) -> None:
     local.faults.throttle("UpdateRunCache", times=None)
     start = local.clock.elapsed()
     with pytest.raises(OmicsApiError, match="UpdateRunCache failed: ThrottlingException"):
@@ -346,7 +349,7 @@ def test_a_try_that_dies_after_the_deletion(delete: Any, client: Any, run_cache_
 
 def test_an_unreachable_service_is_an_error(delete: Any, client: Any, local: Any, run_cache_id: str) -> None:
     local.faults.drop_connection("DeleteRunCache", times=None, after_effect=False)
-    with pytest.raises(OmicsApiError, match=f"run cache {run_cache_id} is ACTIVE and was not deleted: .*Connection"):
+    with pytest.raises(OmicsApiError, match=f"^Run cache {run_cache_id} is ACTIVE and was not deleted: .*Connection"):
         delete(run_cache_id, botocore_config=ONE_ATTEMPT)
     local.faults.clear()
     delete(run_cache_id)
@@ -366,7 +369,7 @@ def test_a_cache_in_use_stays(delete: Any, client: Any, local: Any, run_cache_id
     )["id"]
     local.clock.advance(5)
     with pytest.raises(
-        OmicsApiError, match=f"run cache {run_cache_id} is ACTIVE and was not deleted: .*ConflictException"
+        OmicsApiError, match=f"^Run cache {run_cache_id} is ACTIVE and was not deleted: .*ConflictException"
     ) as caught:
         delete(run_cache_id)
     assert (caught.value.run_cache_id, caught.value.status, caught.value.http_status) == (run_cache_id, "ACTIVE", 409)
@@ -397,7 +400,7 @@ def test_a_cache_that_stays_active_is_an_error_to_retry(local: Any) -> None:
         stubber.add_response("delete_run_cache", {})
         for _ in range(11):
             stubber.add_response("get_run_cache", {"id": "7", "status": "ACTIVE"})
-        with pytest.raises(OmicsError, match="run cache 7 is still ACTIVE, 300 s after its deletion") as caught:
+        with pytest.raises(OmicsError, match=r"^Run cache 7 is still ACTIVE, 300 s after its deletion") as caught:
             operator.execute({})
     assert not isinstance(caught.value, AirflowFailException)
 
@@ -409,7 +412,7 @@ def test_a_cache_that_stays_active_is_an_error_to_retry(local: Any) -> None:
 @pytest.mark.parametrize("value", [None, "", "None", "cache-7", "1" * 19])
 def test_an_id_that_is_none_is_named(local: Any, operator: Any, value: Any) -> None:
     given = {"name": "cohort"} if operator is UpdateRunCacheOperator else {}
-    with pytest.raises(OmicsParameterError, match=r"^run_cache_id has to be an id of 1 to 18 digits; got"):
+    with pytest.raises(OmicsParameterError, match=r"^run_cache_id must be an id of 1 to 18 digits; got"):
         operator(task_id="cache", run_cache_id=value, **given).execute({})
     assert sum(local.calls.values()) == 0
 

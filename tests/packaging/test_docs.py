@@ -28,13 +28,13 @@ INCLUDES = [
 
 
 def is_base(found: type) -> bool:
-    """Tell whether the package itself builds on a class."""
+    """Whether the package itself has subclasses of a class."""
     package = found.__module__.partition(".")[0]
     return any(subclass.__module__.startswith(f"{package}.") for subclass in found.__subclasses__())
 
 
 def public_classes() -> Iterator[Any]:
-    """Give each operator and sensor, bases left out, with its page."""
+    """Yield each operator and sensor, bases left out, with its page."""
     for kind in ("operators", "sensors"):
         for path in get_provider_info()[kind][0]["python-modules"]:
             for name, found in vars(importlib.import_module(path)).items():

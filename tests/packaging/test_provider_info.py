@@ -61,11 +61,11 @@ def test_every_module_that_users_import_from_is_listed() -> None:
     package = ROOT / "airflow_provider_omics_cache"
     there = {
         f"airflow_provider_omics_cache.{kind}.{path.stem}"
-        for kind in ("operators", "sensors", "triggers")
+        for kind in ("operators", "sensors")
         for path in (package / kind).glob("[!_]*.py")
     }
-    # The other modules of hooks/ are the parts that this one is made of.
-    there.add("airflow_provider_omics_cache.hooks.omics")
+    # The other modules of hooks/ and triggers/ are the parts that these are made of.
+    there |= {"airflow_provider_omics_cache.hooks.omics", "airflow_provider_omics_cache.triggers.run_batch"}
     assert set(listed_modules()) == there
 
 

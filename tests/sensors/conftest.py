@@ -6,7 +6,10 @@ from typing import Any
 import boto3
 import botocore.handlers
 import pytest
+from botocore.awsrequest import AWSResponse
 
+from airflow_provider_omics_cache.local.inprocess import _Answer
+from airflow_provider_omics_cache.local.protocol import Response
 from tests.sensor_modes import use_service_time
 
 
@@ -41,3 +44,18 @@ def answer_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(botocore.handlers, "BUILTIN_HANDLERS", handlers)
 
     return script
+
+
+@pytest.fixture
+def deny_uploads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function after which S3 refuses PutObject of clients that are made from then on."""
+
+    def refuse(request: Any, **_: Any) -> AWSResponse:
+        body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+        return _Answer(request.url, Response(403, body, {"Content-Type": "application/xml"}))
+
+    def deny() -> None:
+        handlers = [("before-send.s3.PutObject", refuse), *botocore.handlers.BUILTIN_HANDLERS]
+        monkeypatch.setattr(botocore.handlers, "BUILTIN_HANDLERS", handlers)
+
+    return deny

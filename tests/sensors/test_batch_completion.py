@@ -23,6 +23,7 @@ from airflow_provider_omics_cache.exceptions import (
     TooManyFailedRunsError,
     UnknownOutcomeError,
 )
+from airflow_provider_omics_cache.healthomics.rounds import Event
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
 from tests.conftest import needs_aiobotocore, needs_batches
@@ -123,7 +124,7 @@ def test_failed_runs_within_the_allowance(
     assert named == {"sample-1", "sample-2"}
 
 
-def test_cancelled_and_deleted_runs_are_named_apart(
+def test_cancelled_and_deleted_runs_are_counted_apart(
     service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
 ) -> None:
     batch_id = start_batch(client, 4)
@@ -217,7 +218,7 @@ def test_at_most_a_thousand_failed_runs_are_named_and_asked_for(
 
 
 @each_mode
-def test_a_cancelled_batch_is_told_when_its_runs_have_ended(
+def test_a_cancelled_batch_is_reported_when_its_runs_have_ended(
     mode: str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
 ) -> None:
     service.settings.submission_rate = 1.0
@@ -225,7 +226,9 @@ def test_a_cancelled_batch_is_told_when_its_runs_have_ended(
     service.clock.advance(50)
     service.faults.fail_cancel(["sample-46"])
     client.cancel_run_batch(batchId=batch_id)
-    with pytest.raises(BatchCancelledError, match="a new rerun_key starts a new batch") as caught:
+    with pytest.raises(
+        BatchCancelledError, match=r"was cancelled \(set a new rerun_key to start a new batch\)"
+    ) as caught:
         wait(mode, batch_id)
     statuses = {run["status"] for run in client.list_runs(batchId=batch_id)["items"]}
     assert statuses <= {"COMPLETED", "CANCELLED"}
@@ -239,7 +242,7 @@ def test_a_cancelled_batch_is_told_when_its_runs_have_ended(
 
 
 @each_mode
-def test_a_failed_batch_is_told_when_its_runs_have_ended(
+def test_a_failed_batch_is_reported_when_its_runs_have_ended(
     mode: str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
 ) -> None:
     service.faults.fail_batch("It broke", after="SUBMITTING", started_runs=3)
@@ -259,7 +262,7 @@ def test_a_batch_whose_runs_are_deleted(
         service.faults.fail_delete(["sample-1"])
     client.delete_run_batch(batchId=batch_id)
     service.clock.advance(0 if status == "RUNS_DELETING" else 60)
-    with pytest.raises(BatchDeletedError, match=f"is {status}: somebody deletes its runs"):
+    with pytest.raises(BatchDeletedError, match=f"is {status}: its runs were deleted"):
         wait("poke", batch_id)
     assert task_context["ti"].xcoms["run_counts"]["total"] == 3
     assert service.calls["CancelRunBatch"] == 0
@@ -270,15 +273,28 @@ def test_nothing_hides_the_verdict(
 ) -> None:
     service.faults.fail_run("sample-1")
     service.faults.error("ListRuns", code="AccessDeniedException", times=None)
-    with pytest.raises(TooManyFailedRunsError, match=r"1 of 3 .*telling more of its runs failed: .*AccessDenied"):
+    with pytest.raises(
+        TooManyFailedRunsError, match=r"1 of 3 .*details of its runs could not be fetched: .*AccessDenied"
+    ):
         wait("poke", start_batch(client, 3))
     assert task_context["ti"].xcoms["run_counts"] == counts(3, 2, failed=1)
 
 
 def test_a_success_whose_file_cannot_be_written_may_be_retried(
+    service: Any, client: Any, wait: Callable[..., Any], deny_uploads: Callable[[], None]
+) -> None:
+    boto3.client("s3").create_bucket(Bucket="results")
+    deny_uploads()
+    text = "Cannot write runs_s3_uri 's3://results/runs': PutObject failed: AccessDenied"
+    with pytest.raises(OmicsApiError, match=text) as caught:
+        wait("poke", start_batch(client, 3), runs_s3_uri="s3://results/runs")
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_a_success_whose_bucket_does_not_exist_can_be_retried(
     service: Any, client: Any, wait: Callable[..., Any]
 ) -> None:
-    with pytest.raises(OmicsApiError, match="runs_s3_uri must be writable; got 's3://missing/runs'") as caught:
+    with pytest.raises(OmicsApiError, match=r"Cannot write runs_s3_uri 's3://missing/runs': .*NoSuchBucket") as caught:
         wait("poke", start_batch(client, 3), runs_s3_uri="s3://missing/runs")
     assert not isinstance(caught.value, AirflowFailException)
 
@@ -301,7 +317,7 @@ def test_counts_that_never_come_fail_and_may_be_retried(
 ) -> None:
     batch_id = start_batch(client, 3)
     answer_with("GetBatch", {"status": "PROCESSED", "totalRuns": 3})
-    with pytest.raises(UnknownOutcomeError, match="does not tell how many") as caught:
+    with pytest.raises(UnknownOutcomeError, match="GetBatch does not report how many of its runs completed") as caught:
         wait(mode, batch_id)
     assert not isinstance(caught.value, AirflowFailException)
 
@@ -323,7 +339,7 @@ def test_counts_that_contradict_the_listing_for_good_may_be_retried(
     batch_id = start_batch(client, 3)
     service.clock.advance(60)
     answer_with("GetBatch", {"status": "PROCESSED", "totalRuns": 3, "runSummary": {"completedRunCount": 2}})
-    with pytest.raises(UnknownOutcomeError, match="GetBatch counts 2 completed runs, ListRuns 3") as caught:
+    with pytest.raises(UnknownOutcomeError, match="GetBatch counts 2 completed runs, but ListRuns shows 3") as caught:
         wait("poke", batch_id)
     assert not isinstance(caught.value, AirflowFailException)
 
@@ -343,19 +359,6 @@ def test_an_answer_is_judged_by_its_own_time(
         sensor.execute_complete(task_context, {"status": "done", "batch": late})
 
 
-@each_mode
-def test_runs_that_go_on_are_waited_for_even_if_they_cannot_be_listed_now(
-    mode: str, service: Any, client: Any, wait: Callable[..., Any]
-) -> None:
-    service.faults.fail_batch("It broke", after="SUBMITTING", started_runs=3)
-    batch_id = start_batch(client, 10)
-    service.clock.advance(5)
-    service.faults.error("ListRuns", code="AccessDeniedException", times=None)
-    with pytest.raises(OmicsApiError, match="AccessDeniedException") as caught:
-        wait(mode, batch_id)
-    assert not isinstance(caught.value, AirflowFailException)
-
-
 def test_what_was_not_joined_is_not_counted(
     service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
 ) -> None:
@@ -365,7 +368,7 @@ def test_what_was_not_joined_is_not_counted(
     client.cancel_run_batch(batchId=batch_id) if client.get_batch(batchId=batch_id)["status"] != "PROCESSED" else None
     service.clock.advance(60)
     service.faults.error("GetRun", code="AccessDeniedException", times=None)
-    with pytest.raises(BatchError, match="telling more of its runs failed"):
+    with pytest.raises(BatchError, match="details of its runs could not be fetched"):
         wait("poke", batch_id)
     assert task_context["ti"].xcoms["run_counts"]["total"] == 10
 
@@ -413,7 +416,7 @@ def test_a_listing_that_stays_incomplete_fails_and_may_be_retried(
 ) -> None:
     boto3.client("s3").create_bucket(Bucket="results")
     service.faults.lagging_listing(rows=2)
-    with pytest.raises(IncompleteListingError, match="3 runs are listed and 5 are expected"):
+    with pytest.raises(IncompleteListingError, match="3 runs are listed, but 5 are expected"):
         wait("poke", start_batch(client, 5), runs_s3_uri="s3://results/runs.jsonl")
     assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket="results")
 
@@ -493,16 +496,19 @@ def test_a_throttle_in_the_middle_of_the_listings_is_waited_out(
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"batch_id": None}, "batch_id has to be an id"),
-        ({"batch_id": ""}, "batch_id has to be an id"),
+        ({"batch_id": None}, "batch_id must be an id"),
+        ({"batch_id": ""}, "batch_id must be an id"),
         ({"max_failed_runs": -1}, "max_failed_runs must be a whole number"),
         ({"max_failed_runs": "101%"}, 'max_failed_runs must be .* from "0%" to "100%"; got \'101%\''),
         ({"max_failed_runs": "-5%"}, "max_failed_runs must be"),
         ({"max_failed_runs": True}, "max_failed_runs must be"),
-        ({"runs_s3_uri": "results/runs"}, "runs_s3_uri has to be an s3:// URI"),
+        ({"runs_s3_uri": "results/runs"}, "runs_s3_uri must be an s3:// URI"),
         ({"runs_s3_uri": "s3://results"}, "runs_s3_uri must be s3://bucket/key"),
         ({"include_outputs": True}, "include_outputs needs runs_s3_uri"),
-        ({"runs_s3_uri": "s3://results/runs", "s3_extra_args": {"Bogus": 1}}, "s3_extra_args must hold only options"),
+        (
+            {"runs_s3_uri": "s3://results/runs", "s3_extra_args": {"Bogus": 1}},
+            r"s3_extra_args must have only keys of S3 uploads.*; got \['Bogus'\]",
+        ),
     ],
 )
 def test_bad_parameters_are_refused_before_the_first_call(
@@ -514,10 +520,79 @@ def test_bad_parameters_are_refused_before_the_first_call(
     assert not service.calls
 
 
-def test_a_pace_that_is_none_is_refused(service: Any, client: Any, monkeypatch: Any) -> None:
+def test_a_pace_that_is_not_positive_is_refused(service: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("AIRFLOW__OMICS_CACHE__MAX_GET_RUN_PER_SECOND", "0")
-    with pytest.raises(OmicsParameterError, match="max_get_run_per_second has to be a number above 0; got '0'"):
-        list(OmicsCacheHook().get_runs(["1"]))
+    with pytest.raises(OmicsParameterError, match="max_get_run_per_second must be a number above 0; got '0'"):
+        OmicsCacheHook().get_run(run_id="1")
+    assert not service.calls
+
+
+def test_an_upload_is_encrypted_with_a_bucket_key(service: Any, client: Any, wait: Callable[..., Any]) -> None:
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="results")
+    extra_args = {"ServerSideEncryption": "aws:kms", "BucketKeyEnabled": True}
+    wait("poke", start_batch(client), runs_s3_uri="s3://results/runs.jsonl", s3_extra_args=extra_args)
+    found = s3.head_object(Bucket="results", Key="runs.jsonl")
+    assert {name: found.get(name) for name in extra_args} == extra_args
+
+
+@each_mode
+def test_counts_without_a_time_are_waited_for_from_the_beginning_of_the_wait(
+    mode: str, service: Any, answer_with: Callable[..., None], client: Any, wait: Callable[..., Any]
+) -> None:
+    batch_id = start_batch(client, 3)
+    answer_with("GetBatch", {"status": "PROCESSED", "totalRuns": 3})
+    before = service.clock.elapsed()
+    with pytest.raises(UnknownOutcomeError):
+        wait(mode, batch_id)
+    assert 300 <= service.clock.elapsed() - before <= 300 + 2 * 22
+
+
+@each_mode
+def test_a_listing_without_a_time_is_waited_for_from_the_beginning_of_the_wait(
+    mode: str, service: Any, answer_with: Callable[..., None], client: Any, wait: Callable[..., Any]
+) -> None:
+    boto3.client("s3").create_bucket(Bucket="results")
+    batch_id = start_batch(client, 5)
+    service.clock.advance(600)
+    answer_with("GetBatch", {"status": "PROCESSED", "totalRuns": 5, "runSummary": {"completedRunCount": 5}})
+    service.faults.lagging_listing(rows=2)
+    before = service.clock.elapsed()
+    with pytest.raises(IncompleteListingError, match="3 runs are listed, but 5 are expected"):
+        wait(mode, batch_id, runs_s3_uri="s3://results/runs.jsonl")
+    assert 300 <= service.clock.elapsed() - before <= 300 + 2 * 22
+
+
+@each_mode
+def test_a_listing_gets_no_new_timeout_after_a_resume(
+    mode: str, service: Any, answer_with: Callable[..., None], client: Any, wait: Callable[..., Any]
+) -> None:
+    boto3.client("s3").create_bucket(Bucket="results")
+    batch_id = start_batch(client, 3)
+    processed = {"status": "PROCESSED", "totalRuns": 3, "runSummary": {"completedRunCount": 3}}
+    answer_with("GetBatch", *[{"status": "INPROGRESS"}] * 25, processed)
+    service.faults.throttle("ListRunsInBatch", times=None)
+    before = service.clock.elapsed()
+    with pytest.raises(AirflowSensorTimeout, match="could not be listed"):
+        wait(mode, batch_id, timeout=600, runs_s3_uri="s3://results/runs.jsonl")
+    assert service.clock.elapsed() - before <= 600 + 60
+
+
+@pytest.mark.parametrize(("status", "text"), [("RUNS_ARCHIVED", "is RUNS_ARCHIVED;"), (None, "is without a status;")])
+def test_an_event_of_an_unknown_status(
+    status: str | None, text: str, service: Any, client: Any, task_context: dict[str, Any], caplog: Any, capsys: Any
+) -> None:
+    batch_id = start_batch(client)
+    service.clock.advance(10)
+    sensor = BatchCompletionSensor(task_id="wait", batch_id=batch_id)
+    batch = {"id": batch_id, "status": status, "total_runs": 3}
+    assert sensor._conclude(Event.from_json({"status": "failed", "batch": batch}), task_context) is None
+    service.clock.advance(600)
+    with pytest.raises(BatchError, match=text) as caught:
+        sensor._conclude(Event.from_json({"status": "failed", "batch": batch}), task_context)
+    written = caplog.text + capsys.readouterr().out
+    assert f"{text[:-1]}; waiting for the end of 3 active runs" in written
+    assert "None" not in str(caught.value)
 
 
 def test_every_error_of_a_batch_is_final() -> None:

@@ -25,7 +25,10 @@ _let_others_run = asyncio.sleep
 
 
 class QuietTime(ServiceTime):
-    """The service's clock, moved on by the one who sleeps the shortest, never while a client is being made."""
+    """The service's clock, advanced by the task that sleeps the shortest, never while a client is being made."""
+
+    #: Turns of the loop after which nothing else happens.
+    turns = 10
 
     def __init__(self, clock: Any, clients: CountedClients) -> None:
         super().__init__(clock)
@@ -38,7 +41,7 @@ class QuietTime(ServiceTime):
         try:
             await _let_others_run(0)
             while self.time() < until:
-                for _ in range(10):
+                for _ in range(self.turns):
                     await _let_others_run(0)
                 if self._clients.in_the_making:
                     await _let_others_run(0.002)
@@ -90,7 +93,7 @@ class CountedClients:
 
 
 def use_quiet_time(monkeypatch: Any, local: Any, clients: CountedClients) -> None:
-    """Let the poller and its triggers live by the service's clock."""
+    """Make the service's clock the clock of the poller and its triggers."""
     time = QuietTime(local.clock, clients)
     for module in (trigger_module, poller_module, clients_module):
         monkeypatch.setattr(module, "time", time)
@@ -117,8 +120,8 @@ async def event_of(waiting: BatchTrigger) -> dict[str, Any]:
     raise AssertionError("the trigger has ended without an event")
 
 
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Wait, in real time, until something is so."""
+async def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait, in real time, until a condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():
             await _let_others_run(0.001)
@@ -126,7 +129,7 @@ async def until(condition: Callable[[], object], seconds: float = 10) -> None:
 
 @contextlib.asynccontextmanager
 async def nothing_left_behind(clients: CountedClients) -> Any:
-    """Check that afterwards no task, no client and no entry is left, and that the loop has nothing to complain of."""
+    """Check that afterwards no task, no client and no entry is left, and that the loop has reported nothing."""
     complaints: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, complaint: complaints.append(complaint))
@@ -137,23 +140,23 @@ async def nothing_left_behind(clients: CountedClients) -> Any:
     poller = shared_poller()
     assert not clients.open
     assert not clients.in_the_making
-    assert (poller._queues, poller._closing) == ({}, set())
+    assert (poller._queues, poller._clients, dict(poller._holders), poller._closing) == ({}, {}, {}, set())
     await _let_others_run(0)
     assert complaints == []
 
 
 def called_at(service: Any, operation: str = "GetBatch") -> list[float]:
-    """Give the service time of each call."""
+    """Return the service time of each call."""
     return [at for at, name, _ in service.call_log if name == operation]
 
 
 def most_in_a_second(times: list[float]) -> int:
-    """Give the largest number of times within one second."""
+    """Return the largest number of times within one second."""
     return max(sum(start <= at < start + 1 for at in times) for start in times)
 
 
 def ends_well(events: list[dict[str, Any]]) -> bool:
-    """Tell whether all waits have ended with their batch."""
+    """Whether all waits have ended with their batch."""
     return {event["status"] for event in events} == {"done"}
 
 
@@ -163,7 +166,7 @@ async def all_of(*waits: Awaitable[Any]) -> list[Any]:
 
 
 def in_a_new_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run in a loop of its own, as each deferral of ``dag.test`` does; in a thread, to leave pytest's loop be."""
+    """Run in a loop of its own, as each deferral of ``dag.test`` does; in a thread, apart from pytest's loop."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, main).result()
 

@@ -108,7 +108,7 @@ def test_two_loops_in_two_threads_do_not_disturb_each_other(service: Any, client
 # Deadlines
 
 
-async def test_the_last_look_is_at_the_deadline(service: Any, clients: CountedClients) -> None:
+async def test_the_last_round_is_at_the_deadline(service: Any, clients: CountedClients) -> None:
     [batch_id] = start_batches(service, 1, after=990)
     start = service.clock.now().timestamp()
     async with nothing_left_behind(clients):
@@ -143,7 +143,7 @@ async def test_a_call_that_hangs_does_not_hold_the_wait_beyond_the_last_call(
     with changed_calls(monkeypatch, hang):
         async with nothing_left_behind(clients):
             event = await asyncio.wait_for(event_of(trigger(batch_id, deadline=start - 1)), 5)
-    # The loop's own clock ends the wait, so that the service's is still before the deadline's end.
+    # The loop's own clock ends the wait; the service's clock has not reached the end of the last call.
     assert event["status"] == "timeout"
 
 
@@ -168,7 +168,7 @@ async def test_a_row_that_cannot_be_read_is_an_error_and_leaves_nothing_behind(
         assert (await event_of(trigger("42", **row)))["status"] == "error"
 
 
-async def test_without_a_deadline_a_wait_goes_on(service: Any, clients: CountedClients) -> None:
+async def test_without_a_deadline_a_wait_continues(service: Any, clients: CountedClients) -> None:
     [batch_id] = start_batches(service, 1, after=5 * 3600)
     async with nothing_left_behind(clients):
         assert ends_well([await event_of(trigger(batch_id, poke_interval=3600, deadline=None))])
@@ -229,7 +229,7 @@ def triggerer(local_healthomics_server: Any) -> Iterator[Any]:
 
 
 def events_of(process: subprocess.Popen[str]) -> Iterator[tuple[str, str]]:
-    """Give batch and status of each event."""
+    """Yield batch and status of each event."""
     assert process.stdout
     for line in process.stdout:
         words = line.split()
@@ -326,8 +326,8 @@ async def _play(steps: list[Any], local: Any, clients: CountedClients, monkeypat
                 else:
                     gate.set()
                 for queue in shared_poller()._queues.values():
-                    assert queue.batches
-                    assert all(batch.watchers for batch in queue.batches.values())
+                    assert queue.subjects
+                    assert all(subject.watchers for subject in queue.subjects.values())
             gate.set()
             local.faults.clear()
             ended = await asyncio.gather(*waits, return_exceptions=True)

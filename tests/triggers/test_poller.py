@@ -64,7 +64,7 @@ async def test_the_budget_can_be_set(service: Any, clients: CountedClients, monk
 
 
 @pytest.mark.parametrize("value", ["0", "fast"])
-async def test_a_budget_that_is_none_reaches_the_task(
+async def test_an_invalid_budget_reaches_the_task(
     value: str, service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__OMICS_CACHE__MAX_GET_BATCH_PER_SECOND", value)
@@ -109,9 +109,9 @@ async def test_each_trigger_logs_its_own_lines(
             assert ends_well(await all_of(*map(wait, batch_ids)))
     assert calls_belong_to == {"no task"}
     for batch_id in batch_ids:
-        assert any("no answer about batch" in line for line in lines[batch_id])
+        assert any(": no answer" in line for line in lines[batch_id])
         assert any("submitted" in line for line in lines[batch_id])
-        assert all(f"batch {batch_id}" in line for line in lines[batch_id])
+        assert all(f"batch {batch_id}" in line.lower() for line in lines[batch_id])
     assert not [line for line in lines["no task"] if any(batch_id in line for batch_id in batch_ids)]
 
 
