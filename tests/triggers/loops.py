@@ -150,9 +150,9 @@ def called_at(service: Any, operation: str = "GetBatch") -> list[float]:
     return [at for at, name, _ in service.call_log if name == operation]
 
 
-def most_in_a_second(times: list[float]) -> int:
-    """Return the largest number of times within one second."""
-    return max(sum(start <= at < start + 1 for at in times) for start in times)
+def most_in_a_second(times: list[float], *, seconds: float = 1) -> int:
+    """Return the largest number of times within one second, or within so many seconds."""
+    return max(sum(start <= at < start + seconds for at in times) for start in times)
 
 
 def ends_well(events: list[dict[str, Any]]) -> bool:
