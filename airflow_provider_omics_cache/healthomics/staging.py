@@ -7,9 +7,8 @@ batch if the file has changed. A file is therefore named after its content and n
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import IO, Any
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError, OmicsParameterError
@@ -28,7 +27,6 @@ from airflow_provider_omics_cache.hooks.s3 import (
     check_upload_args,
     head_object,
     put_object,
-    s3_client,
 )
 
 #: Seconds to wait before each new attempt while another try uploads the same settings.
@@ -40,20 +38,20 @@ class StagingArea:
     """Where and how a task writes run settings.
 
     :param hook: the hook.
-    :param s3_parameters: parameters of S3Hook.
+    :param get_s3: returns the S3 client. It is not called for inline settings.
     :param prefix: ``s3://`` URI below which the file is written, None if it is not given.
     :param extra_args: upload arguments of the task.
     """
 
     hook: OmicsCacheHook
-    s3_parameters: dict[str, Any]
+    get_s3: Callable[[], Any]
     prefix: str | None
     extra_args: dict[str, Any] | None
 
-    @cached_property
+    @property
     def s3(self) -> Any:
         """The S3 client."""
-        return s3_client(**self.s3_parameters)
+        return self.get_s3()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -321,7 +321,7 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
         if OWN_TAGS & tags.keys():
             raise OmicsParameterError("tags", f"must not have {', '.join(sorted(OWN_TAGS))}", sorted(tags))
         check_tags("tags", tags, reserved=len(OWN_TAGS))
-        area = StagingArea(self.hook, self._s3_parameters, self.settings_s3_prefix, self.s3_extra_args)
+        area = StagingArea(self.hook, lambda: self._s3, self.settings_s3_prefix, self.s3_extra_args)
         with SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as file:
             spool: IO[bytes] = file
             settings = check_settings(

@@ -129,7 +129,8 @@ def batch_error(batch: Batch, details: str) -> BatchError:
     :param batch: the batch.
     :param details: what is known of its runs.
     """
-    error_class, text = _ERRORS[batch.meaning.end]
+    # A trigger of a newer version may know statuses that this version does not know.
+    error_class, text = _ERRORS.get(batch.meaning.end, (BatchError, "is {status}"))
     happened = text.format(reason=batch.failure_reason or "no reason given", status=batch.shown_status)
     return error_class(
         f"Batch {batch.id} {happened}; {details}", batch_id=batch.id, status=batch.status, reason=batch.failure_reason

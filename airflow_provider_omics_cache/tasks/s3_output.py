@@ -20,13 +20,9 @@ class S3OutputTask(AwsTask):
     _hook_parameters: dict[str, Any]
     log: Any
 
-    @property
-    def _s3_parameters(self) -> dict[str, Any]:
-        return {"aws_conn_id": self.s3_conn_id} if self.s3_conn_id else self._hook_parameters
-
     @cached_property
     def _s3(self) -> Any:
-        return s3_client(**self._s3_parameters)
+        return s3_client(**({"aws_conn_id": self.s3_conn_id} if self.s3_conn_id else self._hook_parameters))
 
     def check_s3_output(self, parameter: str) -> None:
         """Check a parameter with the URI of an object, and ``s3_extra_args``.

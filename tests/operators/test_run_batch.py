@@ -28,10 +28,8 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsRequestError,
     OmicsVersionError,
 )
-from airflow_provider_omics_cache.healthomics import staging
 from airflow_provider_omics_cache.healthomics.start import DIGEST_TAG, GENERATION_TAG
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.hooks.s3 import s3_client
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from airflow_provider_omics_cache.xcoms import BatchXCom
 from tests.conftest import needs_batches
@@ -121,18 +119,11 @@ def local(local_healthomics: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def s3_of(monkeypatch: pytest.MonkeyPatch) -> S3Of:
+def s3_of() -> S3Of:
     """Make the S3 client of a task's run settings before the task does, so that a test can stub it."""
 
     def s3_of(task: StartRunBatchOperator) -> Any:
-        client = s3_client(**task._s3_parameters)
-
-        def give(**parameters: Any) -> Any:
-            assert parameters == task._s3_parameters
-            return client
-
-        monkeypatch.setattr(staging, "s3_client", give)
-        return client
+        return task._s3
 
     return s3_of
 
