@@ -18,6 +18,8 @@ from botocore.loaders import JSONFileLoader
 # Before anything imports Airflow, which would make itself a home in the user's.
 os.environ["AIRFLOW_HOME"] = str(Path(__file__).parents[1] / "build" / "airflow" / version("apache-airflow"))
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+# ``dag.test()`` looks for the DAG there. Airflow reads it when it is imported.
+os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(__file__).parents[1] / "example_dags")
 
 
 from airflow_provider_omics_cache.hooks import pace
@@ -74,6 +76,7 @@ def _parse_botocore_models_once() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _new_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin each test with a turn of its own: the tests' clocks stand at different times."""
+
     monkeypatch.setattr(pace, "get_run_pace", pace.Pace("max_get_run_per_second"))
 
 

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
@@ -15,9 +14,6 @@ from tests.examples.cohorts import BUCKET
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
-
-# ``dag.test()`` looks for the DAG there.
-os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(__file__).parents[2] / "example_dags")
 
 
 @pytest.fixture(scope="session", autouse=True)
