@@ -21,9 +21,6 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 # ``dag.test()`` looks for the DAG there. Airflow reads it when it is imported.
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(__file__).parents[1] / "example_dags")
 
-
-from airflow_provider_omics_cache.hooks import pace
-
 HAS_BATCHES = "StartRunBatch" in (botocore.session.Session().get_service_model("omics").operation_names)
 AIRFLOW_3 = not version("apache-airflow").startswith("2.")
 HAS_AIOBOTOCORE = importlib.util.find_spec("aiobotocore") is not None
@@ -76,6 +73,8 @@ def _parse_botocore_models_once() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _new_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin each test with a turn of its own: the tests' clocks stand at different times."""
+
+    from airflow_provider_omics_cache.hooks import pace
 
     monkeypatch.setattr(pace, "get_run_pace", pace.Pace("max_get_run_per_second"))
 
