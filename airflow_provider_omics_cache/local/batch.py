@@ -77,7 +77,7 @@ class RunOverrides:
         return settings
 
     def index_of(self, run_setting_id: str) -> int | None:
-        """Return the number of the run with this runSettingId, None if there is none."""
+        """Return the number of the run with this runSettingId, None if no run has it."""
         try:
             return self.ids.index(run_setting_id)
         except ValueError:
@@ -608,7 +608,7 @@ class Batch:
         return self._reported_to < self._held_back_to
 
     def next_held_back(self) -> int | None:
-        """Return the first completed run that is held back, None if there is none; release the runs before it."""
+        """Return the first completed run that is held back, None if no run is; release the runs before it."""
         while self.holds_back():
             index = self._started[self._reported_to]
             if self._is_untouched(index) and index not in self.run_failures:

@@ -97,7 +97,7 @@ def ended_batch_in(status: str, local: Any, client: Any, runs: int = 3) -> str:
 
 
 def mapping(uri: str = URI) -> list[dict[str, Any]] | None:
-    """Read the saved mapping; None if there is none."""
+    """Read the saved mapping; None if the object does not exist."""
     bucket, key = uri.removeprefix("s3://").split("/", 1)
     s3 = boto3.client("s3")
     if key not in {item["Key"] for item in s3.list_objects_v2(Bucket=bucket).get("Contents", [])}:
