@@ -101,7 +101,7 @@ def get_batch_patiently(hook: OmicsCacheHook, batch_id: str, *, max_silence: flo
         batch = if_found(get)
         if batch is not None:
             return batch
-        hook.sleep(LOOK_AGAIN_SECONDS)
+        hook.rest(LOOK_AGAIN_SECONDS)
     return get()
 
 
@@ -331,7 +331,7 @@ def _cancel(
         if logged != status:
             logged = status
             hook.log.info("Batch %s is %s and cannot be cancelled yet; trying again", batch_id, status)
-        hook.sleep(LOOK_AGAIN_SECONDS)
+        hook.rest(LOOK_AGAIN_SECONDS)
 
 
 _ALREADY = {
@@ -438,7 +438,7 @@ def _look_again(hook: OmicsCacheHook, give_up: float, refusal: OmicsApiError, te
     """Wait before the next GetBatch call. Raise the refusal if no time is left for the call."""
     if hook.clock() + LOOK_AGAIN_SECONDS > give_up:
         raise refusal.with_text(f"{text}: {refusal}", batch_id=batch_id) from refusal.__cause__
-    hook.sleep(LOOK_AGAIN_SECONDS)
+    hook.rest(LOOK_AGAIN_SECONDS)
 
 
 def _count_and_name(runs: list[str], outcome: str) -> str:

@@ -194,7 +194,7 @@ def _upload(area: StagingArea, file: IO[bytes], s3_uri: str, size: int, extra_ar
             return
         if delay is None:
             raise OmicsError(f"{s3_uri} cannot be written: another try writes it at the same time ({refusal})")
-        hook.sleep(delay)
+        hook.rest(delay)
 
 
 def _check_uploaded(area: StagingArea, s3_uri: str, size: int, extra_args: Mapping[str, Any]) -> None:
