@@ -166,7 +166,8 @@ class OmicsClientHook(AwsBaseHook):
             return self.conn
 
     @cached_property
-    def _single_attempt_client(self) -> Any:
+    def single_attempt_conn(self) -> Any:
+        """The client for operations that the SDK must not repeat."""
         config = _merge_config(self.config, Config(retries={"total_max_attempts": 1}))
         with as_api_error("CreateClient"):
             return self.get_client_type(region_name=self.region_name, config=config)
@@ -187,7 +188,7 @@ class OmicsClientHook(AwsBaseHook):
 
     def _call_once(self, operation: str, members: Mapping[str, Any]) -> Answer:
         self._check_model(operation, members)
-        client = self._single_attempt_client if operation in _SINGLE_ATTEMPT_OPERATIONS else self._client
+        client = self.single_attempt_conn if operation in _SINGLE_ATTEMPT_OPERATIONS else self._client
         region, endpoint_url = client.meta.region_name, client.meta.endpoint_url
         try:
             answer: Answer = getattr(client, xform_name(operation))(**members)
