@@ -143,9 +143,7 @@ def cancel_batch_of_killed_task(hook: OmicsCacheHook, batch_id: str) -> None:
     max_seconds = KILL_SECONDS - LOOK_AGAIN_SECONDS
     try:
         with hook.limit(KILL_SECONDS):
-            batch = _cancel(
-                hook, batch_id, max_seconds=max_seconds, max_silence=KILL_SECONDS, cancel_runs=cancel_runs
-            )
+            batch = _cancel(hook, batch_id, max_seconds=max_seconds, max_silence=KILL_SECONDS, cancel_runs=cancel_runs)
     except Exception:
         hook.log.exception("Batch %s was not cancelled", batch_id)
     else:
@@ -391,9 +389,7 @@ def _cancel_each(hook: OmicsCacheHook, batch_id: str, runs: Iterable[BatchRun], 
             if not run.is_confirmed:
                 left.append(str(run))
                 continue
-            reason = _end_run(
-                hook, batch_id, run, hook.cancel_run, ended=_ENDING, gone=set(), max_silence=max_silence
-            )
+            reason = _end_run(hook, batch_id, run, hook.cancel_run, ended=_ENDING, gone=set(), max_silence=max_silence)
             if reason is None:
                 cancelled += 1
             else:

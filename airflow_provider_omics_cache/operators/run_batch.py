@@ -110,7 +110,8 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
         exist for every try. (templated)
     :param batch_name: beginning of the batch's name; at most 47 characters of it are used. The name ends in a hash of
         what the batch belongs to. Default: the task id. (templated)
-    :param tags: tags of the batch, at most 48, because the operator adds two. Runs do not inherit them. (templated)
+    :param tags: tags of the batch, at most 47, because the operator adds up to three. Runs do not inherit them.
+        (templated)
     :param run_tags: tags of every run, merged over ``runTags`` of ``default_run_setting``; at most 50 together.
         (templated)
     :param settings_s3_prefix: ``s3://`` URI below which more than 100 settings are uploaded. The role of the runs must
@@ -337,6 +338,7 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
                 digest=request_digest(default_run_setting=default_run_setting, settings_digest=settings.digest),
                 default_run_setting=default_run_setting,
                 tags=tags,
+                etag=settings.etag,
                 request_id=check_request_id(self.request_id),
             )
             push = partial(self._push_batch, context, settings)
