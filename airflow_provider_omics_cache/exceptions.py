@@ -12,8 +12,10 @@ _NO_ANSWER_CODES = _UNREACHABLE_CODES | {
     "ConnectionError",
     "HTTPClientError",
     "IncompleteReadError",
+    "LostAnswerError",
     "MetadataRetrievalError",
     "ReadTimeoutError",
+    "ResponseParserError",
     "ResponseStreamingError",
     "TimeoutError",
 }

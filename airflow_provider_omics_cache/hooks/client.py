@@ -32,6 +32,7 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsVersionError,
     PageTokenError,
 )
+from airflow_provider_omics_cache.hooks.answers import notice_lost_answers
 from airflow_provider_omics_cache.hooks.errors import (
     api_error,
     as_api_error,
@@ -120,6 +121,7 @@ class OmicsClientHook(AwsBaseHook):
         """Make the session that creates clients; the user's settings override the package's defaults."""
         session = super().get_session(region_name=region_name, deferrable=deferrable)
         core = session._session if isinstance(session, boto3.session.Session) else session
+        notice_lost_answers(core)
         if deferrable:
             _refresh_in_a_thread(session)
         if "AWS_RETRY_MODE" not in os.environ and "retry_mode" not in core.get_scoped_config():

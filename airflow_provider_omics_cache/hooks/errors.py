@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
 from botocore.exceptions import ConnectionError as NoConnectionError
+from botocore.parsers import ResponseParserError
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsRequestError
 
@@ -64,7 +65,7 @@ def as_api_error(operation: str) -> Iterator[None]:
     """
     try:
         yield
-    except (BotoCoreError, ClientError) as error:
+    except (BotoCoreError, ClientError, ResponseParserError) as error:
         raise api_error(error, operation) from error
 
 

@@ -10,8 +10,10 @@ from typing import IO, Any
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from boto3.s3.transfer import S3Transfer
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.parsers import ResponseParserError
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsParameterError
+from airflow_provider_omics_cache.hooks.answers import check_error, check_members
 from airflow_provider_omics_cache.hooks.errors import api_error, as_api_error
 
 #: Keys that ``s3_extra_args`` can have: the arguments of PutObject that describe the object and the access to it.
@@ -167,6 +169,11 @@ def _call(method: str, uri: str, *, s3: Any, extra_args: Mapping[str, Any], **me
             # key before it checks its type, hence the TypeError.
             rule = f"must have values of the types that {operation} takes"
             raise OmicsParameterError("s3_extra_args", rule, sorted(arguments)) from None
+        except ClientError as error:
+            if not operation.startswith("Head"):
+                check_error(error.response, error.response["ResponseMetadata"]["HTTPStatusCode"])
+            raise
+        check_members(operation, answer)
     return answer
 
 
@@ -174,5 +181,5 @@ def _call(method: str, uri: str, *, s3: Any, extra_args: Mapping[str, Any], **me
 def _as_s3_error(operation: str, s3: Any) -> Iterator[None]:
     try:
         yield
-    except (BotoCoreError, ClientError) as error:
+    except (BotoCoreError, ClientError, ResponseParserError) as error:
         raise api_error(error, operation, s3.meta.region_name, s3.meta.endpoint_url) from error
