@@ -712,18 +712,19 @@ def _get_created(search: _RunCacheSearch, created: Answer) -> Answer:
         return run_cache
     status = run_cache.get("status")
     if status is not None and status not in _STATUSES:
-        text = f"Run cache {run_cache_id} is still {status}, {_SHOWN_AFTER} s after CreateRunCache returned it. "
+        text = f"Run cache {run_cache_id} is still {status}, {_SHOWN_AFTER} s after CreateRunCache returned it."
     elif is_found:
         absent = ", ".join(request.absent_members(run_cache))
-        text = f"GetRunCache shows run cache {run_cache_id} without {absent}, {_SHOWN_AFTER} s after its creation. "
+        text = f"GetRunCache shows run cache {run_cache_id} without {absent}, {_SHOWN_AFTER} s after its creation."
     else:
         text = (
             f"CreateRunCache returned run cache {run_cache_id}, but GetRunCache does not find it after "
-            f"{_SHOWN_AFTER} s. If the cache was deleted, set request_id to a new value, because the service still "
-            "remembers the request token of the deleted cache. Otherwise "
+            f"{_SHOWN_AFTER} s. If the cache was deleted, the service still remembers the request token of its "
+            "creation: set request_id to a new value."
         )
-    text += "Retry the task: a later try finds the cache." if text.endswith(". ") else "retry the task."
-    raise OmicsError(text, run_cache_id=run_cache_id, status=status)
+    raise OmicsError(
+        f"{text} No other run cache was created. Retry the task.", run_cache_id=run_cache_id, status=status
+    )
 
 
 def _check_token_is_spent(search: _RunCacheSearch, run_cache: Answer) -> None:

@@ -365,7 +365,7 @@ def test_a_new_cache_that_is_not_shown_in_five_minutes_is_not_created_again(
 ) -> None:
     local.settings.run_cache_visible_after = 1_000
     fails_for_now(execute, r"^CreateRunCache returned run cache \d+, but GetRunCache does not find it after 300 s")
-    fails_for_now(execute, r"retry the task")
+    fails_for_now(execute, r"No other run cache was created\. Retry the task\.$")
     local.clock.advance(1_000)
     (created,) = active_caches(omics)
     assert execute()[0] == created["id"]
