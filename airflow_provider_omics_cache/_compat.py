@@ -86,7 +86,7 @@ def keep_until_next_start(context: Context, key: str, value: dict[str, Any]) -> 
 
     :param context: Airflow's context of the task.
     :param key: key of the value.
-    :param value: the value, as JSON at most 200 bytes.
+    :param value: the value. As JSON it must be at most 300 bytes: the key of an XCom has at most 512 characters.
     """
     members = cast("dict[str, Any]", context)
     ti = members["ti"]
