@@ -17,6 +17,7 @@ from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.tasks import silence as silence_module
 from airflow_provider_omics_cache.tasks import wait as wait_module
 from airflow_provider_omics_cache.tasks.wait import BatchWaitSensor
+from tests.sensor_modes import STORE, STORES
 
 DAGS = Path(__file__).parents[1] / "dags"
 THROTTLE = OmicsApiError("slow down", code="ThrottlingException", http_status=429, operation="GetBatch")
@@ -31,6 +32,11 @@ def _environment_as_before(airflow_database: None) -> Iterator[None]:
     os.environ.update(before)
 
 
+def without_state_store(context: Any) -> dict[str, Any]:
+    """Make the context of Airflow 3.3 that of the versions before it."""
+    return {name: member for name, member in context.items() if name != "task_state_store"}
+
+
 class Pokes:
     """What the processes of each task do: their rounds, their time, and the error of the last one."""
 
@@ -39,6 +45,7 @@ class Pokes:
         self.errors: dict[str, Exception] = {}
         self.slept: dict[str, float] = defaultdict(float)
         self.running = ""
+        self.store = STORE
 
     def time(self) -> float:
         return time.time() + self.slept[self.running]
@@ -51,7 +58,7 @@ class Pokes:
         self.rounds[self.running].append(0)
         try:
             assert len(self.rounds[self.running]) < 6, "the wait does not end"
-            return poke(sensor, context)
+            return poke(sensor, context if self.store == STORE else without_state_store(context))
         except Exception as error:
             self.errors[self.running] = error
             raise
@@ -67,14 +74,23 @@ def pokes(monkeypatch: pytest.MonkeyPatch) -> Pokes:
     return pokes
 
 
+@pytest.mark.parametrize("store", sorted({STORE, STORES[0]}))
 @pytest.mark.parametrize(
     ("found", "ended_by", "message", "rounds"),
     [(True, BatchSilenceError, "no answer for 70", 100), (False, BatchNotFoundError, "was not found in account", 1)],
     ids=["throttled", "not found in the first round of each process"],
 )
 def test_a_silence_survives_reschedules(
-    found: bool, ended_by: type[Exception], message: str, rounds: int, pokes: Pokes, monkeypatch: pytest.MonkeyPatch
+    store: str,
+    found: bool,
+    ended_by: type[Exception],
+    message: str,
+    rounds: int,
+    pokes: Pokes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    pokes.store = store
+
     def get_batch(_: OmicsCacheHook, **__: Any) -> Any:
         pokes.rounds[pokes.running][-1] += 1
         raise THROTTLE if found or pokes.rounds[pokes.running][-1] > 1 else GONE
