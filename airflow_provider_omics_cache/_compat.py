@@ -28,6 +28,14 @@ except ImportError:  # an older common-compat provider, for example on Amazon MW
     )
     from airflow.sensors.base import PokeReturnValue  # type: ignore[no-redef]
 
+try:
+    from airflow.sdk.log import mask_secret
+except ImportError:
+    try:
+        from airflow.sdk.execution_time.secrets_masker import mask_secret  # type: ignore[no-redef]  # Airflow 3.0
+    except ImportError:
+        from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[no-redef]  # Airflow 2
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -41,6 +49,7 @@ __all__ = [
     "PokeReturnValue",
     "conf",
     "first_reschedule_date",
+    "mask_secret",
     "object_storage_path",
     "task_state",
 ]

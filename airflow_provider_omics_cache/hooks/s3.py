@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
+from urllib.request import getproxies
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from boto3.s3.transfer import S3Transfer
@@ -13,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsParameterError
 from airflow_provider_omics_cache.hooks.errors import api_error, as_api_error
+from airflow_provider_omics_cache.redaction import mask, passwords_in, printable
 
 #: Keys that ``s3_extra_args`` can have: the arguments of PutObject that describe the object and the access to it.
 UPLOAD_ARGS = frozenset(S3Transfer.ALLOWED_UPLOAD_ARGS) - {"ChecksumType", "MpuObjectSize"} | {"BucketKeyEnabled"}
@@ -30,7 +32,9 @@ def s3_client(**parameters: Any) -> Any:
     :raises OmicsApiError: no client can be made, for example because a role cannot be assumed.
     """
     with as_api_error("CreateClient"):
-        return S3Hook(**parameters).conn
+        hook = S3Hook(**parameters)
+        mask(passwords_in([hook.conn_config.extra_config, getproxies()]))
+        return hook.conn
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:
@@ -175,4 +179,4 @@ def _as_s3_error(operation: str, s3: Any) -> Iterator[None]:
     try:
         yield
     except (BotoCoreError, ClientError) as error:
-        raise api_error(error, operation, s3.meta.region_name, s3.meta.endpoint_url) from error
+        raise api_error(error, operation, s3.meta.region_name, s3.meta.endpoint_url) from printable(error)
