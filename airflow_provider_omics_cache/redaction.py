@@ -66,17 +66,25 @@ def printable(error: Exception) -> Exception:
     """Return an error whose traceback shows no password of a URL, to be the cause of another error.
 
     :param error: the error.
-    :return: the error itself if neither it nor the errors before it show a password; else a copy of the same class,
-        without the errors before it.
+    :return: the error itself if neither it nor the errors before it show a password; else a copy without the errors
+        before it, of the same class where possible.
     """
     if not any(_shows_password(each) for each in _chain(error)):
         return error
     text = without_passwords(str(error))
+    # Some classes cannot be copied so, or make their text from other attributes.
+    with suppress(Exception):
+        copy = _copy(error, text)
+        if str(copy) == text and not _shows_password(copy):
+            return copy
+    return RuntimeError(f"{type(error).__name__}: {text}")
+
+
+def _copy(error: Exception, text: str) -> Exception:
     copy: Exception = type(error).__new__(type(error), text)
     copy.__dict__.update(_clean(error.__dict__))
     copy.args = (text,)
-    # Some classes write their text from other attributes, or into them.
-    return RuntimeError(f"{type(error).__name__}: {text}") if str(copy) != text or _shows_password(copy) else copy
+    return copy
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -31,6 +31,7 @@ from airflow_provider_omics_cache.hooks.errors import (
     without_payloads,
     without_session_policy,
 )
+from airflow_provider_omics_cache.hooks.masking import PasswordMaskingHook
 from airflow_provider_omics_cache.redaction import mask, passwords_in, printable
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 30.0
 
 
-class OmicsClientHook(AwsBaseHook):
+class OmicsClientHook(PasswordMaskingHook):
     """Creates HealthOmics clients and makes calls. A failed call raises one of the package's errors."""
 
     #: Whether the service has answered a call of this task. The URL of the endpoint is then known to be correct.
@@ -93,8 +94,7 @@ class OmicsClientHook(AwsBaseHook):
         if self._config and config_kwargs:
             connection = AwsConnectionWrapper.from_connection_metadata(extra={"config_kwargs": config_kwargs})
             wrapper.botocore_config = _merge_config(connection.botocore_config, self._config)
-        proxies = getattr(self._config, "proxies", None), getproxies()
-        mask(passwords_in([wrapper.extra_config, *proxies]))
+        mask(passwords_in([getattr(self._config, "proxies", None), getproxies()]))
         return wrapper
 
     @property

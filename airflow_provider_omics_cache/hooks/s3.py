@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
-from urllib.request import getproxies
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from boto3.s3.transfer import S3Transfer
@@ -14,7 +13,8 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsParameterError
 from airflow_provider_omics_cache.hooks.errors import api_error, as_api_error
-from airflow_provider_omics_cache.redaction import mask, passwords_in, printable
+from airflow_provider_omics_cache.hooks.masking import PasswordMaskingHook
+from airflow_provider_omics_cache.redaction import printable
 
 #: Keys that ``s3_extra_args`` can have: the arguments of PutObject that describe the object and the access to it.
 UPLOAD_ARGS = frozenset(S3Transfer.ALLOWED_UPLOAD_ARGS) - {"ChecksumType", "MpuObjectSize"} | {"BucketKeyEnabled"}
@@ -25,6 +25,10 @@ _BUCKET = re.compile("[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _CHANGED = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})
 
 
+class _MaskingS3Hook(PasswordMaskingHook, S3Hook):
+    """Airflow's hook for S3."""
+
+
 def s3_client(**parameters: Any) -> Any:
     """Make an S3 client.
 
@@ -32,9 +36,7 @@ def s3_client(**parameters: Any) -> Any:
     :raises OmicsApiError: no client can be made, for example because a role cannot be assumed.
     """
     with as_api_error("CreateClient"):
-        hook = S3Hook(**parameters)
-        mask(passwords_in([hook.conn_config.extra_config, getproxies()]))
-        return hook.conn
+        return _MaskingS3Hook(**parameters).conn
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:

@@ -81,7 +81,7 @@ def without_policies(settings: Any) -> Any:
     if isinstance(settings, list):
         return _changed_entries(settings, without_policies)
     if isinstance(settings, dict) and any(map(_is_policy, settings)):
-        return {name: HiddenPolicy(value) if _is_policy(name) else value for name, value in settings.items()}
+        return {name: _hidden(value) if _is_policy(name) else value for name, value in settings.items()}
     return HiddenPolicy(settings) if _is_text_with_policy(settings) else settings
 
 
@@ -95,6 +95,10 @@ def with_policies(settings: Any) -> Any:
     if isinstance(settings, dict) and any(isinstance(value, HiddenPolicy) for value in settings.values()):
         return {name: with_policies(value) for name, value in settings.items()}
     return settings.value if isinstance(settings, HiddenPolicy) else settings
+
+
+def _hidden(policy: Any) -> HiddenPolicy:
+    return policy if isinstance(policy, HiddenPolicy) else HiddenPolicy(policy)
 
 
 def _changed_entries(settings: list[Any], change: Callable[[Any], Any]) -> list[Any]:
