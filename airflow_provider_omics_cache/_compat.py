@@ -30,6 +30,14 @@ except ImportError:  # an older common-compat provider, for example on Amazon MW
     )
     from airflow.sensors.base import PokeReturnValue  # type: ignore[no-redef]
 
+try:
+    from airflow.sdk.log import mask_secret
+except ImportError:
+    try:
+        from airflow.sdk.execution_time.secrets_masker import mask_secret  # type: ignore[no-redef]  # Airflow 3.0
+    except ImportError:
+        from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[no-redef]  # Airflow 2
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -45,6 +53,7 @@ __all__ = [
     "first_reschedule_date",
     "keep_until_next_start",
     "kept_values",
+    "mask_secret",
     "object_storage_path",
     "reschedule_count",
     "task_state",

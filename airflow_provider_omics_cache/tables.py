@@ -16,6 +16,7 @@ from airflow_provider_omics_cache.exceptions import OmicsParameterError
 from airflow_provider_omics_cache.healthomics.settings import BrokenRules
 from airflow_provider_omics_cache.hooks.errors import api_error
 from airflow_provider_omics_cache.hooks.s3 import bucket_and_key, check_object_uri, get_object, s3_client
+from airflow_provider_omics_cache.redaction import printable
 
 _SHOWN_CHARACTERS = 100
 
@@ -141,14 +142,14 @@ def _read(parameter: str, table: Any, conn_id: str | None) -> bytes:
         path = object_storage_path(table, conn_id=conn_id) if isinstance(table, str) else table
         data: bytes = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        raise OmicsParameterError(parameter, f"must be a readable file ({error})", uri) from error
+        raise OmicsParameterError(parameter, f"must be a readable file ({error})", uri) from printable(error)
     except (ImportError, ValueError) as error:
         raise OmicsParameterError(
             parameter, f"must use a filesystem whose package is installed ({error})", uri
-        ) from error
+        ) from printable(error)
     except (BotoCoreError, ClientError) as error:
         failure = api_error(error, "GetObject")
-        raise failure.with_text(f"Cannot read {parameter} {uri!r}: {failure}") from error
+        raise failure.with_text(f"Cannot read {parameter} {uri!r}: {failure}") from printable(error)
     return data
 
 

@@ -222,7 +222,7 @@ def use_service_time(monkeypatch: Any, local: Any) -> None:
         outcome_module,
         operator_module,
     )
-    for module in (trigger_module, poller_module, clients_module, *waits):
+    for module in (trigger_module, poller_module, clients_module, operator_module, *waits):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(BatchWaitOperator, "_sleep", staticmethod(clock.sleep))
     monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(clock.sleep))

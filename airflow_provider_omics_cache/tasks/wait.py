@@ -45,7 +45,7 @@ from airflow_provider_omics_cache.healthomics.rounds import (
     EventStatus,
     RunsWait,
 )
-from airflow_provider_omics_cache.hooks.arguments import check_id
+from airflow_provider_omics_cache.hooks.arguments import check_deferred_config, check_id
 from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, persist_links
@@ -330,8 +330,17 @@ class BatchWaitTask(AwsTask):
             raise self.give_up(f"Timed out. Batch {self.batch_id}: {reason}")
         self._defer(deadline)
 
-    def _defer(self, deadline: float) -> None:
+    def check_deferral(self) -> None:
+        """Check what a deferral needs, before anything is started.
+
+        :raises AirflowOptionalProviderFeatureException: aiobotocore is not installed.
+        :raises OmicsParameterError: ``botocore_config`` holds a password.
+        """
         check_aiobotocore()
+        check_deferred_config(self.botocore_config)
+
+    def _defer(self, deadline: float) -> None:
+        self.check_deferral()
         remaining = max(0.0, deadline - time.time())
         self.defer(
             trigger=self.trigger_class(
@@ -501,6 +510,7 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
         if not self.deferrable:
             return super().execute(context)
         with self._failure_flags():
+            check_deferred_config(self.botocore_config)
             result = self._unless_silent(lambda: self._look(context))
             if result:
                 return result.xcom_value
