@@ -15,8 +15,8 @@ import textwrap
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "airflow_provider_omics_cache"
@@ -426,14 +426,14 @@ def _text(
     style += f' fill="{colour}"' if colour != _INK else ""
     style += ' font-weight="600"' if bold else ""
     style += f' font-family="{_MONO}"' if mono else ""
-    return f'<text x="{x}" y="{y}"{style}>{escape(text)}</text>'
+    return f'<text x="{x}" y="{y}"{style}>{escape(text, quote=False)}</text>'
 
 
 def _arrow(way: str, title: str, *, dashed: bool = False) -> str:
     dashes = ' stroke-dasharray="4 3"' if dashed else ""
     return (
         f'<path d="{way}" fill="none" stroke="{_ARROW}" stroke-width="1"{dashes} marker-end="url(#head)">'
-        f"<title>{escape(title)}</title></path>"
+        f"<title>{escape(title, quote=False)}</title></path>"
     )
 
 
