@@ -47,7 +47,11 @@ FLOORS: tuple[tuple[Box, ...], ...] = (
     (
         Box("operators", "what a DAG author puts into a DAG: start, change, cancel, delete"),
         Box("sensors", "what a DAG author puts into a DAG: wait for a batch"),
-        Box("tables", "functions that a DAG author calls in a task", ("resubmission", "samplesheets", "tables")),
+        Box(
+            "tables",
+            "functions that a DAG author calls in a task",
+            ("resubmission", "samplesheets", "table_files", "table_formats", "tables"),
+        ),
     ),
     (Box("tasks", "what operators and sensors share: the wait, its result, outputs to S3"),),
     (
