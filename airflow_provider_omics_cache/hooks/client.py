@@ -263,7 +263,7 @@ class OmicsClientHook(PasswordMaskingHook):
                     raise OmicsTimeLimitError(f"No time is left for another call: {error}") from error.__cause__
                 if delay == _FIRST_DELAY:
                     self.log.info("Calling again: %s", error)
-            self.sleep(delay * random.uniform(0.5, 1.0))
+            self.sleep(delay * random.uniform(0.5, 1.0))  # nosec B311  # jitter is not a secret
             delay = min(2 * delay, _LONGEST_DELAY)
 
     def until_seen(self, look: Callable[[], T], is_seen: Callable[[T], object] = bool) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import IO, Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
@@ -60,6 +60,9 @@ def check_bucket_uri(parameter: str, uri: Any) -> None:
     bucket = bucket_and_key(uri)[0] if isinstance(uri, str) else ""
     if not bucket:
         raise OmicsParameterError(parameter, "must be an s3:// URI with a bucket", uri)
+    if "@" in bucket:
+        rule = "must not name an Airflow connection before the @: give the connection its own parameter"
+        raise OmicsParameterError(parameter, rule, shown_uri(uri))
     if not _BUCKET.fullmatch(bucket):
         raise OmicsParameterError(
             parameter, "must have a bucket name of 3 to 63 lower case letters, digits, dots and hyphens", uri
@@ -76,6 +79,27 @@ def check_object_uri(parameter: str, uri: Any) -> None:
     check_bucket_uri(parameter, uri)
     if not bucket_and_key(uri)[1]:
         raise OmicsParameterError(parameter, "must be s3://bucket/key", uri)
+    if "\0" in uri:
+        raise OmicsParameterError(parameter, "must not have the character NUL", uri)
+
+
+def shown_uri(uri: str) -> str:
+    """Return a path or URI as an error shows it: without what can be a credential.
+
+    The part before an @ in the authority is hidden. Of a URI that is not in S3, the query is hidden, which holds the
+    signature of a presigned URL.
+
+    :param uri: the path or URI.
+    """
+    head, separator, rest = uri.partition("://")
+    if not separator:
+        return uri
+    if not head.lower().startswith("s3"):
+        rest, query, _ = rest.partition("?")
+        rest += "?***" if query else ""
+    authority, slash, path = rest.partition("/")
+    _, at, host = authority.rpartition("@")
+    return f"{head}://{'***@' if at else ''}{host}{slash}{path}"
 
 
 def check_upload_args(s3_extra_args: Any) -> None:
@@ -142,24 +166,26 @@ def put_object(
     return None
 
 
-def get_object(uri: str, *, parameter: str, s3: Any) -> bytes:
-    """Read an object.
+@contextmanager
+def open_object(uri: str, *, parameter: str, s3: Any) -> Iterator[tuple[IO[bytes], int | None]]:
+    """Open an object for reading while the context lasts. What was not read then is not transferred.
+
+    The context gets the body, and its size in bytes as S3 announces it.
 
     :param uri: the ``s3://`` URI of the object.
     :param parameter: name of the parameter that the URI comes from, for the error.
     :param s3: the S3 client.
     :raises OmicsParameterError: there is no such object.
-    :raises OmicsApiError: S3 refused the call, or did not answer.
+    :raises OmicsApiError: S3 refused the call, did not answer, or sent less than it announced.
     """
     try:
         answer = _call("get_object", uri, s3=s3, extra_args={})
-        with _as_s3_error("GetObject", s3):
-            content: bytes = answer["Body"].read()
+        with closing(answer["Body"]) as body, _as_s3_error("GetObject", s3):
+            yield body, answer.get("ContentLength")
     except OmicsApiError as error:
         if error.http_status == 404:
             raise OmicsParameterError(parameter, f"must exist in S3 ({error.code})", uri) from error.__cause__
         raise error.with_text(f"Cannot read {parameter} {uri!r}: {error}") from error.__cause__
-    return content
 
 
 def _call(method: str, uri: str, *, s3: Any, extra_args: Mapping[str, Any], **members: Any) -> dict[str, Any]:
