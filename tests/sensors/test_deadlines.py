@@ -99,6 +99,7 @@ def test_a_cancellation_ends_at_the_deadline(
     service.faults.throttle(operation, rate=0.95, times=None)
     task = CancelRunBatchOperator(task_id="cancel", batch_id=batch_id, timeout=600, botocore_config=ONE_ATTEMPT)
     task.is_teardown = teardown
+    task_context["ti"].start_date = service.clock.now()
     began = service.clock.elapsed()
     with pytest.raises(BatchTimeoutError):
         task.execute(task_context)
@@ -115,6 +116,7 @@ def test_a_deletion_ends_at_the_deadline(
     service.clock.advance(1_000)
     service.faults.throttle(operation, rate=0.95, times=None)
     task = DeleteRunBatchOperator(task_id="delete", batch_id=batch_id, timeout=600, botocore_config=ONE_ATTEMPT)
+    task_context["ti"].start_date = service.clock.now()
     began = service.clock.elapsed()
     with pytest.raises(BatchTimeoutError):
         task.execute(task_context)
