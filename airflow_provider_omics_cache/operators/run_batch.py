@@ -61,7 +61,8 @@ from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGro
 from airflow_provider_omics_cache.tasks.ending import EndRunBatchOperator
 from airflow_provider_omics_cache.tasks.mapping import MappingSavingOperator
 from airflow_provider_omics_cache.tasks.outcome import RunOutcomeTask
-from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator, check_aiobotocore, seconds
+from airflow_provider_omics_cache.tasks.session_policies import PolicyHidingTask, with_policies
+from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator, seconds
 from airflow_provider_omics_cache.triggers.run_batch import (
     BatchCancellationTrigger,
     BatchDeletionTrigger,
@@ -77,7 +78,7 @@ _SPOOLED_BYTES = 1024**2
 CANCEL_SECONDS = 300.0
 
 
-class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
+class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator):
     """Start a batch of HealthOmics runs, once: a retry finds the batch that an earlier try started.
 
     One batch belongs to one task of one DAG run (and to one ``map_index``). Retries and cleared tasks find it, even if
@@ -103,14 +104,16 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
 
     :param default_run_setting: settings that all runs share, with the members of AWS's ``DefaultRunSetting``
-        (camelCase). ``workflowId`` and ``roleArn`` are required. (templated)
+        (camelCase). ``workflowId`` and ``roleArn`` are required. Airflow shows a ``sessionPolicy`` as ``***``.
+        (templated)
     :param run_settings: settings of each run: a list of at most 100,000 dicts with the members of AWS's
         ``InlineSetting``, each with a unique ``runSettingId``; or the ``s3://`` URI of a JSON array of them. The
         package does not read the file at the URI. The file must not change until the batch is submitted, and must
         exist for every try. (templated)
     :param batch_name: beginning of the batch's name; at most 47 characters of it are used. The name ends in a hash of
         what the batch belongs to. Default: the task id. (templated)
-    :param tags: tags of the batch, at most 48, because the operator adds two. Runs do not inherit them. (templated)
+    :param tags: tags of the batch, at most 47, because the operator adds up to three. Runs do not inherit them.
+        (templated)
     :param run_tags: tags of every run, merged over ``runTags`` of ``default_run_setting``; at most 50 together.
         (templated)
     :param settings_s3_prefix: ``s3://`` URI below which more than 100 settings are uploaded. The role of the runs must
@@ -240,7 +243,7 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
         """
         self.check_outcome_parameters()
         if self.wait_for_completion and self.deferrable:
-            check_aiobotocore()
+            self.check_deferral()
         batch_id = self._start(context)
         if self.wait_for_completion:
             if self.do_xcom_push:
@@ -294,7 +297,8 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
         if not self.cancel_on_timeout:
             return super().give_up(message)
         try:
-            batch = cancel_batch_once(self.hook, self.batch_id, max_seconds=CANCEL_SECONDS)
+            with self.hook.limit(CANCEL_SECONDS):
+                batch = cancel_batch_once(self.hook, self.batch_id, max_seconds=CANCEL_SECONDS)
         except OmicsError as error:
             return BatchError(f"{message}; the batch could not be cancelled: {error}", batch_id=self.batch_id)
         status = batch.get("status")
@@ -326,7 +330,7 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
             spool: IO[bytes] = file
             settings = check_settings(
                 area,
-                self.run_settings,
+                with_policies(self.run_settings),
                 default_run_setting=default_run_setting,
                 members=members["batchRunSettings"]["members"],
                 file=spool,
@@ -337,6 +341,7 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
                 digest=request_digest(default_run_setting=default_run_setting, settings_digest=settings.digest),
                 default_run_setting=default_run_setting,
                 tags=tags,
+                etag=settings.etag,
                 request_id=check_request_id(self.request_id),
             )
             push = partial(self._push_batch, context, settings)
@@ -380,9 +385,10 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
         )
 
     def _checked_default_run_setting(self, shape: Mapping[str, Any]) -> dict[str, Any]:
-        if not isinstance(self.default_run_setting, dict):
-            raise OmicsParameterError("default_run_setting", "must be a dict", type(self.default_run_setting).__name__)
-        setting = dict(self.default_run_setting)
+        given = with_policies(self.default_run_setting)
+        if not isinstance(given, dict):
+            raise OmicsParameterError("default_run_setting", "must be a dict", type(given).__name__)
+        setting = dict(given)
         for name in _IDS:
             if name in setting:
                 setting[name] = check_id(f"default_run_setting.{name}", setting[name])
@@ -432,7 +438,8 @@ class CancelRunBatchOperator(EndRunBatchOperator):
         service has accepted the request. Default True.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
     :param timeout: seconds after which the task fails if runs are still active, or a timedelta. A retry continues.
-        ``timeout`` does not interrupt the cancellation of runs one by one. Default: 7 days.
+        No call begins later than ``timeout``, or 2 minutes after the batch has ended if that is later. Default: 7
+        days.
     :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
         fails, or a timedelta. Default 3600.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
@@ -467,15 +474,14 @@ class CancelRunBatchOperator(EndRunBatchOperator):
 
         :param context: Airflow's context of the task.
         """
-        limits = self.request_limits(context)
+        max_seconds = self.request_seconds(context)
         if self.is_teardown:
-            is_batch_visible(self.hook, self.batch_id, max_silence=limits["max_silence"])
-        batch = cancel_batch_once(self.hook, self.batch_id, **limits)
+            is_batch_visible(self.hook, self.batch_id, max_silence=self.max_silence)
+        batch = cancel_batch_once(self.hook, self.batch_id, max_seconds=max_seconds, max_silence=self.max_silence)
         status = batch.get("status")
         if meaning_of(status).to_cancel == ToCancel.LATER:
             raise OmicsError(
-                f"Batch {self.batch_id} is still {status} after {limits['max_seconds']:,.0f} s and cannot be cancelled "
-                "yet",
+                f"Batch {self.batch_id} is still {status} after {max_seconds:,.0f} s and cannot be cancelled yet",
                 batch_id=self.batch_id,
                 status=status,
             )
@@ -578,7 +584,8 @@ class DeleteRunBatchOperator(MappingSavingOperator):
         service has accepted the request. Must be True for ``delete_batch``. Default True.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
     :param timeout: seconds after which the task fails if the runs are still being deleted, or a timedelta. A retry
-        continues. ``timeout`` does not interrupt the deletion of runs one by one. Default: 7 days.
+        continues. No call begins later than ``timeout``, or 2 minutes after the batch has ended if that is later.
+        Default: 7 days.
     :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
         fails, or a timedelta. Default 3600.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
@@ -653,11 +660,16 @@ class DeleteRunBatchOperator(MappingSavingOperator):
 
         :param context: Airflow's context of the task.
         """
-        limits = self.request_limits(context)
-        batch = get_deletable_batch(self.hook, self.batch_id, max_silence=limits["max_silence"])
+        batch = get_deletable_batch(self.hook, self.batch_id, max_silence=self.max_silence)
         self.save_mapping(context, batch)
-        limits = self.request_limits(context)
-        return delete_runs_once(self.hook, self.batch_id, batch, gone=self._gone, **limits)
+        return delete_runs_once(
+            self.hook,
+            self.batch_id,
+            batch,
+            gone=self._gone,
+            max_seconds=self.request_seconds(context),
+            max_silence=self.max_silence,
+        )
 
     def is_settled_without_batch(self) -> bool:
         """Whether a missing batch counts as success. It does if an earlier try saved its mapping and deleted it."""
@@ -675,7 +687,9 @@ class DeleteRunBatchOperator(MappingSavingOperator):
         if self.delete_batch:
             if self.save_mapping_again(batch, context):
                 return None
-            delete_batch_once(self.hook, batch.id, **self.request_limits(context))
+            delete_batch_once(
+                self.hook, batch.id, max_seconds=self.request_seconds(context), max_silence=self.max_silence
+            )
         return PokeReturnValue(is_done=True, xcom_value=self.push(context, batch))
 
     def push(self, context: Context, batch: Batch) -> str:

@@ -73,8 +73,8 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     :param consistency_timeout: seconds after the submission, or a timedelta, for which the sensor waits until the
         listing includes every run. If the batch ended early, they count from its failure or, because the service does
         not report when a batch was cancelled, from the first round that shows it as CANCELLED. Default 300.
-    :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
-        fails, or a timedelta. Default 3600.
+    :param max_silence: seconds without an answer about the batch (throttling, server errors, lost connections) after
+        which the task fails, or a timedelta. Default 3600.
     :param mapping_s3_uri: S3 URI of the object to which the full listing is written, one JSON document per line. The
         sensor then returns the URI instead of the mapping. (templated)
     :param s3_conn_id: Airflow connection for ``mapping_s3_uri``. Default: ``aws_conn_id``. (templated)
@@ -99,7 +99,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     :raises BatchNotFoundError: the service does not know the batch.
     :raises TooManyFailedSubmissionsError: more than ``max_failed_submissions`` failed.
     :raises IncompleteListingError: the service did not list all runs within ``consistency_timeout``.
-    :raises BatchSilenceError: no answer came for ``max_silence``.
+    :raises BatchSilenceError: no answer about the batch came for ``max_silence``.
     :raises OmicsApiError: a call to AWS failed.
     """
 
@@ -192,7 +192,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             self.wait_to_catch_up(batch, doubt)
             return None
         try:
-            self._list(submissions, file, context)
+            submissions = self.hook.list_whole(lambda: self._list(Submissions(batch_is_over=True), file, context))
             doubt = doubt_about_end(batch, submissions, expected)
             if doubt and may_catch_up:
                 self.wait_to_catch_up(batch, doubt)
@@ -299,8 +299,8 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the sensor waits until the
         counts and listings include every run. If the service does not report when the batch ended, they count from the
         first round that shows the end. Default 300.
-    :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
-        fails, or a timedelta. Default 3600.
+    :param max_silence: seconds without an answer about the batch (throttling, server errors, lost connections) after
+        which the task fails, or a timedelta. Default 3600.
     :param s3_conn_id: Airflow connection for ``runs_s3_uri``. Default: ``aws_conn_id``. (templated)
     :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
         (templated)
@@ -325,7 +325,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
     :raises UnknownOutcomeError: after ``consistency_timeout`` the service does not report how many runs completed, or
         its counts and its listing differ. The task may be retried.
     :raises IncompleteListingError: the service did not list all runs within ``consistency_timeout``.
-    :raises BatchSilenceError: no answer came for ``max_silence``.
+    :raises BatchSilenceError: no answer about the batch came for ``max_silence``.
     :raises OmicsApiError: a call to AWS failed.
     """
 

@@ -17,7 +17,7 @@ from airflow_provider_omics_cache.healthomics.rounds import (
     EventStatus,
 )
 from airflow_provider_omics_cache.links.omics import persist_links
-from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator, check_aiobotocore
+from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -76,11 +76,12 @@ class EndRunBatchOperator(BatchWaitOperator):
             return None
         self.check_parameters()
         if self.wait_for_completion and self.deferrable:
-            check_aiobotocore()
+            self.check_deferral()
 
         def end() -> str:
             try:
-                batch = self.request(context)
+                with self.until_deadline(context):
+                    batch = self.request(context)
             except OmicsApiError as error:
                 if not error.is_not_found:
                     raise
@@ -89,19 +90,24 @@ class EndRunBatchOperator(BatchWaitOperator):
             persist_links(context, self)
             if self.is_over(batch) or not self.wait_for_completion:
                 return self.push(context, Batch.from_answer(self.batch_id, batch))
+            # The effect of the request may be late from now on. The deadline counts from the start of the task.
+            self._fixed_deadline = self._deadline(context)
             self._began_at = time.time()
             return str(self.wait(context))
 
         return self._unless_settled(end, context)
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
+    def execute_complete(
+        self, context: Context, event: dict[str, Any] | None = None, began_at: float | None = None
+    ) -> str:
         """Turn the trigger's event into the task's result.
 
         :param context: Airflow's context of the task.
         :param event: the trigger's event.
+        :param began_at: when the wait began, in epoch seconds. Default: it is derived from the deadline.
         """
         self.check_parameters()
-        return self._unless_settled(partial(super().execute_complete, context, event), context)
+        return self._unless_settled(partial(super().execute_complete, context, event, began_at), context)
 
     def seconds_left(self, context: Context) -> float:
         """Return the seconds until the task's deadline.
@@ -110,13 +116,12 @@ class EndRunBatchOperator(BatchWaitOperator):
         """
         return max(0.0, self._deadline(context) - time.time())
 
-    def request_limits(self, context: Context) -> dict[str, float]:
-        """Return ``max_seconds`` and ``max_silence`` for a request to the service.
+    def request_seconds(self, context: Context) -> float:
+        """Return the seconds to wait for a batch that cannot be cancelled or deleted yet.
 
         :param context: Airflow's context of the task.
         """
-        left = self.seconds_left(context)
-        return {"max_seconds": min(_REQUEST_SECONDS, left), "max_silence": min(self.max_silence, left)}
+        return min(_REQUEST_SECONDS, self.seconds_left(context))
 
     def may_lag(self, context: Context) -> bool:
         """Whether GetBatch's counts may not include the effect of the task's request yet.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_omics_cache.exceptions import (
@@ -99,8 +100,8 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
         return batch.meaning.end != End.DELETED and self._lists_more_than(saved)
 
     def _lists_more_than(self, saved: SavedMapping) -> bool:
-        rows = list_submissions(self.hook, self.batch_id, max_silence=self.max_silence)
-        return sum(1 for _ in rows) > saved.rows
+        list_rows = partial(list_submissions, self.hook, self.batch_id, max_silence=self.max_silence)
+        return self.hook.list_whole(lambda: sum(1 for _ in list_rows())) > saved.rows
 
     def _save(self, batch: Batch, saved: SavedMapping | None, context: Context) -> None:
         extra_args = self.s3_extra_args or {}
@@ -133,7 +134,7 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
         waited = 0
         previous: tuple[int, bytes] | None = None
         for delay in (*VISIBLE_AFTER, VISIBLE_AFTER[-1], None):
-            listing = self._list_once(file)
+            listing = self.hook.list_whole(partial(self._list_once, file))
             missing = self._missing(batch, listing)
             if not missing and _is_complete(batch, listing):
                 return listing.rows

@@ -290,7 +290,7 @@ class RunOutcomeTask(ListingTask):
         """Write the listing to a file, and return it; None if the service is still catching up."""
         list_once = partial(self._list_submissions, rows, context, is_over=counts is None)
         if counts is None:
-            return list_once()
+            return self.hook.list_whole(list_once)
         # A batch can be PROCESSED although it was cancelled. It may then have runs that were never submitted.
         at_least = None if counts.total is None else counts.total - ((batch.pending or 0) if counts.late else 0)
         return self.complete_listing(list_once, batch, counts.total, batch.processed_time, context, at_least=at_least)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
@@ -31,6 +32,7 @@ from airflow_provider_omics_cache.exceptions import (
     BatchTimeoutError,
     OmicsApiError,
     OmicsParameterError,
+    OmicsTimeLimitError,
     TriggerEventError,
 )
 from airflow_provider_omics_cache.healthomics import rounds
@@ -43,10 +45,11 @@ from airflow_provider_omics_cache.healthomics.rounds import (
     EventStatus,
     RunsWait,
 )
-from airflow_provider_omics_cache.hooks.arguments import check_id
+from airflow_provider_omics_cache.hooks.arguments import check_deferred_config, check_id
 from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, persist_links
+from airflow_provider_omics_cache.tasks.silence import keep_silence, kept_silence
 from airflow_provider_omics_cache.triggers.run_batch import BatchTrigger
 
 if TYPE_CHECKING:
@@ -64,6 +67,10 @@ LAST_LOOK_SECONDS = 20
 #: Airflow 2 ends a deferred task at its execution timeout. The wait ends earlier, by this number of seconds or by a
 #: tenth of the timeout if that is less.
 EXECUTION_TIMEOUT_MARGIN = 60
+#: Minimum seconds to list the runs at the end of a wait, even if the deadline is nearer or has passed.
+LAST_LISTING_SECONDS = 120
+#: Seconds for which a rescheduled task keeps its worker slot while no answer about the batch comes.
+LONGEST_SLOT_SECONDS = 300
 #: Maximum number of active runs that a trigger waits for.
 MOST_ACTIVE_RUNS = 100
 
@@ -97,8 +104,8 @@ class BatchWaitTask(AwsTask):
     _has_links = False
     #: When the wait began, in epoch seconds. None if it began with the task.
     _began_at: float | None = None
-    #: Deadline of a wait that was deferred, in epoch seconds.
-    _resumed_deadline: float | None = None
+    #: Deadline of a wait whose deadline does not follow from its beginning, in epoch seconds.
+    _fixed_deadline: float | None = None
 
     def check_parameters(self) -> None:
         """Check the parameters before the first call.
@@ -161,8 +168,8 @@ class BatchWaitTask(AwsTask):
 
     def _deadline(self, context: Context) -> float:
         """Return when the wait ends at the latest, in epoch seconds."""
-        if self._resumed_deadline is not None:
-            return self._resumed_deadline
+        if self._fixed_deadline is not None:
+            return self._fixed_deadline
         return min(self._wait_began_at(context) + self.timeout, self._task_started_at(context) + self._longest_run())
 
     @property
@@ -171,7 +178,7 @@ class BatchWaitTask(AwsTask):
         return False
 
     def _is_first_round(self, context: Context) -> bool:
-        return True
+        return not self.hook.is_reachable
 
     def _started_wait(self, context: Context) -> BatchWait:
         if self._wait is None:
@@ -255,7 +262,22 @@ class BatchWaitTask(AwsTask):
             raise self.give_up(event.message)
         if event.status == EventStatus.ERROR or event.batch is None:
             raise self._error(event)
-        return self.conclude(event.batch, context, has_failed=event.status == EventStatus.FAILED)
+        with self.until_deadline(context, at_least=LAST_LISTING_SECONDS):
+            return self.conclude(event.batch, context, has_failed=event.status == EventStatus.FAILED)
+
+    @contextmanager
+    def until_deadline(self, context: Context, *, at_least: float = 0) -> Iterator[None]:
+        """Make no call inside the ``with`` block that begins after the task's deadline.
+
+        :param context: Airflow's context of the task.
+        :param at_least: seconds for calls even if the deadline is nearer.
+        :raises Exception: the deadline has passed; the class is that of :meth:`timeout_error`.
+        """
+        try:
+            with self.hook.limit(max(self._deadline(context) - time.time(), at_least)):
+                yield
+        except OmicsTimeLimitError as error:
+            raise self.timeout_error(f"Timed out. Batch {self.batch_id}: {error}") from error
 
     def _event_of_a_late_trigger(self) -> dict[str, Any]:
         return Event(
@@ -280,10 +302,13 @@ class BatchWaitTask(AwsTask):
         self._log_lines(wait)
         return event
 
-    def _resume(self, event: dict[str, Any] | None) -> Event:
-        """Read the trigger's event, and restore the deadline and the start of the wait from it.
+    def _resume(self, event: dict[str, Any] | None, began_at: float | None) -> Event:
+        """Read the trigger's event, and restore the deadline and the start of the wait.
 
         Airflow 3.0 and 3.1 reset the start date of the task at each resume.
+
+        :param event: the trigger's event.
+        :param began_at: when the wait began, in epoch seconds. None if it began with the task.
         """
         try:
             parsed = Event.from_json(event)
@@ -294,8 +319,8 @@ class BatchWaitTask(AwsTask):
                 f"the trigger's event is about batch {parsed.batch_id}, not {self.batch_id}", batch_id=self.batch_id
             )
         if parsed.deadline is not None:
-            self._resumed_deadline = parsed.deadline
-            self._began_at = parsed.deadline - min(self.timeout, self._longest_run())
+            self._fixed_deadline = parsed.deadline
+            self._began_at = parsed.deadline - min(self.timeout, self._longest_run()) if began_at is None else began_at
         self.hook.is_reachable = True
         return parsed
 
@@ -308,8 +333,17 @@ class BatchWaitTask(AwsTask):
             raise self.give_up(f"Timed out. Batch {self.batch_id}: {reason}")
         self._defer(deadline)
 
-    def _defer(self, deadline: float) -> None:
+    def check_deferral(self) -> None:
+        """Check what a deferral needs, before anything is started.
+
+        :raises AirflowOptionalProviderFeatureException: aiobotocore is not installed.
+        :raises OmicsParameterError: ``botocore_config`` holds a password.
+        """
         check_aiobotocore()
+        check_deferred_config(self.botocore_config)
+
+    def _defer(self, deadline: float) -> None:
+        self.check_deferral()
         remaining = max(0.0, deadline - time.time())
         self.defer(
             trigger=self.trigger_class(
@@ -325,6 +359,7 @@ class BatchWaitTask(AwsTask):
                 **self.trigger_arguments(),
             ),
             method_name="execute_complete",
+            kwargs={"began_at": self._began_at},
             timeout=timedelta(seconds=remaining + DEFER_TIMEOUT_MARGIN),
         )
 
@@ -407,13 +442,16 @@ class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
             return self.execute_complete(context, self._event_of_a_late_trigger())
         return super().resume_execution(next_method, next_kwargs, context)
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+    def execute_complete(
+        self, context: Context, event: dict[str, Any] | None = None, began_at: float | None = None
+    ) -> Any:
         """Turn the trigger's event into the task's result, or defer again if the service is still catching up.
 
         :param context: Airflow's context of the task.
         :param event: the trigger's event.
+        :param began_at: when the wait began, in epoch seconds. Default: it is derived from the deadline.
         """
-        result = self._conclude(self._resume(event), context)
+        result = self._conclude(self._resume(event, began_at), context)
         if result is None:
             self._defer_again(context)
             return None
@@ -454,13 +492,21 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Make one round. If it ends the wait, return the task's result.
 
+        A rescheduled task makes further rounds while no answer comes. After :data:`LONGEST_SLOT_SECONDS` it gives up
+        its worker slot, and its next process continues to count the rounds.
+
         :param context: Airflow's context of the task.
         """
+        slot_until = time.time() + LONGEST_SLOT_SECONDS
+        wait = self._started_wait(context)
+        if self.reschedule:
+            wait.recall = partial(kept_silence, context, self.batch_id)
         event = self._round(context)
-        while event is None and self.reschedule and self._started_wait(context).is_disturbed:
-            # The wait counts consecutive rounds without an answer. A rescheduled task would lose this count.
+        while event is None and self.reschedule and wait.silence:
+            if time.time() + self.interval > slot_until and keep_silence(context, self.batch_id, wait.silence):
+                break
             time.sleep(self.interval)
-            event = self._started_wait(context).overdue(time.time()) or self._round(context)
+            event = wait.overdue(time.time()) or self._round(context)
         return (event is not None and self._conclude(event, context)) or False
 
     def execute(self, context: Context) -> Any:
@@ -471,20 +517,24 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
         if not self.deferrable:
             return super().execute(context)
         with self._failure_flags():
+            check_deferred_config(self.botocore_config)
             result = self._unless_silent(lambda: self._look(context))
             if result:
                 return result.xcom_value
             self._defer(self._deadline(context))
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+    def execute_complete(
+        self, context: Context, event: dict[str, Any] | None = None, began_at: float | None = None
+    ) -> Any:
         """Turn the trigger's event into the task's result, or defer again if the service is still catching up.
 
         :param context: Airflow's context of the task.
         :param event: the trigger's event.
+        :param began_at: when the wait began, in epoch seconds. Default: it is derived from the deadline.
         """
         with self._failure_flags():
             self.check_parameters()
-            parsed = self._resume(event)
+            parsed = self._resume(event, began_at)
             result = self._unless_silent(lambda: self._conclude(parsed, context))
             if result:
                 return result.xcom_value
