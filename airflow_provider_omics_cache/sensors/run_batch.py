@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import timedelta
-from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
@@ -152,7 +151,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
                     return None
                 raise failure
             submissions = self.complete_listing(
-                lambda: self._list(Submissions(), file, context),
+                lambda: self._list(Submissions(), file),
                 batch,
                 self._number_of_runs(batch),
                 batch.submitted_time,
@@ -210,15 +209,15 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         at_least = "at least " if batch.meaning.end == End.FAILED else ""
         return batch_error(batch, f"{at_least}{submitted:,} runs were submitted{note}")
 
-    def _list(self, submissions: Submissions, file: IO[bytes] | None, context: Context) -> Submissions:
+    def _list(self, submissions: Submissions, file: IO[bytes] | None) -> Submissions:
         if file:
             file.seek(0)
             file.truncate()
-        rows = partial(list_submissions, self.hook, self.batch_id)
-        for row in self.within_limits(context, lambda patience: rows(max_silence=patience)):
-            submissions.add(row)
-            if file:
-                file.write(Submissions.line(row))
+        with self.within_limits():
+            for row in list_submissions(self.hook, self.batch_id, max_silence=self.max_silence):
+                submissions.add(row)
+                if file:
+                    file.write(Submissions.line(row))
         return submissions
 
     def _push(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache.exceptions import (
     BatchCancelledError,
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_omics_cache._compat import PokeReturnValue
 
-T = TypeVar("T")
-
 _ERRORS: dict[End | None, tuple[type[BatchError], str]] = {
     End.FAILED: (BatchFailedError, "failed: {reason}"),
     End.CANCELLED: (BatchCancelledError, "was cancelled (set a new rerun_key to start a new batch)"),
@@ -50,17 +49,16 @@ class ListingTask(S3OutputTask, BatchWaitTask):
     _first_seen: FirstSeen | None = None
     _is_catching_up = False
 
-    def within_limits(self, context: Context, make: Callable[[float], Iterable[T]]) -> Iterator[T]:
-        """Iterate over results of calls to AWS. Unanswered calls are repeated for ``max_silence``.
+    @contextmanager
+    def within_limits(self) -> Iterator[None]:
+        """List runs inside the ``with`` block. An error of a call becomes the error of the task's limit.
 
-        :param context: Airflow's context of the task.
-        :param make: function that returns the iterable. Its argument is the seconds for which a call is repeated.
         :raises BatchSilenceError: no answer came for ``max_silence``.
         :raises Exception: the deadline has passed; the class is that of :meth:`timeout_error`.
         """
         what = f"Batch {self.batch_id}: its runs could not be listed"
         try:
-            yield from make(self.max_silence)
+            yield
         except OmicsTimeLimitError as error:
             raise self.timeout_error(f"Timed out. {what} in time. {error}") from error
         except OmicsApiError as error:

@@ -218,8 +218,8 @@ class RunOutcomeTask(ListingTask):
             return False
         if counted and self.must_trust_counts and may_trust_counts(time.time(), self.interval):
             return True
-        find = partial(list_active_runs, self.hook, batch.id, most=MOST_ACTIVE_RUNS)
-        active = list(self.within_limits(context, lambda patience: find(max_silence=patience)))
+        with self.within_limits():
+            active = list_active_runs(self.hook, batch.id, most=MOST_ACTIVE_RUNS, max_silence=self.max_silence)
         if active:
             self.wait_for_runs(batch, active)
             return True
@@ -251,7 +251,8 @@ class RunOutcomeTask(ListingTask):
             listed = self._list_rows(rows, batch, context, counts)
             if listed is None:
                 return False
-            started = dict(self.within_limits(context, self._started_runs))
+            with self.within_limits():
+                started = self.hook.list_whole(self._list_started_runs)
             unlisted = listed.count_unlisted(started) if is_over else 0
             doubt = doubt_about_end(batch, listed, batch.expected_runs)
             if unlisted:
@@ -265,12 +266,13 @@ class RunOutcomeTask(ListingTask):
                 self.wait_for_runs(batch, active)
                 return False
             give_up_at = max(self._deadline(context), time.time() + LAST_LOOK_SECONDS)
-            for record in self.within_limits(context, partial(self._records, rows, started, give_up_at)):
-                outcomes.add(record)
-                if record["run_id"] and record["status"] not in ENDED_RUN_STATUSES:
-                    active.append(record["run_id"])
-                if output:
-                    output.write(json.dumps(record).encode() + b"\n")
+            with self.within_limits():
+                for record in self._records(rows, started, give_up_at):
+                    outcomes.add(record)
+                    if record["run_id"] and record["status"] not in ENDED_RUN_STATUSES:
+                        active.append(record["run_id"])
+                    if output:
+                        output.write(json.dumps(record).encode() + b"\n")
             if active and must_have_ended:
                 # ListRuns does not show them yet.
                 self.wait_for_runs(batch, active)
@@ -288,29 +290,29 @@ class RunOutcomeTask(ListingTask):
         self, rows: IO[bytes], batch: Batch, context: Context, counts: RunCounts | None
     ) -> Submissions | None:
         """Write the listing to a file, and return it; None if the service is still catching up."""
-        list_once = partial(self._list_submissions, rows, context, is_over=counts is None)
+        list_once = partial(self._list_submissions, rows, is_over=counts is None)
         if counts is None:
             return self.hook.list_whole(list_once)
         # A batch can be PROCESSED although it was cancelled. It may then have runs that were never submitted.
         at_least = None if counts.total is None else counts.total - ((batch.pending or 0) if counts.late else 0)
         return self.complete_listing(list_once, batch, counts.total, batch.processed_time, context, at_least=at_least)
 
-    def _list_submissions(self, rows: IO[bytes], context: Context, *, is_over: bool) -> Submissions:
+    def _list_submissions(self, rows: IO[bytes], *, is_over: bool) -> Submissions:
         rows.seek(0)
         rows.truncate()
         submissions = Submissions(batch_is_over=is_over)
-        list_rows = partial(list_submissions, self.hook, self.batch_id)
-        for row in self.within_limits(context, lambda patience: list_rows(max_silence=patience)):
-            submissions.add(row)
-            rows.write(json.dumps({name: row.get(name) for name in _ROW_MEMBERS}).encode() + b"\n")
+        with self.within_limits():
+            for row in list_submissions(self.hook, self.batch_id, max_silence=self.max_silence):
+                submissions.add(row)
+                rows.write(json.dumps({name: row.get(name) for name in _ROW_MEMBERS}).encode() + b"\n")
         return submissions
 
-    def _started_runs(self, patience: float) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        for run in list_started_runs(self.hook, self.batch_id, max_silence=patience):
-            yield run["id"], _known_of(run)
+    def _list_started_runs(self) -> dict[str, tuple[Any, ...]]:
+        runs = list_started_runs(self.hook, self.batch_id, max_silence=self.max_silence)
+        return {run["id"]: _known_of(run) for run in runs}
 
     def _records(
-        self, rows: IO[bytes], started: Mapping[str, tuple[Any, ...]], give_up_at: float, patience: float
+        self, rows: IO[bytes], started: Mapping[str, tuple[Any, ...]], give_up_at: float
     ) -> Iterator[RunRecord]:
         asked = 0
         rows.seek(0)
@@ -324,7 +326,7 @@ class RunOutcomeTask(ListingTask):
                     raise self.timeout_error(
                         f"Timed out. Batch {self.batch_id}: GetRun was called for only {asked:,} runs"
                     )
-                run = if_found(partial(self.hook.get_run, run_id=row["runId"], max_silence=patience))
+                run = if_found(partial(self.hook.get_run, run_id=row["runId"], max_silence=self.max_silence))
                 asked += 1
                 listed = listed if run else None
             yield join(row, listed, run, batch_id=self.batch_id)
