@@ -438,8 +438,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
         service has accepted the request. Default True.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
     :param timeout: seconds after which the task fails if runs are still active, or a timedelta. A retry continues.
-        No call begins later than ``timeout``, or 2 minutes after the batch has ended if that is later. Default: 7
-        days.
+        No call begins later, or 2 minutes later if the batch ends directly before ``timeout``. Default: 7 days.
     :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
         fails, or a timedelta. Default 3600.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
@@ -584,8 +583,8 @@ class DeleteRunBatchOperator(MappingSavingOperator):
         service has accepted the request. Must be True for ``delete_batch``. Default True.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
     :param timeout: seconds after which the task fails if the runs are still being deleted, or a timedelta. A retry
-        continues. No call begins later than ``timeout``, or 2 minutes after the batch has ended if that is later.
-        Default: 7 days.
+        continues. No call begins later, or 2 minutes later if the batch ends directly before ``timeout``. Default: 7
+        days.
     :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
         fails, or a timedelta. Default 3600.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]

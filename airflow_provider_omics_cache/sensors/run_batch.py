@@ -191,7 +191,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             self.wait_to_catch_up(batch, doubt)
             return None
         try:
-            submissions = self.hook.list_whole(lambda: self._list(Submissions(batch_is_over=True), file, context))
+            submissions = self.hook.list_whole(lambda: self._list(Submissions(batch_is_over=True), file))
             doubt = doubt_about_end(batch, submissions, expected)
             if doubt and may_catch_up:
                 self.wait_to_catch_up(batch, doubt)

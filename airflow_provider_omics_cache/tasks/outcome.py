@@ -44,7 +44,7 @@ from airflow_provider_omics_cache.healthomics.submission import (
 from airflow_provider_omics_cache.hooks.errors import if_found
 from airflow_provider_omics_cache.links.omics import persist_links
 from airflow_provider_omics_cache.tasks.listing import ListingTask, batch_error, seen_at
-from airflow_provider_omics_cache.tasks.wait import LAST_LOOK_SECONDS, MOST_ACTIVE_RUNS
+from airflow_provider_omics_cache.tasks.wait import MOST_ACTIVE_RUNS
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -265,9 +265,8 @@ class RunOutcomeTask(ListingTask):
             if active and must_have_ended:
                 self.wait_for_runs(batch, active)
                 return False
-            give_up_at = max(self._deadline(context), time.time() + LAST_LOOK_SECONDS)
             with self.within_limits():
-                for record in self._records(rows, started, give_up_at):
+                for record in self._records(rows, started):
                     outcomes.add(record)
                     if record["run_id"] and record["status"] not in ENDED_RUN_STATUSES:
                         active.append(record["run_id"])
@@ -311,9 +310,7 @@ class RunOutcomeTask(ListingTask):
         runs = list_started_runs(self.hook, self.batch_id, max_silence=self.max_silence)
         return {run["id"]: _known_of(run) for run in runs}
 
-    def _records(
-        self, rows: IO[bytes], started: Mapping[str, tuple[Any, ...]], give_up_at: float
-    ) -> Iterator[RunRecord]:
+    def _records(self, rows: IO[bytes], started: Mapping[str, tuple[Any, ...]]) -> Iterator[RunRecord]:
         asked = 0
         rows.seek(0)
         for line in rows:
@@ -322,10 +319,6 @@ class RunOutcomeTask(ListingTask):
             listed = dict(zip(_RUN_MEMBERS, known, strict=True)) if known else None
             run = None
             if self._is_worth_asking(row, listed, asked):
-                if time.time() >= give_up_at:
-                    raise self.timeout_error(
-                        f"Timed out. Batch {self.batch_id}: GetRun was called for only {asked:,} runs"
-                    )
                 run = if_found(partial(self.hook.get_run, run_id=row["runId"], max_silence=self.max_silence))
                 asked += 1
                 listed = listed if run else None
