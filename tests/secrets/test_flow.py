@@ -88,6 +88,8 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flow]:
         server.create_bucket("omics-secrets")
         server.clock.tick = 60
         server.settings.run_running_seconds = 900
+        # Each call lets a minute pass: the first look of the submission sensor is too early.
+        server.settings.submission_rate = 0.3
         server.faults.error("DeleteRunCache", code="AccessDeniedException", status=403, times=None)
 
         def with_password(address: str) -> str:
