@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import boto3
@@ -30,7 +31,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    with serve(host=arguments.host, port=arguments.port, speed=arguments.speed, region_name=arguments.region) as server:
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(
+                serve(
+                    host=arguments.host,
+                    port=arguments.port,
+                    speed=arguments.speed,
+                    region_name=arguments.region,
+                    allow_hosts=arguments.allow_host,
+                )
+            )
+        except OSError as error:
+            # create_server adds the address to the text, and gives an unknown name a negative number.
+            code = error.errno or 0
+            reason = os.strerror(code) if code > 0 else str(error)
+            sys.stderr.write(f"cannot listen on --host {arguments.host} --port {arguments.port}: {reason}\n")
+            return 2
         server.on_run_completed = arguments.on_run_completed
         if arguments.rate_limits == "documented":
             server.settings.rate_limits = DOCUMENTED_RATE_LIMITS.copy()
@@ -56,6 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=_port, default=0, help="port to listen on (default: a free one)")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="further name of the server under which its control paths answer, such as a service of docker-compose "
+        "(repeatable)",
+    )
     parser.add_argument(
         "--speed",
         type=_not_negative,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,40 @@ _ACTIONS = frozenset(
         "delete_run_group",
     }
 )
+
+
+def refuse_foreign(
+    headers: Mapping[str, str], *, hosts: Iterable[str], port: int, allow_hosts: Iterable[str]
+) -> Response | None:
+    """Refuse a request of a web page that a browser on this machine shows, also after DNS rebinding.
+
+    :param headers: headers of the request by lower-case name.
+    :param hosts: names of the server that are accepted with its port.
+    :param port: port of the server.
+    :param allow_hosts: names of the server that are accepted with any port.
+    :return: the answer, None if the request is not refused.
+    """
+    own = {name.lower() for name in hosts}
+    allowed = {name.lower() for name in allow_hosts}
+
+    def is_own(authority: str) -> bool:
+        try:
+            parts = urlsplit(f"//{authority}")
+            name, given_port = parts.hostname, parts.port or 80
+        except ValueError:
+            return False
+        return name in allowed or (name in own and given_port == port)
+
+    host, origin = headers.get("host", ""), headers.get("origin")
+    if not is_own(host):
+        return _foreign("Host", host, "start the server with --allow-host and that name if it is the server's")
+    if origin is not None and not (origin.startswith("http://") and is_own(origin.removeprefix("http://"))):
+        return _foreign("Origin", origin, "web pages must not use the control paths")
+    return None
+
+
+def _foreign(header: str, value: str, advice: str) -> Response:
+    return _json(403, {"message": f"The control paths refuse {header} {value[:200]!r}: {advice}"})
 
 
 def answer_control(local: LocalHealthOmics, method: str, name: str, body: bytes) -> Response:

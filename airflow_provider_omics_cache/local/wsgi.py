@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http.client import responses
 from typing import Any
 from urllib.parse import quote
@@ -16,21 +17,31 @@ from botocore.config import Config
 from moto.core.base_backend import BackendDict
 from moto.core.models import botocore_stubber
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+from werkzeug.serving import select_address_family
 
-from airflow_provider_omics_cache.local.control import CONTROL_PATH, answer_control
+from airflow_provider_omics_cache.local.control import CONTROL_PATH, answer_control, refuse_foreign
 from airflow_provider_omics_cache.local.healthomics import LocalHealthOmics, credential_scope
+from airflow_provider_omics_cache.local.limits import (
+    LARGEST_BODY,
+    LARGEST_OBJECT,
+    BoundedRequestHandler,
+    BoundedServer,
+    read_body,
+    xml_answer,
+)
 from airflow_provider_omics_cache.local.moto_backend import RUNNING_SERVERS
-from airflow_provider_omics_cache.local.protocol import ConnectionDropped, Request, Response, ServiceError
-
-try:
-    from moto.moto_server.werkzeug_app import MotoRequestHandler as _RequestHandler
-except ImportError:  # a moto version without its own handler
-    _RequestHandler = WSGIRequestHandler  # type: ignore[misc,assignment]
+from airflow_provider_omics_cache.local.protocol import (
+    ConnectionDropped,
+    Request,
+    Response,
+    ServiceError,
+    error_answer,
+)
 
 Environment = dict[str, Any]
 StartResponse = Callable[..., Any]
 
+_MOTO_CONTROL_PATH = "/moto-api"
 #: The server accepts any key.
 _ANY_KEY = "testing"
 _CREDENTIALS = {"aws_access_key_id": _ANY_KEY, "aws_secret_access_key": _ANY_KEY}
@@ -44,6 +55,9 @@ class LocalHealthOmicsServer(LocalHealthOmics):
     :param speed: service seconds per real second; 0, the default, means that time stands still until
         ``clock.advance`` is called.
     :param region_name: Region of :attr:`client_kwargs` and :attr:`airflow_connection`. Default us-east-1.
+    :param allow_hosts: further names of the server, with any port, under which the control paths answer. Default:
+        only ``host``, localhost, 127.0.0.1 and [::1], each with the server's port.
+    :raises OSError: the server cannot listen there, for example because the port is in use.
     """
 
     def __init__(
@@ -53,12 +67,15 @@ class LocalHealthOmicsServer(LocalHealthOmics):
         port: int = 0,
         speed: float = 0.0,
         region_name: str = "us-east-1",
+        allow_hosts: Sequence[str] = (),
     ) -> None:
         super().__init__(speed=speed)
         self.region_name = region_name
-        self._server: BaseWSGIServer = make_server(
-            host, port, Application(self), threaded=True, request_handler=_QuietRequestHandler
-        )
+        application = Application(self, host=host, allow_hosts=allow_hosts)
+        # werkzeug would end the process if the port is in use.
+        family = select_address_family(host, port)
+        with socket.create_server((host, port), family=family, backlog=128) as listening:
+            self._server = BoundedServer(host, port, application, BoundedRequestHandler, fd=listening.fileno())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     @property
@@ -119,7 +136,12 @@ class LocalHealthOmicsServer(LocalHealthOmics):
 
 @contextlib.contextmanager
 def serve(
-    *, host: str = "127.0.0.1", port: int = 0, speed: float = 0.0, region_name: str = "us-east-1"
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    speed: float = 0.0,
+    region_name: str = "us-east-1",
+    allow_hosts: Sequence[str] = (),
 ) -> Iterator[LocalHealthOmicsServer]:
     """Serve HealthOmics and moto's services over HTTP while the context lasts.
 
@@ -128,8 +150,11 @@ def serve(
     :param speed: service seconds per real second; 0, the default, means that time stands still until
         ``clock.advance`` is called.
     :param region_name: Region of ``client_kwargs`` and ``airflow_connection``. Default us-east-1.
+    :param allow_hosts: further names of the server, with any port, under which the control paths answer. Default:
+        only ``host``, localhost, 127.0.0.1 and [::1], each with the server's port.
+    :raises OSError: the server cannot listen there, for example because the port is in use.
     """
-    server = LocalHealthOmicsServer(host=host, port=port, speed=speed, region_name=region_name)
+    server = LocalHealthOmicsServer(host=host, port=port, speed=speed, region_name=region_name, allow_hosts=allow_hosts)
     server.start()
     try:
         yield server
@@ -141,34 +166,50 @@ class Application:
     """WSGI application that answers requests to HealthOmics and passes all others on to moto.
 
     :param local: the local HealthOmics.
+    :param host: name that the server was started with.
+    :param allow_hosts: further names of the server, with any port, under which the control paths answer.
     """
 
-    def __init__(self, local: LocalHealthOmics) -> None:
+    def __init__(self, local: LocalHealthOmics, *, host: str, allow_hosts: Sequence[str] = ()) -> None:
         self._local = local
+        self._host = host
+        self._allow_hosts = allow_hosts
         self._moto = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ: Environment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
         path, _, query = _raw_uri(environ).partition("?")
-        if path == CONTROL_PATH or path.startswith(f"{CONTROL_PATH}/"):
-            name = path.removeprefix(CONTROL_PATH).removeprefix("/")
-            response = answer_control(self._local, environ["REQUEST_METHOD"], name, _body(environ))
-            return _send(response, start_response)
         headers = _headers(environ)
-        if _service(headers, path, query) != "omics":
-            answer: Iterable[bytes] = self._moto(environ, start_response)
-            return answer
-        request = Request(environ["REQUEST_METHOD"], path, query, _body(environ))
+        is_control = _is_below(CONTROL_PATH, path)
+        if is_control or _is_below(_MOTO_CONTROL_PATH, path):
+            refusal = refuse_foreign(
+                headers,
+                hosts=("localhost", "127.0.0.1", "::1", self._host, environ["SERVER_NAME"]),
+                port=int(environ["SERVER_PORT"]),
+                allow_hosts=self._allow_hosts,
+            )
+            if refusal is not None:
+                return _send(refusal, start_response)
+        is_omics = is_control or _service(headers, path, query) == "omics"
         try:
-            response = self._local.handle(request, headers)
+            body = read_body(environ, LARGEST_BODY if is_omics else LARGEST_OBJECT)
+        except ServiceError as error:
+            return _send(error_answer(error) if is_omics else xml_answer(error), start_response)
+        if not is_omics:
+            answer: Iterable[bytes] = self._moto({**environ, "wsgi.input": io.BytesIO(body)}, start_response)
+            return answer
+        if is_control:
+            name = path.removeprefix(CONTROL_PATH).removeprefix("/")
+            return _send(answer_control(self._local, environ["REQUEST_METHOD"], name, body), start_response)
+        try:
+            response = self._local.handle(Request(environ["REQUEST_METHOD"], path, query, body), headers)
         except ConnectionDropped:
             _hang_up(environ)
         return _send(response, start_response)
 
 
-class _QuietRequestHandler(_RequestHandler):
-    def log_request(self, *_: Any, **__: Any) -> None:
-        """Log nothing: AWS clients log their own calls."""
+def _is_below(root: str, path: str) -> bool:
+    return path == root or path.startswith(f"{root}/")
 
 
 def _raw_uri(environ: Environment) -> str:
@@ -189,15 +230,6 @@ def _service(headers: dict[str, str], path: str, query: str) -> str | None:
     except ServiceError:
         # Bucket names have no capitals, so this is not a path of S3.
         return "omics" if path.startswith(("/runCache", "/runBatch")) else None
-
-
-def _body(environ: Environment) -> bytes:
-    if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", ""):
-        body: bytes = environ["wsgi.input"].read()
-        return body
-    length = environ.get("CONTENT_LENGTH") or "0"
-    content: bytes = environ["wsgi.input"].read(int(length)) if length.isdecimal() else b""
-    return content
 
 
 def _send(response: Response, start_response: StartResponse) -> list[bytes]:

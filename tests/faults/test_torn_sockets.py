@@ -13,18 +13,23 @@ import pytest
 from botocore import xform_name
 from botocore.config import Config
 
-from airflow_provider_omics_cache.exceptions import OmicsApiError
+from airflow_provider_omics_cache.exceptions import BatchFailedError, OmicsApiError
+from airflow_provider_omics_cache.healthomics import batch_runs
 from airflow_provider_omics_cache.hooks.errors import api_error
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.hooks.s3 import get_object, head_object, put_object, s3_client
+from airflow_provider_omics_cache.operators.run_batch import CancelRunBatchOperator, DeleteRunBatchOperator
+from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator
+from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
 from airflow_provider_omics_cache.triggers import poller as poller_module
 from airflow_provider_omics_cache.triggers.clients import Connection
 from airflow_provider_omics_cache.triggers.poller import GET_BATCH, GET_RUN, Operation, Poller
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.faults import proxy as tears
 from tests.faults.proxy import Tear, TornSockets
-from tests.operators.batch_states import ONE_ATTEMPT
-from tests.sensor_modes import start_batch
+from tests.operators.batch_states import ONE_ATTEMPT, batch_in, runs_of, status_of
+from tests.operators.waiting_task import waiting_task
+from tests.sensor_modes import start_batch, use_service_time
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmicsServer
@@ -413,3 +418,145 @@ def test_headers_without_an_etag_are_a_passing_failure(s3: Any, proxy: TornSocke
             head_object("s3://cohort-data/a.json", s3=s3, extra_args={})
         assert caught.value.is_passing, tear
         assert head_object("s3://cohort-data/a.json", s3=s3, extra_args={})["ContentLength"] == 2
+
+
+# What a torn answer must not cause
+
+
+@pytest.fixture(params=[tears.truncated, tears.ended_early], ids=lambda tear: tear.__name__)
+def tear(request: pytest.FixtureRequest) -> Any:
+    """A way to damage an answer that botocore's clients do not notice themselves."""
+    return request.param
+
+
+@pytest.fixture
+def service(server: LocalHealthOmicsServer, proxy: TornSockets, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The local HealthOmics behind the proxy; waiting advances its clock."""
+    use_service_time(monkeypatch, server)
+    server.create_bucket("cohort-data")
+    return server
+
+
+def start(context: dict[str, Any], runs: int = 4) -> str:
+    """Run a try of the task that starts a batch."""
+    settings = [{"runSettingId": f"sample-{number}"} for number in range(runs)]
+    started: str = waiting_task(run_settings=settings, wait_for_completion=False).execute(context)
+    return started
+
+
+def batches(client: Any) -> list[str]:
+    return [batch["id"] for batch in client.list_batch()["items"]]
+
+
+def records(service: LocalHealthOmicsServer, key: str) -> list[dict[str, Any]]:
+    """What a task has written to S3."""
+    found = boto3.client("s3", **service.client_kwargs).get_object(Bucket="cohort-data", Key=key)["Body"].read()
+    return [json.loads(line) for line in found.splitlines()] if key.endswith(".jsonl") else json.loads(found)
+
+
+def test_no_third_batch_is_started_beside_a_living_second(
+    tear: Tear, service: Any, proxy: TornSockets, client: Any, new_task_context: Any
+) -> None:
+    first = start(new_task_context(), 2)
+    service.clock.advance(3_600)
+    second = start(new_task_context(), 3)
+    service.clock.advance(10)
+    proxy.tear("ListBatch", tear, tear)
+    assert start(new_task_context(), 3) == second
+    assert sorted(batches(client)) == sorted([first, second])
+    assert proxy.planned == 0
+
+
+def test_a_torn_answer_to_startrunbatch_starts_one_batch(
+    tear: Tear, service: Any, proxy: TornSockets, client: Any, task_context: Any
+) -> None:
+    proxy.tear("StartRunBatch", tear, tear)
+    assert [start(task_context)] == batches(client)
+
+
+def test_a_torn_answer_to_createruncache_makes_one_cache(
+    tear: Tear, service: Any, proxy: TornSockets, client: Any, task_context: Any
+) -> None:
+    proxy.tear("CreateRunCache", tear, tear)
+    task = CreateRunCacheOperator(task_id="cache", name="cohort", cache_s3_location="s3://cohort-data/cache")
+    assert [task.execute(task_context)] == [cache["id"] for cache in client.list_run_caches()["items"]]
+
+
+def test_no_second_cache_is_made(tear: Tear, service: Any, proxy: TornSockets, client: Any, task_context: Any) -> None:
+    location = "s3://cohort-data/cache"
+    made = client.create_run_cache(name="cohort", cacheS3Location=location, requestId="somebody")["id"]
+    service.clock.advance(60)
+    proxy.tear("ListRunCaches", tear, tear)
+    proxy.tear("GetRunCache", tear, tear)
+    task = CreateRunCacheOperator(task_id="cache", name="cohort", cache_s3_location=location)
+    assert task.execute(task_context) == made
+    assert len(client.list_run_caches()["items"]) == 1
+    assert proxy.planned == 0
+
+
+def test_a_failed_batch_with_started_runs_is_not_started_again(
+    tear: Tear, service: Any, proxy: TornSockets, client: Any, new_task_context: Any
+) -> None:
+    service.faults.fail_batch("broken", after="SUBMITTING", started_runs=3)
+    batch_id = start(new_task_context())
+    service.clock.advance(100)
+    service.faults.stale_counts(seconds=100_000)
+    proxy.tear("ListRunsInBatch", tear, tear)
+    with pytest.raises(BatchFailedError, match="runs were started"):
+        start(new_task_context())
+    assert batches(client) == [batch_id]
+
+
+def test_the_mapping_of_a_cancelled_batch_has_every_run(
+    tear: Tear, service: Any, proxy: TornSockets, client: Any, task_context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_runs, "LARGEST_PAGE", 3)
+    batch_id = batch_in("CANCELLED", service, client, runs=12)
+    service.faults.stale_counts(seconds=100_000)
+    service.clock.advance(3_600)
+    proxy.tear("ListRunsInBatch", *[tears.whole, tear] * 2)
+    proxy.tear("ListRuns", *[tears.whole, tear] * 2)
+    DeleteRunBatchOperator(
+        task_id="delete",
+        batch_id=batch_id,
+        save_mapping_s3_uri="s3://cohort-data/mapping.jsonl",
+        wait_for_completion=False,
+    ).execute(task_context)
+    saved = records(service, "mapping.jsonl")
+    assert {record["run_setting_id"] for record in saved} == {f"sample-{number}" for number in range(12)}
+
+
+def test_a_torn_answer_does_not_fail_a_deletion_for_good(
+    tear: Tear, service: Any, proxy: TornSockets, client: Any, task_context: Any
+) -> None:
+    batch_id = batch_in("PROCESSED", service, client)
+    proxy.tear("GetBatch", tear, tear)
+    DeleteRunBatchOperator(task_id="delete", batch_id=batch_id).execute(task_context)
+    assert status_of(client, batch_id) == "RUNS_DELETED"
+
+
+def test_completed_runs_are_not_written_as_deleted(
+    tear: Tear, service: Any, proxy: TornSockets, client: Any, task_context: Any
+) -> None:
+    batch_id = batch_in("PROCESSED", service, client)
+    service.clock.advance(3_600)
+    proxy.tear("ListRuns", *[tear] * 3)
+    proxy.tear("GetRun", *[tear] * 3)
+    BatchCompletionSensor(
+        task_id="wait", batch_id=batch_id, runs_s3_uri="s3://cohort-data/runs.jsonl", include_outputs=True
+    ).execute(task_context)
+    assert [record["status"] for record in records(service, "runs.jsonl")] == ["COMPLETED"] * 3
+    assert proxy.planned == 0
+
+
+def test_a_cancellation_does_not_overlook_living_runs(
+    tear: Tear, service: Any, proxy: TornSockets, client: Any, task_context: Any
+) -> None:
+    service.settings.run_running_seconds = 48 * 3_600
+    batch_id = batch_in("FAILED", service, client, runs=4)
+    assert len(runs_of(client, batch_id)) == 3
+    service.faults.stale_counts(seconds=100_000)
+    proxy.tear("ListRuns", *[tear] * 12)
+    proxy.tear("ListRunsInBatch", *[tear] * 4)
+    CancelRunBatchOperator(task_id="cancel", batch_id=batch_id).execute(task_context)
+    assert set(runs_of(client, batch_id).values()) == {"CANCELLED"}
