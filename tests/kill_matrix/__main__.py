@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from airflow_processes import stop_when_told
 
-from tests.kill_matrix import report
-from tests.kill_matrix.broker import BrokerWatch
 from tests.kill_matrix.cells import ALL_KILLS, QUICK, choose
-from tests.kill_matrix.matrix import Matrix, start_airflow
-from tests.kill_matrix.scenario import prepare
-from tests.kill_matrix.servers import UnusableMachineError, check_port, find_programs, running_servers
+from tests.kill_matrix.machine import UnusableMachineError, check_port, find_programs
 
 BUILD = Path(__file__).parents[2] / "build"
 
@@ -33,32 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, UnusableMachineError) as error:
         print(f"kill-matrix: {error}", file=sys.stderr)
         return 2
+    from tests.kill_matrix.whole import run  # needs the environment of make venv-kill-matrix
+
     stop_when_told()
-    began = time.monotonic()
-    logs = BUILD / "kill-matrix"
-    shutil.rmtree(logs, ignore_errors=True)
-    logs.mkdir(parents=True)
-    cells: list[report.Cell] = []
-    findings: list[str] = []
-    with (
-        tempfile.TemporaryDirectory(prefix="kill-matrix-", ignore_cleanup_errors=True) as home,
-        running_servers(programs, Path(home), logs, arguments.port) as servers,
-        BrokerWatch(servers.redis_port, Path(home) / "broker.log"),
-    ):
-        try:
-            matrix = Matrix(servers, prepare(servers, kills))
-            start_airflow(servers)
-            for kill, phases in kills.items():
-                cells += matrix.run(kill, phases)
-            findings = matrix.secrets_found()
-        finally:
-            shutil.copytree(Path(home) / "logs", logs / "tasks", dirs_exist_ok=True)
-    page = f"{report.table(cells)}\n\n{report.summary(cells, findings, time.monotonic() - began)}\n"
-    print(page)
-    (BUILD / "kill-matrix.txt").write_text(page)
-    content = {"cells": [cell.as_dict() for cell in cells], "secrets": findings}
-    (BUILD / "kill-matrix.json").write_text(json.dumps(content, indent=2) + "\n")
-    return 1 if any(cell.violations for cell in cells) else 0
+    return run(kills, programs, arguments.port, BUILD)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,8 +39,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", nargs="+", metavar="CELL", help="only these, as worker-sigkill or worker-sigstop-deleting"
     )
-    parser.add_argument("--port", type=int, default=0, help="port of Airflow's API server (default: a free one)")
+    parser.add_argument(
+        "--port", type=_port, default=0, help="port of Airflow's API server, which has the UI (default: a free one)"
+    )
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 65535; got {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

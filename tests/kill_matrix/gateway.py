@@ -50,6 +50,13 @@ class Gate:
         """Whether a call waits here."""
         return self._arrived.is_set()
 
+    def wait_until_reached(self, seconds: float) -> bool:
+        """Wait until a call waits here; return whether one does.
+
+        :param seconds: the longest wait.
+        """
+        return self._arrived.wait(seconds)
+
     def hold(self) -> bool:
         """Wait until the gate is opened; return whether it was closed."""
         was_closed = not self._opened.is_set()

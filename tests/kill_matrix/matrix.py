@@ -115,6 +115,10 @@ class Matrix:
                 say(f"    {violation}")
         return cells
 
+    def violations(self) -> list[str]:
+        """Return what is wrong with batches that belong to no cell."""
+        return self._oracle.strangers() + self._oracle.bystander_violations()
+
     def secrets_found(self) -> list[str]:
         """Search the broker's commands and every log; return what was found anywhere."""
         broker = self._servers.home / "broker.log"

@@ -64,23 +64,23 @@ def table(cells: Sequence[Cell]) -> str:
     )
 
 
-def summary(cells: Sequence[Cell], findings: Sequence[str], seconds: float) -> str:
+def summary(cells: Sequence[Cell], further: Sequence[str], findings: Sequence[str], seconds: float) -> str:
     """Return what must be known of the whole.
 
     :param cells: the cells.
+    :param further: what is wrong with batches that belong to no cell.
     :param findings: secrets that were found.
     :param seconds: how long the whole took.
     """
+    broken = [cell for cell in cells if cell.violations]
     violations = [
-        f"{cell.process} {cell.signal} {cell.phase}: {violation}" for cell in cells for violation in cell.violations
+        f"{cell.process} {cell.signal} {cell.phase}: {violation}" for cell in broken for violation in cell.violations
     ]
-    retried = sum(cell.tries > 1 for cell in cells)
     lines = [
-        f"{len(cells)} cells in {seconds:,.0f} s: {sum(not cell.violations for cell in cells)} hold, "
-        f"{sum(bool(cell.violations) for cell in cells)} do not; {retried} tasks were tried more than once"
+        f"{len(cells)} cells in {seconds:,.0f} s: {len(cells) - len(broken)} hold, {len(broken)} do not; "
+        f"{sum(cell.tries > 1 for cell in cells)} tasks were tried more than once"
     ]
-    if violations:
-        lines += ["Violations:", *(f"  {violation}" for violation in violations)]
-    if findings:
-        lines += ["Planted secrets were found:", *(f"  {finding}" for finding in findings)]
+    for title, items in (("Violations", [*violations, *further]), ("Planted secrets were found", findings)):
+        if items:
+            lines += [f"{title}:", *(f"  {item}" for item in items)]
     return "\n".join(lines)
