@@ -80,6 +80,8 @@ class Gateway:
         self.gates: Sequence[Gate] = ()
         self._service = service
         self._is_cut = False
+        self._under_way = 0
+        self._last_call = time.monotonic()
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._log = log.open("w", buffering=1)
@@ -121,6 +123,12 @@ class Gateway:
         with self._lock:
             self._is_cut = False
 
+    @property
+    def quiet_seconds(self) -> float:
+        """For how many seconds nobody has called the service."""
+        with self._lock:
+            return 0.0 if self._under_way else time.monotonic() - self._last_call
+
     def accepts(self, connection: socket.socket) -> bool:
         """Whether a connection may go on.
 
@@ -145,6 +153,16 @@ class Gateway:
         :param call: the request.
         :param send: function that passes it on.
         """
+        with self._lock:
+            self._under_way += 1
+        try:
+            return self._answer(call, send)
+        finally:
+            with self._lock:
+                self._under_way -= 1
+                self._last_call = time.monotonic()
+
+    def _answer(self, call: Call, send: Callable[[], _Answer]) -> _Answer:
         gate = next((gate for gate in self.gates if gate.matches(call)), None)
         held = " (held before its effect)" if gate and gate.before_effect and gate.hold() else ""
         answer = send()

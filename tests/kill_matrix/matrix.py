@@ -39,6 +39,9 @@ LONGEST_FREEZE = 60.0
 REACH_SECONDS = 300.0
 #: Most seconds from the signal to the end of every DAG run. A run that has not ended then hangs.
 END_SECONDS = 600.0
+#: Seconds without a call to the service after which nothing is expected any more, and the most seconds until then.
+QUIET_SECONDS = 3.0
+QUIET_LIMIT = 60.0
 #: Processes of which another one can run beside the frozen one.
 REPLACED = frozenset({"worker", "triggerer", "scheduler"})
 
@@ -86,6 +89,7 @@ class Matrix:
         self._batches = batches
         self._oracle = Oracle(servers, batches)
         self._findings: set[str] = set()
+        self._violations: list[str] = []
 
     def run(self, kill: Kill, phases: tuple[str, ...]) -> list[Cell]:
         """Send one signal to one process while a task is in each phase, and check each task after it has ended.
@@ -106,9 +110,12 @@ class Matrix:
             for gate in gates.values():
                 if gate:
                     gate.open()
+        late = self._wait_until_quiet()
         servers.retire()
         self._search_database()
         cells = [self._cell(kill, phase, ended.get(phase)) for phase in phases]
+        if late:
+            self._violations.append(f"{kill.name}: {late}")
         for cell in cells:
             say(f"  {'  '.join(cell.row())}")
             for violation in cell.violations:
@@ -116,8 +123,8 @@ class Matrix:
         return cells
 
     def violations(self) -> list[str]:
-        """Return what is wrong with batches that belong to no cell."""
-        return self._oracle.strangers() + self._oracle.bystander_violations()
+        """Return what is wrong, and belongs to no cell."""
+        return self._violations + self._oracle.strangers() + self._oracle.bystander_violations()
 
     def secrets_found(self) -> list[str]:
         """Search the broker's commands and every log; return what was found anywhere."""
@@ -183,6 +190,15 @@ class Matrix:
                 break
             time.sleep(0.5)
         return ended
+
+    def _wait_until_quiet(self) -> str | None:
+        """Wait for what a process that was frozen still does; return what is wrong if that does not end."""
+        give_up = time.monotonic() + QUIET_LIMIT
+        while self._servers.gateway.quiet_seconds < QUIET_SECONDS:
+            if time.monotonic() > give_up:
+                return f"the service is still called {QUIET_LIMIT:.0f} s after the end of every DAG run"
+            time.sleep(0.2)
+        return None
 
     def _strike(
         self, kill: Kill, sent: float, others_have_begun: Callable[[], bool]

@@ -74,6 +74,7 @@ class Process:
     def freeze(self) -> None:
         """Freeze the server and all its processes."""
         self._signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)  # those too that were started meanwhile
 
     def thaw(self) -> None:
         """Let a frozen server go on."""

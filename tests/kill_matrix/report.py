@@ -68,7 +68,7 @@ def summary(cells: Sequence[Cell], further: Sequence[str], findings: Sequence[st
     """Return what must be known of the whole.
 
     :param cells: the cells.
-    :param further: what is wrong with batches that belong to no cell.
+    :param further: what is wrong, and belongs to no cell.
     :param findings: secrets that were found.
     :param seconds: how long the whole took.
     """

@@ -149,9 +149,9 @@ class Servers:
             self.processes[name].start()
 
     def stop_all(self) -> None:
-        """Stop every process."""
+        """Kill every process: nothing of them is needed any more."""
         for process in [*self._retired, *reversed(self.processes.values())]:
-            process.stop()
+            process.kill()
 
     def _airflow_process(self, name: str) -> Process:
         number = self._numbers[name] = self._numbers.get(name, 0) + 1
@@ -183,7 +183,7 @@ def running_servers(programs: Programs, home: Path, logs: Path, port: int) -> It
     with ExitStack() as stack:
         processes: dict[str, Process] = {}
         service, service_url = _local_healthomics(home, logs)
-        stack.callback(service.stop)
+        stack.callback(service.kill)
         gateway = stack.enter_context(Gateway(("127.0.0.1", int(service_url.rpartition(":")[2])), logs / "calls.log"))
         processes["database"], database_port = _postgresql(programs.postgresql, home, logs)
         processes["broker"], redis_port = _redis(programs.redis, home, logs)
