@@ -13,7 +13,7 @@ import psycopg
 from tests.kill_matrix.cells import PHASES, Kill
 from tests.kill_matrix.gateway import Gate
 from tests.kill_matrix.oracle import Oracle, leftovers
-from tests.kill_matrix.planted import find_in_files, find_secrets
+from tests.kill_matrix.planted import Finding, find_in_files, find_secrets
 from tests.kill_matrix.processes import Process
 from tests.kill_matrix.report import Cell
 from tests.kill_matrix.scenario import (
@@ -88,7 +88,7 @@ class Matrix:
         self._servers = servers
         self._batches = batches
         self._oracle = Oracle(servers, batches)
-        self._findings: set[str] = set()
+        self._findings: set[Finding] = set()
         self._violations: list[str] = []
 
     def run(self, kill: Kill, phases: tuple[str, ...]) -> list[Cell]:
@@ -126,13 +126,13 @@ class Matrix:
         """Return what is wrong, and belongs to no cell."""
         return self._violations + self._oracle.strangers() + self._oracle.bystander_violations()
 
-    def secrets_found(self) -> list[str]:
+    def secrets_found(self) -> list[Finding]:
         """Search the broker's commands and every log; return what was found anywhere."""
         broker = self._servers.home / "broker.log"
-        self._findings |= {f"{name} in the broker" for name in find_secrets(broker.read_bytes())}
+        self._findings |= {Finding(name, "the broker") for name in find_secrets(broker.read_bytes())}
         for directory in (self._servers.home / "logs", self._servers.logs):
             for path, name in find_in_files(directory):
-                self._findings.add(f"{name} in {path.relative_to(directory)}")
+                self._findings.add(Finding(name, str(path.relative_to(directory))))
         return sorted(self._findings)
 
     def _begin(self, kill: Kill, phases: tuple[str, ...]) -> dict[str, Gate | None]:
@@ -243,7 +243,7 @@ class Matrix:
         for line in dump.splitlines():
             if line.startswith(b"COPY "):
                 table = line.split()[1].decode()
-            self._findings |= {f"{name} in table {table}" for name in find_secrets(line)}
+            self._findings |= {Finding(name, f"table {table}") for name in find_secrets(line)}
 
     def _cell(self, kill: Kill, phase: str, ended: tuple[str, float] | None) -> Cell:
         state, seconds = ended or ("hanging", END_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 #: Each has a text of its own, so that a finding names it.
@@ -24,8 +25,30 @@ SECRETS = {
         }
     ),
 }
+#: botocore writes requests and answers to DEBUG logs: a session policy is reported where it is found, and not judged.
+_NOT_JUDGED = frozenset({"session policy"})
 #: What is searched for. A session policy may be written in many ways; its statement's id stands in all of them.
 _MARKS = {**SECRETS, "session policy": "PlantedSessionPolicy4711"}
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """A secret where it must not be.
+
+    :param secret: name of the secret.
+    :param place: where it was found.
+    """
+
+    secret: str
+    place: str
+
+    @property
+    def is_violation(self) -> bool:
+        """Whether the matrix fails because of it."""
+        return self.secret not in _NOT_JUDGED
+
+    def __str__(self) -> str:
+        return f"{self.secret} in {self.place}"
 
 
 def find_secrets(content: bytes) -> list[str]:

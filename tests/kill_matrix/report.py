@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tests.kill_matrix.planted import Finding
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -64,7 +66,7 @@ def table(cells: Sequence[Cell]) -> str:
     )
 
 
-def summary(cells: Sequence[Cell], further: Sequence[str], findings: Sequence[str], seconds: float) -> str:
+def summary(cells: Sequence[Cell], further: Sequence[str], findings: Sequence[Finding], seconds: float) -> str:
     """Return what must be known of the whole.
 
     :param cells: the cells.

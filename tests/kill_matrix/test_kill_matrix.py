@@ -17,7 +17,7 @@ from tests.kill_matrix import machine
 from tests.kill_matrix.__main__ import main
 from tests.kill_matrix.cells import ALL_KILLS, PHASES, Kill, choose
 from tests.kill_matrix.gateway import Gate, Gateway
-from tests.kill_matrix.planted import SECRETS, find_secrets
+from tests.kill_matrix.planted import SECRETS, Finding, find_secrets
 from tests.kill_matrix.publish import publish
 from tests.kill_matrix.report import Cell, summary, table
 
@@ -205,7 +205,7 @@ def test_the_table_and_its_summary() -> None:
         "worker      SIGKILL  creating_cache  success    12       2",
         "worker      SIGKILL  starting        VIOLATION  12       2",
     ]
-    text = summary(found, ["batches that nobody asked for: 3"], ["secret key in the broker"], 900)
+    text = summary(found, ["batches that nobody asked for: 3"], [Finding("secret key", "the broker")], 900)
     assert text.splitlines() == [
         "112 cells in 900 s: 111 hold, 1 do not; 16 tasks were tried more than once",
         "Violations:",

@@ -42,7 +42,8 @@ def run(kills: dict[Kill, tuple[str, ...]], programs: Programs, port: int, build
             start_airflow(servers)
             for kill, phases in kills.items():
                 cells += matrix.run(kill, phases)
-            violations, findings = matrix.violations(), matrix.secrets_found()
+            findings = matrix.secrets_found()
+            violations = matrix.violations() + [str(finding) for finding in findings if finding.is_violation]
         finally:
             shutil.copytree(servers.home / "logs", logs / "tasks", dirs_exist_ok=True)
     seconds = time.monotonic() - began
@@ -52,7 +53,7 @@ def run(kills: dict[Kill, tuple[str, ...]], programs: Programs, port: int, build
     content = {
         "cells": [cell.as_dict() for cell in cells],
         "violations": violations,
-        "secrets": findings,
+        "secrets": [str(finding) for finding in findings],
         "seconds": round(seconds),
     }
     (build / "kill-matrix.json").write_text(json.dumps(content, indent=2) + "\n")
