@@ -14,7 +14,6 @@ from tests.kill_matrix.cells import PHASES, Kill
 from tests.kill_matrix.gateway import Gate
 from tests.kill_matrix.oracle import Oracle, leftovers
 from tests.kill_matrix.planted import Finding, find_in_files, find_secrets
-from tests.kill_matrix.processes import Process
 from tests.kill_matrix.report import Cell
 from tests.kill_matrix.scenario import (
     RUNS,
@@ -102,7 +101,8 @@ class Matrix:
         servers.control.clock.speed = 0
         gates = self._begin(kill, phases)
         try:
-            self._reach(kill, gates)
+            if unreached := self._reach(kill, gates):
+                return self._not_reached(kill, unreached)
             self._search_database()
             sent = time.monotonic()
             ended = self._send(kill, phases, gates, sent)
@@ -110,12 +110,16 @@ class Matrix:
             for gate in gates.values():
                 if gate:
                     gate.open()
+            catch_up(servers)
         late = self._wait_until_quiet()
         servers.retire()
         self._search_database()
         cells = [self._cell(kill, phase, ended.get(phase)) for phase in phases]
         if late:
             self._violations.append(f"{kill.name}: {late}")
+        return self._said(cells)
+
+    def _said(self, cells: list[Cell]) -> list[Cell]:
         for cell in cells:
             say(f"  {'  '.join(cell.row())}")
             for violation in cell.violations:
@@ -148,17 +152,23 @@ class Matrix:
             self._servers.airflow.trigger(phase, kill.name, conf)
         return gates
 
-    def _reach(self, kill: Kill, gates: dict[str, Gate | None]) -> None:
-        """Wait until each task is in its phase, all at the same moment."""
+    def _reach(self, kill: Kill, gates: dict[str, Gate | None]) -> list[str]:
+        """Wait until each task is in its phase, all at the same moment; return the phases that are not reached."""
         give_up = time.monotonic() + REACH_SECONDS
         while missing := [phase for phase, gate in gates.items() if not self._is_reached(phase, kill, gate)]:
             if time.monotonic() > give_up:
-                states = {phase: task_state(self._servers, phase, kill) for phase in missing}
-                raise RuntimeError(
-                    f"{kill.name}: after {REACH_SECONDS:.0f} s these tasks are not in their phase: {states}"
-                )
+                return missing
             self._restart_the_dead()
             time.sleep(0.3)
+        return []
+
+    def _not_reached(self, kill: Kill, phases: list[str]) -> list[Cell]:
+        cells = []
+        for phase in phases:
+            state, tries = task_state(self._servers, phase, kill)
+            violation = f"the task was {state}, and not in its phase, {REACH_SECONDS:.0f} s after its start"
+            cells.append(self._make_cell(kill, phase, "not reached", 0.0, tries, [violation]))
+        return self._said(cells)
 
     def _is_reached(self, phase: str, kill: Kill, gate: Gate | None) -> bool:
         return gate.is_reached if gate else is_waiting(self._servers, phase, kill)
@@ -169,11 +179,11 @@ class Matrix:
         """Send the signal, let go what was held, undo the signal, and wait for the end of every DAG run."""
         say(f"{kill.name}: every task is in its phase; the signal is sent")
         tries = {phase: task_state(self._servers, phase, kill)[1] for phase in phases}
+        catch_up(self._servers)
         undo, is_time = self._strike(kill, sent, lambda: self._all_tried_again(kill, gates, tries))
         for gate in gates.values():
             if gate:
                 gate.open()
-        catch_up(self._servers)
         ended: dict[str, tuple[str, float]] = {}
         is_undone = False
         while len(ended) < len(phases) or not is_undone:
@@ -208,8 +218,7 @@ class Matrix:
         if kill.signal == "sigkill":
             servers.kill(name)
             return lambda: servers.start(name), lambda: time.monotonic() > sent + DOWN_SECONDS
-        process: Process = servers.processes[name]
-        process.freeze()
+        process = servers.freeze(name)
         if name not in REPLACED:
             return process.thaw, lambda: time.monotonic() > sent + FROZEN_SECONDS
         servers.stand_in(name)
@@ -253,12 +262,17 @@ class Matrix:
             violations += leftovers(self._servers, phase, kill) if ended else []
         except Exception as error:  # an answer that the oracle did not expect is a violation too
             violations.append(f"the check failed: {error!r}")
+        tries = task_state(self._servers, phase, kill)[1]
+        return self._make_cell(kill, phase, state, seconds, tries, violations)
+
+    @staticmethod
+    def _make_cell(kill: Kill, phase: str, state: str, seconds: float, tries: int, violations: list[str]) -> Cell:
         return Cell(
             process=kill.process,
             signal=kill.signal.upper(),
             phase=phase,
             state=state,
             seconds=seconds,
-            tries=task_state(self._servers, phase, kill)[1],
+            tries=tries,
             violations=tuple(violations),
         )

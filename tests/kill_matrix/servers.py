@@ -61,6 +61,8 @@ class Servers:
     """All servers, while they run.
 
     :param processes: the process of each name; a stand-in replaces the process that it stands in for.
+    :param service: the local HealthOmics. Its state is in its memory: it is frozen, but never killed. Instead of that,
+        the gateway cuts its connections.
     :param gateway: the proxy before the local HealthOmics.
     :param control: control of the local HealthOmics.
     :param airflow: Airflow's API.
@@ -73,6 +75,7 @@ class Servers:
     """
 
     processes: dict[str, Process]
+    service: Process
     gateway: Gateway
     control: LocalHealthOmicsControl
     airflow: AirflowApi
@@ -107,6 +110,15 @@ class Servers:
         else:
             self.processes[name].kill()
 
+    def freeze(self, name: str) -> Process:
+        """Freeze a process, and return it.
+
+        :param name: its name.
+        """
+        process = self.service if name == "service" else self.processes[name]
+        process.freeze()
+        return process
+
     def start(self, name: str) -> None:
         """Start a process that was killed.
 
@@ -118,16 +130,14 @@ class Servers:
             self.processes[name].start()
         self._down.discard(name)
 
-    def stand_in(self, name: str) -> Process:
-        """Start another process of the same kind beside a frozen one, and return the frozen one.
+    def stand_in(self, name: str) -> None:
+        """Start another process of the same kind beside a frozen one, which :meth:`retire` kills.
 
         :param name: name of the process.
         """
-        frozen = self.processes[name]
-        self._retired.append(frozen)
+        self._retired.append(self.processes[name])
         self.processes[name] = self._airflow_process(name)
         self.processes[name].start()
-        return frozen
 
     def retire(self) -> None:
         """Kill the processes that others have stood in for."""
@@ -191,6 +201,7 @@ def running_servers(programs: Programs, home: Path, logs: Path, port: int) -> It
         airflow = Airflow(f"http://127.0.0.1:{port or free_port()}", processes)
         servers = Servers(
             processes=processes,
+            service=service,
             gateway=gateway,
             control=LocalHealthOmicsControl(service_url),
             airflow=airflow,
