@@ -192,9 +192,13 @@ def running_servers(programs: Programs, home: Path, logs: Path, port: int) -> It
     home.chmod(0o711)  # PostgreSQL runs as another user
     with ExitStack() as stack:
         processes: dict[str, Process] = {}
-        service, service_url = _local_healthomics(home, logs)
+        service_port = free_port()
+        service = _local_healthomics(service_port, logs)
         stack.callback(service.kill)
-        gateway = stack.enter_context(Gateway(("127.0.0.1", int(service_url.rpartition(":")[2])), logs / "calls.log"))
+        service.start()
+        wait_until(lambda: _answers(service_port), "the local HealthOmics", service)
+        service_url = f"http://127.0.0.1:{service_port}"
+        gateway = stack.enter_context(Gateway(("127.0.0.1", service_port), logs / "calls.log"))
         processes["database"], database_port = _postgresql(programs.postgresql, home, logs)
         processes["broker"], redis_port = _redis(programs.redis, home, logs)
         database = f"airflow:{SECRETS['database password']}@127.0.0.1:{database_port}/{DATABASE}"
@@ -245,14 +249,10 @@ def _answers(port: int) -> bool:
         return True
 
 
-def _local_healthomics(home: Path, logs: Path) -> tuple[Process, str]:
-    port = free_port()
+def _local_healthomics(port: int, logs: Path) -> Process:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AWS_"))}
     command = [sys.executable, "-m", "airflow_provider_omics_cache.local", "--port", str(port), "--bucket", BUCKET]
-    process = Process("service", command, environment, logs)
-    process.start()
-    wait_until(lambda: _answers(port), "the local HealthOmics", process)
-    return process, f"http://127.0.0.1:{port}"
+    return Process("service", command, environment, logs)
 
 
 def _postgresql(programs: Path, home: Path, logs: Path) -> tuple[Process, int]:
@@ -313,8 +313,7 @@ def _redis(program: str, home: Path, logs: Path) -> tuple[Process, int]:
     port = free_port()
     configuration = home / "redis.conf"
     configuration.write_text(
-        f"port {port}\nbind 127.0.0.1\nsave ''\nappendonly no\ndir {home}\n"
-        f"requirepass {SECRETS['broker password']}\n".replace("''", '""')
+        f'port {port}\nbind 127.0.0.1\nsave ""\nappendonly no\ndir {home}\nrequirepass {SECRETS["broker password"]}\n'
     )
     return Process("broker", [program, str(configuration)], {"PATH": os.environ["PATH"]}, logs), port
 
