@@ -72,6 +72,7 @@ class Servers:
     :param environment: environment of Airflow's processes.
     :param logs: directory of the logs.
     :param home: Airflow's home.
+    :param postgresql: directory of PostgreSQL's programs.
     """
 
     processes: dict[str, Process]
