@@ -8,6 +8,7 @@ PYTHON311 ?= $(shell command -v python3.11 || echo python3)
 UV ?= uv
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+KILL_MATRIX_ARGS ?=
 
 # Airflow writes its configuration where AIRFLOW_HOME says: keep it in the checkout.
 export AIRFLOW_HOME := $(CURDIR)/build/airflow
@@ -15,9 +16,9 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 
 .PHONY: help
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: venv venv-minimum venv-awscli venv-screenshots
+.PHONY: venv venv-minimum venv-awscli venv-kill-matrix venv-screenshots
 venv: ## Make .venv: the newest Airflow and this package, editable (PYTHON=python3.12 chooses the Python)
 	@.ci/venv .venv requirements/airflow-3.3.txt "$(PYTHON)" "3.11 3.12 3.13" --package
 
@@ -26,6 +27,9 @@ venv-minimum:
 
 venv-awscli:
 	@.ci/venv .venv-awscli requirements/awscli.txt "$(PYTHON)" "3.11 3.12 3.13"
+
+venv-kill-matrix:
+	@.ci/venv .venv-kill-matrix requirements/kill-matrix.txt "$(PYTHON)" "3.11 3.12 3.13" --package
 
 venv-screenshots:
 	@.ci/venv .venv-screenshots requirements/screenshots.txt "$(PYTHON)" "3.11 3.12 3.13"
@@ -73,6 +77,15 @@ bench: venv ## Measure speed, memory and AWS calls beside their bars, in about 1
 bench-chart: venv ## Show what make bench has measured last in the documentation
 	@.venv/bin/python -m tests.benchmarks.publish
 
+.PHONY: kill-matrix kill-matrix-table
+kill-matrix: ## Kill each process of an Airflow while its tasks work, in about 15 minutes (KILL_MATRIX_ARGS=--quick: 4)
+	@if .ci/server_programs; then \
+		$(MAKE) venv-kill-matrix && PYTHONPATH=.ci .venv-kill-matrix/bin/python -m tests.kill_matrix $(KILL_MATRIX_ARGS); \
+	fi
+
+kill-matrix-table: ## Show what make kill-matrix has found last in the documentation
+	@$(PYTHON) -m tests.kill_matrix.publish
+
 .PHONY: locks
 locks: ## Compile requirements/ anew (needs uv)
 	$(UV) pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade -q \
@@ -82,8 +95,11 @@ locks: ## Compile requirements/ anew (needs uv)
 	$(UV) pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade -q \
 		<(echo awscli==1.46.2) -o requirements/awscli.txt
 	$(UV) pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade -q \
+		pyproject.toml --extra batch --extra local --group kill-matrix \
+		-c requirements/airflow-3.3.txt -o requirements/kill-matrix.txt
+	$(UV) pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade -q \
 		<(echo playwright; echo pillow) -o requirements/screenshots.txt
 
 .PHONY: clean
 clean: ## Remove environments and everything built
-	rm -rf .venv .venv-minimum .venv-awscli .venv-screenshots build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-minimum .venv-awscli .venv-kill-matrix .venv-screenshots build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

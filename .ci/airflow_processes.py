@@ -188,9 +188,10 @@ class AirflowApi:
         """Let the runs of a DAG begin, those that its schedule makes too."""
         self.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
 
-    def trigger(self, dag_id: str, run_id: str | None = None) -> str:
+    def trigger(self, dag_id: str, run_id: str | None = None, conf: dict[str, Any] | None = None) -> str:
         """Start a DAG run and return its id."""
-        run = self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "dag_run_id": run_id})
+        body = {"logical_date": None, "dag_run_id": run_id, "conf": conf or {}}
+        run = self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
         return str(run["dag_run_id"])
 
     def clear(self, dag_id: str, run_id: str) -> None:

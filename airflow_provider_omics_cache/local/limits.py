@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import suppress
+from html import escape
 from typing import Any
-from xml.sax.saxutils import escape
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
