@@ -153,6 +153,31 @@ class OmicsRequestError(OmicsApiError, AirflowFailException):
     """AWS or botocore refused the request as invalid. The same request cannot succeed: the task is not retried."""
 
 
+class PageTokenError(OmicsApiError):
+    """A list cannot be continued: the service refused the token of a page, or repeats its pages. List again."""
+
+    @classmethod
+    def of(cls, error: OmicsApiError) -> PageTokenError:
+        """Return this error for a refused request.
+
+        Raise it ``from`` botocore's error.
+
+        :param error: the refusal.
+        """
+        return cls(
+            f"{error}. The token of the page may have expired.",
+            code=error.code,
+            http_status=error.http_status,
+            operation=error.operation,
+            request_id=error.request_id,
+            reason=error.reason,
+        )
+
+
+class OmicsTimeLimitError(OmicsError):
+    """The time limit for the calls of a task is over."""
+
+
 class RunCacheError(OmicsError, AirflowFailException):
     """The run cache differs from what was asked for, or could not be created. The task is not retried."""
 

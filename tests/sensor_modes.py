@@ -15,6 +15,7 @@ import boto3
 import pytest
 from airflow.triggers.base import BaseTrigger
 
+from airflow_provider_omics_cache.healthomics import start as start_module
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.operators import run_batch as operator_module
 from airflow_provider_omics_cache.tasks import ending as end_module
@@ -148,7 +149,7 @@ class ServiceTime:
 def use_service_time(monkeypatch: Any, local: Any) -> None:
     """Make the local service's clock the clock of everything that waits: waiting moves it on."""
     clock = ServiceTime(local.clock)
-    waits = (wait_module, listing_module, end_module, mapping_module, outcome_module, operator_module)
+    waits = (start_module, wait_module, listing_module, end_module, mapping_module, outcome_module, operator_module)
     for module in (trigger_module, poller_module, clients_module, *waits):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(BatchWaitOperator, "_sleep", staticmethod(clock.sleep))

@@ -24,12 +24,14 @@ class BatchRun(NamedTuple):
 
     :param run_setting_id: runSettingId of the run, None if it is not listed.
     :param run_id: id of the run.
+    :param uuid: uuid of the run, None if it is not listed.
     :param status: status of the run.
     :param is_confirmed: whether GetRun's batch id and uuid are those of the batch's listing.
     """
 
     run_setting_id: str | None
     run_id: str
+    uuid: str | None
     status: str
     is_confirmed: bool
 
@@ -84,13 +86,17 @@ def list_active_runs(
     :param most: maximum number of ids to return.
     :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
     """
-    active: list[str] = []
-    for status in ACTIVE_RUN_STATUSES:
-        for run in list_started_runs(hook, batch_id, status=status, max_silence=max_silence):
-            active.append(run["id"])
-            if len(active) >= most:
-                return active
-    return active
+
+    def list_once() -> list[str]:
+        active: list[str] = []
+        for status in ACTIVE_RUN_STATUSES:
+            for run in list_started_runs(hook, batch_id, status=status, max_silence=max_silence):
+                active.append(run["id"])
+                if len(active) >= most:
+                    return active
+        return active
+
+    return hook.list_whole(list_once)
 
 
 def list_existing_runs(
@@ -107,8 +113,12 @@ def list_existing_runs(
     :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
     """
     listed = list_statuses(hook, batch_id, max_silence=max_silence)
-    submissions = list_submissions(hook, batch_id, max_silence=max_silence)
-    rows = {row["runId"]: row for row in submissions if row.get("runId")}
+
+    def list_rows() -> dict[str, Answer]:
+        rows = list_submissions(hook, batch_id, max_silence=max_silence)
+        return {row["runId"]: row for row in rows if row.get("runId")}
+
+    rows = hook.list_whole(list_rows)
     lacking = [
         run_id
         for run_id, row in rows.items()
@@ -131,8 +141,12 @@ def list_statuses(hook: OmicsCacheHook, batch_id: str, *, max_silence: float = L
     :param batch_id: id of the batch.
     :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
     """
-    runs = list_started_runs(hook, batch_id, max_silence=max_silence)
-    return {run["id"]: shown(run.get("status")) for run in runs}
+
+    def list_once() -> dict[str, str]:
+        runs = list_started_runs(hook, batch_id, max_silence=max_silence)
+        return {run["id"]: shown(run.get("status")) for run in runs}
+
+    return hook.list_whole(list_once)
 
 
 def get_confirmed_runs(
@@ -165,6 +179,23 @@ def get_confirmed_runs(
         yield BatchRun(
             run_setting_id=row.get("runSettingId"),
             run_id=run_id,
+            uuid=uuid,
             status=shown(run.get("status")),
             is_confirmed=run.get("batchId") == batch_id and uuid is not None and run.get("uuid") == uuid,
         )
+
+
+def confirm_again(
+    hook: OmicsCacheHook, batch_id: str, run: BatchRun, *, gone: set[str], max_silence: float = LONGEST_SILENCE
+) -> BatchRun | None:
+    """Get a run again, because its id may belong to another run by now. Return None if it no longer exists.
+
+    :param hook: the hook.
+    :param batch_id: id of the batch.
+    :param run: the run, as it was confirmed before.
+    :param gone: ids of runs that are known to be gone; the run is added if it no longer exists.
+    :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
+    """
+    row = {"runSettingId": run.run_setting_id, "runInternalUuid": run.uuid}
+    found = get_confirmed_runs(hook, batch_id, {run.run_id: row}, [run.run_id], gone=gone, max_silence=max_silence)
+    return next(found, None)

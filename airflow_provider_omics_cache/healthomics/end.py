@@ -6,14 +6,19 @@ batch runs <https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html>`_
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_omics_cache.exceptions import BatchConflictError, OmicsApiError, OmicsError
+from airflow_provider_omics_cache.exceptions import (
+    BatchConflictError,
+    OmicsApiError,
+    OmicsError,
+    OmicsTimeLimitError,
+)
 from airflow_provider_omics_cache.healthomics.batch_runs import (
     BatchRun,
+    confirm_again,
     get_confirmed_runs,
     list_existing_runs,
     list_started_runs,
@@ -101,7 +106,7 @@ def get_batch_patiently(hook: OmicsCacheHook, batch_id: str, *, max_silence: flo
         batch = if_found(get)
         if batch is not None:
             return batch
-        hook.sleep(LOOK_AGAIN_SECONDS)
+        hook.rest(LOOK_AGAIN_SECONDS)
     return get()
 
 
@@ -133,10 +138,12 @@ def cancel_batch_of_killed_task(hook: OmicsCacheHook, batch_id: str) -> None:
     :param hook: the hook.
     :param batch_id: id of the batch.
     """
-    give_up = hook.clock() + KILL_SECONDS
-    cancel_runs = partial(_cancel_runs_until, hook, batch_id, give_up)
+    cancel_runs = partial(_cancel_runs_in_time, hook, batch_id)
+    # The last look at a batch that cannot be cancelled yet leaves time to cancel it.
+    max_seconds = KILL_SECONDS - LOOK_AGAIN_SECONDS
     try:
-        batch = _cancel(hook, batch_id, max_seconds=KILL_SECONDS, max_silence=KILL_SECONDS, cancel_runs=cancel_runs)
+        with hook.limit(KILL_SECONDS):
+            batch = _cancel(hook, batch_id, max_seconds=max_seconds, max_silence=KILL_SECONDS, cancel_runs=cancel_runs)
     except Exception:
         hook.log.exception("Batch %s was not cancelled", batch_id)
     else:
@@ -252,13 +259,14 @@ def delete_existing_runs(
         if run.status not in ENDED_RUN_STATUSES:
             left.append(f"{run}, cancel it first")
             continue
-        delete = partial(if_found, partial(hook.delete_run, run_id=run.run_id))
-        refusal = _unless_refused(hook, delete, max_silence=max_silence)
-        if refusal is None:
+        reason = _end_run(
+            hook, batch_id, run, hook.delete_run, ended={RunStatus.DELETED}, gone=gone, max_silence=max_silence
+        )
+        if reason is None:
             deleted.add(run.run_id)
             gone.add(run.run_id)
         else:
-            left.append(f"{run}, {refusal}")
+            left.append(reason)
     if deleted:
         hook.log.info("Batch %s: deleted %s runs one by one", batch_id, f"{len(deleted):,}")
         listed = hook.until_seen(
@@ -331,7 +339,7 @@ def _cancel(
         if logged != status:
             logged = status
             hook.log.info("Batch %s is %s and cannot be cancelled yet; trying again", batch_id, status)
-        hook.sleep(LOOK_AGAIN_SECONDS)
+        hook.rest(LOOK_AGAIN_SECONDS)
 
 
 _ALREADY = {
@@ -340,25 +348,21 @@ _ALREADY = {
 }
 
 
-def _cancel_runs_until(hook: OmicsCacheHook, batch_id: str, give_up: float) -> None:
-    """Cancel active runs until the time is up.
+def _cancel_runs_in_time(hook: OmicsCacheHook, batch_id: str) -> None:
+    """Cancel active runs until the hook's time limit is over.
 
     The runs in each active status come first, because they are found with few calls. Then the whole listings show runs
     that ListRuns does not show yet, and runs whose status this version does not know.
     """
-
-    def seconds_left() -> float:
-        return max(0.0, give_up - hook.clock())
+    list_runs = partial(list_started_runs, hook, batch_id, max_silence=KILL_SECONDS)
 
     def find_ids() -> Iterator[str]:
         for status in ACTIVE_RUN_STATUSES:
             if status not in _ENDING:
-                for run in list_started_runs(hook, batch_id, status=status, max_silence=seconds_left()):
+                for run in list_runs(status=status):
                     yield run["id"]
-        statuses = {}
-        for run in _until(hook, give_up, list_started_runs(hook, batch_id, max_silence=seconds_left())):
-            statuses[run["id"]] = run.get("status")
-        for row in _until(hook, give_up, list_submissions(hook, batch_id, max_silence=seconds_left())):
+        statuses = {run["id"]: run.get("status") for run in list_runs()}
+        for row in list_submissions(hook, batch_id, max_silence=KILL_SECONDS):
             if row.get("runId") and statuses.get(row["runId"]) not in _ENDING:
                 yield row["runId"]
 
@@ -367,55 +371,77 @@ def _cancel_runs_until(hook: OmicsCacheHook, batch_id: str, give_up: float) -> N
         for run_id in find_ids():
             if run_id not in seen:
                 seen.add(run_id)
-                listed = hook.list_runs_in_batch(batch_id=batch_id, run_id=run_id, max_silence=seconds_left())
+                listed = hook.list_runs_in_batch(batch_id=batch_id, run_id=run_id, max_silence=KILL_SECONDS)
                 rows = {run_id: next(listed, {})}
-                yield from get_confirmed_runs(hook, batch_id, rows, [run_id], gone=set(), max_silence=seconds_left())
+                yield from get_confirmed_runs(hook, batch_id, rows, [run_id], gone=set(), max_silence=KILL_SECONDS)
 
-    _cancel_each(hook, batch_id, find_runs(), max_silence=KILL_SECONDS, give_up=give_up)
-
-
-def _until(hook: OmicsCacheHook, give_up: float, answers: Iterable[Answer]) -> Iterator[Answer]:
-    """Iterate over answers until the time is up.
-
-    :raises OmicsError: the time is up, and the answers have not ended.
-    """
-    for answer in answers:
-        if hook.clock() > give_up:
-            raise OmicsError("No time is left to look for more active runs")
-        yield answer
+    _cancel_each(hook, batch_id, find_runs(), max_silence=KILL_SECONDS)
 
 
-def _cancel_each(
-    hook: OmicsCacheHook, batch_id: str, runs: Iterable[BatchRun], *, max_silence: float, give_up: float = math.inf
-) -> None:
+def _cancel_each(hook: OmicsCacheHook, batch_id: str, runs: Iterable[BatchRun], *, max_silence: float) -> None:
     cancelled = 0
     left: list[str] = []
-    for run in runs:
-        seconds_left = give_up - hook.clock()
-        if seconds_left < 0:
-            left.append(f"{run}, no time is left for this run and the following runs")
-            break
-        if run.status in _ENDING:
-            continue
-        if not run.is_confirmed:
-            left.append(str(run))
-            continue
-        cancel = partial(if_found, partial(hook.cancel_run, run_id=run.run_id))
-        patience = min(max_silence, seconds_left)
-        refusal = _unless_refused(hook, cancel, max_silence=patience)
-        if refusal is None:
-            cancelled += 1
-        elif not _has_ended(hook, run.run_id, max_silence=patience):
-            left.append(f"{run}, {refusal}")
+    late: OmicsTimeLimitError | None = None
+    try:
+        for run in runs:
+            if run.status in _ENDING:
+                continue
+            if not run.is_confirmed:
+                left.append(str(run))
+                continue
+            reason = _end_run(hook, batch_id, run, hook.cancel_run, ended=_ENDING, gone=set(), max_silence=max_silence)
+            if reason is None:
+                cancelled += 1
+            else:
+                left.append(reason)
+    except OmicsTimeLimitError as error:
+        late = error
     if cancelled:
         hook.log.info("Batch %s: cancelled %s runs one by one", batch_id, f"{cancelled:,}")
     if left:
         raise OmicsError(f"Batch {batch_id}: {_count_and_name(left, 'could not be cancelled')}", batch_id=batch_id)
+    if late:
+        raise OmicsTimeLimitError(f"Batch {batch_id}: not every active run was cancelled. {late}", batch_id=batch_id)
 
 
-def _has_ended(hook: OmicsCacheHook, run_id: str, *, max_silence: float) -> bool:
-    run = if_found(partial(hook.get_run, run_id=run_id, max_silence=max_silence))
-    return run is None or run.get("status") in _ENDING
+def _end_run(
+    hook: OmicsCacheHook,
+    batch_id: str,
+    run: BatchRun,
+    call: Callable[..., object],
+    *,
+    ended: Collection[str],
+    gone: set[str],
+    max_silence: float,
+) -> str | None:
+    """Cancel or delete a run that was confirmed just now, and confirm it again before each further attempt.
+
+    HealthOmics reuses the ids of deleted runs. If the answer of an attempt is lost, the id may belong to a run of
+    another batch at the next attempt.
+
+    :param ended: statuses of a run that needs no attempt.
+    :return: why the run is left; None if it has ended or no longer exists.
+    """
+    confirmed: BatchRun | None = run
+
+    def attempt() -> str | None:
+        nonlocal confirmed
+        current = confirmed or confirm_again(hook, batch_id, run, gone=gone, max_silence=max_silence)
+        confirmed = None
+        if current is None or current.status in ended:
+            return None
+        if not current.is_confirmed:
+            return str(current)
+        if_found(partial(call, run_id=run.run_id))
+        return None
+
+    try:
+        return hook.patiently(attempt, max_silence=max_silence)
+    except OmicsApiError as error:
+        if error.code not in _REFUSALS:
+            raise
+        current = confirm_again(hook, batch_id, run, gone=gone, max_silence=max_silence)
+        return None if current is None or current.status in ended else f"{current}, {error}"
 
 
 def _still_listed(hook: OmicsCacheHook, batch_id: str, run_ids: set[str], *, max_silence: float) -> set[str]:
@@ -438,7 +464,7 @@ def _look_again(hook: OmicsCacheHook, give_up: float, refusal: OmicsApiError, te
     """Wait before the next GetBatch call. Raise the refusal if no time is left for the call."""
     if hook.clock() + LOOK_AGAIN_SECONDS > give_up:
         raise refusal.with_text(f"{text}: {refusal}", batch_id=batch_id) from refusal.__cause__
-    hook.sleep(LOOK_AGAIN_SECONDS)
+    hook.rest(LOOK_AGAIN_SECONDS)
 
 
 def _count_and_name(runs: list[str], outcome: str) -> str:

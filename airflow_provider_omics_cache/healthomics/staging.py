@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError, OmicsParameterError
@@ -58,7 +59,8 @@ class StagingArea:
 class CheckedSettings:
     """Run settings that were checked but not yet staged.
 
-    :param digest: digest of their content, or of the URI and ETag of the file.
+    :param digest: digest of their content, or of the URI of the user's file.
+    :param etag: ETag of the user's file, None if there is no such file or the task could not read it.
     :param count: number of settings, None if they were not read.
     :param s3_uri: where they are, or will be, in S3; None for inline settings.
     :param file: the settings as a JSON array, None if they are in S3 already.
@@ -67,6 +69,7 @@ class CheckedSettings:
     """
 
     digest: str
+    etag: str | None = None
     count: int | None = None
     s3_uri: str | None = None
     file: IO[bytes] | None = None
@@ -158,28 +161,31 @@ def _check_uri(area: StagingArea, uri: str) -> CheckedSettings:
     check_upload_args(area.extra_args)
     etag = None
     try:
-        etag = head_object(uri, s3=area.s3, extra_args=area.extra_args or {})["ETag"]
+        head = partial(head_object, uri, s3=area.s3, extra_args=area.extra_args or {})
+        etag = area.hook.patiently(head)["ETag"].strip('"')
     except OmicsApiError as error:
         if error.http_status == 404:
             raise OmicsParameterError("run_settings", "must be an object that exists in S3", uri) from error.__cause__
         if error.http_status != 403:
             raise
         area.hook.log.info("This task cannot read %s; its content is not compared between tries", uri)
-    return CheckedSettings(digest=digest([uri, etag]), s3_uri=uri)
+    return CheckedSettings(digest=digest([uri]), etag=etag, s3_uri=uri)
 
 
 def _upload(area: StagingArea, file: IO[bytes], s3_uri: str, size: int, extra_args: Mapping[str, Any]) -> None:
     hook = area.hook
+    put = partial(
+        put_object,
+        file,
+        s3_uri,
+        parameter="settings_s3_prefix",
+        s3=area.s3,
+        extra_args=extra_args,
+        condition={"IfNoneMatch": "*"},
+    )
     for delay in (*_UPLOAD_CONFLICT_DELAYS, None):
         try:
-            refusal = put_object(
-                file,
-                s3_uri,
-                parameter="settings_s3_prefix",
-                s3=area.s3,
-                extra_args=extra_args,
-                condition={"IfNoneMatch": "*"},
-            )
+            refusal = hook.patiently(put)
         except OmicsApiError as error:
             if error.code != "NoSuchBucket":
                 raise
@@ -194,12 +200,13 @@ def _upload(area: StagingArea, file: IO[bytes], s3_uri: str, size: int, extra_ar
             return
         if delay is None:
             raise OmicsError(f"{s3_uri} cannot be written: another try writes it at the same time ({refusal})")
-        hook.sleep(delay)
+        hook.rest(delay)
 
 
 def _check_uploaded(area: StagingArea, s3_uri: str, size: int, extra_args: Mapping[str, Any]) -> None:
     try:
-        found = head_object(s3_uri, s3=area.s3, extra_args=extra_args)["ContentLength"]
+        head = partial(head_object, s3_uri, s3=area.s3, extra_args=extra_args)
+        found = area.hook.patiently(head)["ContentLength"]
     except OmicsApiError:  # a role that can write is not always allowed to read
         return
     if found != size:

@@ -5,7 +5,9 @@ It follows the `guide on batch runs <https://docs.aws.amazon.com/omics/latest/de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -22,7 +24,16 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsApiError,
     OmicsError,
 )
-from airflow_provider_omics_cache.healthomics.states import End, SubmissionStatus, WhenFound, meaning_of, shown
+from airflow_provider_omics_cache.healthomics.end import was_cancelled
+from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS
+from airflow_provider_omics_cache.healthomics.states import (
+    BatchStatus,
+    End,
+    SubmissionStatus,
+    WhenFound,
+    meaning_of,
+    shown,
+)
 from airflow_provider_omics_cache.hooks.client import LARGEST_PAGE, LONGEST_SILENCE, VISIBLE_AFTER
 from airflow_provider_omics_cache.hooks.errors import if_found
 
@@ -35,11 +46,16 @@ if TYPE_CHECKING:
 DIGEST_TAG = "omics-cache-request-digest"
 #: Batch tag with the generation, which is part of the request token.
 GENERATION_TAG = "omics-cache-generation"
-OWN_TAGS = frozenset({DIGEST_TAG, GENERATION_TAG})
+#: Batch tag with the ETag of the user's settings file in S3, if the task could read it.
+ETAG_TAG = "omics-cache-settings-etag"
+OWN_TAGS = frozenset({DIGEST_TAG, GENERATION_TAG, ETAG_TAG})
 
 #: Maximum number of batches that a try starts. If each of them fails before it starts a run, the task fails.
 _MAX_FAILED_STARTS = 3
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
+#: Submission statuses of runs that the service has started, or has cancelled before it started them.
+_CANCELLED_STATUSES = (SubmissionStatus.CANCEL_SUCCESS, SubmissionStatus.CANCEL_FAILED)
+_TOKEN_WORDS = re.compile("request.?id|token|idempoten", re.IGNORECASE)
 
 
 class StartDecision(Enum):
@@ -48,6 +64,7 @@ class StartDecision(Enum):
     START = auto()
     REATTACH = auto()
     REFUSE_OTHER_SETTINGS = auto()
+    REFUSE_UNKNOWN_SETTINGS = auto()
     REFUSE_RUNS_STARTED = auto()
     REFUSE_CANCELLED = auto()
     REFUSE_DELETED = auto()
@@ -59,7 +76,8 @@ class BatchRequest:
 
     :param identity: what the batch belongs to.
     :param batch_name: beginning of the batch's name.
-    :param digest: digest of everything that determines the runs.
+    :param digest: digest of everything that determines the runs, apart from the content of a settings file of the user.
+    :param etag: ETag of that file, None if there is no such file or the task could not read it.
     :param default_run_setting: the settings that all runs share (``DefaultRunSetting`` of the API).
     :param tags: tags of the batch.
     :param request_id: the user's idempotency token; it replaces the derived one.
@@ -70,6 +88,7 @@ class BatchRequest:
     digest: str
     default_run_setting: Mapping[str, Any]
     tags: Mapping[str, str]
+    etag: str | None = None
     request_id: str | None = None
 
     @property
@@ -83,6 +102,18 @@ class BatchRequest:
         :param generation: 0 for the task's first batch; it increases when a new batch replaces an old one.
         """
         return self.request_id or self.identity.batch_token(request_digest=self.digest, generation=generation)
+
+    def own_tags(self, generation: int) -> dict[str, str]:
+        """Return the tags by which a later try recognises the batch.
+
+        :param generation: generation of the batch.
+        """
+        tags = {DIGEST_TAG: self.digest}
+        if not self.request_id:
+            tags[GENERATION_TAG] = str(generation)
+        if self.etag:
+            tags[ETAG_TAG] = self.etag
+        return tags
 
 
 class FoundBatch(NamedTuple):
@@ -110,28 +141,59 @@ class StartedBatch(NamedTuple):
 
 
 def decide_start(
-    status: str | None, *, request_digest: str, found_digest: str | None, runs_started: int
+    status: str | None,
+    *,
+    request_digest: str,
+    found_digest: str | None,
+    request_etag: str | None = None,
+    found_etag: str | None = None,
+    runs_started: int = 0,
+    is_cancelled: bool = False,
 ) -> StartDecision:
     """Decide what to do about a batch that has the task's own batch name.
 
-    A batch without the digest tag counts as a batch with other settings. If it is PROCESSED, it is not replaced: a
-    missing tag must not cause a second batch, which would cost twice.
+    A batch without the digest tag is neither used nor replaced: a missing tag must not cause a second batch, which
+    would cost twice. An ETag that one side does not know matches every ETag of the same file.
 
     :param status: GetBatch's status.
     :param request_digest: digest of the current request.
     :param found_digest: digest of the request that started the batch, None if it is not known.
+    :param request_etag: ETag of the current request's settings file, None if it is not known.
+    :param found_etag: ETag of the batch's settings file, None if it is not known.
     :param runs_started: number of runs that are known to have been started; used for a FAILED batch.
+    :param is_cancelled: whether a FAILED batch is known to have been cancelled before it failed.
     """
     meaning = meaning_of(status)
     if meaning.when_found == WhenFound.REPLACE_IF_UNUSED:
-        return StartDecision.REFUSE_RUNS_STARTED if runs_started else StartDecision.START
+        if runs_started:
+            return StartDecision.REFUSE_RUNS_STARTED
+        return StartDecision.REFUSE_CANCELLED if is_cancelled else StartDecision.START
     if meaning.when_found == WhenFound.REFUSE:
         return StartDecision.REFUSE_DELETED if meaning.end == End.DELETED else StartDecision.REFUSE_CANCELLED
-    if found_digest == request_digest:
+    if found_digest is None:
+        return StartDecision.REFUSE_UNKNOWN_SETTINGS
+    if found_digest == request_digest and (not request_etag or not found_etag or request_etag == found_etag):
         return StartDecision.REATTACH
-    if meaning.when_found == WhenFound.TAKE_OR_REPLACE and found_digest is not None:
+    if meaning.when_found == WhenFound.TAKE_OR_REPLACE:
         return StartDecision.START
     return StartDecision.REFUSE_OTHER_SETTINGS
+
+
+def may_be_about_token(code: str, text: str, members: frozenset[str]) -> bool:
+    """Whether StartRunBatch may have refused a request because its token was used before.
+
+    AWS does not document the answer to a used token with a changed request. A ValidationException that names another
+    member of the request is about that member.
+
+    :param code: the error code.
+    :param text: the service's text.
+    :param members: names of the request's members.
+    """
+    if code == "ConflictException":
+        return True
+    if code != "ValidationException":
+        return False
+    return bool(_TOKEN_WORDS.search(text)) or not any(re.search(rf"\b{name}\b", text) for name in members)
 
 
 def generation_of(tags: Mapping[str, str] | None) -> int:
@@ -155,7 +217,12 @@ def find_batch(hook: OmicsCacheHook, request: BatchRequest) -> FoundBatch:
     :raises OmicsApiError: a call failed.
     """
     name = request.name
-    items = [item for item in hook.list_batch(name=name, max_silence=LONGEST_SILENCE) if item.get("name") == name]
+
+    def list_once() -> list[Answer]:
+        batches = hook.list_batch(name=name, max_silence=LONGEST_SILENCE)
+        return [batch for batch in batches if batch.get("name") == name]
+
+    items = hook.list_whole(list_once)
     items.sort(key=lambda item: (item.get("createdAt") or _LONG_AGO, int(item["id"])), reverse=True)
     next_generation = 0
     for number, item in enumerate(items):
@@ -163,13 +230,13 @@ def find_batch(hook: OmicsCacheHook, request: BatchRequest) -> FoundBatch:
         batch = _get_started_batch(hook, item["id"]) if is_newest else _get_batch(hook, item["id"])
         if batch is None:  # an older batch that was deleted
             continue
-        generation = generation_of(batch.get("tags"))
-        decision, runs_started = _decide(hook, batch, request.digest, count_runs=is_newest)
-        if decision == StartDecision.REATTACH:
-            return FoundBatch(batch, generation)
-        if is_newest and decision != StartDecision.START:
-            raise _refusal(request, batch, decision, runs_started)
-        next_generation = max(next_generation, generation + 1)
+        found = _decide(hook, request, batch, is_newest=is_newest)
+        if found.decision == StartDecision.REATTACH:
+            return FoundBatch(found.batch, generation_of(found.batch.get("tags")))
+        if is_newest and found.decision != StartDecision.START:
+            raise _refusal(request, found)
+        if (found.batch.get("tags") or {}).get(DIGEST_TAG) == request.digest:
+            next_generation = max(next_generation, generation_of(found.batch.get("tags")) + 1)
     return FoundBatch(None, next_generation)
 
 
@@ -195,42 +262,43 @@ def start_batch(
     """
     failed = 0
     while True:
-        own_tags = {DIGEST_TAG: request.digest}
-        if not request.request_id:
-            own_tags[GENERATION_TAG] = str(generation)
         start = partial(
             hook.start_run_batch,
             default_run_setting=request.default_run_setting,
             batch_run_settings=batch_run_settings,
             batch_name=request.name,
-            tags={**request.tags, **own_tags},
+            tags={**request.tags, **request.own_tags(generation)},
             request_id=request.token(generation),
         )
         try:
             answer = hook.patiently(start)
         except OmicsApiError as error:
-            found = _find_batch_of_spent_token(hook, error, request, generation)
-            if found.batch is not None:
-                return reattach(hook, request, found.batch)
-            generation = found.generation
+            earlier = _find_batch_of_spent_token(hook, error, request, generation)
+            if earlier.batch is not None:
+                return reattach(hook, request, earlier.batch)
+            generation = earlier.generation
             continue
         batch_id = answer["id"]
         known = {"id": batch_id, "arn": answer.get("arn"), "uuid": answer.get("uuid"), "name": request.name}
         on_answer(StartedBatch(known, request.token(generation), reattached=False))
-        batch = _get_started_batch(hook, batch_id)
-        decision, runs_started = _decide(hook, batch, request.digest, is_own=not request.request_id)
-        if decision == StartDecision.REATTACH:
+        found = _decide(hook, request, _get_started_batch(hook, batch_id), is_own=not request.request_id)
+        batch = found.batch
+        if found.decision == StartDecision.REATTACH:
             hook.log.info("Started batch %s (%s), which is %s", batch_id, request.name, shown(batch.get("status")))
             return StartedBatch(batch, request.token(generation), reattached=False)
-        if decision != StartDecision.START:
-            raise _refusal(request, batch, decision, runs_started)
+        if found.decision != StartDecision.START:
+            raise _refusal(request, found)
         if request.request_id:
             raise BatchConflictError(
                 f"request_id {request.request_id!r} belongs to batch {batch_id}, which is "
                 f"{shown(batch.get('status'))}. Set another request_id, or leave it out.",
                 **_details(batch),
             )
-        hook.log.info("Batch %s of generation %s failed before it started a run", batch_id, generation)
+        generation += 1
+        if meaning_of(batch.get("status")).when_found != WhenFound.REPLACE_IF_UNUSED:
+            hook.log.info("Batch %s was started with another content of the settings file", batch_id)
+            continue
+        hook.log.info("Batch %s failed before it started a run", batch_id)
         failed += 1
         if failed == _MAX_FAILED_STARTS:
             raise BatchFailedError(
@@ -238,7 +306,6 @@ def start_batch(
                 f"{batch_id}: {_reason(batch)}",
                 **_details(batch),
             )
-        generation += 1
 
 
 def reattach(hook: OmicsCacheHook, request: BatchRequest, batch: Answer) -> StartedBatch:
@@ -262,29 +329,40 @@ def _find_batch_of_spent_token(
 ) -> FoundBatch:
     """Find the batch that was started with a refused token.
 
-    Another try may have been faster, or may have used other tags or another settings file.
+    Another try may have been faster, or may have used other tags or another order of the settings.
 
     :raises OmicsApiError: no batch is found. The function does not try another token: if the batch is only not listed
         yet, a second batch would cost twice.
     """
-    if error.code not in {"ConflictException", "ValidationException"}:
+    if not may_be_about_token(error.code, error.reason or "", _member_names(hook)):
         raise error
 
     def is_seen(found: FoundBatch) -> bool:
         return found.batch is not None or found.generation > generation
 
-    find = partial(find_batch, hook, request)
-    may_be_late = error.code == "ConflictException" and not request.request_id
-    found = hook.until_seen(find, is_seen) if may_be_late else find()
+    hook.log.info("Looking for a batch of an earlier try, because StartRunBatch refused the request: %s", error)
+    found = hook.until_seen(partial(find_batch, hook, request), is_seen)
     if is_seen(found):
         return found
-    if error.code == "ValidationException":
-        raise error
     raise error.with_text(
-        f"{error}. The request token may belong to a batch with another batch_name, or to a deleted batch. Set the "
-        f"batch_name of the first try, or set {'another request_id' if request.request_id else 'rerun_key'} to start "
-        "a new batch."
-    ) from error
+        f"{error}. The request token may belong to a batch that is not listed yet, to a batch with another batch_name, "
+        "or to a deleted batch. The next try looks for it again. If it does not find it: set the batch_name of the "
+        f"first try, or set {'another request_id' if request.request_id else 'rerun_key'} to start a new batch."
+    ) from error.__cause__
+
+
+def _member_names(hook: OmicsCacheHook) -> frozenset[str]:
+    """Return the names of the request's members, apart from its token and names that are everyday words."""
+
+    def names(shape: Mapping[str, Any]) -> Iterator[str]:
+        for name, member in shape.get("members", {}).items():
+            yield name
+            yield from names(member)
+        if "member" in shape:
+            yield from names(shape["member"])
+
+    found = names(hook.describe_shape("StartRunBatchRequest"))
+    return frozenset(name for name in found if not name.islower() and name != "requestId")
 
 
 def _get_batch(hook: OmicsCacheHook, batch_id: str) -> Answer | None:
@@ -303,22 +381,96 @@ def _get_started_batch(hook: OmicsCacheHook, batch_id: str) -> Answer:
     return batch
 
 
+class _Decided(NamedTuple):
+    """What to do about a batch.
+
+    :param batch: the newest answer of GetBatch.
+    :param decision: the decision.
+    :param runs_started: number of runs that a FAILED batch started, at least.
+    """
+
+    batch: Answer
+    decision: StartDecision
+    runs_started: int = 0
+
+
 def _decide(
-    hook: OmicsCacheHook, batch: Answer, request_digest: str, *, is_own: bool = False, count_runs: bool = True
-) -> tuple[StartDecision, int]:
-    status = batch.get("status")
-    may_be_unused = meaning_of(status).when_found == WhenFound.REPLACE_IF_UNUSED
-    runs_started = _count_started_runs(hook, batch) if may_be_unused and count_runs else 0
+    hook: OmicsCacheHook, request: BatchRequest, batch: Answer, *, is_own: bool = False, is_newest: bool = True
+) -> _Decided:
+    """Decide what to do about a batch, after the service had time to show what it lacks.
+
+    :param is_own: whether the batch's token shows that it was started with the request's digest.
+    :param is_newest: whether the batch is the newest one of its name. Only that one is waited for.
+    """
+    runs_started, is_cancelled = 0, False
+    if meaning_of(batch.get("status")).when_found == WhenFound.REPLACE_IF_UNUSED and is_newest:
+        batch, runs_started, is_cancelled = _wait_for_started_runs(hook, batch)
+    if not is_own:
+        batch = _wait_for_digest(hook, batch)
+    tags = batch.get("tags") or {}
     decision = decide_start(
-        status,
-        request_digest=request_digest,
-        found_digest=(batch.get("tags") or {}).get(DIGEST_TAG, request_digest if is_own else None),
+        batch.get("status"),
+        request_digest=request.digest,
+        found_digest=request.digest if is_own else tags.get(DIGEST_TAG),
+        request_etag=request.etag,
+        found_etag=tags.get(ETAG_TAG),
         runs_started=runs_started,
+        is_cancelled=is_cancelled,
     )
-    return decision, runs_started
+    return _Decided(batch, decision, runs_started)
 
 
-def _refusal(request: BatchRequest, batch: Answer, decision: StartDecision, runs_started: int) -> BatchError:
+def _wait_for_digest(hook: OmicsCacheHook, batch: Answer) -> Answer:
+    """Get a batch again if an answer lacks the digest tag, on which the decision depends."""
+    needs_digest = {WhenFound.TAKE, WhenFound.TAKE_OR_REPLACE}
+
+    def is_decidable(seen: Answer | None) -> bool:
+        return (
+            seen is None
+            or DIGEST_TAG in (seen.get("tags") or {})
+            or meaning_of(seen.get("status")).when_found not in needs_digest
+        )
+
+    if is_decidable(batch):
+        return batch
+    hook.log.info("GetBatch does not show the tag %s of batch %s; asking again", DIGEST_TAG, batch["id"])
+    return hook.until_seen(partial(_get_batch, hook, batch["id"]), is_decidable) or batch
+
+
+def _wait_for_started_runs(hook: OmicsCacheHook, batch: Answer) -> tuple[Answer, int, bool]:
+    """Look for started runs of a FAILED batch until its counts and listings must show them.
+
+    :return: GetBatch's newest answer, the number of started runs (at least), and whether the batch was cancelled.
+    """
+    batch_id = batch["id"]
+    is_cancelled = False
+
+    def look() -> tuple[Answer, int]:
+        nonlocal is_cancelled
+        seen = _get_batch(hook, batch_id) or batch
+        is_cancelled = is_cancelled or was_cancelled(seen) or seen.get("status") == BatchStatus.STOPPING
+        return seen, _count_started_runs(hook, seen)
+
+    def is_known(looked: tuple[Answer, int]) -> bool:
+        seen, runs_started = looked
+        failed_time = seen.get("failedTime")
+        is_old = failed_time is not None and time.time() >= failed_time.timestamp() + CONSISTENCY_SECONDS
+        return bool(runs_started) or is_cancelled or is_old
+
+    hook.log.info(
+        "Batch %s is %s; looking for runs that it started, for up to %s s after its failure",
+        batch_id,
+        batch.get("status"),
+        CONSISTENCY_SECONDS,
+    )
+    seen, runs_started = hook.until_seen(look, is_known)
+    if not runs_started:
+        is_cancelled = is_cancelled or any(_count_rows(hook, batch_id, status) for status in _CANCELLED_STATUSES)
+    return seen, runs_started, is_cancelled
+
+
+def _refusal(request: BatchRequest, found: _Decided) -> BatchError:
+    batch, decision, runs_started = found
     text = f"Batch {batch['id']} ({request.name}) of this task is {shown(batch.get('status'))}"
     details = _details(batch)
     if decision == StartDecision.REFUSE_RUNS_STARTED:
@@ -331,6 +483,12 @@ def _refusal(request: BatchRequest, batch: Answer, decision: StartDecision, runs
         return BatchCancelledError(f"{text}: it was cancelled. Set rerun_key to start a new batch.", **details)
     if decision == StartDecision.REFUSE_DELETED:
         return BatchDeletedError(f"{text}: its runs were deleted. Set rerun_key to start a new batch.", **details)
+    if decision == StartDecision.REFUSE_UNKNOWN_SETTINGS:
+        return BatchConflictError(
+            f"{text}, but GetBatch does not show its tag {DIGEST_TAG}, so that its settings cannot be compared. If the "
+            "tag was removed, set rerun_key to start a new batch.",
+            **details,
+        )
     return BatchConflictError(
         f"{text}, and it was started with other settings. Cancel it, or set rerun_key to start a new batch.", **details
     )
@@ -346,13 +504,14 @@ def _details(batch: Answer) -> dict[str, Any]:
 
 def _count_started_runs(hook: OmicsCacheHook, batch: Answer) -> int:
     """Return how many runs a FAILED batch started, at least. GetBatch's count may be absent or late."""
-    counted = (batch.get("submissionSummary") or {}).get("successfulStartSubmissionCount")
-    if counted:
-        return int(counted)
+    counts = [(batch.get("submissionSummary") or {}).get("successfulStartSubmissionCount") or 0]
+    counts.append(sum(count or 0 for count in (batch.get("runSummary") or {}).values()))
+    return max(counts) or _count_rows(hook, batch["id"], SubmissionStatus.SUCCESS)
+
+
+def _count_rows(hook: OmicsCacheHook, batch_id: str, status: str) -> int:
+    """Return how many submissions of a batch are listed in a status, 100 at most."""
     rows = hook.list_runs_in_batch(
-        batch_id=batch["id"],
-        submission_status=SubmissionStatus.SUCCESS,
-        max_items=LARGEST_PAGE,
-        max_silence=LONGEST_SILENCE,
+        batch_id=batch_id, submission_status=status, max_items=LARGEST_PAGE, max_silence=LONGEST_SILENCE
     )
     return sum(1 for _ in islice(rows, LARGEST_PAGE))

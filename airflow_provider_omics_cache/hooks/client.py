@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,7 +25,13 @@ from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsVersionError
+from airflow_provider_omics_cache.exceptions import (
+    OmicsApiError,
+    OmicsRequestError,
+    OmicsTimeLimitError,
+    OmicsVersionError,
+    PageTokenError,
+)
 from airflow_provider_omics_cache.hooks.errors import (
     api_error,
     as_api_error,
@@ -56,6 +64,14 @@ LONGEST_SILENCE = 3600.0
 LARGEST_PAGE = 100
 #: Seconds between the reads that wait until the service shows what was just written.
 VISIBLE_AFTER = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)
+#: Operations whose effect on another run cannot be excluded if they are repeated, because HealthOmics reuses the ids of
+#: deleted runs. The SDK must not repeat them: the caller must confirm the run before each attempt.
+_SINGLE_ATTEMPT_OPERATIONS = frozenset({"CancelRun", "DeleteRun"})
+#: Seconds for which a call is repeated if the service has never answered this task and its endpoint cannot be reached:
+#: the URL of the endpoint may be misspelt.
+_MISSPELT_SECONDS = 60.0
+#: Maximum number of attempts to list everything while the service refuses tokens of pages.
+_MOST_LISTINGS = 3
 #: First and longest delay, in seconds, before an unanswered call is repeated.
 _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 30.0
@@ -69,6 +85,8 @@ class OmicsClientHook(AwsBaseHook):
 
     sleep: Callable[[float], None] = staticmethod(time.sleep)
     clock: Callable[[], float] = staticmethod(time.monotonic)
+    #: When the time limit of the calls is over, by ``clock``.
+    _ends_at = math.inf
     _conn_config: AwsConnectionWrapper | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -147,6 +165,13 @@ class OmicsClientHook(AwsBaseHook):
         with as_api_error("CreateClient"):
             return self.conn
 
+    @cached_property
+    def single_attempt_conn(self) -> Any:
+        """The client for operations that the SDK must not repeat."""
+        config = _merge_config(self.config, Config(retries={"total_max_attempts": 1}))
+        with as_api_error("CreateClient"):
+            return self.get_client_type(region_name=self.region_name, config=config)
+
     @property
     def client_region(self) -> str:
         """AWS Region of the client."""
@@ -163,7 +188,7 @@ class OmicsClientHook(AwsBaseHook):
 
     def _call_once(self, operation: str, members: Mapping[str, Any]) -> Answer:
         self._check_model(operation, members)
-        client = self._client
+        client = self.single_attempt_conn if operation in _SINGLE_ATTEMPT_OPERATIONS else self._client
         region, endpoint_url = client.meta.region_name, client.meta.endpoint_url
         try:
             answer: Answer = getattr(client, xform_name(operation))(**members)
@@ -180,25 +205,55 @@ class OmicsClientHook(AwsBaseHook):
         answer.pop("ResponseMetadata", None)
         return answer
 
+    @contextmanager
+    def limit(self, seconds: float) -> Iterator[None]:
+        """Limit the time for the calls inside the ``with`` block. This limit replaces an outer one.
+
+        No call begins, and no call is waited for, after the limit. A call that has begun is not interrupted.
+
+        :param seconds: the limit, from now.
+        """
+        outer, self._ends_at = self._ends_at, self.clock() + seconds
+        try:
+            yield
+        finally:
+            self._ends_at = outer
+
+    def rest(self, seconds: float) -> None:
+        """Sleep before the next call.
+
+        :param seconds: how long.
+        :raises OmicsTimeLimitError: the time limit would be over then.
+        """
+        if self.clock() + seconds > self._ends_at:
+            raise OmicsTimeLimitError("No time is left for another call")
+        self.sleep(seconds)
+
     def patiently(self, call: Callable[[], T], *, max_silence: float = LONGEST_SILENCE) -> T:
         """Repeat a call while it is throttled, the service fails, or the connection is lost.
 
-        If the endpoint cannot be reached and the service has never answered this task, the call fails at once: the
-        URL of the endpoint may be misspelt.
+        If the service has never answered this task and its endpoint cannot be reached, the URL of the endpoint may be
+        misspelt: the call is then repeated for at most a minute.
 
         :param call: the call; repeating it must be safe.
         :param max_silence: seconds after which the last error is raised. Default: an hour. 0 makes one attempt.
         :raises OmicsApiError: the call failed.
+        :raises OmicsTimeLimitError: the time limit is over.
         """
-        give_up = self.clock() + max_silence
+        began_at = self.clock()
         delay = _FIRST_DELAY
         while True:
+            if self.clock() >= self._ends_at:
+                raise OmicsTimeLimitError("No time is left for another call")
             try:
                 return call()
             except OmicsApiError as error:
                 is_misspelt = error.is_unreachable and not self.is_reachable
-                if not error.is_passing or is_misspelt or self.clock() + delay > give_up:
+                patience = min(max_silence, _MISSPELT_SECONDS) if is_misspelt else max_silence
+                if not error.is_passing or self.clock() + delay > began_at + patience:
                     raise
+                if self.clock() + delay > self._ends_at:
+                    raise OmicsTimeLimitError(f"No time is left for another call: {error}") from error.__cause__
                 if delay == _FIRST_DELAY:
                     self.log.info("Calling again: %s", error)
             self.sleep(delay * random.uniform(0.5, 1.0))
@@ -210,25 +265,49 @@ class OmicsClientHook(AwsBaseHook):
         :param look: function that reads.
         :param is_seen: function that returns whether a result of ``look`` shows what was written.
         :return: the last result of ``look``.
+        :raises OmicsTimeLimitError: the time limit is over.
         """
         for delay in VISIBLE_AFTER:
             seen = look()
             if is_seen(seen):
                 return seen
-            self.sleep(delay)
+            self.rest(delay)
         return look()
 
+    def list_whole(self, list_once: Callable[[], T]) -> T:
+        """List everything. If the service refuses the token of a page, list again from the first page.
+
+        :param list_once: function that lists all pages.
+        :raises PageTokenError: the service refused tokens again and again.
+        """
+        for _ in range(_MOST_LISTINGS - 1):
+            try:
+                return list_once()
+            except PageTokenError as error:
+                self.log.info("Listing again from the first page: %s", error)
+        return list_once()
+
     def _items(
-        self, operation: str, key: str, token: str | None, *, max_silence: float = 0, **members: Any
+        self, operation: str, key: str, starting_token: str | None, *, max_silence: float = 0, **members: Any
     ) -> Iterator[Answer]:
+        token = starting_token
+        seen: set[str | None] = {starting_token}
         while True:
-            page = self._call(operation, max_silence=max_silence, startingToken=token, **members)
+            try:
+                page = self._call(operation, max_silence=max_silence, startingToken=token, **members)
+            except OmicsRequestError as error:
+                if token == starting_token:
+                    raise
+                raise PageTokenError.of(error) from error.__cause__
             yield from page.get(key) or ()
-            previous, token = token, page.get("nextToken")
+            token = page.get("nextToken")
             if not token:
                 return
-            if token == previous:
-                raise OmicsApiError(f"{operation} returned the same nextToken twice", operation=operation)
+            if token in seen:
+                raise PageTokenError(
+                    f"{operation} returned the same nextToken twice: its pages have no end", operation=operation
+                )
+            seen.add(token)
 
     def _check_model(self, operation: str, members: Mapping[str, Any]) -> None:
         model = self._model

@@ -34,19 +34,20 @@ def api_error(
     :param members: members of the request. If the request was refused, the error shows the members that it is about.
     """
     code, text, http_status, request_id = type(error).__name__, str(error), None, None
+    values = ""
     if isinstance(error, ClientError):
         operation = error.operation_name
         answer, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
         code, text = answer.get("Code", code), answer.get("Message", "")
         http_status, request_id = metadata.get("HTTPStatusCode"), metadata.get("RequestId")
         if code == "ValidationException":
-            text += _values_of(text, members or {})
+            values = _values_of(text, members or {})
     elif isinstance(error, ParamValidationError):
         text = without_payloads(error.kwargs["report"])
-        text += _values_of(text, members or {})
+        values = _values_of(text, members or {})
     elif endpoint_url and isinstance(error, NoConnectionError | HTTPClientError):
         text = f"{text} (endpoint {endpoint_url}, Region {region})"
-    message = f"{operation} failed: {code}: {text}"
+    message = f"{operation} failed: {code}: {text}{values}"
     if request_id:
         message += f" (request id {request_id})"
     error_class = OmicsRequestError if code in _REQUEST_ERROR_CODES else OmicsApiError

@@ -284,7 +284,7 @@ class OmicsCacheHook(OmicsClientHook):
 
         .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_GetRun.html
         """
-        self.sleep(pace.get_run_pace.seconds_to_wait(self.client_region, self.clock()))
+        self.rest(pace.get_run_pace.seconds_to_wait(self.client_region, self.clock()))
         return self._call("GetRun", id=check_id("run_id", run_id), export=export, max_silence=max_silence)
 
     def get_runs(

@@ -110,7 +110,8 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
         exist for every try. (templated)
     :param batch_name: beginning of the batch's name; at most 47 characters of it are used. The name ends in a hash of
         what the batch belongs to. Default: the task id. (templated)
-    :param tags: tags of the batch, at most 48, because the operator adds two. Runs do not inherit them. (templated)
+    :param tags: tags of the batch, at most 47, because the operator adds up to three. Runs do not inherit them.
+        (templated)
     :param run_tags: tags of every run, merged over ``runTags`` of ``default_run_setting``; at most 50 together.
         (templated)
     :param settings_s3_prefix: ``s3://`` URI below which more than 100 settings are uploaded. The role of the runs must
@@ -294,7 +295,8 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
         if not self.cancel_on_timeout:
             return super().give_up(message)
         try:
-            batch = cancel_batch_once(self.hook, self.batch_id, max_seconds=CANCEL_SECONDS)
+            with self.hook.limit(CANCEL_SECONDS):
+                batch = cancel_batch_once(self.hook, self.batch_id, max_seconds=CANCEL_SECONDS)
         except OmicsError as error:
             return BatchError(f"{message}; the batch could not be cancelled: {error}", batch_id=self.batch_id)
         status = batch.get("status")
@@ -337,6 +339,7 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
                 digest=request_digest(default_run_setting=default_run_setting, settings_digest=settings.digest),
                 default_run_setting=default_run_setting,
                 tags=tags,
+                etag=settings.etag,
                 request_id=check_request_id(self.request_id),
             )
             push = partial(self._push_batch, context, settings)
@@ -432,7 +435,8 @@ class CancelRunBatchOperator(EndRunBatchOperator):
         service has accepted the request. Default True.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
     :param timeout: seconds after which the task fails if runs are still active, or a timedelta. A retry continues.
-        ``timeout`` does not interrupt the cancellation of runs one by one. Default: 7 days.
+        No call begins later than ``timeout``, or 2 minutes after the batch has ended if that is later. Default: 7
+        days.
     :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
         fails, or a timedelta. Default 3600.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
@@ -467,15 +471,14 @@ class CancelRunBatchOperator(EndRunBatchOperator):
 
         :param context: Airflow's context of the task.
         """
-        limits = self.request_limits(context)
+        max_seconds = self.request_seconds(context)
         if self.is_teardown:
-            is_batch_visible(self.hook, self.batch_id, max_silence=limits["max_silence"])
-        batch = cancel_batch_once(self.hook, self.batch_id, **limits)
+            is_batch_visible(self.hook, self.batch_id, max_silence=self.max_silence)
+        batch = cancel_batch_once(self.hook, self.batch_id, max_seconds=max_seconds, max_silence=self.max_silence)
         status = batch.get("status")
         if meaning_of(status).to_cancel == ToCancel.LATER:
             raise OmicsError(
-                f"Batch {self.batch_id} is still {status} after {limits['max_seconds']:,.0f} s and cannot be cancelled "
-                "yet",
+                f"Batch {self.batch_id} is still {status} after {max_seconds:,.0f} s and cannot be cancelled yet",
                 batch_id=self.batch_id,
                 status=status,
             )
@@ -576,7 +579,8 @@ class DeleteRunBatchOperator(MappingSavingOperator):
         service has accepted the request. Must be True for ``delete_batch``. Default True.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
     :param timeout: seconds after which the task fails if the runs are still being deleted, or a timedelta. A retry
-        continues. ``timeout`` does not interrupt the deletion of runs one by one. Default: 7 days.
+        continues. No call begins later than ``timeout``, or 2 minutes after the batch has ended if that is later.
+        Default: 7 days.
     :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
         fails, or a timedelta. Default 3600.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
@@ -650,10 +654,16 @@ class DeleteRunBatchOperator(MappingSavingOperator):
 
         :param context: Airflow's context of the task.
         """
-        limits = self.request_limits(context)
-        batch = get_deletable_batch(self.hook, self.batch_id, max_silence=limits["max_silence"])
+        batch = get_deletable_batch(self.hook, self.batch_id, max_silence=self.max_silence)
         self.save_mapping(context, batch)
-        return delete_runs_once(self.hook, self.batch_id, batch, gone=self._gone, **limits)
+        return delete_runs_once(
+            self.hook,
+            self.batch_id,
+            batch,
+            gone=self._gone,
+            max_seconds=self.request_seconds(context),
+            max_silence=self.max_silence,
+        )
 
     def is_settled_without_batch(self) -> bool:
         """Whether a missing batch counts as success. It does if an earlier try saved its mapping and deleted it."""
@@ -670,7 +680,9 @@ class DeleteRunBatchOperator(MappingSavingOperator):
         self.log.info("Batch %s: all its runs are deleted", batch.id)
         if self.delete_batch:
             self.check_saved_mapping()
-            delete_batch_once(self.hook, batch.id, **self.request_limits(context))
+            delete_batch_once(
+                self.hook, batch.id, max_seconds=self.request_seconds(context), max_silence=self.max_silence
+            )
         return PokeReturnValue(is_done=True, xcom_value=self.push(context, batch))
 
     def push(self, context: Context, batch: Batch) -> str:

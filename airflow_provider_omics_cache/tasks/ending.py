@@ -80,7 +80,8 @@ class EndRunBatchOperator(BatchWaitOperator):
 
         def end() -> str:
             try:
-                batch = self.request(context)
+                with self.until_deadline(context):
+                    batch = self.request(context)
             except OmicsApiError as error:
                 if not error.is_not_found:
                     raise
@@ -110,13 +111,12 @@ class EndRunBatchOperator(BatchWaitOperator):
         """
         return max(0.0, self._deadline(context) - time.time())
 
-    def request_limits(self, context: Context) -> dict[str, float]:
-        """Return ``max_seconds`` and ``max_silence`` for a request to the service.
+    def request_seconds(self, context: Context) -> float:
+        """Return the seconds to wait for a batch that cannot be cancelled or deleted yet.
 
         :param context: Airflow's context of the task.
         """
-        left = self.seconds_left(context)
-        return {"max_seconds": min(_REQUEST_SECONDS, left), "max_silence": min(self.max_silence, left)}
+        return min(_REQUEST_SECONDS, self.seconds_left(context))
 
     def may_lag(self, context: Context) -> bool:
         """Whether GetBatch's counts may not include the effect of the task's request yet.

@@ -16,6 +16,7 @@ from airflow_provider_omics_cache.exceptions import (
     IncompleteListingError,
     OmicsApiError,
     OmicsParameterError,
+    OmicsTimeLimitError,
 )
 from airflow_provider_omics_cache.healthomics.failures import parse_allowance
 from airflow_provider_omics_cache.healthomics.rounds import Batch
@@ -46,23 +47,20 @@ class ListingTask(S3OutputTask, BatchWaitTask):
     def within_limits(self, context: Context, make: Callable[[float], Iterable[T]]) -> Iterator[T]:
         """Iterate over results of calls to AWS. Unanswered calls are repeated for ``max_silence``.
 
-        They are not repeated after the task's deadline.
-
         :param context: Airflow's context of the task.
         :param make: function that returns the iterable. Its argument is the seconds for which a call is repeated.
         :raises BatchSilenceError: no answer came for ``max_silence``.
-        :raises Exception: no answer came until the deadline; the class is that of :meth:`timeout_error`.
+        :raises Exception: the deadline has passed; the class is that of :meth:`timeout_error`.
         """
-        remaining = max(0.0, self._deadline(context) - time.time())
-        patience = min(self.max_silence, remaining)
+        what = f"Batch {self.batch_id}: its runs could not be listed"
         try:
-            yield from make(patience)
+            yield from make(self.max_silence)
+        except OmicsTimeLimitError as error:
+            raise self.timeout_error(f"Timed out. {what} in time. {error}") from error
         except OmicsApiError as error:
             if not error.is_passing:
                 raise
-            text = f"Batch {self.batch_id}: its runs could not be listed for {patience:,.0f} s: {error}"
-            if remaining < self.max_silence:
-                raise self.timeout_error(text) from error
+            text = f"{what} for {self.max_silence:,.0f} s: {error}"
             raise BatchSilenceError(text, batch_id=self.batch_id) from error
 
     def complete_listing(
@@ -83,10 +81,10 @@ class ListingTask(S3OutputTask, BatchWaitTask):
         :return: the listing, None if it is incomplete and the service may still be catching up.
         :raises IncompleteListingError: the listing is still incomplete ``consistency_timeout`` after ``since``.
         """
-        submissions = list_once()
+        submissions = self.hook.list_whole(list_once)
         missing = submissions.missing(expected)
         if missing and self.has_caught_up(since, time.time(), context):
-            submissions = list_once()
+            submissions = self.hook.list_whole(list_once)
             missing = submissions.missing(expected)
             if missing:
                 raise IncompleteListingError(

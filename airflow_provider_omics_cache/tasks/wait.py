@@ -31,6 +31,7 @@ from airflow_provider_omics_cache.exceptions import (
     BatchTimeoutError,
     OmicsApiError,
     OmicsParameterError,
+    OmicsTimeLimitError,
     TriggerEventError,
 )
 from airflow_provider_omics_cache.healthomics import rounds
@@ -64,6 +65,8 @@ LAST_LOOK_SECONDS = 20
 #: Airflow 2 ends a deferred task at its execution timeout. The wait ends earlier, by this number of seconds or by a
 #: tenth of the timeout if that is less.
 EXECUTION_TIMEOUT_MARGIN = 60
+#: Minimum seconds to list the runs at the end of a wait, even if the deadline is nearer or has passed.
+LAST_LISTING_SECONDS = 120
 #: Maximum number of active runs that a trigger waits for.
 MOST_ACTIVE_RUNS = 100
 
@@ -171,7 +174,7 @@ class BatchWaitTask(AwsTask):
         return False
 
     def _is_first_round(self, context: Context) -> bool:
-        return True
+        return not self.hook.is_reachable
 
     def _started_wait(self, context: Context) -> BatchWait:
         if self._wait is None:
@@ -255,7 +258,22 @@ class BatchWaitTask(AwsTask):
             raise self.give_up(event.message)
         if event.status == EventStatus.ERROR or event.batch is None:
             raise self._error(event)
-        return self.conclude(event.batch, context, has_failed=event.status == EventStatus.FAILED)
+        with self.until_deadline(context, at_least=LAST_LISTING_SECONDS):
+            return self.conclude(event.batch, context, has_failed=event.status == EventStatus.FAILED)
+
+    @contextmanager
+    def until_deadline(self, context: Context, *, at_least: float = 0) -> Iterator[None]:
+        """Make no call inside the ``with`` block that begins after the task's deadline.
+
+        :param context: Airflow's context of the task.
+        :param at_least: seconds for calls even if the deadline is nearer.
+        :raises Exception: the deadline has passed; the class is that of :meth:`timeout_error`.
+        """
+        try:
+            with self.hook.limit(max(self._deadline(context) - time.time(), at_least)):
+                yield
+        except OmicsTimeLimitError as error:
+            raise self.timeout_error(f"Timed out. Batch {self.batch_id}: {error}") from error
 
     def _event_of_a_late_trigger(self) -> dict[str, Any]:
         return Event(

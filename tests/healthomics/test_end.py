@@ -142,13 +142,13 @@ def test_a_kill_cancels_as_many_runs_as_there_is_time_for(
         local.faults.latency("CancelRun", seconds=seconds)
     began = local.clock.elapsed()
     end.cancel_batch_of_killed_task(OmicsCacheHook(), batch_id)
-    assert end.KILL_SECONDS <= local.clock.elapsed() - began <= end.KILL_SECONDS + 1
+    assert end.KILL_SECONDS - 1 <= local.clock.elapsed() - began <= end.KILL_SECONDS + 1
     statuses = Counter(runs_of(boto3.client("omics"), batch_id).values())
     assert at_least <= statuses["STOPPING"] + statuses["CANCELLED"] <= 110
     assert statuses["RUNNING"] >= 190
     printed = caplog.text + capsys.readouterr().out
     assert f"Batch {batch_id} was not cancelled" in printed
-    assert "no time is left" in printed
+    assert "No time is left for another call" in printed
 
 
 @needs_batches

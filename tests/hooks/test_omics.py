@@ -84,8 +84,11 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> OmicsCacheHook:
 
 
 @pytest.fixture
-def stubber(hook: OmicsCacheHook) -> Iterator[Stubber]:
-    with Stubber(hook.conn) as stubber:
+def stubber(hook: OmicsCacheHook, request: pytest.FixtureRequest) -> Iterator[Stubber]:
+    """The stubber of the client that makes the call of the parameter ``operation``."""
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    client = hook.single_attempt_conn if parameters.get("operation") in {"CancelRun", "DeleteRun"} else hook.conn
+    with Stubber(client) as stubber:
         yield stubber
         stubber.assert_no_pending_responses()
 

@@ -166,7 +166,7 @@ def test_a_refused_call_is_not_repeated(method: str, service: Any, hook: OmicsCa
 
 
 @pytest.mark.parametrize("method", [*READS, *LISTS])
-def test_an_endpoint_out_of_reach_fails_the_first_call_at_once(
+def test_an_endpoint_that_was_never_reached_is_waited_for_a_minute(
     method: str, service: Any, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extra = {"endpoint_url": "http://127.0.0.1:9", "region_name": "us-east-1"}
@@ -183,7 +183,7 @@ def test_an_endpoint_out_of_reach_fails_the_first_call_at_once(
     with pytest.raises(OmicsApiError, match=r"127\.0\.0\.1:9.*us-east-1") as caught:
         list(call(hook, ids, max_silence=3_600))
     assert caught.value.is_unreachable
-    assert service.clock.elapsed() == before
+    assert 25 < service.clock.elapsed() - before <= 60
 
 
 @pytest.mark.parametrize("method", [*READS, *LISTS])
