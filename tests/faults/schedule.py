@@ -208,6 +208,7 @@ KINDS: dict[str, Kind] = {
     "unknown_status": Kind(("GetBatch", "GetRun", "ListRuns", "ListBatch"), _WILD, 2, _times),
     "old_answer": Kind(("GetBatch",), _WILD, 1, _times),
     "list_lag": Kind(LISTS, _HONEST, 4, _lag),
+    "late": Kind((), _HONEST, 2, lambda r, o, c: {"amount": r.choice((5.0, 20.0, 60.0, MOST_LAG))}),
     "stale_counts": Kind(("GetBatch",), _HONEST, 3, _lag),
     # Processes.
     "kill_before": Kind(ANY, _EVERY, 3, _once),
@@ -226,6 +227,27 @@ KINDS: dict[str, Kind] = {
     "fail_delete": Kind((), _HONEST, 2.5, _sample),
     "cancelled_by_other": Kind((), _HONEST, 1.5, _seconds(3.5, 8.0, 40.0, 300.0)),
     "stopping_fails": Kind((), _WILD, 1, _seconds(0.0, 1.0)),
+}
+
+#: Kinds of faults that make each other worse. Half of the schedules draw most of their faults from one of these.
+THEMES: dict[str, tuple[str, ...]] = {
+    "late": (
+        "late",
+        "late",
+        "list_lag",
+        "stale_counts",
+        "fail_batch",
+        "fail_batch",
+        "cancelled_by_other",
+        "kill_after",
+    ),
+    "hidden": ("batch_visible_after", "run_cache_visible_after", "list_lag", "drop_after", "kill_after", "twin_after"),
+    "processes": ("kill_before", "kill_after", "twin_before", "twin_after", "drop_after", "list_lag"),
+    "ended": ("fail_batch", "stopping_fails", "cancelled_by_other", "fail_delete", "fail_cancel", "reuse_id", "late"),
+    "torn": ("cut", "empty", "html", "absent", "absent_in_row", "kill_after"),
+    "silence": ("throttle", "error_500", "drop_before", "slow", "not_found", "read_timeout", "proxy"),
+    "forgotten": ("forget_tokens", "drop_after", "kill_after", "list_lag", "batch_visible_after"),
+    "lists": ("expired_page", "same_token", "token_circle", "repeat_row", "reorder", "list_lag", "slow"),
 }
 
 
@@ -257,8 +279,15 @@ def draw(
     }
     names = [name for name, on in possible.items() if on or not KINDS[name].operations]
     weights = [KINDS[name].weight for name in names]
+    count = generator.choice((1, 2, 2, 3, 3, 4, 6))
+    themes = [kinds for kinds in THEMES.values() if set(kinds) & set(names)]
+    if generator.random() < 0.5:
+        theme = [name for name in generator.choice(themes) if name in names]
+        drawn = [*generator.choices(theme, k=count), *generator.choices(names, weights)]
+    else:
+        drawn = generator.choices(names, weights, k=count)
     faults = []
-    for name in generator.choices(names, weights, k=generator.choice((1, 2, 2, 3, 3, 4, 6))):
+    for name in drawn:
         operation = generator.choice(possible[name]) if possible[name] else ""
         fault = {"nth": 1, **KINDS[name].draw(generator, operation, chosen)}
         if fault.get("times", 1) < 100_000 and operation:

@@ -49,7 +49,7 @@ _ERRORS = {
     "expired": ("ExpiredTokenException", "The security token included in the request is expired", 403),
     "denied": ("AccessDeniedException", "User is not authorized to perform this operation", 403),
     "not_found": ("ResourceNotFoundException", "Batch does not exist", 404),
-    "echo": ("AccessDeniedException", "The session policy {policy} does not allow omics:StartRun", 403),
+    "echo": ("AccessDeniedException", "defaultRunSetting.sessionPolicy '{policy}' does not allow omics:StartRun", 403),
     "expired_page": ("ValidationException", "The startingToken has expired", 400),
 }
 _S3_ERRORS = {
@@ -124,6 +124,7 @@ class Wire:
         self._world.passed()
         number = self.calls[operation]
         hits = [fault for fault in self._faults if fault.hits(operation, number)]
+        hits += [fault for fault in self._faults if fault.kind == "late" and operation in LISTS]
         url = request.url
         for fault in hits:
             self._before(fault, operation, request)
@@ -266,6 +267,8 @@ class Wire:
 
         rows = answer.get(_ROWS[operation]) or []
         answer[_ROWS[operation]] = [row for row in rows if age(row) >= fault.amount]
+
+    _late = _list_lag
 
     def _happened(self, fault: Fault, has_happened: object = True) -> None:
         if has_happened:

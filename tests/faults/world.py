@@ -163,7 +163,7 @@ class World:
                 inject.fail_cancel([fault.name])
             elif fault.kind == "fail_delete":
                 inject.fail_delete([fault.name])
-            elif fault.kind == "stale_counts":
+            elif fault.kind in ("stale_counts", "late"):
                 inject.stale_counts(seconds=fault.amount)
             elif fault.kind in ("cancelled_by_other", "stopping_fails"):
                 self._due.append((fault.amount, fault))
