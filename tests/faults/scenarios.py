@@ -53,8 +53,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "changed_request_error": ("ConflictException", "ValidationException"),
     "wrong_state_error": ("ConflictException", "ValidationException"),
     "counts_before_submitting": (True, False),
-    "submission_rate": (20.0, 0.5),
-    "run_running_seconds": (20.0, 400.0),
+    "submission_rate": (20.0, 20.0, 0.5, 0.005),
+    "run_running_seconds": (20.0, 20.0, 400.0, 5_000.0),
 }
 _SETTINGS = (
     "listing_order",
@@ -260,10 +260,14 @@ def _start(world: World, *, request: str = "start", mode: str = "sync", change: 
 
 
 _START_CALLS = ("StartRunBatch", "ListBatch", "GetBatch", "ListRunsInBatch")
+#: Only the request token protects from a batch that is hidden for longer than the package waits for it.
+_MOST_HIDDEN = {"most_hidden": (400.0,)}
 _DURING_START = ("fail_run", "fail_cancel", "fail_delete")
 
 
-@scenario(*_START_CALLS, without=(*_CACHE_ONLY, *_DURING_START), change=(False, True), policy=(False, True))
+@scenario(
+    *_START_CALLS, without=(*_CACHE_ONLY, *_DURING_START), change=(False, True), policy=(False, True), **_MOST_HIDDEN
+)
 def start_batch(world: World) -> None:
     """Start a batch, and run the task again when it is cleared, with other tags and another order of the settings."""
 
@@ -277,7 +281,7 @@ def start_batch(world: World) -> None:
     _start(world, change=change)
 
 
-@scenario(*_START_CALLS, "s3.HeadObject", without=(*_CACHE_ONLY, *_DURING_START))
+@scenario(*_START_CALLS, "s3.HeadObject", without=(*_CACHE_ONLY, *_DURING_START), **_MOST_HIDDEN)
 def start_batch_of_a_file(world: World) -> None:
     """Start a batch whose settings somebody else has written to S3."""
     uri = f"s3://{BUCKET}/settings.json"

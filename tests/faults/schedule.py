@@ -158,6 +158,10 @@ def _seconds(*choices: float) -> Draw:
     return lambda random, operation, _: {"amount": random.choice(choices)}
 
 
+def _hidden(random: random.Random, operation: str, choices: Mapping[str, Any]) -> dict[str, Any]:
+    return {"amount": random.choice((2.0, 20.0, 60.0, 200.0, choices.get("most_hidden", 200.0)))}
+
+
 def _sample(random: random.Random, operation: str, choices: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": f"sample-{random.randrange(choices['runs'])}"}
 
@@ -218,7 +222,7 @@ KINDS: dict[str, Kind] = {
     # What happens in the service.
     "forget_tokens": Kind(("StartRunBatch", "CreateRunCache"), _WILD, 1.5, _once),
     "reuse_id": Kind(("DeleteRun", "CancelRun"), _HONEST, 4, _once),
-    "batch_visible_after": Kind((), _HONEST, 1.5, _seconds(2.0, 20.0, 60.0, 200.0, 400.0)),
+    "batch_visible_after": Kind((), _HONEST, 1.5, _hidden),
     "run_cache_visible_after": Kind((), _HONEST, 2, _seconds(2.0, 20.0, 60.0, 200.0, 400.0)),
     "fail_batch": Kind((), _EVERY, 3, _started),
     "fail_submission": Kind((), _EVERY, 1.5, _sample),
