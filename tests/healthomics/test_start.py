@@ -2,16 +2,22 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_omics_cache.healthomics.start import GENERATION_TAG, StartDecision, decide_start, generation_of
+from airflow_provider_omics_cache.healthomics.start import (
+    GENERATION_TAG,
+    StartDecision,
+    decide_start,
+    generation_of,
+    may_be_about_token,
+)
 from airflow_provider_omics_cache.healthomics.states import BatchStatus
 
 TABLE = {
     # status: the same request, another request, the request is unknown
-    "CREATING": ("REATTACH", "REFUSE_OTHER_SETTINGS", "REFUSE_OTHER_SETTINGS"),
-    "PENDING": ("REATTACH", "REFUSE_OTHER_SETTINGS", "REFUSE_OTHER_SETTINGS"),
-    "SUBMITTING": ("REATTACH", "REFUSE_OTHER_SETTINGS", "REFUSE_OTHER_SETTINGS"),
-    "INPROGRESS": ("REATTACH", "REFUSE_OTHER_SETTINGS", "REFUSE_OTHER_SETTINGS"),
-    "PROCESSED": ("REATTACH", "START", "REFUSE_OTHER_SETTINGS"),
+    "CREATING": ("REATTACH", "REFUSE_OTHER_SETTINGS", "REFUSE_UNKNOWN_SETTINGS"),
+    "PENDING": ("REATTACH", "REFUSE_OTHER_SETTINGS", "REFUSE_UNKNOWN_SETTINGS"),
+    "SUBMITTING": ("REATTACH", "REFUSE_OTHER_SETTINGS", "REFUSE_UNKNOWN_SETTINGS"),
+    "INPROGRESS": ("REATTACH", "REFUSE_OTHER_SETTINGS", "REFUSE_UNKNOWN_SETTINGS"),
+    "PROCESSED": ("REATTACH", "START", "REFUSE_UNKNOWN_SETTINGS"),
     "STOPPING": ("REFUSE_CANCELLED",) * 3,
     "CANCELLED": ("REFUSE_CANCELLED",) * 3,
     "RUNS_DELETING": ("REFUSE_DELETED",) * 3,
@@ -48,3 +54,41 @@ def test_an_unknown_status_counts_as_active(status: str | None) -> None:
 )
 def test_generation_of(tags: dict[str, str] | None, generation: int) -> None:
     assert generation_of(tags) == generation
+
+
+@pytest.mark.parametrize("status", ["INPROGRESS", "PROCESSED"])
+@pytest.mark.parametrize(
+    ("request_etag", "found_etag", "is_same"),
+    [("a", "a", True), ("a", None, True), (None, "a", True), (None, None, True), ("a", "b", False)],
+)
+def test_an_etag_that_is_not_known_matches_every_etag(
+    status: str, request_etag: str | None, found_etag: str | None, is_same: bool
+) -> None:
+    decision = decide_start(
+        status, request_digest="same", found_digest="same", request_etag=request_etag, found_etag=found_etag
+    )
+    assert (decision == StartDecision.REATTACH) is is_same
+
+
+@pytest.mark.parametrize("runs_started", [0, 1])
+def test_a_cancelled_batch_that_failed_is_never_replaced(runs_started: int) -> None:
+    decision = decide_start(
+        "FAILED", request_digest="same", found_digest="same", runs_started=runs_started, is_cancelled=True
+    )
+    assert decision != StartDecision.START
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "expected"),
+    [
+        ("ConflictException", "", True),
+        ("ValidationException", "The requestId was used with other parameters", True),
+        ("ValidationException", "Idempotency token reused", True),
+        ("ValidationException", "Request parameters differ from those of the first request", True),
+        ("ValidationException", "1 validation error detected: Value at 'workflowId' is invalid", False),
+        ("ValidationException", "Value at 'workflowId' is invalid for this token", True),
+        ("AccessDeniedException", "requestId", False),
+    ],
+)
+def test_which_refusals_may_be_about_the_token(code: str, text: str, expected: bool) -> None:
+    assert may_be_about_token(code, text, frozenset({"workflowId", "roleArn"})) is expected

@@ -10,6 +10,8 @@ from unittest.mock import patch
 import botocore.handlers
 import pytest
 
+from airflow_provider_omics_cache.local.inprocess import _Answer
+from airflow_provider_omics_cache.local.protocol import Response
 from tests.conftest import needs_aiobotocore
 from tests.sensor_modes import run_sensor, start_batch
 
@@ -52,6 +54,13 @@ def batch_in(status: str, local: Any, client: Any, runs: int = 3) -> str:
         local.clock.advance(0 if status == "RUNS_DELETING" else 10)
     assert status_of(client, batch_id) == status
     return batch_id
+
+
+def answer(request: Any, status: int, body: bytes = b"", **headers: str) -> _Answer:
+    """Answer a request in place of the service, which then does not act on it."""
+    given = _Answer(request.url, Response(status, body, {"Content-Type": "application/json", **headers}))
+    request.url = "https://answered.invalid/"
+    return given
 
 
 def status_of(client: Any, batch_id: str) -> str:

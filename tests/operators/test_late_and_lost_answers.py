@@ -14,13 +14,11 @@ from botocore.config import Config
 from airflow_provider_omics_cache.exceptions import BatchFailedError
 from airflow_provider_omics_cache.healthomics.end import cancel_batch_of_killed_task
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.local.inprocess import _Answer
-from airflow_provider_omics_cache.local.protocol import Response
 from airflow_provider_omics_cache.operators.run_batch import CancelRunBatchOperator, DeleteRunBatchOperator
 from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator, DeleteRunCacheOperator
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
 from tests.conftest import needs_batches
-from tests.operators.batch_states import ONE_ATTEMPT, batch_in, each_mode, run_operator, runs_of, status_of
+from tests.operators.batch_states import ONE_ATTEMPT, answer, batch_in, each_mode, run_operator, runs_of, status_of
 from tests.operators.waiting_task import Context, waiting_task
 from tests.sensor_modes import each_mode as each_sensor_mode
 from tests.sensor_modes import run_sensor, start_batch
@@ -72,13 +70,6 @@ def moments_of(local: LocalHealthOmics, on: On) -> Moments:
 def logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
     """Give what was logged, wherever this version of Airflow writes it."""
     return lambda: caplog.text + capsys.readouterr().out
-
-
-def answer(request: Any, status: int, body: bytes = b"", **headers: str) -> _Answer:
-    """Answer a request in place of the service, which then does not act on it."""
-    given = _Answer(request.url, Response(status, body, {"Content-Type": "application/json", **headers}))
-    request.url = "https://answered.invalid/"
-    return given
 
 
 def hide_run(run_id: str, on: On, is_hidden: Callable[[], bool], *operations: str) -> None:
