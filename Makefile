@@ -8,6 +8,8 @@ PYTHON311 ?= $(shell command -v python3.11 || echo python3)
 UV ?= uv
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+SCHEDULES ?= 1000
+SEED ?= 1
 
 # Airflow writes its configuration where AIRFLOW_HOME says: keep it in the checkout.
 export AIRFLOW_HOME := $(CURDIR)/build/airflow
@@ -71,6 +73,10 @@ bench: venv ## Measure speed, memory and AWS calls beside their bars, in about 1
 
 bench-chart: venv ## Show what make bench has measured last in the documentation
 	@.venv/bin/python -m tests.benchmarks.publish
+
+.PHONY: faults
+faults: venv ## Run tasks under seeded schedules of faults: SCHEDULES=10000 of each profile from SEED=1
+	@.venv/bin/python -m tests.faults --schedules "$(SCHEDULES)" --seed "$(SEED)"
 
 .PHONY: locks
 locks: ## Compile requirements/ anew (needs uv)

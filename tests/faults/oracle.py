@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache.local.batches import RegionSubmitter
 from airflow_provider_omics_cache.local.runs import find_run
+from tests.faults.schedule import MOST_LAG
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
@@ -132,11 +133,12 @@ class Oracle:
             "not_submitted": total - len(statuses),
         }
 
-    def seconds_since_submission(self, url: str, run_setting_id: str) -> float:
+    def seconds_since_submission(self, url: str, run_setting_id: str | None) -> float:
         """Return how long ago a run was submitted; ``url`` is that of a ListRunsInBatch call."""
         batch = self.batch(re.search(r"/runBatch/(\d+)/run", url)[1])  # type: ignore[index]
         assert batch.runs is not None
-        return self.now - batch.submission_time(batch.runs.ids.index(run_setting_id))
+        index = batch.runs.index_of(run_setting_id or "")
+        return MOST_LAG if index is None else self.now - batch.submission_time(index)
 
     def object_at(self, uri: str) -> bytes | None:
         """Return the content of an object in S3, None if there is none."""
@@ -311,7 +313,12 @@ class Oracle:
         own = [number for number, owner in self.request_of.items() if request is not None and owner == request]
         subjects = [self.batch(number) for number in ([int(batch_id)] if batch_id else own)]
         strange = kinds.get("unknown_status", 0) + kinds.get("old_answer", 0)
-        late = kinds.get("batch_visible_after", 0) + kinds.get("not_found", 0) + kinds.get("old_answer", 0)
+        late = (
+            kinds.get("batch_visible_after", 0)
+            + kinds.get("not_found", 0)
+            + kinds.get("alternate", 0)
+            + kinds.get("old_answer", 0)
+        )
         cancelled = any(batch.cancelled_at is not None for batch in subjects)
         status = {str(batch.status(self.now)) for batch in subjects}
         failed_runs = sum(

@@ -29,7 +29,7 @@ from airflow_provider_omics_cache.operators.run_cache import (
 from airflow_provider_omics_cache.resubmission import failed_run_settings
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
 from tests.faults.schedule import Schedule, draw
-from tests.faults.world import POLICY, Outcome, Task, World
+from tests.faults.world import LONGEST_SILENCE, POLICY, Outcome, Task, World
 
 BUCKET = "cohort"
 CACHE = {"name": "cohort", "cache_s3_location": f"s3://{BUCKET}/cache"}
@@ -54,7 +54,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "wrong_state_error": ("ConflictException", "ValidationException"),
     "counts_before_submitting": (True, False),
     "submission_rate": (20.0, 20.0, 0.5, 0.005),
-    "run_running_seconds": (20.0, 20.0, 400.0, 5_000.0),
+    "run_running_seconds": (20.0, 20.0, 400.0, 2_000.0),
+    "interval": (20.0, 60.0),
 }
 _SETTINGS = (
     "listing_order",
@@ -147,6 +148,10 @@ def _limits(world: World) -> dict[str, float]:
     return {"timeout": world.choices["timeout"], "max_silence": world.choices["max_silence"]}
 
 
+def _ends(world: World) -> dict[str, float]:
+    return {"seconds": world.choices["timeout"], "silence": world.choices["max_silence"]}
+
+
 def _batch(world: World, *, name: str = "given") -> str:
     """Start a batch that no task of the scenario has started."""
     region = world.oracle.region
@@ -235,7 +240,7 @@ def _start(world: World, *, request: str = "start", mode: str = "sync", change: 
     arguments: dict[str, Any] = {
         "default_run_setting": {**DEFAULT, **({"sessionPolicy": POLICY} if world.choices.get("policy") else {})},
         "run_settings": _settings(world),
-        "waiter_delay": 20,
+        "waiter_delay": world.choices["interval"],
         "botocore_config": _botocore(world),
         **_limits(world),
         **given,
@@ -255,8 +260,8 @@ def _start(world: World, *, request: str = "start", mode: str = "sync", change: 
             written = world.oracle.object_at(given["runs_s3_uri"]) if "runs_s3_uri" in given else None
             world.oracle.is_completed(result, xcoms["run_counts"], written)
 
-    seconds = {"seconds": 4 * 3600.0 + world.choices["timeout"]} if waits else {}
-    return world.run(Task(request.split("/")[0], make, mode=mode, request=request, check=check, **seconds))
+    limits = {"seconds": 4 * 3600.0 + world.choices["timeout"], "silence": LONGEST_SILENCE} if waits else {}
+    return world.run(Task(request.split("/")[0], make, mode=mode, request=request, check=check, **limits))
 
 
 _START_CALLS = ("StartRunBatch", "ListBatch", "GetBatch", "ListRunsInBatch")
@@ -315,6 +320,7 @@ def start_staged_batch(world: World) -> None:
     **OPERATOR,
     max_failed=(0, 1, "50%", "100%"),
     records=(False, True),
+    cancel_on_timeout=(False, False, True),
 )
 def start_batch_and_wait(world: World) -> None:
     """Start a batch and wait for its runs in the same task."""
@@ -324,6 +330,7 @@ def start_batch_and_wait(world: World) -> None:
         mode=world.choices["mode"],
         wait_for_completion=True,
         max_failed_runs=world.choices["max_failed"],
+        cancel_on_timeout=world.choices["cancel_on_timeout"],
         **records,
     )
 
@@ -334,7 +341,7 @@ def start_batch_and_wait(world: World) -> None:
 def _submission(world: World, batch_id: str, **given: Any) -> Outcome:
     arguments = {
         "batch_id": batch_id,
-        "poke_interval": 20,
+        "poke_interval": world.choices["interval"],
         "botocore_config": _botocore(world),
         "max_failed_submissions": "100%",
         **_limits(world),
@@ -348,11 +355,7 @@ def _submission(world: World, batch_id: str, **given: Any) -> Outcome:
         written = world.oracle.object_at(result) if isinstance(result, str) else None
         world.oracle.is_submitted(batch_id, result, written)
 
-    return world.run(
-        Task(
-            "submission", make, world.choices["mode"], batch_id=batch_id, seconds=world.choices["timeout"], check=check
-        )
-    )
+    return world.run(Task("submission", make, world.choices["mode"], batch_id=batch_id, **_ends(world), check=check))
 
 
 _AFTER_START = (*_CACHE_ONLY, "fail_delete")
@@ -387,7 +390,7 @@ def _completion(world: World, batch_id: str) -> Outcome:
     records = {"runs_s3_uri": f"s3://{BUCKET}/runs.jsonl"} if world.choices["records"] else {}
     arguments = {
         "batch_id": batch_id,
-        "poke_interval": 20,
+        "poke_interval": world.choices["interval"],
         "botocore_config": _botocore(world),
         "max_failed_runs": world.choices["max_failed"],
         **_limits(world),
@@ -401,11 +404,7 @@ def _completion(world: World, batch_id: str) -> Outcome:
         written = world.oracle.object_at(records["runs_s3_uri"]) if records else None
         world.oracle.is_completed(batch_id, xcoms["run_counts"], written)
 
-    return world.run(
-        Task(
-            "completion", make, world.choices["mode"], batch_id=batch_id, seconds=world.choices["timeout"], check=check
-        )
-    )
+    return world.run(Task("completion", make, world.choices["mode"], batch_id=batch_id, **_ends(world), check=check))
 
 
 # The end of a batch
@@ -433,7 +432,7 @@ def cancel_batch(world: World) -> None:
         operator = CancelRunBatchOperator(
             task_id="cancel",
             batch_id=batch_id,
-            waiter_delay=20,
+            waiter_delay=world.choices["interval"],
             botocore_config=_botocore(world),
             **_limits(world),
             **mode,
@@ -444,9 +443,7 @@ def cancel_batch(world: World) -> None:
     def check(result: Any, xcoms: dict[str, Any]) -> None:
         world.oracle.is_cancelled(batch_id)
 
-    world.run(
-        Task("cancel", make, world.choices["mode"], batch_id=batch_id, seconds=world.choices["timeout"], check=check)
-    )
+    world.run(Task("cancel", make, world.choices["mode"], batch_id=batch_id, **_ends(world), check=check))
 
 
 @scenario(
@@ -484,7 +481,7 @@ def delete_batch(world: World) -> None:
             batch_id=batch_id,
             delete_batch=world.choices["batch_too"],
             save_mapping_s3_uri=uri,
-            waiter_delay=20,
+            waiter_delay=world.choices["interval"],
             botocore_config=_botocore(world),
             **_limits(world),
             **mode,
@@ -500,7 +497,7 @@ def delete_batch(world: World) -> None:
             world.choices["mode"],
             batch_id=batch_id,
             mapping_uri=uri,
-            seconds=world.choices["timeout"],
+            **_ends(world),
             check=check,
         )
     )

@@ -192,6 +192,7 @@ KINDS: dict[str, Kind] = {
     "echo": Kind(("StartRunBatch",), _WILD, 0.5, _once),
     "expired_page": Kind(LISTS, _WILD, 2, _once),
     "not_found": Kind(("GetBatch",), _WILD, 1, lambda r, o, c: {"times": r.choice((1, 1, 2))}),
+    "alternate": Kind(("GetBatch",), _WILD, 0.7, lambda r, o, c: {"times": r.choice((10, 100_000))}),
     # Lost and late answers.
     "drop_before": Kind(ANY, _EVERY, 3, _times),
     "drop_after": Kind(ANY, _EVERY, 4, lambda r, o, c: {"times": r.choice((1, 1, 1, 2, 3, 5))}),
@@ -249,7 +250,7 @@ THEMES: dict[str, tuple[str, ...]] = {
     "processes": ("kill_before", "kill_after", "twin_before", "twin_after", "drop_after", "list_lag"),
     "ended": ("fail_batch", "stopping_fails", "cancelled_by_other", "fail_delete", "fail_cancel", "reuse_id", "late"),
     "torn": ("cut", "empty", "html", "absent", "absent_in_row", "kill_after"),
-    "silence": ("throttle", "error_500", "drop_before", "slow", "not_found", "read_timeout", "proxy"),
+    "silence": ("throttle", "error_500", "drop_before", "slow", "not_found", "alternate", "read_timeout", "proxy"),
     "forgotten": ("forget_tokens", "drop_after", "kill_after", "list_lag", "batch_visible_after"),
     "lists": ("expired_page", "same_token", "token_circle", "repeat_row", "reorder", "list_lag", "slow"),
 }
@@ -294,7 +295,7 @@ def draw(
     for name in drawn:
         operation = generator.choice(possible[name]) if possible[name] else ""
         fault = {"nth": 1, **KINDS[name].draw(generator, operation, chosen)}
-        if fault.get("times", 1) < 100_000 and operation:
+        if (fault.get("times", 1) < 100_000 or name == "alternate") and operation:
             fault["nth"] = generator.choice((1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 7, 10))
         faults.append(Fault(name, operation, **fault))
     return Schedule(scenario, profile, seed, chosen, tuple(faults))

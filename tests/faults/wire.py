@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import botocore.handlers
 import pytest
-from botocore.exceptions import ConnectionClosedError, ProxyConnectionError, ReadTimeoutError
+from botocore.exceptions import BotoCoreError, ConnectionClosedError, ProxyConnectionError, ReadTimeoutError
 from moto.core.models import botocore_stubber
 
 from airflow_provider_omics_cache.local.inprocess import _Answer
 from airflow_provider_omics_cache.local.inprocess import _answer as answer_omics
 from airflow_provider_omics_cache.local.protocol import Response, ServiceError, error_answer
-from tests.faults.schedule import LISTS, Fault
+from tests.faults.schedule import LISTS, MOST_LAG, Fault
 
 if TYPE_CHECKING:
     from tests.faults.world import World
@@ -69,7 +69,12 @@ def installed() -> Iterator[None]:
     """Let every client that is made inside use the wire that is connected."""
 
     def send(request: Any, event_name: str, **_: Any) -> _Answer | None:
-        return _connected[-1].send(request, event_name) if _connected else None
+        try:
+            return _connected[-1].send(request, event_name) if _connected else None
+        except (BotoCoreError, Killed, EndlessCalls):
+            raise
+        except Exception as error:
+            raise BrokenSimulator from error
 
     with pytest.MonkeyPatch.context() as patch:
         mine = [(f"before-send.{service}", send) for service in ("omics", "s3")]
@@ -85,6 +90,10 @@ class EndlessCalls(KeyboardInterrupt):
     """A task calls the service without end."""
 
 
+class BrokenSimulator(BaseException):
+    """The simulator itself has failed."""
+
+
 class Wire:
     """Answers every request, after the faults of the schedule.
 
@@ -98,6 +107,8 @@ class Wire:
         self._serving = False
         self._answers: dict[str, Response] = {}
         self.calls: Counter[str] = Counter()
+        #: When the service has last answered with success.
+        self.answered_at = 0.0
         #: Number of times that each kind of fault has happened.
         self.applied: Counter[str] = Counter()
 
@@ -134,6 +145,8 @@ class Wire:
             for fault in hits:
                 response = self._after(fault, operation, url, response)
         self._world.tell(f"{operation} {number}: {response.status} {response.body[:300]!r}")
+        if response.status < 300:
+            self.answered_at = self._world.clock.elapsed()
         request.url = "https://answered.invalid/"
         return _Answer(url, response)
 
@@ -168,6 +181,10 @@ class Wire:
         if operation.startswith("s3.") and fault.kind in _S3_ERRORS:
             self._happened(fault)
             return _s3_error(*_S3_ERRORS[fault.kind], is_head=operation == "s3.HeadObject")
+        if fault.kind == "alternate":
+            self._happened(fault)
+            code, message, status = _ERRORS["not_found" if self.calls[operation] % 2 else "error_500"]
+            return error_answer(ServiceError(code, message, status))
         if fault.kind not in _ERRORS or (fault.kind == "expired_page" and "startingToken=" not in request.url):
             return None
         self._happened(fault)
@@ -232,10 +249,10 @@ class Wire:
             rows[int(fault.amount) % len(rows)].pop(fault.name, None)
 
     def _reorder(self, fault: Fault, operation: str, url: str, answer: dict[str, Any]) -> None:
-        answer[_ROWS[operation]].reverse()
+        answer.get(_ROWS[operation], []).reverse()
 
     def _repeat_row(self, fault: Fault, operation: str, url: str, answer: dict[str, Any]) -> None:
-        rows = answer[_ROWS[operation]]
+        rows = answer.get(_ROWS[operation], [])
         rows.extend(rows[:1])
 
     def _same_token(self, fault: Fault, operation: str, url: str, answer: dict[str, Any]) -> None:
@@ -252,7 +269,7 @@ class Wire:
             answer["nextToken"] = tokens[tokens[0] in url]
 
     def _unknown_status(self, fault: Fault, operation: str, url: str, answer: dict[str, Any]) -> None:
-        for row in [answer] if operation in ("GetBatch", "GetRun") else answer[_ROWS[operation]]:
+        for row in [answer] if operation in ("GetBatch", "GetRun") else answer.get(_ROWS[operation], []):
             row["status"] = "RESTING"
 
     def _list_lag(self, fault: Fault, operation: str, url: str, answer: dict[str, Any]) -> None:
@@ -262,11 +279,12 @@ class Wire:
 
         def age(row: dict[str, Any]) -> float:
             if born is None:
-                return self._world.oracle.seconds_since_submission(url, row["runSettingId"])
-            return now - datetime.fromisoformat(row[born]).timestamp()
+                return self._world.oracle.seconds_since_submission(url, row.get("runSettingId"))
+            return now - datetime.fromisoformat(row[born]).timestamp() if born in row else MOST_LAG
 
-        rows = answer.get(_ROWS[operation]) or []
-        answer[_ROWS[operation]] = [row for row in rows if age(row) >= fault.amount]
+        rows = _ROWS[operation]
+        if rows in answer:
+            answer[rows] = [row for row in answer[rows] if age(row) >= fault.amount]
 
     _late = _list_lag
 

@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from airflow_provider_omics_cache.local.batches import start_run_batch
 from airflow_provider_omics_cache.local.inprocess import install
 from airflow_provider_omics_cache.local.pytest_plugin import _ENVIRONMENT
 from airflow_provider_omics_cache.local.runs import find_run
+from airflow_provider_omics_cache.tasks.wait import BatchWaitSensor
 from tests.conftest import RecordedTaskInstance
 from tests.faults.oracle import Oracle
 from tests.faults.schedule import Fault, Schedule
@@ -48,6 +50,8 @@ from tests.sensor_modes import (
 BOUND = 900.0
 #: Most seconds of a try without a deadline: its calls are repeated for an hour each.
 LONGEST_TRY = 8 * 3600.0
+#: Seconds for which a call without an answer is repeated.
+LONGEST_SILENCE = 3600.0
 MOST_TRIES = 6
 #: Seconds of service time after which a schedule counts as one that never ends.
 LONGEST_SCHEDULE = 90 * 24 * 3600.0
@@ -85,6 +89,7 @@ class Task:
     :param batch_id: id of the batch that the task is about.
     :param mapping_uri: where the task saves the mapping before it deletes something.
     :param seconds: seconds after which a try must have ended.
+    :param silence: seconds without an answer after which a try must have ended.
     :param check: judges the result of a try that succeeds.
     """
 
@@ -95,6 +100,7 @@ class Task:
     batch_id: str | None = None
     mapping_uri: str | None = None
     seconds: float = LONGEST_TRY
+    silence: float = LONGEST_TRY
     check: Callable[[Any, dict[str, Any]], None] = lambda result, xcoms: None
 
 
@@ -308,7 +314,7 @@ class World:
         ti = RecordedTaskInstance()
         ti.task_id = task.id
         context = {"ti": ti, "task_instance": ti, "run_id": ti.run_id, "deferrals": []}
-        began = self.clock.elapsed()
+        began = self.wire.answered_at = self.clock.elapsed()
         outcome = Outcome(None, None, ti.xcoms)
         self.tell(f"-- a try of {task.id} ({task.mode})")
         try:
@@ -327,6 +333,11 @@ class World:
         self.tell(f"-- {task.id}: {outcome.result if outcome.is_success else repr(outcome.error)}")
         if took > task.seconds + BOUND:
             self.oracle.found("hang", f"a try of task {task.id} took more than {task.seconds:,.0f} s")
+        silent = self.clock.elapsed() - self.wire.answered_at
+        if silent > task.silence + BOUND:
+            self.oracle.found(
+                "hang", f"a try of task {task.id} was without an answer for more than {task.silence:,.0f} s"
+            )
         self._search_secrets(outcome, context)
         return outcome
 
@@ -455,6 +466,11 @@ def _end_of_time(patch_: pytest.MonkeyPatch, clock: Any) -> None:
     patch_.setattr(clock, "advance", advance_or_end)
 
 
+def _module_of_base_sensor() -> str:
+    """Return the module of Airflow's own sensor, which ends a wait in its own process at the timeout."""
+    return next(cls.__module__ for cls in BatchWaitSensor.__mro__ if cls.__name__ == "BaseSensorOperator")
+
+
 def _keep_time(patch_: pytest.MonkeyPatch, local: Any) -> None:
     use_service_time(patch_, local)
     clock = ServiceTime(local.clock)
@@ -462,6 +478,10 @@ def _keep_time(patch_: pytest.MonkeyPatch, local: Any) -> None:
         own = name.startswith(_PACKAGE) and not name.startswith(f"{_PACKAGE}.local")
         if own and getattr(module, "time", None) is time:
             patch_.setattr(module, "time", clock)
+
+    base = import_module(_module_of_base_sensor())
+    patch_.setattr(base, "time", clock)
+    patch_.setattr(base, "timezone", SimpleNamespace(utcnow=local.clock.now, utc=UTC))
 
     async def make_client(hook: OmicsCacheHook) -> Any:
         """Make the client without a thread, so that nothing happens at the same time."""
