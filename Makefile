@@ -54,10 +54,11 @@ test-minimum: venv-minimum ## Run the tests on the oldest supported versions (ne
 test-all: test test-minimum ## Run the tests on every supported line
 
 .PHONY: lint
-lint: venv ## Check style (ruff) and types (mypy --strict)
+lint: venv ## Check style (ruff), types (mypy --strict) and known security faults (bandit)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/bandit -q -c pyproject.toml -r airflow_provider_omics_cache .ci example_dags docs/conf.py
 
 .PHONY: docs
 docs: venv ## Build the documentation into build/docs; a warning is an error

@@ -15,8 +15,8 @@ import textwrap
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "airflow_provider_omics_cache"
@@ -47,7 +47,11 @@ FLOORS: tuple[tuple[Box, ...], ...] = (
     (
         Box("operators", "what a DAG author puts into a DAG: start, change, cancel, delete"),
         Box("sensors", "what a DAG author puts into a DAG: wait for a batch"),
-        Box("tables", "functions that a DAG author calls in a task", ("resubmission", "samplesheets", "tables")),
+        Box(
+            "tables",
+            "functions that a DAG author calls in a task",
+            ("resubmission", "samplesheets", "table_files", "table_formats", "tables"),
+        ),
     ),
     (Box("tasks", "what operators and sensors share: the wait, its result, outputs to S3"),),
     (
@@ -60,7 +64,7 @@ FLOORS: tuple[tuple[Box, ...], ...] = (
         Box(
             "base",
             "what every floor may use",
-            ("__init__", "_compat", "configuration", "exceptions", "get_provider_info", "xcoms"),
+            ("__init__", "_compat", "configuration", "exceptions", "get_provider_info", "redaction", "xcoms"),
         ),
     ),
 )
@@ -426,14 +430,14 @@ def _text(
     style += f' fill="{colour}"' if colour != _INK else ""
     style += ' font-weight="600"' if bold else ""
     style += f' font-family="{_MONO}"' if mono else ""
-    return f'<text x="{x}" y="{y}"{style}>{escape(text)}</text>'
+    return f'<text x="{x}" y="{y}"{style}>{escape(text, quote=False)}</text>'
 
 
 def _arrow(way: str, title: str, *, dashed: bool = False) -> str:
     dashes = ' stroke-dasharray="4 3"' if dashed else ""
     return (
         f'<path d="{way}" fill="none" stroke="{_ARROW}" stroke-width="1"{dashes} marker-end="url(#head)">'
-        f"<title>{escape(title)}</title></path>"
+        f"<title>{escape(title, quote=False)}</title></path>"
     )
 
 

@@ -132,7 +132,8 @@ class Camera:
 
     def _control(self, name: str, **values: Any) -> None:
         url = f"{self._demo.service_url}/local-healthomics/{name}"
-        urllib.request.urlopen(urllib.request.Request(url, data=json.dumps(values).encode()), timeout=10)
+        request = urllib.request.Request(url, data=json.dumps(values).encode())
+        urllib.request.urlopen(request, timeout=10)  # nosec B310  # the local HealthOmics that the demo has started
 
     def _open(self, path: str, *, view: str, details: int, height: int = 900) -> None:
         """Open a page with the grid or the graph beside it; graphs run downward, since more of them is legible so.

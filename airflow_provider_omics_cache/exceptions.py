@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_omics_cache._compat import AirflowException, AirflowFailException
+from airflow_provider_omics_cache.redaction import without_passwords
 
 _UNREACHABLE_CODES = frozenset({"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "SSLError"})
 _NO_ANSWER_CODES = _UNREACHABLE_CODES | {
@@ -12,8 +13,10 @@ _NO_ANSWER_CODES = _UNREACHABLE_CODES | {
     "ConnectionError",
     "HTTPClientError",
     "IncompleteReadError",
+    "LostAnswerError",
     "MetadataRetrievalError",
     "ReadTimeoutError",
+    "ResponseParserError",
     "ResponseStreamingError",
     "TimeoutError",
 }
@@ -34,7 +37,7 @@ _PASSING_CODES = frozenset(
 
 
 class OmicsError(AirflowException):
-    """Base class of the package's errors.
+    """Base class of the package's errors. Its texts do not show the passwords of URLs.
 
     :param message: what is wrong, and what to do.
     :param batch_id: id of the batch that the error is about.
@@ -52,11 +55,11 @@ class OmicsError(AirflowException):
         status: str | None = None,
         reason: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(without_passwords(message))
         self.batch_id = batch_id
         self.run_cache_id = run_cache_id
         self.status = status
-        self.reason = reason
+        self.reason = without_passwords(reason) if reason else reason
 
 
 class OmicsParameterError(OmicsError, AirflowFailException):
@@ -68,7 +71,7 @@ class OmicsParameterError(OmicsError, AirflowFailException):
     """
 
     def __init__(self, parameter: str, rule: str, value: Any) -> None:
-        shown = repr(value)
+        shown = without_passwords(repr(value))
         if len(shown) > 200:
             shown = f"{shown[:200]}... ({len(shown)} characters)"
         is_in_rule = rule.startswith(f"has the unknown key {shown}")
@@ -86,7 +89,7 @@ class OmicsVersionError(OmicsError, AirflowFailException):
 
 
 class OmicsApiError(OmicsError):
-    """A call to AWS failed. botocore's error is the ``__cause__``.
+    """A call to AWS failed. botocore's error, without the passwords of URLs, is the ``__cause__``.
 
     :param code: the service's error code, or the class name of botocore's error when no answer came.
     :param http_status: HTTP status of the answer, None when no answer came.

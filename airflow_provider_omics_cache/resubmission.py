@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
 from airflow_provider_omics_cache.healthomics.states import SubmissionStatus
-from airflow_provider_omics_cache.tables import BrokenRows, Row, read_rows, shown
+from airflow_provider_omics_cache.tables import MAX_TABLE_BYTES, BrokenRows, Row, read_rows, shown
 
 #: Reasons of a failed submission that can pass: the same submission can succeed later.
 RETRYABLE_SUBMISSION_FAILURES = frozenset(
@@ -33,6 +34,8 @@ def failed_run_settings(
     batch: Mapping[str, Any] | None = None,
     reasons: Iterable[str] | None = None,
     conn_id: str | None = None,
+    allow: Iterable[str] = (),
+    max_bytes: int = MAX_TABLE_BYTES,
 ) -> list[dict[str, Any]]:
     """Return the run settings of a batch that were not submitted.
 
@@ -40,17 +43,20 @@ def failed_run_settings(
     listed, or is listed without a submission status, counts as not submitted only if the numbers in ``batch`` confirm
     it; otherwise the function raises an error.
 
-    :param run_settings: all run settings of the batch: an iterable of dicts, or the path or URI of a JSON file with an
+    :param run_settings: all run settings of the batch: an iterable of dicts, or the URI or path of a JSON file with an
         array of them.
     :param listing: the *full* listing of the batch, as BatchSubmissionSensor writes it to ``mapping_s3_uri``: an
-        iterable of its records, or its path or URI (see :func:`~airflow_provider_omics_cache.tables.read_table`). Do
+        iterable of its records, or its URI or path (see :func:`~airflow_provider_omics_cache.tables.read_table`). Do
         not pass the XCom ``failed_submissions``: it contains at most 1,000 runs.
     :param batch: XCom ``batch`` of BatchSubmissionSensor. Its numbers of runs are compared with ``run_settings`` and
         ``listing``. Default: no comparison.
     :param reasons: return only settings whose submission failed for one of these reasons, for example
         :data:`RETRYABLE_SUBMISSION_FAILURES`. Default: return all settings that were not submitted.
-    :param conn_id: Airflow connection for reading the files. Default: the one in the URI
-        (``s3://conn_id@bucket/key``), else ``aws_default`` for S3.
+    :param conn_id: Airflow connection for reading the files. Default: ``aws_default`` for S3.
+    :param allow: schemes that a str can have beside ``s3``, for example ``("file", "gs")``, as for
+        :func:`~airflow_provider_omics_cache.tables.read_table`. Default: no other scheme.
+    :param max_bytes: maximum size of each file in bytes. A larger file is refused before it is read. Default: 256 MB
+        (268,435,456).
     :return: the settings that were not submitted, unchanged, in the order of ``run_settings``.
     :raises OmicsParameterError: ``run_settings`` and ``listing`` do not fit each other or the numbers in ``batch``; it
         is not certain whether a run was submitted; or a parameter, a file or a row is not valid. The error names the
@@ -63,12 +69,9 @@ def failed_run_settings(
         raise OmicsParameterError(
             "listing", "must be the full listing (see mapping_s3_uri), not the mapping", type(listing).__name__
         )
-    settings = _by_id(
-        read_rows("run_settings", run_settings, conn_id=conn_id), parameter="run_settings", member="runSettingId"
-    )
-    records = _by_id(
-        read_rows("listing", listing, conn_id=conn_id, least=0), parameter="listing", member="run_setting_id"
-    )
+    read = partial(read_rows, conn_id=conn_id, allow=allow, max_bytes=max_bytes)
+    settings = _by_id(read("run_settings", run_settings), parameter="run_settings", member="runSettingId")
+    records = _by_id(read("listing", listing, least=0), parameter="listing", member="run_setting_id")
     _check_listing(records, settings, is_confirmed=_is_confirmed(batch, records, settings))
     wanted = None if reasons is None else frozenset(reasons)
     return [

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
 from airflow_provider_omics_cache.healthomics.settings import MAX_RUN_SETTINGS
-from airflow_provider_omics_cache.tables import BrokenRows, Place, Row, read_rows, shown
+from airflow_provider_omics_cache.tables import MAX_TABLE_BYTES, BrokenRows, Place, Row, read_rows, shown
 
 Source = str | Callable[[dict[str, Any]], Any]
 
@@ -21,14 +21,16 @@ def run_settings_from_table(
     parameters: Mapping[str, Source],
     optional: Iterable[str] = (),
     conn_id: str | None = None,
+    allow: Iterable[str] = (),
+    max_bytes: int = MAX_TABLE_BYTES,
 ) -> list[dict[str, Any]]:
     """Return the ``run_settings`` of a batch for an nf-core style samplesheet: one run for each row.
 
-    The file is read when the function is called: call it in a task. A URI that begins with ``s3://`` is read with the
-    amazon provider's S3Hook. Any other path or URI is read with Airflow's ObjectStoragePath, which needs the package of
-    the URI's filesystem.
+    The file is read when the function is called: call it in a task. A str that begins with ``s3://`` is read with the
+    amazon provider's S3Hook. A str often comes from a template, which whoever triggers the DAG can fill. Any other str
+    is therefore refused, unless ``allow`` has its scheme. A pathlib.Path or an ObjectStoragePath is read as it is.
 
-    :param rows: the samplesheet: an iterable of dicts, or the path or URI (str, pathlib or ObjectStoragePath) of a
+    :param rows: the samplesheet: an iterable of dicts, or the URI (str) or path (pathlib or ObjectStoragePath) of a
         ``.csv`` or ``.tsv`` file with a header, of a ``.json`` file with an array of objects, or of a ``.jsonl`` or
         ``.ndjson`` file with one object per line. The file must be UTF-8. Cells of a CSV or TSV file are strings
         without leading and trailing spaces; lines with only empty cells are ignored.
@@ -39,15 +41,18 @@ def run_settings_from_table(
         returns None, the run does not get the parameter.
     :param optional: columns whose cells can be empty; the run then does not get the parameter. An empty cell in any
         other column that is used is an error. Default: no column.
-    :param conn_id: Airflow connection for reading the file. Default: the one in the URI
-        (``s3://conn_id@bucket/key``), else ``aws_default`` for S3.
+    :param conn_id: Airflow connection for reading the file. Default: ``aws_default`` for S3.
+    :param allow: schemes that a str can have beside ``s3``, for example ``("file", "gs")``, as for
+        :func:`~airflow_provider_omics_cache.tables.read_table`. Default: no other scheme.
+    :param max_bytes: maximum size of the file in bytes. A larger file is refused before it is read. Default: 256 MB
+        (268,435,456).
     :return: ``[{"runSettingId": ..., "parameters": {...}}, ...]``, in the order of the rows.
     :raises OmicsParameterError: a parameter of this function is not valid, the file cannot be read, a column is
         missing, or a row is not valid. The error names row, column and rule, and shows the first 20 rows of each rule.
     :raises OmicsApiError: S3 refused or did not answer the call.
     """
     optional = _checked_optional(optional, _checked_parameters(parameters))
-    found = read_rows("rows", rows, conn_id=conn_id, most=MAX_RUN_SETTINGS)
+    found = read_rows("rows", rows, conn_id=conn_id, allow=allow, max_bytes=max_bytes, most=MAX_RUN_SETTINGS)
     broken = BrokenRows("rows")
     settings = make_run_settings(
         found, run_setting_id=run_setting_id, parameters=parameters, optional=optional, broken=broken

@@ -2,93 +2,153 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, overload
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from airflow_provider_omics_cache._compat import object_storage_path
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
-from airflow_provider_omics_cache.healthomics.settings import BrokenRules
-from airflow_provider_omics_cache.hooks.errors import api_error
-from airflow_provider_omics_cache.hooks.s3 import bucket_and_key, check_object_uri, get_object, s3_client
+from airflow_provider_omics_cache.hooks.s3 import shown_uri
+from airflow_provider_omics_cache.table_files import (
+    MAX_TABLE_BYTES,
+    check_allow,
+    check_max_bytes,
+    read_file,
+)
+from airflow_provider_omics_cache.table_formats import (
+    FORMATS,
+    BrokenRows,
+    CheckedRow,
+    Content,
+    Place,
+    Row,
+    check_objects,
+    content_of,
+    shown,
+)
 
-_SHOWN_CHARACTERS = 100
+__all__ = ["MAX_TABLE_BYTES", "BrokenRows", "Place", "Row", "Table", "read_rows", "read_table", "shown"]
+
+#: The position of each row whose number is a multiple of this is kept.
+_ROWS_PER_MARK = 16
 
 
-class Place(NamedTuple):
-    """Place of a row in its table.
+class Table(Sequence[dict[str, Any]]):
+    """The rows of a file. The file's bytes are kept in memory, and each row is made when it is asked for.
 
-    :param row: number of the row, from 1. The header is not counted.
-    :param line: number of the line on which the row begins, from 1. Default: None, for a table without lines, such as
-        a list.
+    A Table can be read any number of times, and has a length, indexes and slices. ``list(table)`` makes all rows at
+    once, for example for an XCom, and needs several times the memory.
+
+    :param name: path or URI of the file.
+    :param content: content of the file.
+    :param rows: the rows of the content after they were checked.
     """
 
-    row: int
-    line: int | None = None
+    def __init__(self, name: str, content: Content, rows: Iterable[CheckedRow]) -> None:
+        self._name = name
+        self._content = content
+        self._marks = array("Q")
+        self._length = 0
+        for position, _, _ in rows:
+            if self._length % _ROWS_PER_MARK == 0:
+                self._marks.append(position)
+            self._length += 1
 
-    def __str__(self) -> str:
-        return f"row {self.row}" if self.line is None else f"row {self.row} (line {self.line})"
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self._content.rows(self._marks[0]) if self._length else iter(())
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        numbers = range(self._length)[index]
+        return [self._row(number) for number in numbers] if isinstance(numbers, range) else self._row(numbers)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, (Table, list)):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
+
+    def __add__(self, other: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [*self, *other]
+
+    def __radd__(self, other: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [*other, *self]
+
+    def __repr__(self) -> str:
+        return f"<Table {self._name}: {self._length:,} rows>"
+
+    def _row(self, number: int) -> dict[str, Any]:
+        mark, rest = divmod(number, _ROWS_PER_MARK)
+        return next(islice(self._content.rows(self._marks[mark]), rest, None))
 
 
-Row = tuple[Place, Mapping[str, Any]]
-
-
-class BrokenRows(BrokenRules):
-    """The errors of one table: for each broken rule the first rows and the number of rows."""
-
-    entries = "rows"
-
-    def place(self, index: Any) -> str:
-        """Return the name of a row in an error.
-
-        :param index: place of the row.
-        """
-        return str(index)
-
-    def path(self, member: str, index: Any) -> str:
-        """Return the name of a column of a row in an error.
-
-        :param member: the column, empty for the row (or the table) itself.
-        :param index: place of the row, None for an error that is not about one row.
-        """
-        return ", ".join(str(part) for part in (self._parameter, index, member) if part)
-
-
-def read_table(table: Any, *, conn_id: str | None = None) -> list[dict[str, Any]]:
+def read_table(
+    table: Any, *, conn_id: str | None = None, allow: Iterable[str] = (), max_bytes: int = MAX_TABLE_BYTES
+) -> Sequence[dict[str, Any]]:
     """Read the rows of a file, for example the listing that a sensor writes to ``mapping_s3_uri`` or ``runs_s3_uri``.
 
     The listing of a batch that failed before its first run has no rows.
 
-    An ObjectStoragePath is read with its own filesystem. A str that begins with ``s3://`` is read with the amazon
-    provider's S3Hook, which needs no other package. Any other str is opened as an ObjectStoragePath, which needs the
-    package of the URI's filesystem.
+    The whole file is checked at once. Its rows are made one by one, when they are asked for: the result needs little
+    more memory than the file has bytes. To return the rows of a task as an XCom, or to keep them all, call ``list()``.
 
-    :param table: path or URI (str, pathlib or ObjectStoragePath) of a ``.csv`` or ``.tsv`` file with a header, of a
+    A str that begins with ``s3://`` is read with the amazon provider's S3Hook, which needs no other package. A str
+    often comes from a template, which whoever triggers the DAG can fill. Any other str is therefore refused, unless
+    ``allow`` has its scheme. A pathlib.Path or an ObjectStoragePath can only be made by the author of the DAG. It is
+    read as it is, with its own filesystem and connection.
+
+    :param table: URI (str) or path (pathlib or ObjectStoragePath) of a ``.csv`` or ``.tsv`` file with a header, of a
         ``.json`` file with an array of objects, or of a ``.jsonl`` or ``.ndjson`` file with one object per line. The
-        file must be UTF-8.
-    :param conn_id: Airflow connection for reading the file. Default: the one in the URI
-        (``s3://conn_id@bucket/key``), else ``aws_default`` for S3.
-    :return: the rows. Cells of a CSV or TSV file are strings without leading and trailing spaces.
-    :raises OmicsParameterError: the file does not exist or cannot be read, its suffix is not one of those above, or its
-        content is not valid. The error names the line or the row.
+        file must be UTF-8. No object of a JSON file can have a key twice. A compressed file is not read. An iterable
+        of dicts is also accepted.
+    :param conn_id: Airflow connection for reading a str. A str cannot name a connection itself
+        (``s3://conn_id@bucket/key``). Default: ``aws_default`` for S3.
+    :param allow: schemes that a str can have beside ``s3``, for example ``("file", "gs")``. ``file`` also stands for
+        paths without a scheme. Other schemes are opened as an ObjectStoragePath, which needs the package of their
+        filesystem. ``http`` and ``https`` are always refused. Default: no other scheme.
+    :param max_bytes: maximum size of the file in bytes. A larger file is refused before it is read. Default: 256 MB
+        (268,435,456).
+    :return: the rows: a :class:`Table` of a file, or a list of an iterable's rows. Cells of a CSV or TSV file are
+        strings without leading and trailing spaces.
+    :raises OmicsParameterError: the path is not allowed; the file does not exist, cannot be read or is too large; its
+        suffix is not one of those above; or its content is not valid. The error names the line or the row.
     :raises OmicsApiError: S3 refused or did not answer the call.
     """
-    return [dict(row) for _, row in read_rows("table", table, conn_id=conn_id, least=0)]
+    found = _find("table", table, conn_id, allow, max_bytes)
+    broken = BrokenRows("table")
+    rows: Sequence[dict[str, Any]]
+    if isinstance(found, Content):
+        rows = Table(shown_uri(str(table)), found, found.check(broken))
+    else:
+        rows = [dict(row) for _, row in check_objects(found, broken)]
+    broken.raise_if_any()
+    return rows
 
 
 def read_rows(
-    parameter: str, table: Any, *, conn_id: str | None = None, least: int = 1, most: int | None = None
+    parameter: str,
+    table: Any,
+    *,
+    conn_id: str | None = None,
+    allow: Iterable[str] = (),
+    max_bytes: int = MAX_TABLE_BYTES,
+    least: int = 1,
+    most: int | None = None,
 ) -> list[Row]:
     """Read the rows of a file or of an iterable, with their places.
 
     :param parameter: name of the parameter, for errors.
     :param table: a file as for :func:`read_table`, or an iterable of dicts.
     :param conn_id: Airflow connection for reading a file, as for :func:`read_table`.
+    :param allow: schemes that a str can have beside ``s3``, as for :func:`read_table`.
+    :param max_bytes: maximum size of a file in bytes, as for :func:`read_table`.
     :param least: minimum number of rows, 0 or 1. Default: 1.
     :param most: maximum number of rows. Default: no limit.
     :return: pairs of place and row.
@@ -96,167 +156,36 @@ def read_rows(
         rows is outside the limits. The error names the parameter, the row and the rule.
     :raises OmicsApiError: S3 refused or did not answer the call.
     """
+    found = _find(parameter, table, conn_id, allow, max_bytes)
     broken = BrokenRows(parameter)
-    if isinstance(table, str) or hasattr(table, "read_bytes"):
-        found = _parse(parameter, str(table), _read(parameter, table, conn_id), broken)
-    elif isinstance(table, (bytes, Mapping)) or not isinstance(table, Iterable):
-        raise OmicsParameterError(
-            parameter, "must be an iterable of dicts, or the path or URI of a file", type(table).__name__
-        )
-    else:
-        found = _objects(((Place(number), row) for number, row in enumerate(table, 1)), broken)
-    rows = []
-    for row in found:
+    rows: list[Row] = []
+    for row in _checked(found, broken):
         rows.append(row)
         if most is not None and len(rows) > most:
             raise OmicsParameterError(parameter, f"must have at most {most:,} rows", f"more than {most:,} rows")
     broken.raise_if_any()
     if len(rows) < least:
-        raise OmicsParameterError(
-            parameter, "must have at least one row", table if isinstance(table, str) else "no rows"
-        )
+        name = shown_uri(table) if isinstance(table, str) else "no rows"
+        raise OmicsParameterError(parameter, "must have at least one row", name)
     return rows
 
 
-def shown(value: Any) -> Any:
-    """Return a value as an error shows it: shortened if it is long.
-
-    :param value: value of a cell.
-    """
-    text = value if isinstance(value, str) else repr(value)
-    if len(text) > _SHOWN_CHARACTERS:
-        return f"{text[:_SHOWN_CHARACTERS]}... ({len(text):,} characters)"
-    return value
-
-
-def _read(parameter: str, table: Any, conn_id: str | None) -> bytes:
-    uri = str(table)
-    _check_suffix(parameter, uri)
-    scheme, _, rest = uri.partition("://")
-    if isinstance(table, str) and scheme.lower() in {"s3a", "s3n"}:
-        raise OmicsParameterError(parameter, "must begin with s3:// for a file in S3", uri)
-    if isinstance(table, str) and scheme.lower() == "s3":
-        return _read_s3(parameter, f"s3://{rest}", conn_id)
-    try:
-        path = object_storage_path(table, conn_id=conn_id) if isinstance(table, str) else table
-        data: bytes = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        raise OmicsParameterError(parameter, f"must be a readable file ({error})", uri) from error
-    except (ImportError, ValueError) as error:
+def _find(
+    parameter: str, table: Any, conn_id: str | None, allow: Iterable[str], max_bytes: int
+) -> Content | Iterator[tuple[Place, Any]]:
+    """Return the content of a file, or the values of an iterable with their places."""
+    schemes, limit = check_allow(allow), check_max_bytes(max_bytes)
+    if isinstance(table, str) or hasattr(table, "read_bytes"):
+        data = read_file(parameter, table, conn_id=conn_id, allow=schemes, suffixes=tuple(FORMATS), max_bytes=limit)
+        return content_of(str(table), data)
+    if isinstance(table, (bytes, Mapping)) or not isinstance(table, Iterable):
         raise OmicsParameterError(
-            parameter, f"must use a filesystem whose package is installed ({error})", uri
-        ) from error
-    except (BotoCoreError, ClientError) as error:
-        failure = api_error(error, "GetObject")
-        raise failure.with_text(f"Cannot read {parameter} {uri!r}: {failure}") from error
-    return data
+            parameter, "must be an iterable of dicts, or the path or URI of a file", type(table).__name__
+        )
+    return ((Place(number), row) for number, row in enumerate(table, 1))
 
 
-def _read_s3(parameter: str, uri: str, conn_id: str | None) -> bytes:
-    bucket, key = bucket_and_key(uri)
-    own_conn_id, _, bucket = bucket.rpartition("@")
-    uri = f"s3://{bucket}/{key}"
-    check_object_uri(parameter, uri)
-    conn_id = conn_id or own_conn_id
-    s3 = s3_client(**({"aws_conn_id": conn_id} if conn_id else {}))
-    return get_object(uri, parameter=parameter, s3=s3)
-
-
-def _suffix(uri: str) -> str:
-    return PurePosixPath(uri).suffix.lower()
-
-
-def _check_suffix(parameter: str, uri: str) -> None:
-    if _suffix(uri) not in _PARSERS:
-        raise OmicsParameterError(parameter, f"must end in {', '.join(_PARSERS)}", uri)
-
-
-def _parse(parameter: str, uri: str, data: bytes, broken: BrokenRows) -> Iterator[Row]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        broken.add("must be UTF-8: save the file as UTF-8", data[error.start : error.end], member=f"line {line}")
-        return iter(())
-    return _PARSERS[_suffix(uri)](text, broken)
-
-
-def _parse_csv(text: str, broken: BrokenRows, delimiter: str = ",") -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    columns: list[str] = []
-    number = last_line = 0
-    try:
-        for cells in reader:
-            line, last_line = last_line + 1, reader.line_num
-            cells = [cell.strip() for cell in cells]
-            if not any(cells):
-                continue
-            if not columns:
-                columns = cells
-                if "" in columns or len(set(columns)) < len(columns):
-                    broken.add("must give each column a unique, non-empty name", columns, member=f"line {line}")
-                    return
-                continue
-            number += 1
-            place = Place(number, line)
-            if len(cells) == len(columns):
-                yield place, dict(zip(columns, cells, strict=True))
-            else:
-                broken.add(f"must have {len(columns)} cells, as many as the header", f"{len(cells)} cells", index=place)
-    except csv.Error as error:
-        broken.add("must be valid CSV", str(error), member=f"line {reader.line_num}")
-
-
-def _parse_tsv(text: str, broken: BrokenRows) -> Iterator[Row]:
-    return _parse_csv(text, broken, delimiter="\t")
-
-
-def _parse_json(text: str, broken: BrokenRows) -> Iterator[Row]:
-    try:
-        rows = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        broken.add("must be valid JSON", str(error))
-        return iter(())
-    if not isinstance(rows, list):
-        broken.add("must be a JSON array of objects", type(rows).__name__)
-        return iter(())
-    return _objects(((Place(number), row) for number, row in enumerate(rows, 1)), broken)
-
-
-def _parse_json_lines(text: str, broken: BrokenRows) -> Iterator[Row]:
-    def values() -> Iterator[tuple[Place, Any]]:
-        number = 0
-        for line, content in enumerate(text.split("\n"), 1):
-            if not content.strip():
-                continue
-            number += 1
-            place = Place(number, line)
-            try:
-                value = json.loads(content, parse_constant=_refuse_constant)
-            except (ValueError, RecursionError) as error:
-                broken.add("must be valid JSON", str(error), index=place)
-            else:
-                yield place, value
-
-    return _objects(values(), broken)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _objects(values: Iterable[tuple[Place, Any]], broken: BrokenRows) -> Iterator[Row]:
-    for place, value in values:
-        if isinstance(value, Mapping):
-            yield place, value
-        else:
-            broken.add("must be an object (a dict)", type(value).__name__, index=place)
-
-
-_PARSERS = {
-    ".csv": _parse_csv,
-    ".tsv": _parse_tsv,
-    ".json": _parse_json,
-    ".jsonl": _parse_json_lines,
-    ".ndjson": _parse_json_lines,
-}
+def _checked(found: Content | Iterator[tuple[Place, Any]], broken: BrokenRows) -> Iterator[Row]:
+    if isinstance(found, Content):
+        return ((place, row) for _, place, row in found.check(broken))
+    return check_objects(found, broken)

@@ -41,7 +41,7 @@ def omics_cohort():
                 optional=["fastq_2"],
             )
             S3Hook().load_string(json.dumps(settings), settings_uri)
-        return read_table(settings_uri)
+        return list(read_table(settings_uri))
 
     run_cache = CreateRunCacheOperator(task_id="ensure_run_cache", name="cohort", cache_s3_location=f"{S3_URI}/cache/")
     batch = StartRunBatchOperator(

@@ -68,7 +68,7 @@ def wait_for_completion(batch, name):
 
 
 def read_if_there(uri):
-    return read_table(uri) if S3Hook().check_for_key(uri) else []
+    return list(read_table(uri)) if S3Hook().check_for_key(uri) else []
 
 
 @dag(schedule=None)
@@ -79,7 +79,7 @@ def omics_resubmit_failed():
         if not S3Hook().check_for_key(settings_uri):
             settings = run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"})
             S3Hook().load_string(json.dumps(settings), settings_uri)
-        return read_table(settings_uri)
+        return list(read_table(settings_uri))
 
     @task.short_circuit(ignore_downstream_trigger_rules=False)
     def find_retryable(settings_uri: str, submissions_uri: str, batch: dict) -> list[dict]:

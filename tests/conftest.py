@@ -4,6 +4,8 @@ import functools
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -68,6 +70,14 @@ def _parse_botocore_models_once() -> Iterator[None]:
         parse_once = functools.cache(JSONFileLoader().load_file)
         monkeypatch.setattr(JSONFileLoader, "load_file", lambda self, path: parse_once(path))
         yield
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> None:
+    """Give ``dag.test()`` the database of the tests' own AIRFLOW_HOME."""
+    command = [sys.executable, "-m", "airflow", "db", "migrate"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -15,6 +17,7 @@ import boto3
 import pytest
 from airflow.triggers.base import BaseTrigger
 
+from airflow_provider_omics_cache import _compat
 from airflow_provider_omics_cache.healthomics import start as start_module
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.operators import run_batch as operator_module
@@ -22,12 +25,13 @@ from airflow_provider_omics_cache.tasks import ending as end_module
 from airflow_provider_omics_cache.tasks import listing as listing_module
 from airflow_provider_omics_cache.tasks import mapping as mapping_module
 from airflow_provider_omics_cache.tasks import outcome as outcome_module
+from airflow_provider_omics_cache.tasks import silence as silence_module
 from airflow_provider_omics_cache.tasks import wait as wait_module
 from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator, BatchWaitSensor
 from airflow_provider_omics_cache.triggers import clients as clients_module
 from airflow_provider_omics_cache.triggers import poller as poller_module
 from airflow_provider_omics_cache.triggers import run_batch as trigger_module
-from tests.conftest import needs_aiobotocore
+from tests.conftest import AIRFLOW_3, needs_aiobotocore
 
 try:
     from airflow.sdk.exceptions import AirflowRescheduleException, TaskDeferred
@@ -36,6 +40,12 @@ except ImportError:
 
 MODES = ("poke", "reschedule", "deferrable")
 MOST_ROUNDS = 200
+#: Where a rescheduled task of the installed Airflow can store a value for its next start.
+STORE = "audit log"
+if AIRFLOW_3:
+    STORE = "XCom keys" if version("apache-airflow").startswith(("3.0.", "3.1.", "3.2.")) else "task state store"
+#: The same for every Airflow of the installed major version.
+STORES = ("XCom keys", "task state store") if AIRFLOW_3 else ("audit log",)
 
 _let_others_run = asyncio.sleep
 
@@ -44,11 +54,63 @@ each_mode = pytest.mark.parametrize(
 )
 
 
-def run_sensor(make: Callable[..., BatchWaitSensor], mode: str, context: dict[str, Any], clock: Any) -> Any:
-    """Run a sensor to its end; ``make(**arguments)`` makes it anew for each process that Airflow would start."""
+def run_sensor(
+    make: Callable[..., BatchWaitSensor], mode: str, context: dict[str, Any], clock: Any, store: str | None = STORE
+) -> Any:
+    """Run a sensor to its end; ``make(**arguments)`` makes it anew for each process that Airflow would start.
+
+    A rescheduled task can store values as in the installed Airflow, in another way of ``STORES``, or not at all.
+    """
     context["ti"].start_date = clock.now()
-    with _first_reschedule_date_of(context["ti"]):
+    context["kept"] = StoreOfReschedules(store, context)
+    with _first_reschedule_date_of(context["ti"]), context["kept"].installed():
         return _run(make, mode, context, clock)
+
+
+class StoreOfReschedules:
+    """What Airflow does with XComs and stored values when it starts a rescheduled task again; counts the calls."""
+
+    def __init__(self, store: str | None, context: dict[str, Any]) -> None:
+        self.calls: list[str] = []
+        self.values: dict[str, Any] = {}
+        self.reschedules = 0
+        self._store = store
+        self._context = context
+        if AIRFLOW_3:
+            context["task_reschedule_count"] = 0
+        if store == "task state store":
+            context["task_state_store"] = self
+        if store == "XCom keys":
+            context["ti"]._ti_context_from_server = SimpleNamespace(xcom_keys_to_clear=[])
+
+    def set(self, key: str, value: Any) -> None:
+        self.calls.append("set")
+        self.values[key] = json.loads(json.dumps(value, allow_nan=False))
+
+    def get(self, key: str) -> Any:
+        self.calls.append("get")
+        return self.values.get(key)
+
+    def start_again(self) -> None:
+        """Start the task after a reschedule: every supported Airflow deletes the XComs of the task."""
+        ti = self._context["ti"]
+        self.reschedules += 1
+        if AIRFLOW_3:
+            self._context["task_reschedule_count"] = self.reschedules
+        if self._store == "XCom keys":
+            ti._ti_context_from_server.xcom_keys_to_clear = [*ti.xcoms, *ti.links]
+        ti.xcoms.clear()
+        ti.links.clear()
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Stand in for the database of Airflow 2."""
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            if self._store == "audit log":
+                monkeypatch.setattr(_compat, "_count_reschedules", lambda _: self.reschedules)
+                monkeypatch.setattr(_compat, "_write_audit_log", lambda _, key, text: self.set(key, text))
+                monkeypatch.setattr(_compat, "_last_of_audit_log", lambda _, key: self.get(key))
+            yield
 
 
 @contextmanager
@@ -75,6 +137,7 @@ def _run(make: Callable[..., BatchWaitSensor], mode: str, context: dict[str, Any
         except AirflowRescheduleException:
             context["ti"].first_reschedule_date = context["ti"].first_reschedule_date or clock.now()
             clock.advance(sensor.poke_interval)
+            context["kept"].start_again()
             sensor = make(**arguments)
             step = partial(sensor.execute, context)
         except TaskDeferred as deferral:
@@ -149,8 +212,17 @@ class ServiceTime:
 def use_service_time(monkeypatch: Any, local: Any) -> None:
     """Make the local service's clock the clock of everything that waits: waiting moves it on."""
     clock = ServiceTime(local.clock)
-    waits = (start_module, wait_module, listing_module, end_module, mapping_module, outcome_module, operator_module)
-    for module in (trigger_module, poller_module, clients_module, *waits):
+    waits = (
+        start_module,
+        wait_module,
+        silence_module,
+        listing_module,
+        end_module,
+        mapping_module,
+        outcome_module,
+        operator_module,
+    )
+    for module in (trigger_module, poller_module, clients_module, operator_module, *waits):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(BatchWaitOperator, "_sleep", staticmethod(clock.sleep))
     monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(clock.sleep))

@@ -62,7 +62,7 @@ def test_gives_only_what_failed_for_one_of_the_reasons() -> None:
 def test_reads_both_from_files(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text(json.dumps(SETTINGS))
     (tmp_path / "mapping.jsonl").write_text("".join(json.dumps(row) + "\n" for row in LISTING))
-    given = failed_run_settings(tmp_path / "settings.json", str(tmp_path / "mapping.jsonl"))
+    given = failed_run_settings(tmp_path / "settings.json", str(tmp_path / "mapping.jsonl"), allow=("file",))
     assert given == settings_of("S2", "S3")
 
 

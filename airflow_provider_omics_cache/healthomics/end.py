@@ -41,6 +41,7 @@ from airflow_provider_omics_cache.healthomics.states import (
 from airflow_provider_omics_cache.hooks.arguments import check_id
 from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.hooks.errors import if_found
+from airflow_provider_omics_cache.redaction import printable
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.hooks.client import Answer
@@ -144,8 +145,8 @@ def cancel_batch_of_killed_task(hook: OmicsCacheHook, batch_id: str) -> None:
     try:
         with hook.limit(KILL_SECONDS):
             batch = _cancel(hook, batch_id, max_seconds=max_seconds, max_silence=KILL_SECONDS, cancel_runs=cancel_runs)
-    except Exception:
-        hook.log.exception("Batch %s was not cancelled", batch_id)
+    except Exception as error:
+        hook.log.error("Batch %s was not cancelled", batch_id, exc_info=printable(error))
     else:
         status = batch.get("status")
         if meaning_of(status).to_cancel == ToCancel.LATER:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,8 @@ from airflow_provider_omics_cache.xcoms import BatchXCom, batch_xcom
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.exceptions import OmicsApiError
 
-#: Number of consecutive rounds that must not find the batch before it counts as not existing.
+#: Number of rounds that must not find the batch, without an answer about it between them, before it counts as not
+#: existing. Rounds without any answer may lie between them.
 NOT_FOUND_ROUNDS = 3
 #: Shortest time between two rounds, in seconds.
 SHORTEST_INTERVAL = 1.0
@@ -244,13 +245,56 @@ def _member(value: Mapping[str, Any], name: str, kind: Any) -> Any:
     return member
 
 
+@dataclass(frozen=True, kw_only=True)
+class Silence:
+    """The rounds since the last answer about the batch.
+
+    :param since: when the first of them was, in epoch seconds.
+    :param not_found: how many of them did not find the batch.
+    :param no_answer: how many of them had no answer.
+    """
+
+    since: float
+    not_found: int = 0
+    no_answer: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the silence in the form in which a rescheduled task stores it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: object) -> Silence:
+        """Make the silence from what a task stored, perhaps in another version of this package.
+
+        :param value: what :meth:`to_json` returned.
+        :raises ValueError: the value is not a silence.
+        """
+        if not isinstance(value, Mapping):
+            raise ValueError(f"it is {type(value).__name__}, not a mapping")
+        since = value.get("since")
+        if isinstance(since, bool) or not isinstance(since, (int, float)) or not math.isfinite(since):
+            raise ValueError(f"since is {since!r}, not a time")
+        return cls(since=since, not_found=_rounds(value, "not_found"), no_answer=_rounds(value, "no_answer"))
+
+
+def _rounds(value: Mapping[str, Any], name: str) -> int:
+    rounds = value.get(name)
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 0:
+        raise ValueError(f"{name} is {rounds!r}, not a number of rounds")
+    return rounds
+
+
+def _no_silence() -> Silence | None:
+    return None
+
+
 class BatchWait:
     """The rounds of one wait in one process.
 
     :param batch_id: id of the batch.
     :param decide: function that returns what an answer means.
     :param progress: function that describes the progress of the batch, for the log.
-    :param max_silence: seconds without an answer after which the wait ends.
+    :param max_silence: seconds without an answer about the batch after which the wait ends.
     :param deadline: when the wait ends at the latest, in epoch seconds; None for never.
     :param first_round: whether the next round is the first one of the task. In the first round, an endpoint that cannot
         be reached ends the wait, because its URL may be misspelt.
@@ -272,8 +316,10 @@ class BatchWait:
         self._progress = progress
         self._max_silence = max_silence
         self._first_round = first_round
-        self._not_found = 0
-        self._silent_since: float | None = None
+        #: Returns the silence of the process before this one. Called at most once, in a first round without an answer.
+        self.recall: Callable[[], Silence | None] = _no_silence
+        self.silence: Silence | None = None
+        self._warned_of_silence = False
         self._unknown_statuses: set[str] = set()
         self._last_line = ""
         self._lines: list[tuple[int, str]] = []
@@ -281,7 +327,7 @@ class BatchWait:
     @property
     def is_disturbed(self) -> bool:
         """Whether the last round did not return the batch."""
-        return self._silent_since is not None or self._not_found > 0
+        return self.silence is not None
 
     def take_lines(self) -> list[tuple[int, str]]:
         """Return the new log lines (level, text), and remove them, so that each is returned once."""
@@ -296,8 +342,9 @@ class BatchWait:
         :return: the end of the wait, None if the wait continues.
         """
         self._first_round = False
-        self._silent_since = None
-        self._not_found = 0
+        self.recall = _no_silence
+        self.silence = None
+        self._warned_of_silence = False
         batch = Batch.from_answer(self.batch_id, answer, seen_at=now)
         self._report(batch)
         verdict = self._decide(batch)
@@ -314,24 +361,36 @@ class BatchWait:
         :return: the end of the wait, None if the wait continues.
         """
         first_round, self._first_round = self._first_round, False
-        if failure.is_not_found:
-            self._silent_since = None
-            self._not_found += 1
-            if self._not_found < NOT_FOUND_ROUNDS:
-                self._note(logging.WARNING, f"Batch {self.batch_id} is not found; it may be too new, asking again")
-                return None
-            return self._event(EventStatus.ERROR, message=str(failure), code=NOT_FOUND)
-        self._not_found = 0
-        if not failure.is_passing or (first_round and failure.is_unreachable):
+        is_passing = failure.is_passing and not (first_round and failure.is_unreachable)
+        if not (is_passing or failure.is_not_found):
             return self._event(EventStatus.ERROR, message=str(failure), code=failure.code)
-        if self._silent_since is None:
-            self._silent_since = now
+        recall, self.recall = self.recall, _no_silence
+        silence = self.silence or recall() or Silence(since=now)
+        if failure.is_not_found:
+            silence = replace(silence, not_found=silence.not_found + 1)
+        else:
+            silence = replace(silence, no_answer=silence.no_answer + 1)
+        self.silence = silence
+        if silence.not_found >= NOT_FOUND_ROUNDS:
+            return self._event(EventStatus.ERROR, message=str(failure), code=NOT_FOUND)
+        # Without a round that had no answer, three rounds decide, however long the interval is.
+        if silence.no_answer and now - silence.since >= self._max_silence:
+            return self._event(EventStatus.ERROR, message=self._silence_text(silence, failure, now), code=SILENCE)
+        if failure.is_not_found:
+            self._note(logging.WARNING, f"Batch {self.batch_id} is not found; it may be too new, asking again")
+        elif not self._warned_of_silence:
+            self._warned_of_silence = True
             self._note(logging.WARNING, f"Batch {self.batch_id}: no answer, asking again: {failure}")
-        silence = now - self._silent_since
-        if silence < self._max_silence:
-            return None
-        message = f"Batch {self.batch_id}: no answer for {silence:,.0f} s. Last error: {failure}"
-        return self._event(EventStatus.ERROR, message=message, code=SILENCE)
+        return None
+
+    def _silence_text(self, silence: Silence, failure: OmicsApiError, now: float) -> str:
+        seconds = f"{now - silence.since:,.0f} s"
+        if not silence.not_found:
+            return f"Batch {self.batch_id}: no answer for {seconds}. Last error: {failure}"
+        return (
+            f"Batch {self.batch_id}: no answer with the batch for {seconds}; calls without an answer: "
+            f"{silence.no_answer:,}, calls that did not find the batch: {silence.not_found}. Last error: {failure}"
+        )
 
     def overdue(self, now: float) -> Event | None:
         """Return the end of the wait if its deadline has passed.

@@ -5,11 +5,12 @@ It follows the guide on `run caches <https://docs.aws.amazon.com/omics/latest/de
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from botocore.exceptions import ClientError
 
@@ -26,10 +27,18 @@ if TYPE_CHECKING:
     from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
     from airflow_provider_omics_cache.xcoms import RunCacheXCom
 
+T = TypeVar("T")
+
 IF_EXISTS = ("reuse", "update", "fail")
 
+_STATUSES = frozenset(RunCacheStatus)
 _GONE = frozenset({RunCacheStatus.DELETED, RunCacheStatus.FAILED})
 _MAX_GENERATIONS = 10
+#: Seconds for which ``until_seen`` reads again.
+_SHOWN_AFTER = sum(VISIBLE_AFTER)
+#: Number of reads, within a few seconds, after which an optional member that is absent counts as not set, and a cache
+#: that GetRunCache does not find counts as not existing.
+_FEW_READS = 4
 #: Seconds for which an unanswered call to STS is repeated.
 _STS_SECONDS = 60
 
@@ -72,7 +81,7 @@ def oldest_first(run_caches: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
     :param run_caches: GetRunCache's answers.
     """
-    return sorted(run_caches, key=lambda cache: (cache.get("creationTime") or _NO_TIME, int(cache["id"])))
+    return sorted(run_caches, key=lambda cache: (cache.get("creationTime") or _NO_TIME, len(cache["id"]), cache["id"]))
 
 
 def differences(
@@ -165,10 +174,38 @@ class RunCacheRequest(NamedTuple):
         """
         return (
             run_cache.get("status") == RunCacheStatus.ACTIVE
-            and run_cache.get("name") == self.name
-            and is_at(run_cache.get("cacheS3Uri"), self.location)
-            and has_owner(run_cache, self.owner)
+            and not self.is_ruled_out_by(run_cache)
+            and not self.absent_members(run_cache)
         )
+
+    def is_ruled_out_by(self, run_cache: Mapping[str, Any]) -> bool:
+        """Whether a cache is not the requested one, whatever its status. An absent member rules nothing out.
+
+        :param run_cache: GetRunCache's answer, or an item of ListRunCaches.
+        """
+        name = run_cache.get("name")
+        return (bool(name) and name != self.name) or self.is_elsewhere(run_cache)
+
+    def is_elsewhere(self, run_cache: Mapping[str, Any]) -> bool:
+        """Whether a cache has another location or bucket owner. An absent member does not differ.
+
+        :param run_cache: GetRunCache's answer, or an item of ListRunCaches.
+        """
+        uri = run_cache.get("cacheS3Uri")
+        if uri and not is_at(uri, self.location):
+            return True
+        is_known = run_cache.get("cacheBucketOwnerId") and (self.owner or account_of(run_cache))
+        return bool(is_known) and not has_owner(run_cache, self.owner)
+
+    def absent_members(self, run_cache: Mapping[str, Any]) -> list[str]:
+        """Return the members that are absent, and without which it is not known whether the cache matches.
+
+        :param run_cache: GetRunCache's answer, or an item of ListRunCaches. It is not ruled out.
+        """
+        absent = [member for member in ("name", "status", "cacheS3Uri") if not run_cache.get(member)]
+        if not has_owner(run_cache, self.owner):
+            absent.append("arn" if run_cache.get("cacheBucketOwnerId") else "cacheBucketOwnerId")
+        return absent
 
 
 class EnsuredRunCache(NamedTuple):
@@ -217,7 +254,8 @@ def ensure_run_cache(
 ) -> EnsuredRunCache:
     """Return the run cache with this name, location and bucket owner; create it if it does not exist.
 
-    All tasks that ask for the same cache, even at the same time, get the same one.
+    All tasks that ask for the same cache, even at the same time, get the same one. While it is not known whether the
+    cache exists, none is created.
 
     :param hook: the hook.
     :param name: name of the cache.
@@ -233,6 +271,7 @@ def ensure_run_cache(
     :raises OmicsParameterError: a parameter breaks a rule.
     :raises RunCacheError: the existing cache differs, or the cache could not be created.
     :raises OmicsApiError: a call failed.
+    :raises OmicsError: the service did not show in time whether the cache exists, or the cache that it created.
     """
     check_if_exists(if_exists)
     for parameter, value in (("name", name), ("cache_s3_location", cache_s3_location)):
@@ -242,11 +281,12 @@ def ensure_run_cache(
     request_id = check_request_id(request_id)
     owner = str(cache_bucket_owner_id) if cache_bucket_owner_id else None
     request = RunCacheRequest(name, cache_s3_location, cache_behavior, owner, description, tags)
-    run_cache, others = _find_run_cache(hook, request)
+    search = _RunCacheSearch(hook, request)
+    run_cache = search.find()
     is_new = run_cache is None
     if run_cache is None:
-        _report_same_name(hook, others, request, if_exists)
-        run_cache = _create_run_cache_once(hook, request, request_id)
+        _report_same_name(hook, search.others, request, if_exists)
+        run_cache = _create_run_cache_once(search, request_id)
     return EnsuredRunCache(_settle_differences(hook, run_cache, request, if_exists), is_new)
 
 
@@ -271,6 +311,7 @@ def change_run_cache(
     :raises OmicsParameterError: a parameter breaks a rule, or none is given; nothing is changed.
     :raises RunCacheError: the cache does not exist.
     :raises OmicsApiError: a call failed.
+    :raises OmicsError: GetRunCache did not show the changes in time.
     """
     run_cache_id = check_id("run_cache_id", run_cache_id)
     _check_is_dict(tags)
@@ -283,7 +324,7 @@ def change_run_cache(
     if all(value is None for value in wanted.values()):
         rule = "or one of cache_behavior, description and tags must be given"
         raise OmicsParameterError("name", rule, name if tags is None else {"tags": {}})
-    run_cache = _get_run_cache(hook, run_cache_id)
+    run_cache = _get_existing(hook, run_cache_id)
     status = None if run_cache is None else run_cache.get("status")
     if run_cache is None or status in _GONE:
         raise RunCacheError(
@@ -303,16 +344,17 @@ def remove_run_cache(hook: OmicsCacheHook, *, run_cache_id: str) -> None:
     :param hook: the hook.
     :param run_cache_id: id of the cache.
     :raises OmicsApiError: a call failed, or the service refused, for example because a run uses the cache.
+    :raises OmicsError: GetRunCache did not show in time that the cache is deleted.
     """
     run_cache_id = check_id("run_cache_id", run_cache_id)
-    run_cache = _get_run_cache(hook, run_cache_id)
+    run_cache = _get_existing(hook, run_cache_id)
     if _is_deleted(run_cache):
         hook.log.info("Run cache %s is already deleted", run_cache_id)
         return
     try:
         if_found(partial(hook.patiently, partial(hook.delete_run_cache, run_cache_id=run_cache_id)))
     except OmicsApiError as error:
-        run_cache = _get_run_cache(hook, run_cache_id)
+        run_cache = _get_existing(hook, run_cache_id)
         if run_cache is not None and not _is_deleted(run_cache):
             status = run_cache.get("status")
             raise error.with_text(
@@ -320,15 +362,17 @@ def remove_run_cache(hook: OmicsCacheHook, *, run_cache_id: str) -> None:
                 run_cache_id=run_cache_id,
                 status=status,
             ) from error.__cause__
+    not_deleted = {None, RunCacheStatus.ACTIVE}
     run_cache = hook.until_seen(
         partial(_get_run_cache, hook, run_cache_id),
-        lambda seen: seen is None or seen.get("status") != RunCacheStatus.ACTIVE,
+        lambda seen: seen is None or seen.get("status") not in not_deleted,
     )
-    if run_cache is not None and run_cache.get("status") == RunCacheStatus.ACTIVE:
+    status = None if run_cache is None else run_cache.get("status")
+    if run_cache is not None and status in not_deleted:
         raise OmicsError(
-            f"Run cache {run_cache_id} is still {RunCacheStatus.ACTIVE}, {sum(VISIBLE_AFTER)} s after its deletion",
+            f"Run cache {run_cache_id} is still {shown(status)}, {_SHOWN_AFTER} s after its deletion",
             run_cache_id=run_cache_id,
-            status=RunCacheStatus.ACTIVE,
+            status=status,
         )
     hook.log.info("Deleted run cache %s; its data stays in S3", run_cache_id)
 
@@ -383,33 +427,152 @@ def _check_is_dict(tags: Any) -> None:
 
 
 def _get_run_cache(hook: OmicsCacheHook, run_cache_id: str) -> Answer | None:
-    return if_found(partial(hook.get_run_cache, run_cache_id=run_cache_id, max_silence=LONGEST_SILENCE))
+    run_cache = if_found(partial(hook.get_run_cache, run_cache_id=run_cache_id, max_silence=LONGEST_SILENCE))
+    return None if run_cache is None else {"id": run_cache_id, **_present(run_cache)}
+
+
+def _get_existing(hook: OmicsCacheHook, run_cache_id: str) -> Answer | None:
+    """Get a cache. GetRunCache may not find at once what was created just before."""
+    return _read_a_few_times(hook, partial(_get_run_cache, hook, run_cache_id), lambda seen: seen is not None)
+
+
+def _read_a_few_times(hook: OmicsCacheHook, look: Callable[[], T], is_seen: Callable[[T], bool]) -> T:
+    """Repeat a read for a few seconds, until it shows what is expected. Return the last result."""
+    reads = itertools.count(1)
+    return hook.until_seen(look, lambda seen: is_seen(seen) or next(reads) >= _FEW_READS)
 
 
 def _is_deleted(run_cache: Answer | None) -> bool:
     return run_cache is None or run_cache.get("status") == RunCacheStatus.DELETED
 
 
-def _find_run_cache(hook: OmicsCacheHook, request: RunCacheRequest) -> tuple[Answer | None, list[Answer]]:
-    """Find the cache, and the other active caches of its name if it does not exist."""
-    same_name = [
-        _get_run_cache(hook, item["id"])
-        for item in hook.list_run_caches(max_results=LARGEST_PAGE, max_silence=LONGEST_SILENCE)
-        if item.get("name") == request.name and item.get("status") == RunCacheStatus.ACTIVE
-    ]
-    active = [cache for cache in same_name if cache and cache.get("status") == RunCacheStatus.ACTIVE]
-    matching = oldest_first(filter(request.is_met_by, active))
-    if not matching:
-        return None, active
-    run_cache = matching[0]
-    if len(matching) > 1:
-        hook.log.warning(
-            "Run caches %s have the same name and location; using the oldest, %s",
-            ", ".join(cache["id"] for cache in matching),
-            run_cache["id"],
-        )
-    hook.log.info("Run cache %s exists at %s", run_cache["id"], run_cache["cacheS3Uri"])
-    return run_cache, []
+def _present(answer: Mapping[str, Any]) -> Answer:
+    return {member: value for member, value in answer.items() if value is not None and value != ""}
+
+
+class _RunCacheSearch:
+    """Looks for the requested cache, and keeps what ListRunCaches and GetRunCache have shown.
+
+    An answer may lack a member, and each of the two operations may be late. A cache whose members do not rule it out is
+    unclear until they show that it is the requested one.
+    """
+
+    def __init__(self, hook: OmicsCacheHook, request: RunCacheRequest) -> None:
+        self.hook = hook
+        self.request = request
+        #: Other caches of the requested name, as the last look found them.
+        self.others: list[Answer] = []
+        #: Caches of the requested name and location that are DELETED or FAILED, by id.
+        self.gone: dict[str, Answer] = {}
+        self._matching: list[Answer] = []
+        self._unclear: list[str] = []
+        self._known: dict[str, Answer] = {}
+        self._looks = 0
+
+    def find(self) -> Answer | None:
+        """Find the cache.
+
+        :return: the oldest cache that matches, None if there is no such cache.
+        :raises OmicsError: a cache may be the requested one, but the service does not show it.
+        """
+        self.hook.until_seen(self._look, lambda _: bool(self._matching) or not self._unclear)
+        return self._found()
+
+    def find_created(self) -> Answer | None:
+        """Find a cache that exists for certain, but may be too new to be listed.
+
+        :return: the oldest cache that matches, None if ListRunCaches does not show it in time.
+        :raises OmicsError: a cache may be the requested one, but the service does not show it.
+        """
+        self.hook.until_seen(self._look, lambda _: bool(self._matching))
+        return self._found()
+
+    def _found(self) -> Answer | None:
+        matching = oldest_first(self._matching)
+        if not matching:
+            if self._unclear:
+                raise OmicsError(
+                    f"It is not known whether run cache {self.request.name!r} exists at {self.request.location}: "
+                    f"{'; '.join(self._unclear)}. No run cache was created. Retry the task."
+                )
+            return None
+        run_cache = matching[0]
+        if len(matching) > 1:
+            self.hook.log.warning(
+                "Run caches %s have the same name and location; using the oldest, %s",
+                ", ".join(cache["id"] for cache in matching),
+                run_cache["id"],
+            )
+        self.hook.log.info("Run cache %s exists at %s", run_cache["id"], run_cache["cacheS3Uri"])
+        return run_cache
+
+    def _look(self) -> None:
+        self._looks += 1
+        self._matching, self.others, self._unclear = [], [], []
+        listed = self._list()
+        candidates = [cache for cache in self._known.values() if self._is_candidate(cache)]
+        named = [cache for cache in candidates if cache.get("name")]
+        unnamed = [cache for cache in candidates if not cache.get("name")]
+        for run_caches in (named, unnamed):
+            for run_cache in run_caches:
+                self._judge(run_cache, is_listed=run_cache["id"] in listed)
+            if self._matching:
+                return
+
+    def _list(self) -> set[str]:
+        listed = set()
+        for item in self.hook.list_run_caches(max_results=LARGEST_PAGE, max_silence=LONGEST_SILENCE):
+            run_cache_id = item.get("id")
+            if run_cache_id:
+                listed.add(run_cache_id)
+                self._learn(run_cache_id, item)
+            elif item.get("status") not in _GONE and not self.request.is_ruled_out_by(item):
+                self._unclear.append("ListRunCaches shows a run cache without its id")
+        return listed
+
+    def _learn(self, run_cache_id: str, answer: Mapping[str, Any]) -> Answer:
+        """Add an answer to what is known. What is DELETED or FAILED remains so, also when a list is late."""
+        known = self._known.setdefault(run_cache_id, {})
+        was_gone = {"status": known["status"]} if known.get("status") in _GONE else {}
+        known.update(_present(answer) | was_gone)
+        is_at_location = is_at(known.get("cacheS3Uri"), self.request.location)
+        if known.get("status") in _GONE and known.get("name") == self.request.name and is_at_location:
+            self.gone[run_cache_id] = known
+        return known
+
+    def _is_candidate(self, run_cache: Answer) -> bool:
+        if run_cache.get("status") in _GONE:
+            return False
+        return run_cache.get("name") == self.request.name or not self.request.is_ruled_out_by(run_cache)
+
+    def _judge(self, run_cache: Answer, *, is_listed: bool) -> None:
+        """Ask GetRunCache for a candidate, and put it where it belongs."""
+        run_cache_id = run_cache["id"]
+        answer = _get_run_cache(self.hook, run_cache_id)
+        if answer is None and not is_listed:
+            del self._known[run_cache_id]
+            return
+        run_cache = self._learn(run_cache_id, answer or {})
+        status, has_name = run_cache.get("status"), run_cache.get("name") == self.request.name
+        if status in _GONE:
+            return
+        if self.request.is_ruled_out_by(run_cache):
+            if has_name and answer is not None:
+                self.others.append(run_cache)
+            return
+        absent = self.request.absent_members(run_cache)
+        if "name" in absent and self._looks >= _FEW_READS:
+            return
+        if answer is None:
+            self._unclear.append(f"ListRunCaches shows run cache {run_cache_id}, but GetRunCache does not find it")
+        elif status and status not in _STATUSES:
+            self._unclear.append(f"run cache {run_cache_id} is still {status}")
+        elif absent == ["cacheBucketOwnerId"] and self._looks >= _FEW_READS:
+            self.others.append(run_cache)
+        elif absent:
+            self._unclear.append(f"the service shows run cache {run_cache_id} without {', '.join(absent)}")
+        else:
+            self._matching.append(run_cache)
 
 
 def _report_same_name(hook: OmicsCacheHook, others: list[Answer], request: RunCacheRequest, if_exists: str) -> None:
@@ -434,8 +597,10 @@ def _report_same_name(hook: OmicsCacheHook, others: list[Answer], request: RunCa
             )
 
 
-def _create_run_cache_once(hook: OmicsCacheHook, request: RunCacheRequest, request_id: str | None) -> Answer:
+def _create_run_cache_once(search: _RunCacheSearch, request_id: str | None) -> Answer:
+    hook, request = search.hook, search.request
     token_owner = None if request_id or _is_own_account(hook, request.owner) else request.owner
+    spent: set[str] = set()
     for generation in range(1 if request_id else _MAX_GENERATIONS):
         token = request_id or run_cache_token(
             name=request.name,
@@ -457,18 +622,32 @@ def _create_run_cache_once(hook: OmicsCacheHook, request: RunCacheRequest, reque
         try:
             answer = hook.patiently(create)
         except OmicsApiError as error:
-            run_cache = _find_run_cache_of_spent_token(hook, error, request, request_id)
+            run_cache = _find_after_refusal(search, error)
             if run_cache is not None:
                 return run_cache
-            if request_id or error.code != "ConflictException":
+            if request_id or not _is_about_token(error):
                 raise
-            continue
-        if answer.get("status") not in _GONE:
-            run_cache = _wait_for_status(hook, answer["id"])
-            if run_cache is not None and request.is_met_by(run_cache):
-                hook.log.info("Created run cache %s at %s", run_cache["id"], run_cache["cacheS3Uri"])
+            run_cache_id = _find_gone(search, spent)
+            if run_cache_id is None:
+                raise error.with_text(
+                    f"Run cache {request.name!r} at {request.location} was created before with other values, but "
+                    f"ListRunCaches does not show it after {_SHOWN_AFTER} s. Retry the task: a later try finds the "
+                    f"cache. If the cache was deleted or renamed, set request_id to a new value. {error}"
+                ) from error.__cause__
+        else:
+            run_cache_id = answer["id"]
+            run_cache = _get_created(search, answer)
+            if request.is_met_by(run_cache):
+                hook.log.info("Created run cache %s at %s", run_cache_id, run_cache["cacheS3Uri"])
                 return run_cache
-        hook.log.info("The request token of generation %s is of a run cache that was deleted or differs", generation)
+            if not request_id:
+                _check_token_is_spent(search, run_cache)
+        spent.add(run_cache_id)
+        hook.log.info(
+            "The request token of generation %s is of run cache %s, which was deleted or differs",
+            generation,
+            run_cache_id,
+        )
     which = f"request token {request_id!r} was" if request_id else f"last {_MAX_GENERATIONS} request tokens were"
     raise RunCacheError(
         f"Could not create run cache {request.name!r} at {request.location}: the {which} used by caches that were "
@@ -476,18 +655,104 @@ def _create_run_cache_once(hook: OmicsCacheHook, request: RunCacheRequest, reque
     )
 
 
-def _find_run_cache_of_spent_token(
-    hook: OmicsCacheHook, error: OmicsApiError, request: RunCacheRequest, request_id: str | None
-) -> Answer | None:
-    """Find the cache that was created with a refused token. It may be too new to be listed, and may differ."""
-    if error.code not in {"ConflictException", "ValidationException"}:
-        return None
+def _is_about_token(error: OmicsApiError) -> bool:
+    is_invalid = error.code == "ValidationException" and "requestId" in (error.reason or "")
+    return is_invalid or error.code == "ConflictException"
 
-    def find() -> Answer | None:
-        return _find_run_cache(hook, request)[0]
 
-    is_about_token = error.code == "ConflictException" or "requestId" in (error.reason or "")
-    return hook.until_seen(find) if is_about_token and not request_id else find()
+def _find_after_refusal(search: _RunCacheSearch, error: OmicsApiError) -> Answer | None:
+    """Find the cache that was created with a refused token, or at the same time by another task."""
+    if _is_about_token(error):
+        return search.find_created()
+    return search.find() if error.code == "ValidationException" else None
+
+
+def _find_gone(search: _RunCacheSearch, spent: set[str]) -> str | None:
+    """Return the id of the oldest cache that is gone and that may have used a refused token.
+
+    Each refused token needs a cache of its own: an old deleted cache does not show that a later one is deleted too.
+
+    :param search: the search.
+    :param spent: ids of the caches of the earlier tokens.
+    """
+    for gone in oldest_first(search.gone.values()):
+        run_cache = {**gone, **(_get_run_cache(search.hook, gone["id"]) or {})}
+        if gone["id"] not in spent and has_owner(run_cache, search.request.owner):
+            return str(gone["id"])
+    return None
+
+
+def _get_created(search: _RunCacheSearch, created: Answer) -> Answer:
+    """Wait until GetRunCache shows whether the cache of CreateRunCache's answer is the requested one, or gone.
+
+    :param search: the search before the creation.
+    :param created: CreateRunCache's answer. It may repeat the answer to an earlier call with the same token.
+    :raises OmicsError: GetRunCache does not show the cache whole in time. It may exist: no other one may be created.
+    """
+    hook, request, run_cache_id = search.hook, search.request, created["id"]
+    if run_cache_id in search.gone:
+        return search.gone[run_cache_id]
+    if created.get("status") in _GONE:
+        return created
+    run_cache = _present({"id": run_cache_id, "arn": created.get("arn")})
+
+    def look() -> bool:
+        answer = _get_run_cache(hook, run_cache_id)
+        run_cache.update(answer or {})
+        return answer is not None
+
+    def is_decided() -> bool:
+        status = run_cache.get("status")
+        if status in _GONE or request.is_ruled_out_by(run_cache):
+            return True
+        return status in _STATUSES and not request.absent_members(run_cache)
+
+    is_found = hook.until_seen(look, lambda _: is_decided())
+    if is_decided():
+        return run_cache
+    status = run_cache.get("status")
+    if status is not None and status not in _STATUSES:
+        text = f"Run cache {run_cache_id} is still {status}, {_SHOWN_AFTER} s after CreateRunCache returned it."
+    elif is_found:
+        absent = ", ".join(request.absent_members(run_cache))
+        text = f"GetRunCache shows run cache {run_cache_id} without {absent}, {_SHOWN_AFTER} s after its creation."
+    else:
+        text = (
+            f"CreateRunCache returned run cache {run_cache_id}, but GetRunCache does not find it after "
+            f"{_SHOWN_AFTER} s. If the cache was deleted, the service still remembers the request token of its "
+            "creation: set request_id to a new value."
+        )
+    raise OmicsError(
+        f"{text} No other run cache was created. Retry the task.", run_cache_id=run_cache_id, status=status
+    )
+
+
+def _check_token_is_spent(search: _RunCacheSearch, run_cache: Answer) -> None:
+    """Check that a cache which does not match has only spent its token, so that the next token may be used.
+
+    The token is derived from name, location and owner. A cache of this token can be deleted or renamed, but the service
+    cannot move it to another location or owner.
+
+    :param search: the search before the creation.
+    :param run_cache: the cache that CreateRunCache returned for the token.
+    """
+    request, run_cache_id, status = search.request, run_cache["id"], run_cache.get("status")
+    if status == RunCacheStatus.FAILED and run_cache_id not in search.gone:
+        raise OmicsError(
+            f"Run cache {run_cache_id} is {status} directly after its creation at {request.location}. Check the "
+            "location and its bucket, and retry the task. If the retry returns the same run cache, set request_id.",
+            run_cache_id=run_cache_id,
+            status=status,
+        )
+    if status not in _GONE and request.is_elsewhere(run_cache):
+        raise RunCacheError(
+            f"Run cache {run_cache_id} was created at {request.location} with bucket owner "
+            f"{request.owner or account_of(run_cache)}, but GetRunCache shows it at {run_cache.get('cacheS3Uri')} with "
+            f"bucket owner {run_cache.get('cacheBucketOwnerId') or account_of(run_cache)}. Check cache_s3_location "
+            "and cache_bucket_owner_id.",
+            run_cache_id=run_cache_id,
+            status=status,
+        )
 
 
 def _is_own_account(hook: OmicsCacheHook, owner: str | None) -> bool:
@@ -514,19 +779,11 @@ def _own_account(hook: OmicsCacheHook) -> str:
     return hook.patiently(get, max_silence=_STS_SECONDS)
 
 
-def _wait_for_status(hook: OmicsCacheHook, run_cache_id: str) -> Answer | None:
-    run_cache = hook.until_seen(
-        partial(_get_run_cache, hook, run_cache_id),
-        lambda seen: seen is not None and seen.get("status") in frozenset(RunCacheStatus),
-    )
-    status = None if run_cache is None else run_cache.get("status")
-    if status is not None and status not in frozenset(RunCacheStatus):
-        raise OmicsError(f"Run cache {run_cache_id} is still {status}", run_cache_id=run_cache_id, status=status)
-    return run_cache
-
-
 def _settle_differences(hook: OmicsCacheHook, run_cache: Answer, request: RunCacheRequest, if_exists: str) -> Answer:
     differing = differences(run_cache, **request.changeable)
+    if differing and if_exists == "fail":
+        run_cache = _read_differences_again(hook, run_cache, request)
+        differing = differences(run_cache, **request.changeable)
     if not differing:
         return run_cache
     run_cache_id, text = run_cache["id"], describe(differing)
@@ -538,6 +795,16 @@ def _settle_differences(hook: OmicsCacheHook, run_cache: Answer, request: RunCac
         hook.log.warning("Run cache %s is used although it differs: %s", run_cache_id, text)
         return run_cache
     return _change(hook, run_cache, request.changeable)
+
+
+def _read_differences_again(hook: OmicsCacheHook, run_cache: Answer, request: RunCacheRequest) -> Answer:
+    """Read a cache again: an answer may lack a member, or not show the last change."""
+    seen = _read_a_few_times(
+        hook,
+        partial(_get_run_cache, hook, run_cache["id"]),
+        lambda seen: seen is not None and not differences(seen, **request.changeable),
+    )
+    return {**run_cache, **(seen or {})}
 
 
 def _change(hook: OmicsCacheHook, run_cache: Answer, wanted: Mapping[str, Any]) -> Answer:
@@ -556,6 +823,12 @@ def _change(hook: OmicsCacheHook, run_cache: Answer, wanted: Mapping[str, Any]) 
         _check_length("tags: a key", key, limits["key"])
         _check_length(f"tags: the value of {key!r}", value, limits["value"])
     check_tags("tags", tags or {}, present=run_cache.get("tags"))
+    if tags and not run_cache.get("arn"):
+        raise OmicsError(
+            f"GetRunCache shows run cache {run_cache_id} without its arn, which TagResource needs. Nothing was "
+            "changed. Retry the task.",
+            run_cache_id=run_cache_id,
+        )
     if members:
         hook.patiently(partial(hook.update_run_cache, run_cache_id=run_cache_id, **members))
     if tags:
@@ -567,7 +840,7 @@ def _change(hook: OmicsCacheHook, run_cache: Answer, wanted: Mapping[str, Any]) 
     if changed is None or differences(changed, **wanted):
         raise OmicsError(f"Run cache {run_cache_id} does not show its update yet: {text}", run_cache_id=run_cache_id)
     hook.log.info("Updated run cache %s: %s", run_cache_id, text)
-    return changed
+    return {**run_cache, **changed}
 
 
 def _check_length(parameter: str, value: Any, limits: Mapping[str, Any]) -> None:

@@ -147,12 +147,12 @@ def stage_settings(area: StagingArea, settings: CheckedSettings) -> dict[str, An
     :raises OmicsError: the object at the settings' URI has other content, or another try writes it at the same time.
     :raises OmicsApiError: S3 refused the upload, or did not answer.
     """
+    if settings.file is None:
+        return {"s3UriSettings": settings.s3_uri}
     if settings.s3_uri is None:
-        assert settings.file is not None
         settings.file.seek(0)
         return {"inlineSettings": json.loads(settings.file.read())}
-    if settings.file is not None:
-        _upload(area, settings.file, settings.s3_uri, settings.size, settings.extra_args or {})
+    _upload(area, settings.file, settings.s3_uri, settings.size, settings.extra_args or {})
     return {"s3UriSettings": settings.s3_uri}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
+from airflow_provider_omics_cache.redaction import passwords_in
 
 _MAX_TAGS = 50
 
@@ -58,6 +59,31 @@ def check_tags(
         raise OmicsParameterError(
             parameter, f"must have at most {_MAX_TAGS - reserved} entries{merged}", f"{count} entries"
         )
+
+
+def check_deferred_config(botocore_config: Mapping[str, Any] | None) -> None:
+    """Check that the ``botocore_config`` of a deferred task holds no password, because Airflow stores it unencrypted.
+
+    :param botocore_config: the value, None if it is not given.
+    :raises OmicsParameterError: a URL in it has user information, or it holds a private key.
+    """
+    if not isinstance(botocore_config, Mapping):
+        return
+    found = sorted(name for name, value in botocore_config.items() if _is_secret(name, value))
+    if found:
+        raise OmicsParameterError(
+            "botocore_config",
+            "must not hold a password if the task is deferred, because Airflow stores the arguments of a trigger in "
+            "its database without encryption. Move it to config_kwargs in the extra of the Airflow connection",
+            found,
+        )
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    if name == "proxies" and isinstance(value, Mapping):
+        # botocore takes the URL of a proxy without its scheme too.
+        value = [url if "://" in str(url) else f"http://{url}" for url in value.values()]
+    return bool(passwords_in(value)) or "-----BEGIN " in str(value)
 
 
 def check_one_filter(method: str, **filters: Any) -> None:

@@ -14,6 +14,7 @@ from copy import deepcopy
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import boto3
 import botocore
@@ -32,12 +33,15 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsVersionError,
     PageTokenError,
 )
+from airflow_provider_omics_cache.hooks.answers import notice_lost_answers
 from airflow_provider_omics_cache.hooks.errors import (
     api_error,
     as_api_error,
     without_payloads,
     without_session_policy,
 )
+from airflow_provider_omics_cache.hooks.masking import PasswordMaskingHook
+from airflow_provider_omics_cache.redaction import mask, passwords_in, printable
 
 if TYPE_CHECKING:
     from botocore.model import ServiceModel
@@ -77,7 +81,7 @@ _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 30.0
 
 
-class OmicsClientHook(AwsBaseHook):
+class OmicsClientHook(PasswordMaskingHook):
     """Creates HealthOmics clients and makes calls. A failed call raises one of the package's errors."""
 
     #: Whether the service has answered a call of this task. The URL of the endpoint is then known to be correct.
@@ -109,6 +113,7 @@ class OmicsClientHook(AwsBaseHook):
         if self._config and config_kwargs:
             connection = AwsConnectionWrapper.from_connection_metadata(extra={"config_kwargs": config_kwargs})
             wrapper.botocore_config = _merge_config(connection.botocore_config, self._config)
+        mask(passwords_in([getattr(self._config, "proxies", None), getproxies()]))
         return wrapper
 
     @property
@@ -120,6 +125,7 @@ class OmicsClientHook(AwsBaseHook):
         """Make the session that creates clients; the user's settings override the package's defaults."""
         session = super().get_session(region_name=region_name, deferrable=deferrable)
         core = session._session if isinstance(session, boto3.session.Session) else session
+        notice_lost_answers(core)
         if deferrable:
             _refresh_in_a_thread(session)
         if "AWS_RETRY_MODE" not in os.environ and "retry_mode" not in core.get_scoped_config():
@@ -156,6 +162,7 @@ class OmicsClientHook(AwsBaseHook):
                 scoped_config=session.get_scoped_config(),
                 client_name="omics",
             ).provide()
+        mask(passwords_in(endpoint_url))
         return bool(endpoint_url) and not _is_sdk_host(urlsplit(str(endpoint_url)).hostname or "", session)
 
     # Calls
@@ -198,9 +205,9 @@ class OmicsClientHook(AwsBaseHook):
         except ClientError as error:
             self.is_reachable = True
             shown_error = without_session_policy(error)
-            raise api_error(shown_error, operation, region, endpoint_url, members) from shown_error
+            raise api_error(shown_error, operation, region, endpoint_url, members) from printable(shown_error)
         except BotoCoreError as error:
-            raise api_error(error, operation, region, endpoint_url) from error
+            raise api_error(error, operation, region, endpoint_url) from printable(error)
         self.is_reachable = True
         answer.pop("ResponseMetadata", None)
         return answer
@@ -256,7 +263,7 @@ class OmicsClientHook(AwsBaseHook):
                     raise OmicsTimeLimitError(f"No time is left for another call: {error}") from error.__cause__
                 if delay == _FIRST_DELAY:
                     self.log.info("Calling again: %s", error)
-            self.sleep(delay * random.uniform(0.5, 1.0))
+            self.sleep(delay * random.uniform(0.5, 1.0))  # nosec B311  # jitter is not a secret
             delay = min(2 * delay, _LONGEST_DELAY)
 
     def until_seen(self, look: Callable[[], T], is_seen: Callable[[T], object] = bool) -> T:

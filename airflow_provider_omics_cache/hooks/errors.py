@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
 from botocore.exceptions import ConnectionError as NoConnectionError
+from botocore.parsers import ResponseParserError
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsRequestError
+from airflow_provider_omics_cache.redaction import printable
 
 T = TypeVar("T")
 
@@ -25,7 +27,7 @@ def api_error(
     endpoint_url: str | None = None,
     members: Mapping[str, Any] | None = None,
 ) -> OmicsApiError:
-    """Return the package's error for a failed AWS call; raise it ``from error``.
+    """Return the package's error for a failed AWS call; raise it ``from printable(error)``.
 
     :param error: botocore's error.
     :param operation: name of the API operation.
@@ -60,12 +62,14 @@ def api_error(
 def as_api_error(operation: str) -> Iterator[None]:
     """Convert an error that botocore raises inside the ``with`` block to the package's error.
 
+    botocore refuses an endpoint or a proxy that is no URL with a ValueError, which shows the value.
+
     :param operation: name of the API operation.
     """
     try:
         yield
-    except (BotoCoreError, ClientError) as error:
-        raise api_error(error, operation) from error
+    except (BotoCoreError, ClientError, ResponseParserError, ValueError) as error:
+        raise api_error(error, operation) from printable(error)
 
 
 def if_found(call: Callable[[], T]) -> T | None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import IO, Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from boto3.s3.transfer import S3Transfer
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.parsers import ResponseParserError
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsParameterError
+from airflow_provider_omics_cache.hooks.answers import check_error, check_members
 from airflow_provider_omics_cache.hooks.errors import api_error, as_api_error
+from airflow_provider_omics_cache.hooks.masking import PasswordMaskingHook
+from airflow_provider_omics_cache.redaction import printable
 
 #: Keys that ``s3_extra_args`` can have: the arguments of PutObject that describe the object and the access to it.
 UPLOAD_ARGS = frozenset(S3Transfer.ALLOWED_UPLOAD_ARGS) - {"ChecksumType", "MpuObjectSize"} | {"BucketKeyEnabled"}
@@ -23,6 +27,10 @@ _BUCKET = re.compile("[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _CHANGED = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})
 
 
+class _MaskingS3Hook(PasswordMaskingHook, S3Hook):
+    """Airflow's hook for S3."""
+
+
 def s3_client(**parameters: Any) -> Any:
     """Make an S3 client.
 
@@ -30,7 +38,7 @@ def s3_client(**parameters: Any) -> Any:
     :raises OmicsApiError: no client can be made, for example because a role cannot be assumed.
     """
     with as_api_error("CreateClient"):
-        return S3Hook(**parameters).conn
+        return _MaskingS3Hook(**parameters).conn
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:
@@ -52,6 +60,9 @@ def check_bucket_uri(parameter: str, uri: Any) -> None:
     bucket = bucket_and_key(uri)[0] if isinstance(uri, str) else ""
     if not bucket:
         raise OmicsParameterError(parameter, "must be an s3:// URI with a bucket", uri)
+    if "@" in bucket:
+        rule = "must not name an Airflow connection before the @: give the connection its own parameter"
+        raise OmicsParameterError(parameter, rule, shown_uri(uri))
     if not _BUCKET.fullmatch(bucket):
         raise OmicsParameterError(
             parameter, "must have a bucket name of 3 to 63 lower case letters, digits, dots and hyphens", uri
@@ -68,6 +79,27 @@ def check_object_uri(parameter: str, uri: Any) -> None:
     check_bucket_uri(parameter, uri)
     if not bucket_and_key(uri)[1]:
         raise OmicsParameterError(parameter, "must be s3://bucket/key", uri)
+    if "\0" in uri:
+        raise OmicsParameterError(parameter, "must not have the character NUL", uri)
+
+
+def shown_uri(uri: str) -> str:
+    """Return a path or URI as an error shows it: without what can be a credential.
+
+    The part before an @ in the authority is hidden. Of a URI that is not in S3, the query is hidden, which holds the
+    signature of a presigned URL.
+
+    :param uri: the path or URI.
+    """
+    head, separator, rest = uri.partition("://")
+    if not separator:
+        return uri
+    if not head.lower().startswith("s3"):
+        rest, query, _ = rest.partition("?")
+        rest += "?***" if query else ""
+    authority, slash, path = rest.partition("/")
+    _, at, host = authority.rpartition("@")
+    return f"{head}://{'***@' if at else ''}{host}{slash}{path}"
 
 
 def check_upload_args(s3_extra_args: Any) -> None:
@@ -134,24 +166,26 @@ def put_object(
     return None
 
 
-def get_object(uri: str, *, parameter: str, s3: Any) -> bytes:
-    """Read an object.
+@contextmanager
+def open_object(uri: str, *, parameter: str, s3: Any) -> Iterator[tuple[IO[bytes], int | None]]:
+    """Open an object for reading while the context lasts. What was not read then is not transferred.
+
+    The context gets the body, and its size in bytes as S3 announces it.
 
     :param uri: the ``s3://`` URI of the object.
     :param parameter: name of the parameter that the URI comes from, for the error.
     :param s3: the S3 client.
     :raises OmicsParameterError: there is no such object.
-    :raises OmicsApiError: S3 refused the call, or did not answer.
+    :raises OmicsApiError: S3 refused the call, did not answer, or sent less than it announced.
     """
     try:
         answer = _call("get_object", uri, s3=s3, extra_args={})
-        with _as_s3_error("GetObject", s3):
-            content: bytes = answer["Body"].read()
+        with closing(answer["Body"]) as body, _as_s3_error("GetObject", s3):
+            yield body, answer.get("ContentLength")
     except OmicsApiError as error:
         if error.http_status == 404:
             raise OmicsParameterError(parameter, f"must exist in S3 ({error.code})", uri) from error.__cause__
         raise error.with_text(f"Cannot read {parameter} {uri!r}: {error}") from error.__cause__
-    return content
 
 
 def _call(method: str, uri: str, *, s3: Any, extra_args: Mapping[str, Any], **members: Any) -> dict[str, Any]:
@@ -167,6 +201,11 @@ def _call(method: str, uri: str, *, s3: Any, extra_args: Mapping[str, Any], **me
             # key before it checks its type, hence the TypeError.
             rule = f"must have values of the types that {operation} takes"
             raise OmicsParameterError("s3_extra_args", rule, sorted(arguments)) from None
+        except ClientError as error:
+            if not operation.startswith("Head"):
+                check_error(error.response, error.response["ResponseMetadata"]["HTTPStatusCode"])
+            raise
+        check_members(operation, answer)
     return answer
 
 
@@ -174,5 +213,5 @@ def _call(method: str, uri: str, *, s3: Any, extra_args: Mapping[str, Any], **me
 def _as_s3_error(operation: str, s3: Any) -> Iterator[None]:
     try:
         yield
-    except (BotoCoreError, ClientError) as error:
-        raise api_error(error, operation, s3.meta.region_name, s3.meta.endpoint_url) from error
+    except (BotoCoreError, ClientError, ResponseParserError) as error:
+        raise api_error(error, operation, s3.meta.region_name, s3.meta.endpoint_url) from printable(error)

@@ -8,6 +8,8 @@ from urllib.parse import quote
 
 from airflow.providers.amazon.aws.links.base_aws import BASE_AWS_CONSOLE_LINK, BaseAwsLink
 
+from airflow_provider_omics_cache.redaction import printable
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -115,8 +117,8 @@ def persist_links(context: Context, operator: Any, **known: str) -> None:
                 if hasattr(link, "xcom_key"):
                     # Airflow 3 reads the link from this XCom. It writes the XCom only when the task ends or defers.
                     ti.xcom_push(key=link.xcom_key, value=url)
-    except Exception:
-        log.debug("Could not store the links of task %s", operator.task_id, exc_info=True)
+    except Exception as error:
+        log.debug("Could not store the links of task %s", operator.task_id, exc_info=printable(error))
 
 
 def _quote(text: str) -> str:

@@ -80,7 +80,7 @@ class Faults:
         self._clock = clock
         self._operations = frozenset(operations)
         self._lock = threading.RLock()
-        self._random = random.Random(0)
+        self._random = random.Random(0)  # nosec B311  # repeatable on purpose, and not a secret
         self.clear()
 
     def clear(self) -> None:

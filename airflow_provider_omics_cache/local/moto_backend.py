@@ -22,6 +22,8 @@ from airflow_provider_omics_cache.local.region import Region
 
 #: Servers that run in this process. All of them share moto's backends.
 RUNNING_SERVERS: set[Any] = set()
+#: moto accepts any key.
+_ANY_KEY = "local"
 
 
 class OmicsBackend(BaseBackend):
@@ -129,8 +131,8 @@ def _s3_client(account_id: str) -> Any:
         "s3",
         region_name="us-east-1",
         endpoint_url="https://s3.amazonaws.com",
-        aws_access_key_id="local",
-        aws_secret_access_key="local",
+        aws_access_key_id=_ANY_KEY,
+        aws_secret_access_key=_ANY_KEY,
         config=Config(retries={"total_max_attempts": 1}),
     )
     stubber = BotocoreStubber()

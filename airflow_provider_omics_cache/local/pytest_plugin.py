@@ -14,16 +14,18 @@ if TYPE_CHECKING:
     from airflow_provider_omics_cache.local.wsgi import LocalHealthOmicsServer
 
 _REGION = "us-east-1"
+#: The local HealthOmics accepts any key.
+_ANY_KEY = "testing"
 _ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing",
-    "AWS_SESSION_TOKEN": "testing",
+    "AWS_ACCESS_KEY_ID": _ANY_KEY,
+    "AWS_SECRET_ACCESS_KEY": _ANY_KEY,
+    "AWS_SESSION_TOKEN": _ANY_KEY,
     "AWS_DEFAULT_REGION": _REGION,
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(
-        {"conn_type": "aws", "login": "testing", "password": "testing", "extra": {"region_name": _REGION}}
+        {"conn_type": "aws", "login": _ANY_KEY, "password": _ANY_KEY, "extra": {"region_name": _REGION}}
     ),
 }
 

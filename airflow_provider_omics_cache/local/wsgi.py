@@ -31,7 +31,9 @@ except ImportError:  # a moto version without its own handler
 Environment = dict[str, Any]
 StartResponse = Callable[..., Any]
 
-_CREDENTIALS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+#: The server accepts any key.
+_ANY_KEY = "testing"
+_CREDENTIALS = {"aws_access_key_id": _ANY_KEY, "aws_secret_access_key": _ANY_KEY}
 
 
 class LocalHealthOmicsServer(LocalHealthOmics):

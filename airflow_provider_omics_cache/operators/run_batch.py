@@ -61,7 +61,8 @@ from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGro
 from airflow_provider_omics_cache.tasks.ending import EndRunBatchOperator
 from airflow_provider_omics_cache.tasks.mapping import MappingSavingOperator
 from airflow_provider_omics_cache.tasks.outcome import RunOutcomeTask
-from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator, check_aiobotocore, seconds
+from airflow_provider_omics_cache.tasks.session_policies import PolicyHidingTask, with_policies
+from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator, seconds
 from airflow_provider_omics_cache.triggers.run_batch import (
     BatchCancellationTrigger,
     BatchDeletionTrigger,
@@ -77,7 +78,7 @@ _SPOOLED_BYTES = 1024**2
 CANCEL_SECONDS = 300.0
 
 
-class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
+class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator):
     """Start a batch of HealthOmics runs, once: a retry finds the batch that an earlier try started.
 
     One batch belongs to one task of one DAG run (and to one ``map_index``). Retries and cleared tasks find it, even if
@@ -103,7 +104,8 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
 
     :param default_run_setting: settings that all runs share, with the members of AWS's ``DefaultRunSetting``
-        (camelCase). ``workflowId`` and ``roleArn`` are required. (templated)
+        (camelCase). ``workflowId`` and ``roleArn`` are required. Airflow shows a ``sessionPolicy`` as ``***``.
+        (templated)
     :param run_settings: settings of each run: a list of at most 100,000 dicts with the members of AWS's
         ``InlineSetting``, each with a unique ``runSettingId``; or the ``s3://`` URI of a JSON array of them. The
         package does not read the file at the URI. The file must not change until the batch is submitted, and must
@@ -241,7 +243,7 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
         """
         self.check_outcome_parameters()
         if self.wait_for_completion and self.deferrable:
-            check_aiobotocore()
+            self.check_deferral()
         batch_id = self._start(context)
         if self.wait_for_completion:
             if self.do_xcom_push:
@@ -328,7 +330,7 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
             spool: IO[bytes] = file
             settings = check_settings(
                 area,
-                self.run_settings,
+                with_policies(self.run_settings),
                 default_run_setting=default_run_setting,
                 members=members["batchRunSettings"]["members"],
                 file=spool,
@@ -383,9 +385,10 @@ class StartRunBatchOperator(RunOutcomeTask, BatchWaitOperator):
         )
 
     def _checked_default_run_setting(self, shape: Mapping[str, Any]) -> dict[str, Any]:
-        if not isinstance(self.default_run_setting, dict):
-            raise OmicsParameterError("default_run_setting", "must be a dict", type(self.default_run_setting).__name__)
-        setting = dict(self.default_run_setting)
+        given = with_policies(self.default_run_setting)
+        if not isinstance(given, dict):
+            raise OmicsParameterError("default_run_setting", "must be a dict", type(given).__name__)
+        setting = dict(given)
         for name in _IDS:
             if name in setting:
                 setting[name] = check_id(f"default_run_setting.{name}", setting[name])

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class CreateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
     """Create a HealthOmics run cache, or reuse the existing cache of the same name, location and bucket owner.
 
-    Retries, cleared tasks and tasks that run at the same time never create a second cache. If the existing cache has
-    another behaviour, description or tags, ``if_exists`` decides what to do.
+    Retries, cleared tasks and tasks that run at the same time never create a second cache. While the service does not
+    show whether the cache exists, the task fails and can be retried. If the existing cache has another behaviour,
+    description or tags, ``if_exists`` decides what to do.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflow-cache-create.html
 
@@ -40,8 +41,9 @@ class CreateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
         connection. (templated)
     :param description: description of the cache, 1 to 256 characters. Default: none. (templated)
     :param tags: tags of the cache, as a dict. Other tags of an existing cache do not change. Default: none. (templated)
-    :param request_id: idempotency token of the creation, 1 to 128 characters. Default: derived from name, location,
-        owner and Region. (templated)
+    :param request_id: idempotency token of the creation, 1 to 128 characters. Set it if an error asks for it, for
+        example to create a cache again shortly after its deletion. Default: derived from name, location, owner and
+        Region. (templated)
     :param if_exists: what to do if the cache exists with another behaviour, description or tags: ``reuse`` uses it and
         logs a warning, ``update`` changes it, ``fail`` fails the task. ``fail`` also fails the task if a cache of the
         same name exists at another location or for another bucket owner. Default: ``reuse``.
@@ -66,8 +68,11 @@ class CreateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
         and the bucket does not exist or has another Region or owner.
     :raises RunCacheError: ``if_exists`` is ``fail`` and the existing cache differs, or the cache could not be created
         or changed as requested.
-    :raises OmicsApiError: AWS refused or did not answer a call.
-    :raises OmicsError: GetRunCache did not return the new cache or its changes in time.
+    :raises OmicsApiError: AWS refused or did not answer a call; or another task has created the cache with other
+        values, and ListRunCaches did not show it within 5 minutes.
+    :raises OmicsError: within 5 minutes the service did not show whether the cache exists, or GetRunCache did not
+        show the new cache with its name, status and location, or its changes; or the new cache is FAILED. No other
+        cache is created.
     """
 
     aws_hook_class = OmicsCacheHook
@@ -170,7 +175,8 @@ class UpdateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
         ``tags`` is given. The cache is not changed.
     :raises RunCacheError: the cache does not exist, or its status is DELETED or FAILED.
     :raises OmicsApiError: AWS refused or did not answer a call.
-    :raises OmicsError: GetRunCache did not return the changed values in time.
+    :raises OmicsError: GetRunCache did not return the changed values in time, or it returned no ARN and tags are to be
+        set.
     """
 
     aws_hook_class = OmicsCacheHook
@@ -238,7 +244,7 @@ class DeleteRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
     :return: id of the cache, after GetRunCache has stopped returning it as active.
     :raises OmicsParameterError: ``run_cache_id`` is not a HealthOmics id (1 to 18 digits).
     :raises OmicsApiError: AWS refused or did not answer a call, or an active run uses the cache.
-    :raises OmicsError: GetRunCache still returned the cache as active after its deletion.
+    :raises OmicsError: GetRunCache still returned the cache as active, or without a status, after its deletion.
     """
 
     aws_hook_class = OmicsCacheHook

@@ -68,8 +68,8 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         Default 0.
     :param consistency_timeout: seconds after the submission, or a timedelta, for which the sensor waits until the
         listing includes every run. Default 300.
-    :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
-        fails, or a timedelta. Default 3600.
+    :param max_silence: seconds without an answer about the batch (throttling, server errors, lost connections) after
+        which the task fails, or a timedelta. Default 3600.
     :param mapping_s3_uri: S3 URI of the object to which the full listing is written, one JSON document per line. The
         sensor then returns the URI instead of the mapping. (templated)
     :param s3_conn_id: Airflow connection for ``mapping_s3_uri``. Default: ``aws_conn_id``. (templated)
@@ -94,7 +94,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     :raises BatchNotFoundError: the service does not know the batch.
     :raises TooManyFailedSubmissionsError: more than ``max_failed_submissions`` failed.
     :raises IncompleteListingError: the service did not list all runs within ``consistency_timeout``.
-    :raises BatchSilenceError: no answer came for ``max_silence``.
+    :raises BatchSilenceError: no answer about the batch came for ``max_silence``.
     :raises OmicsApiError: a call to AWS failed.
     """
 
@@ -275,8 +275,8 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         at most ``[omics_cache] max_get_run_per_second`` times a second: 100,000 runs take hours. Default False.
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the sensor waits until the
         counts and listings include every run. Default 300.
-    :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
-        fails, or a timedelta. Default 3600.
+    :param max_silence: seconds without an answer about the batch (throttling, server errors, lost connections) after
+        which the task fails, or a timedelta. Default 3600.
     :param s3_conn_id: Airflow connection for ``runs_s3_uri``. Default: ``aws_conn_id``. (templated)
     :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
         (templated)
@@ -301,7 +301,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
     :raises UnknownOutcomeError: after ``consistency_timeout`` the service does not report how many runs completed, or
         its counts and its listing differ.
     :raises IncompleteListingError: the service did not list all runs within ``consistency_timeout``.
-    :raises BatchSilenceError: no answer came for ``max_silence``.
+    :raises BatchSilenceError: no answer about the batch came for ``max_silence``.
     :raises OmicsApiError: a call to AWS failed.
     """
 

@@ -17,7 +17,7 @@ from airflow_provider_omics_cache.healthomics.rounds import (
     EventStatus,
 )
 from airflow_provider_omics_cache.links.omics import persist_links
-from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator, check_aiobotocore
+from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -76,7 +76,7 @@ class EndRunBatchOperator(BatchWaitOperator):
             return None
         self.check_parameters()
         if self.wait_for_completion and self.deferrable:
-            check_aiobotocore()
+            self.check_deferral()
 
         def end() -> str:
             try:

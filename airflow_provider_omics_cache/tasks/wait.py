@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
@@ -44,10 +45,11 @@ from airflow_provider_omics_cache.healthomics.rounds import (
     EventStatus,
     RunsWait,
 )
-from airflow_provider_omics_cache.hooks.arguments import check_id
+from airflow_provider_omics_cache.hooks.arguments import check_deferred_config, check_id
 from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, persist_links
+from airflow_provider_omics_cache.tasks.silence import keep_silence, kept_silence
 from airflow_provider_omics_cache.triggers.run_batch import BatchTrigger
 
 if TYPE_CHECKING:
@@ -67,6 +69,8 @@ LAST_LOOK_SECONDS = 20
 EXECUTION_TIMEOUT_MARGIN = 60
 #: Minimum seconds to list the runs at the end of a wait, even if the deadline is nearer or has passed.
 LAST_LISTING_SECONDS = 120
+#: Seconds for which a rescheduled task keeps its worker slot while no answer about the batch comes.
+LONGEST_SLOT_SECONDS = 300
 #: Maximum number of active runs that a trigger waits for.
 MOST_ACTIVE_RUNS = 100
 
@@ -326,8 +330,17 @@ class BatchWaitTask(AwsTask):
             raise self.give_up(f"Timed out. Batch {self.batch_id}: {reason}")
         self._defer(deadline)
 
-    def _defer(self, deadline: float) -> None:
+    def check_deferral(self) -> None:
+        """Check what a deferral needs, before anything is started.
+
+        :raises AirflowOptionalProviderFeatureException: aiobotocore is not installed.
+        :raises OmicsParameterError: ``botocore_config`` holds a password.
+        """
         check_aiobotocore()
+        check_deferred_config(self.botocore_config)
+
+    def _defer(self, deadline: float) -> None:
+        self.check_deferral()
         remaining = max(0.0, deadline - time.time())
         self.defer(
             trigger=self.trigger_class(
@@ -472,13 +485,21 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Make one round. If it ends the wait, return the task's result.
 
+        A rescheduled task makes further rounds while no answer comes. After :data:`LONGEST_SLOT_SECONDS` it gives up
+        its worker slot, and its next process continues to count the rounds.
+
         :param context: Airflow's context of the task.
         """
+        slot_until = time.time() + LONGEST_SLOT_SECONDS
+        wait = self._started_wait(context)
+        if self.reschedule:
+            wait.recall = partial(kept_silence, context, self.batch_id)
         event = self._round(context)
-        while event is None and self.reschedule and self._started_wait(context).is_disturbed:
-            # The wait counts consecutive rounds without an answer. A rescheduled task would lose this count.
+        while event is None and self.reschedule and wait.silence:
+            if time.time() + self.interval > slot_until and keep_silence(context, self.batch_id, wait.silence):
+                break
             time.sleep(self.interval)
-            event = self._started_wait(context).overdue(time.time()) or self._round(context)
+            event = wait.overdue(time.time()) or self._round(context)
         return (event is not None and self._conclude(event, context)) or False
 
     def execute(self, context: Context) -> Any:
@@ -489,6 +510,7 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
         if not self.deferrable:
             return super().execute(context)
         with self._failure_flags():
+            check_deferred_config(self.botocore_config)
             result = self._unless_silent(lambda: self._look(context))
             if result:
                 return result.xcom_value

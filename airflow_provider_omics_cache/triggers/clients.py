@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from airflow_provider_omics_cache.exceptions import OmicsError
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.redaction import printable, without_passwords
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +134,8 @@ class OpenClient:
             await self._making
         try:
             await self._stack.aclose()
-        except Exception:
-            log.warning("A HealthOmics client could not be closed", exc_info=True)
+        except Exception as error:
+            log.warning("A HealthOmics client could not be closed", exc_info=printable(error))
 
 
 class SharedClient:
@@ -205,7 +206,8 @@ class SharedClient:
         failed = self._successor
         if failed and failed.has_failed and failed.age >= SHORTEST_LIFETIME:
             if not self._is_failing:
-                log.warning("Continuing with the old HealthOmics client: no new one can be made: %r", failed.failure)
+                reason = without_passwords(repr(failed.failure))
+                log.warning("Continuing with the old HealthOmics client: no new one can be made: %s", reason)
             self._is_failing = True
             self._retire(failed)
             self._successor = None

@@ -114,7 +114,7 @@ class Watcher:
 
     def next_round(self) -> float:
         """Return when this trigger wants the next round, by the monotonic clock."""
-        seconds = self._interval * random.uniform(1 - JITTER, 1 + JITTER)
+        seconds = self._interval * random.uniform(1 - JITTER, 1 + JITTER)  # nosec B311  # jitter is not a secret
         remaining = self._deadline - time.time()
         seconds = min(seconds, remaining if remaining > 0 else SHORTEST_INTERVAL)
         return max(self._earliest, time.monotonic() + seconds)

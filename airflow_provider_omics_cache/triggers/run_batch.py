@@ -27,6 +27,7 @@ from airflow_provider_omics_cache.healthomics.states import Verdict
 from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.hooks.errors import api_error
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.redaction import printable
 from airflow_provider_omics_cache.triggers.clients import Connection
 from airflow_provider_omics_cache.triggers.poller import GET_RUN, Watcher, shared_poller
 
@@ -120,7 +121,7 @@ class BatchTrigger(BaseTrigger):
                 trusts_counts = await self._wait_for_runs()
                 event = await self._wait(wait, trusts_counts=trusts_counts)
         except Exception as error:
-            self.log.exception("Batch %s: the wait failed", self.batch_id)
+            self.log.error("Batch %s: the wait failed", self.batch_id, exc_info=printable(error))
             failure = api_error(error, "GetBatch", self.region_name)
             event = Event(
                 status=EventStatus.ERROR,

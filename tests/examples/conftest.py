@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,13 +15,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _airflow_database() -> None:
-    """Give ``dag.test()`` the database of the tests' own AIRFLOW_HOME."""
+def _airflow_database(request: pytest.FixtureRequest) -> None:
     if not HAS_BATCHES:
         pytest.skip("the installed botocore has no HealthOmics batches")
-    command = [sys.executable, "-m", "airflow", "db", "migrate"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    request.getfixturevalue("airflow_database")
 
 
 @pytest.fixture(autouse=True)

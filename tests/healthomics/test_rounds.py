@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.healthomics import completion, rounds, submission
-from airflow_provider_omics_cache.healthomics.rounds import Batch, BatchWait, Event, EventStatus
+from airflow_provider_omics_cache.healthomics.rounds import Batch, BatchWait, Event, EventStatus, Silence
 from airflow_provider_omics_cache.healthomics.states import BatchStatus, Verdict
 
 
@@ -21,6 +21,7 @@ def failure_of(code: str, http_status: int | None = None) -> OmicsApiError:
 
 GONE = failure_of("ResourceNotFoundException", 404)
 THROTTLE = failure_of("ThrottlingException", 429)
+LOST = failure_of("ConnectionClosedError")
 UNREACHABLE = failure_of("EndpointConnectionError")
 DENIED = failure_of("AccessDeniedException", 403)
 SUBMITTING = {"status": "SUBMITTING", "totalRuns": 10, "submissionSummary": {"successfulStartSubmissionCount": 4}}
@@ -136,6 +137,77 @@ def test_rounds_without_the_batch_are_counted_in_a_row() -> None:
     wait.answered(SUBMITTING, 0.0)
     assert wait.failed(GONE, 1_004) is None
     assert wait.failed(GONE, 1_005) is None
+
+
+def test_rounds_without_an_answer_do_not_end_the_count_of_rounds_that_did_not_find_the_batch() -> None:
+    wait = new_wait(max_silence=1_000)
+    outcomes = [wait.failed(failure, 1_001 + n) for n, failure in enumerate([GONE, THROTTLE, GONE, LOST, LOST, GONE])]
+    assert outcomes[:-1] == [None] * 5
+    assert outcomes[-1] is not None
+    assert (outcomes[-1].status, outcomes[-1].code) == ("error", rounds.NOT_FOUND)
+
+
+def test_rounds_that_did_not_find_the_batch_do_not_end_the_silence() -> None:
+    wait = new_wait()
+    assert wait.failed(GONE, 1_000) is None
+    assert wait.failed(THROTTLE, 1_050) is None
+    assert wait.failed(GONE, 1_099) is None
+    event = wait.failed(LOST, 1_100)
+    assert event is not None
+    assert (event.status, event.code) == ("error", rounds.SILENCE)
+    assert event.message == (
+        "Batch 42: no answer with the batch for 100 s; calls without an answer: 2, "
+        f"calls that did not find the batch: 2. Last error: {LOST}"
+    )
+
+
+def test_a_round_that_did_not_find_the_batch_ends_a_silence_that_is_too_long() -> None:
+    wait = new_wait()
+    assert wait.failed(THROTTLE, 1_000) is None
+    event = wait.failed(GONE, 1_100)
+    assert event is not None
+    assert event.code == rounds.SILENCE
+
+
+@pytest.mark.parametrize("max_silence", [0, 100])
+def test_three_rounds_decide_on_a_young_batch_however_long_the_interval_is(max_silence: float) -> None:
+    wait = new_wait(max_silence=max_silence)
+    assert wait.failed(GONE, 1_000) is None
+    assert wait.failed(GONE, 5_000) is None
+    event = wait.failed(GONE, 9_000)
+    assert event is not None
+    assert event.code == rounds.NOT_FOUND
+
+
+def test_a_wait_continues_the_silence_of_an_earlier_process() -> None:
+    asked = []
+
+    def recall() -> Silence:
+        asked.append(1)
+        return Silence(since=1_000, not_found=1, no_answer=4)
+
+    wait = new_wait()
+    wait.recall = recall
+    assert wait.failed(GONE, 1_050) is None
+    assert wait.silence == Silence(since=1_000, not_found=2, no_answer=4)
+    event = wait.failed(THROTTLE, 1_100)
+    assert event is not None
+    assert "no answer with the batch for 100 s" in event.message
+    assert asked == [1]
+
+
+@pytest.mark.parametrize("first", [SUBMITTING, DENIED], ids=["answered", "denied"])
+def test_an_earlier_silence_is_asked_for_only_in_a_first_round_without_an_answer(
+    first: dict[str, Any] | OmicsApiError,
+) -> None:
+    wait = new_wait()
+    wait.recall = lambda: pytest.fail("nothing was needed")
+    if isinstance(first, OmicsApiError):
+        assert wait.failed(first, 1_000) is not None
+        return
+    wait.answered(first, 1_000)
+    assert wait.failed(THROTTLE, 1_001) is None
+    assert wait.silence == Silence(since=1_001, no_answer=1)
 
 
 def test_an_endpoint_out_of_reach_fails_in_the_very_first_round_only() -> None:
@@ -312,7 +384,67 @@ def test_no_order_of_answers_and_failures_is_misread(about: Any, rounds: list[di
         elif got is DENIED:
             assert event is not None
         elif event is not None:
-            assert rounds[number - 2 : number + 1] == [GONE] * 3
+            answered = [n for n, outcome in enumerate(rounds[:number]) if isinstance(outcome, dict)]
+            assert rounds[answered[-1] + 1 if answered else 0 : number + 1].count(GONE) == 3
         if event:
             json.dumps(event.to_json(), allow_nan=False)
             return
+
+
+failures = st.sampled_from([GONE, THROTTLE, LOST, failure_of("InternalServerException", 500)])
+
+
+@given(
+    max_silence=st.integers(1, 10_000),
+    rounds=st.lists(st.tuples(failures, st.floats(1, 600)), min_size=1, max_size=60),
+    restarts=st.sets(st.integers(0, 60)),
+)
+def test_no_order_of_failures_outlasts_max_silence(
+    max_silence: int, rounds: list[tuple[OmicsApiError, float]], restarts: set[int]
+) -> None:
+    """However often a process hands the silence on to the next one."""
+    wait, now = new_wait(max_silence=max_silence), 1_000.0
+    for number, (failure, interval) in enumerate(rounds):
+        if number in restarts:
+            stored = wait.silence.to_json() if wait.silence else None
+            wait = new_wait(max_silence=max_silence)
+            wait.recall = lambda stored=stored: None if stored is None else Silence.from_json(stored)  # type: ignore[misc]
+        so_far = [got for got, _ in rounds[: number + 1]]
+        must_end = so_far.count(GONE) == 3 or (set(so_far) != {GONE} and now - 1_000 >= max_silence)
+        event = wait.failed(failure, now)
+        assert (event is not None) == must_end
+        if event:
+            assert event.code == ("BatchNotFound" if so_far.count(GONE) == 3 else "MaxSilence")
+            return
+        now += interval
+
+
+silences = st.builds(
+    Silence, since=st.floats(0, 1e10), not_found=st.integers(0, 2), no_answer=st.integers(0, 1_000_000)
+)
+
+
+@given(silences)
+def test_a_silence_survives_its_journey(silence: Silence) -> None:
+    assert Silence.from_json(json.loads(json.dumps(silence.to_json()))) == silence
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "17",
+        [],
+        {},
+        {"since": "17", "not_found": 0, "no_answer": 0},
+        {"since": True, "not_found": 0, "no_answer": 0},
+        {"since": float("nan"), "not_found": 0, "no_answer": 0},
+        {"since": 17, "not_found": -1, "no_answer": 0},
+        {"since": 17, "not_found": 0, "no_answer": 0.5},
+        {"since": 17, "not_found": True, "no_answer": 0},
+        {"since": 17, "not_found": 0},
+    ],
+)
+def test_a_value_that_is_not_a_silence_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="not a"):
+        Silence.from_json(value)

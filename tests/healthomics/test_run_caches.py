@@ -91,6 +91,11 @@ def test_the_oldest_cache_comes_first_then_the_smallest_id() -> None:
     assert [found["id"] for found in run_caches.oldest_first(unsorted)] == ["300", "20", "100", "9"]
 
 
+def test_caches_of_any_id_are_sorted() -> None:
+    unsorted = [cache(id="cache-2"), cache(id="10"), cache(id="9")]
+    assert [found["id"] for found in run_caches.oldest_first(unsorted)] == ["9", "10", "cache-2"]
+
+
 def test_only_what_is_given_is_compared() -> None:
     found = cache(name="cohort", cacheBehavior="CACHE_ALWAYS", description="old", tags={"team": "a", "site": "x"})
     unchanged: dict[str, Any] = {"cache_behavior": None, "description": None, "tags": None}

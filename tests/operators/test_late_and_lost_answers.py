@@ -11,7 +11,7 @@ import botocore.handlers
 import pytest
 from botocore.config import Config
 
-from airflow_provider_omics_cache.exceptions import BatchFailedError
+from airflow_provider_omics_cache.exceptions import BatchFailedError, OmicsApiError
 from airflow_provider_omics_cache.healthomics.end import cancel_batch_of_killed_task
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.operators.run_batch import CancelRunBatchOperator, DeleteRunBatchOperator
@@ -19,7 +19,7 @@ from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOpera
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
 from tests.conftest import needs_batches
 from tests.operators.batch_states import ONE_ATTEMPT, answer, batch_in, each_mode, run_operator, runs_of, status_of
-from tests.operators.waiting_task import Context, waiting_task
+from tests.operators.waiting_task import Context, Later, waiting_task
 from tests.sensor_modes import each_mode as each_sensor_mode
 from tests.sensor_modes import run_sensor, start_batch
 
@@ -395,3 +395,62 @@ def test_an_older_batch_that_is_only_listed_does_not_block_a_new_one(
     assert third not in {first["id"], second}
     assert local.clock.elapsed() - start < 60
     assert client.get_batch(batchId=third)["totalRuns"] in {0, 1}
+
+
+# A run id that belongs to another batch by the time of the next attempt
+
+
+def let_ids_be_reused(local: LocalHealthOmics, client: Any, later: Later, *, delete: str | None = None) -> list[str]:
+    """Let another batch start a run as soon as somebody waits; it gets the id of the deleted run."""
+    local.settings.reuse_run_ids = True
+    local.settings.creating_seconds = local.settings.pending_seconds = 0
+    others: list[str] = []
+
+    def start_another() -> None:
+        if delete:
+            local.clock.advance(60)
+            client.delete_run(id=delete)
+        others.append(start_batch(client, 1))
+        local.clock.advance(1)
+
+    later(0.1, start_another)
+    return others
+
+
+def test_a_lost_answer_of_deleterun_deletes_no_run_of_another_batch(
+    local: LocalHealthOmics, client: Any, later: Later, task_context: Context
+) -> None:
+    batch_id = batch_in("FAILED", local, client, runs=2)
+    local.clock.advance(100)
+    local.settings.run_pending_seconds = local.settings.run_starting_seconds = 0
+    local.settings.run_running_seconds = 0
+    local.settings.run_stopping_seconds = 0
+    (run_id,) = runs_of(client, batch_id)
+    others = let_ids_be_reused(local, client, later)
+    local.faults.drop_connection("DeleteRun", after_effect=True)
+    assert DeleteRunBatchOperator(task_id="delete", batch_id=batch_id).execute(task_context) == batch_id
+    assert runs_of(client, others[0]) == {run_id: "COMPLETED"}
+    assert local.calls["DeleteRun"] == 1
+    assert runs_of(client, batch_id) == {}
+
+
+def test_a_lost_answer_of_cancelrun_cancels_no_run_of_another_batch(
+    local: LocalHealthOmics, client: Any, later: Later, task_context: Context
+) -> None:
+    local.settings.run_running_seconds = HOUR
+    batch_id = batch_in("FAILED", local, client, runs=2)
+    (run_id,) = runs_of(client, batch_id)
+    others = let_ids_be_reused(local, client, later, delete=run_id)
+    local.faults.drop_connection("CancelRun", after_effect=True)
+    assert CancelRunBatchOperator(task_id="cancel", batch_id=batch_id).execute(task_context) == batch_id
+    assert local.calls["CancelRun"] == 1
+    assert runs_of(client, others[0])[run_id] in {"PENDING", "STARTING", "RUNNING"}
+
+
+@pytest.mark.parametrize("operation", ["CancelRun", "DeleteRun"])
+def test_the_sdk_does_not_repeat_calls_that_change_a_run(local: LocalHealthOmics, operation: str) -> None:
+    local.faults.error(operation, status=503, times=5)
+    hook = OmicsCacheHook()
+    with pytest.raises(OmicsApiError):
+        getattr(hook, {"CancelRun": "cancel_run", "DeleteRun": "delete_run"}[operation])(run_id="1234567")
+    assert local.calls[operation] == 1

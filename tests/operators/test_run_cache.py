@@ -32,6 +32,8 @@ from airflow_provider_omics_cache.healthomics.run_caches import check_bucket, en
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.hooks.s3 import s3_client
 from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator
+from tests.altered_answers import Change, alter_run_caches, unseen, without
+from tests.conftest import RecordedTaskInstance
 from tests.operators.batch_states import die
 
 if TYPE_CHECKING:
@@ -246,9 +248,18 @@ def test_a_service_that_shows_the_cache_late_makes_no_second_one(
     assert local.calls["CreateRunCache"] == 2
 
 
-@pytest.mark.parametrize("status", ["initial", "current"])
-@pytest.mark.parametrize("shown", [True, False])
-@pytest.mark.parametrize("forgets", [True, False])
+@pytest.mark.parametrize(
+    ("status", "shown", "forgets"),
+    [
+        ("initial", True, False),
+        ("initial", True, True),
+        ("initial", False, True),
+        ("current", True, False),
+        ("current", True, True),
+        ("current", False, False),
+        ("current", False, True),
+    ],
+)
 def test_a_deleted_cache_is_followed_by_a_new_one(
     execute: Any, omics: Any, local: Any, status: str, shown: bool, forgets: bool
 ) -> None:
@@ -267,12 +278,300 @@ def test_a_deleted_cache_is_followed_by_a_new_one(
     assert active_caches(omics) == []
 
 
-def test_a_deleted_cache_with_another_description_is_followed_by_a_new_one(execute: Any, omics: Any) -> None:
+@pytest.mark.parametrize("error", ["ConflictException", "ValidationException", None])
+def test_a_deleted_cache_with_another_description_is_followed_by_a_new_one(
+    execute: Any, omics: Any, local: Any, error: str | None
+) -> None:
+    local.settings.changed_request_error = error
+    local.settings.show_deleted_run_caches = True
+    ids = []
+    for description in ("first", "second", "third"):
+        returned, _ = execute(description=description)
+        assert omics.get_run_cache(id=returned)["description"] == description
+        omics.delete_run_cache(id=returned)
+        ids.append(returned)
+    assert len(set(ids)) == 3
+
+
+@pytest.mark.parametrize("error", ["ConflictException", "ValidationException", None])
+@pytest.mark.parametrize("description", ["old", "new"])
+def test_a_deleted_cache_that_the_service_hides_is_an_error_that_names_request_id(
+    execute: Any, omics: Any, local: Any, error: str | None, description: str
+) -> None:
+    local.settings.changed_request_error = error
     first, _ = execute(description="old")
     omics.delete_run_cache(id=first)
-    second, _ = execute(description="new")
-    assert second != first
-    assert omics.get_run_cache(id=second)["description"] == "new"
+    for _ in range(3):
+        with pytest.raises(OmicsError, match=r"was deleted.* set request_id to a new value") as caught:
+            execute(description=description)
+        assert not isinstance(caught.value, AirflowFailException)
+    assert active_caches(omics) == []
+    second, pushed = execute(description=description, request_id="another")
+    assert pushed["created"] is True
+    assert execute(description=description)[0] == second
+
+
+def test_a_deleted_cache_that_the_service_hides_is_followed_by_a_new_one_when_its_token_has_expired(
+    execute: Any, omics: Any, local: Any
+) -> None:
+    first, _ = execute()
+    omics.delete_run_cache(id=first)
+    local.clock.advance(local.settings.token_seconds)
+    assert execute()[1]["created"] is True
+
+
+def test_an_old_deleted_cache_does_not_stand_for_a_new_one_that_is_listed_late(
+    execute: Any, omics: Any, local: Any
+) -> None:
+    local.settings.show_deleted_run_caches = True
+    omics.delete_run_cache(id=execute(description="first")[0])
+    local.clock.advance(2_000)
+    local.settings.run_cache_visible_after = 2_000
+    fails_for_now(execute, "GetRunCache does not find it", description="first")
+    fails_for_now(execute, "ListRunCaches does not show it after 300 s", description="second")
+    local.clock.advance(2_000)
+    assert [cache["id"] for cache in active_caches(omics)] == [execute(description="second")[0]]
+
+
+# A service that shows the cache late, or without members
+
+
+@pytest.fixture
+def altered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let each hook that is made from now on see run caches changed."""
+
+    def altered(change: Change, *operations: str) -> None:
+        make = OmicsCacheHook.get_client_type
+
+        def get_client_type(*args: Any, **parameters: Any) -> Any:
+            client = make(*args, **parameters)
+            alter_run_caches(client, change, *operations)
+            return client
+
+        monkeypatch.setattr(OmicsCacheHook, "get_client_type", get_client_type)
+
+    return altered
+
+
+def fails_for_now(execute: Any, text: str, **parameters: Any) -> None:
+    """Run a try that must fail with an error that is retried."""
+    with pytest.raises(OmicsError, match=text) as caught:
+        execute(**parameters)
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_a_new_cache_that_is_not_shown_in_five_minutes_is_not_created_again(
+    execute: Any, omics: Any, local: Any
+) -> None:
+    local.settings.run_cache_visible_after = 1_000
+    fails_for_now(execute, r"^CreateRunCache returned run cache \d+, but GetRunCache does not find it after 300 s")
+    fails_for_now(execute, r"No other run cache was created\. Retry the task\.$")
+    local.clock.advance(1_000)
+    (created,) = active_caches(omics)
+    assert execute()[0] == created["id"]
+    assert len(active_caches(omics)) == 1
+
+
+@pytest.mark.parametrize("error", ["ConflictException", "ValidationException"])
+def test_a_refused_token_whose_cache_is_not_listed_in_five_minutes_makes_no_second_cache(
+    execute: Any, omics: Any, local: Any, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    local.settings.changed_request_error = error
+    local.settings.run_cache_visible_after = 1_000
+    die(monkeypatch, OmicsCacheHook, "create_run_cache")
+    with pytest.raises(KeyboardInterrupt):
+        execute(description="theirs")
+    fails_for_now(execute, f"ListRunCaches does not show it after 300 s. .*{error}", description="ours")
+    local.clock.advance(1_000)
+    (created,) = active_caches(omics)
+    assert execute(description="ours")[0] == created["id"]
+
+
+@pytest.mark.parametrize("error", ["ConflictException", "ValidationException"])
+def test_the_cache_of_the_users_request_id_is_waited_for(
+    execute: Any, omics: Any, local: Any, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    local.settings.changed_request_error = error
+    local.settings.run_cache_visible_after = 200
+    die(monkeypatch, OmicsCacheHook, "create_run_cache")
+    with pytest.raises(KeyboardInterrupt):
+        execute(description="theirs", request_id="mine")
+    returned, _ = execute(description="ours", request_id="mine")
+    assert [cache["id"] for cache in active_caches(omics)] == [returned]
+
+
+@pytest.mark.parametrize("member", ["name", "status", "cacheS3Uri"])
+def test_a_member_that_is_always_absent_makes_no_second_cache(
+    execute: Any, omics: Any, altered: Callable[..., None], member: str
+) -> None:
+    altered(without(member))
+    for _ in range(3):
+        fails_for_now(execute, f"run cache \\d+ without {member}")
+    assert len(omics.list_run_caches()["items"]) == 1
+
+
+@pytest.mark.parametrize("member", ["name", "status", "cacheS3Uri"])
+def test_a_member_that_is_absent_for_a_while_is_waited_for(
+    execute: Any, omics: Any, local: Any, altered: Callable[..., None], member: str
+) -> None:
+    altered(without(member, times=3))
+    returned, pushed = execute()
+    assert pushed["created"] is True
+    local.forget_tokens()
+    altered(without(member, times=6))
+    assert execute()[0] == returned
+    assert len(active_caches(omics)) == 1
+
+
+@pytest.mark.parametrize("operation", ["GetRunCache", "ListRunCaches"])
+@pytest.mark.parametrize("members", [["name"], ["status"], ["cacheS3Uri"], ["name", "status", "cacheS3Uri", "arn"]])
+def test_what_one_of_two_answers_knows_is_enough(
+    execute: Any, omics: Any, local: Any, altered: Callable[..., None], operation: str, members: list[str]
+) -> None:
+    returned, _ = execute()
+    local.forget_tokens()
+    altered(without(*members), operation)
+    began = local.clock.elapsed()
+    found, pushed = execute()
+    assert (found, pushed["created"], pushed["cache_s3_uri"] is None) == (returned, False, False)
+    assert local.clock.elapsed() == began
+
+
+def test_a_listed_cache_that_is_not_found_makes_no_second_cache(
+    execute: Any, omics: Any, local: Any, altered: Callable[..., None]
+) -> None:
+    returned, _ = execute()
+    local.forget_tokens()
+    altered(unseen(20), "GetRunCache")
+    fails_for_now(execute, f"ListRunCaches shows run cache {returned}, but GetRunCache does not find it")
+    assert execute()[0] == returned
+    assert len(active_caches(omics)) == 1
+
+
+def test_a_deleted_cache_that_is_listed_for_a_while_is_followed_by_a_new_one(
+    execute: Any, omics: Any, local: Any, altered: Callable[..., None]
+) -> None:
+    first, _ = execute()
+    stale = omics.list_run_caches()["items"]
+    omics.delete_run_cache(id=first)
+    local.forget_tokens()
+    left = [3]
+
+    def list_stale(parsed: dict[str, Any], **_: Any) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            parsed["items"] = [dict(item) for item in stale]
+
+    task = operator()
+    task.hook.conn.meta.events.register("after-call.omics.ListRunCaches", list_stale)
+    assert task.execute({"ti": RecordedTaskInstance()}) != first
+    assert left[0] < 0
+
+
+@pytest.mark.parametrize("answers", [4, None])
+def test_a_state_of_the_future_of_a_listed_cache_is_waited_for(
+    execute: Any, omics: Any, local: Any, altered: Callable[..., None], answers: int | None
+) -> None:
+    returned, _ = execute()
+    local.forget_tokens()
+    left = [answers]
+
+    def creating(answer: dict[str, Any]) -> None:
+        if left[0] is not None:
+            left[0] -= 1
+        if left[0] is None or left[0] >= 0:
+            answer["status"] = "CREATING"
+
+    altered(creating)
+    if answers is None:
+        fails_for_now(execute, f"^It is not known whether run cache 'cohort' exists .* {returned} is still CREATING")
+    else:
+        assert execute()[0] == returned
+    assert len(active_caches(omics)) == 1
+
+
+def test_a_neighbour_without_a_name_costs_seconds(execute: Any, omics: Any, local: Any) -> None:
+    omics.create_run_cache(cacheS3Location=LOCATION)
+    began = local.clock.elapsed()
+    returned, pushed = execute()
+    assert pushed["created"] is True
+    assert 0 < local.clock.elapsed() - began < 10
+    began, reads = local.clock.elapsed(), local.calls["GetRunCache"]
+    assert execute()[0] == returned
+    assert local.clock.elapsed() == began
+    assert local.calls["GetRunCache"] == reads + 1
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_cache_that_fails_at_once_is_created_once_a_try(
+    execute: Any, omics: Any, altered: Callable[..., None], listed: bool
+) -> None:
+    altered(lambda answer: answer.update(status="FAILED"), "GetRunCache")
+    if not listed:
+        altered(lambda _: False, "ListRunCaches")
+    for _ in range(2):
+        fails_for_now(execute, r"^Run cache \d+ is FAILED directly after its creation at s3://cohort-data/cache")
+    assert len(active_caches(omics)) == (2 if listed else 1)
+
+
+def test_a_new_cache_in_a_folder_of_another_form_is_not_created_again(
+    execute: Any, omics: Any, altered: Callable[..., None]
+) -> None:
+    altered(lambda answer: answer.update(cacheS3Uri=f"{LOCATION}/cache-1/"), "GetRunCache")
+    with pytest.raises(RunCacheError, match=rf"GetRunCache shows it at {LOCATION}/cache-1/ with"):
+        execute()
+    assert len(active_caches(omics)) == 1
+
+
+def test_a_new_cache_without_its_bucket_owner_is_not_created_again(
+    execute: Any, omics: Any, local: Any, altered: Callable[..., None]
+) -> None:
+    local.settings.check_cache_bucket = False
+    altered(without("cacheBucketOwnerId"))
+    for _ in range(2):
+        fails_for_now(execute, "without cacheBucketOwnerId", cache_bucket_owner_id="999999999999")
+    assert len(active_caches(omics)) == 1
+
+
+def test_an_absent_arn_makes_no_second_cache(
+    execute: Any, omics: Any, local: Any, altered: Callable[..., None]
+) -> None:
+    execute(cache_bucket_owner_id=ACCOUNT)
+    local.forget_tokens()
+    altered(without("arn"))
+    fails_for_now(execute, "without arn")
+    assert len(active_caches(omics)) == 1
+
+
+def test_a_listed_cache_without_an_id_makes_no_second_cache(
+    execute: Any, omics: Any, local: Any, altered: Callable[..., None]
+) -> None:
+    execute()
+    omics.create_run_cache(name="other", cacheS3Location=LOCATION)
+    local.forget_tokens()
+    altered(without("id", times=6), "ListRunCaches")
+    execute()
+    assert len(active_caches(omics)) == 2
+    altered(without("id"), "ListRunCaches")
+    fails_for_now(execute, "ListRunCaches shows a run cache without its id")
+
+
+def test_a_list_that_repeats_a_cache_shows_one(execute: Any, omics: Any, warnings: Callable[[], list[str]]) -> None:
+    returned, _ = execute()
+    task = operator()
+    task.hook.conn.meta.events.register(
+        "after-call.omics.ListRunCaches", lambda parsed, **_: parsed.update(items=parsed["items"] * 2)
+    )
+    assert task.execute({"ti": RecordedTaskInstance()}) == returned
+    assert warnings() == []
+
+
+@pytest.mark.parametrize("member", ["tags", "cacheBehavior", "description"])
+def test_fail_reads_again_before_it_fails(execute: Any, omics: Any, altered: Callable[..., None], member: str) -> None:
+    asked = {"cache_behavior": "CACHE_ALWAYS", "description": "d", "tags": {"a": "1"}, "if_exists": "fail"}
+    returned, _ = execute(**asked)
+    altered(without(member, times=2), "GetRunCache")
+    assert execute(**asked)[0] == returned
 
 
 @pytest.mark.parametrize("lag", [0, 200])

@@ -23,6 +23,7 @@ from airflow_provider_omics_cache.operators.run_cache import (
     DeleteRunCacheOperator,
     UpdateRunCacheOperator,
 )
+from tests.altered_answers import alter_run_caches, unseen, without
 from tests.conftest import needs_batches
 
 if TYPE_CHECKING:
@@ -240,6 +241,43 @@ def test_a_failed_cache_is_not_updated(local: Any, task_context: dict[str, Any])
             operator.execute(task_context)
 
 
+def test_a_new_cache_that_is_found_late_is_updated(
+    client: Any, run_cache_id: str, task_context: dict[str, Any]
+) -> None:
+    operator = UpdateRunCacheOperator(task_id="update", run_cache_id=run_cache_id, **NEW)
+    alter_run_caches(operator.hook.conn, unseen(3))
+    operator.execute(task_context)
+    assert_is_new(client, run_cache_id)
+
+
+def test_tags_need_an_arn(local: Any, client: Any, run_cache_id: str, task_context: dict[str, Any]) -> None:
+    operator = UpdateRunCacheOperator(task_id="update", run_cache_id=run_cache_id, **NEW)
+    alter_run_caches(operator.hook.conn, without("arn"))
+    with pytest.raises(OmicsError, match=f"^GetRunCache shows run cache {run_cache_id} without its arn") as caught:
+        operator.execute(task_context)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert local.calls["UpdateRunCache"] == 0
+
+
+def test_what_only_the_last_answer_lacks_is_pushed(
+    client: Any, run_cache_id: str, task_context: dict[str, Any]
+) -> None:
+    operator = UpdateRunCacheOperator(task_id="update", run_cache_id=run_cache_id, description="new")
+    answers: list[Any] = []
+
+    def second_lacks(answer: dict[str, Any]) -> None:
+        answers.append(answer)
+        if len(answers) == 2:
+            for member in ("arn", "status", "cacheS3Uri"):
+                del answer[member]
+
+    alter_run_caches(operator.hook.conn, second_lacks)
+    operator.execute(task_context)
+    pushed = task_context["ti"].xcoms["run_cache"]
+    assert len(answers) == 2
+    assert None not in [pushed["arn"], pushed["status"], pushed["cache_s3_uri"]]
+
+
 @pytest.mark.parametrize(("given", "shown"), [({}, "None"), ({"tags": {}}, "{'tags': {}}")])
 def test_something_has_to_be_asked_for(
     update: Any, local: Any, run_cache_id: str, given: dict[str, Any], shown: str
@@ -403,6 +441,41 @@ def test_a_cache_that_stays_active_is_an_error_to_retry(local: Any) -> None:
         with pytest.raises(OmicsError, match=r"^Run cache 7 is still ACTIVE, 300 s after its deletion") as caught:
             operator.execute({})
     assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_a_new_cache_that_is_found_late_is_deleted(client: Any, run_cache_id: str) -> None:
+    operator = DeleteRunCacheOperator(task_id="delete", run_cache_id=run_cache_id)
+    alter_run_caches(operator.hook.conn, unseen(3))
+    operator.execute({})
+    assert is_gone(client, run_cache_id)
+
+
+def test_a_refused_deletion_of_a_cache_that_is_not_found_for_a_moment_is_an_error(
+    client: Any, local: Any, run_cache_id: str
+) -> None:
+    operator = DeleteRunCacheOperator(task_id="delete", run_cache_id=run_cache_id)
+    local.faults.error("DeleteRunCache", code="ConflictException")
+    answers: list[Any] = []
+
+    def second_is_not_found(answer: dict[str, Any]) -> bool:
+        answers.append(answer)
+        return len(answers) != 2
+
+    alter_run_caches(operator.hook.conn, second_is_not_found)
+    with pytest.raises(OmicsApiError, match=f"^Run cache {run_cache_id} is ACTIVE and was not deleted"):
+        operator.execute({})
+
+
+def test_a_deletion_is_not_seen_in_an_answer_without_a_status(local: Any) -> None:
+    operator = DeleteRunCacheOperator(task_id="delete", run_cache_id="7")
+    with Stubber(operator.hook.conn) as stubber:
+        stubber.add_response("get_run_cache", {"id": "7", "status": "ACTIVE"})
+        stubber.add_response("delete_run_cache", {})
+        for _ in range(11):
+            stubber.add_response("get_run_cache", {"id": "7"})
+        with pytest.raises(OmicsError, match=r"^Run cache 7 is still without a status, 300 s after its deletion"):
+            operator.execute({})
+        stubber.assert_no_pending_responses()
 
 
 # Both

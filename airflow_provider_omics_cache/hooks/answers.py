@@ -1,0 +1,120 @@
+"""Notice answers that were damaged on their way: such an answer is lost, not empty.
+
+botocore ignores a JSON body that it cannot parse, and its synchronous client accepts a body that is shorter than its
+``Content-Length``. A damaged answer then looks like an answer without members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from botocore.exceptions import HTTPClientError
+
+if TYPE_CHECKING:
+    from botocore.session import Session
+
+
+class LostAnswerError(HTTPClientError):
+    """An answer came, but not whole. The call may have taken effect."""
+
+    fmt = "the answer is not whole: {reason}"
+
+
+class AlwaysThere(NamedTuple):
+    """What every successful answer of an operation has.
+
+    :param members: members of the answer.
+    :param of_each: members of each entry of the first member, which is a list.
+    """
+
+    members: tuple[str, ...]
+    of_each: tuple[str, ...] = ()
+
+
+#: What is always there, by operation. The service model does not mark these members as required. Operations that are
+#: not in the table may answer without a body.
+ALWAYS_THERE: Mapping[str, AlwaysThere] = {
+    "CreateRunCache": AlwaysThere(("id",)),
+    "GetRunCache": AlwaysThere(("id", "status")),
+    "ListRunCaches": AlwaysThere(("items",), ("id", "status")),
+    "StartRunBatch": AlwaysThere(("id",)),
+    "GetBatch": AlwaysThere(("id", "status")),
+    "ListBatch": AlwaysThere(("items",), ("id",)),
+    "ListRunsInBatch": AlwaysThere(("runs",), ("runSettingId",)),
+    "GetRun": AlwaysThere(("id", "status")),
+    "ListRuns": AlwaysThere(("items",), ("id", "status")),
+    "ListTagsForResource": AlwaysThere(("tags",)),
+    # Operations of S3 and STS
+    "GetObject": AlwaysThere(("ETag",)),
+    "HeadObject": AlwaysThere(("ETag",)),
+    "PutObject": AlwaysThere(("ETag",)),
+    "GetCallerIdentity": AlwaysThere(("Account",)),
+}
+_NOTHING = AlwaysThere(())
+
+
+def notice_lost_answers(session: Session) -> None:
+    """Make the clients of a session raise :class:`LostAnswerError` for an answer of HealthOmics that is not whole.
+
+    :param session: session of botocore or aiobotocore.
+    """
+    session.register("before-parse.omics", _check_body)
+    session.register("after-call.omics", _check_answer)
+    session.register("after-call.sts.GetCallerIdentity", _check_answer)
+
+
+def check_members(operation: str, answer: Mapping[str, Any]) -> None:
+    """Check that a successful answer has what the answers of its operation always have.
+
+    :param operation: name of the API operation.
+    :param answer: botocore's answer.
+    :raises LostAnswerError: a member is absent.
+    """
+    always = ALWAYS_THERE.get(operation, _NOTHING)
+    for member in always.members:
+        if answer.get(member) is None:
+            raise LostAnswerError(reason=f"it has no {member}")
+    for member in always.of_each:
+        for entry in answer[always.members[0]]:
+            if entry.get(member) is None:
+                raise LostAnswerError(reason=f"an entry of {always.members[0]} has no {member}")
+
+
+def check_error(answer: Mapping[str, Any], status: int) -> None:
+    """Check that the answer of a failed call says why it failed. S3 answers a HEAD request without saying it.
+
+    :param answer: botocore's answer.
+    :param status: HTTP status of the answer. 408, 429 and 5xx need no reason: the call may succeed later.
+    :raises LostAnswerError: the error code is absent.
+    """
+    code = str(answer.get("Error", {}).get("Code") or "")
+    # botocore uses the HTTP status, or "Unknown", where it cannot read the code.
+    if not _may_pass(status) and (not code or code.isdecimal() or code == "Unknown"):
+        raise LostAnswerError(reason=f"it has no error code (HTTP status {status})")
+
+
+def _check_body(**event: Any) -> None:
+    """Check a body before botocore parses it."""
+    answer = event["response_dict"]
+    status, body = answer["status_code"], answer["body"]
+    if _may_pass(status) or not isinstance(body, bytes):
+        return
+    announced = answer["headers"].get("content-length") or ""
+    if announced.isdecimal() and len(body) < int(announced):
+        raise LostAnswerError(reason=f"{len(body)} of {announced} bytes arrived (HTTP status {status})")
+    if status < 300 and body.strip() and not body.lstrip().startswith(b"{"):
+        raise LostAnswerError(reason=f"its body is not a JSON object (HTTP status {status}, {len(body)} bytes)")
+
+
+def _check_answer(**event: Any) -> None:
+    """Check an answer that botocore has parsed."""
+    status = event["http_response"].status_code
+    if status < 300:
+        check_members(event["model"].name, event["parsed"])
+    else:
+        check_error(event["parsed"], status)
+
+
+def _may_pass(status: int) -> bool:
+    return status in {408, 429} or status >= 500

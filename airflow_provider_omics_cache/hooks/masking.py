@@ -1,0 +1,27 @@
+"""Let Airflow mask what it does not know to be secret in a connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.request import getproxies
+
+from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+from airflow_provider_omics_cache.redaction import mask, passwords_in
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+
+class PasswordMaskingHook(AwsBaseHook):
+    """Masks the passwords in the URLs of endpoints and proxies before anything is logged about a connection."""
+
+    @classmethod
+    def get_connection(cls, conn_id: str) -> Connection:
+        """Read an Airflow connection.
+
+        :param conn_id: id of the connection.
+        """
+        connection = super().get_connection(conn_id)
+        mask(passwords_in([connection.extra_dejson, getproxies()]))
+        return connection

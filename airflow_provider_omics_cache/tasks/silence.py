@@ -1,0 +1,67 @@
+"""What a rescheduled task hands on to its next process: the rounds since the last answer about its batch."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_omics_cache._compat import keep_until_next_start, kept_values, reschedule_count
+from airflow_provider_omics_cache.healthomics.rounds import Silence
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+#: Key of the task state (Airflow 3.3), beginning of the XCom's key (Airflow 3.0 to 3.2) and event of the audit log
+#: (Airflow 2) that hold the silence.
+KEY = "omics_cache_silence"
+
+log = logging.getLogger(__name__)
+
+
+def keep_silence(context: Context, batch_id: str, silence: Silence) -> bool:
+    """Store the silence for the next process of a rescheduled task. Return whether it is stored.
+
+    :param context: Airflow's context of the task.
+    :param batch_id: id of the batch.
+    :param silence: the silence.
+    """
+    value = {**_place(context, batch_id), "reschedules": reschedule_count(context), **silence.to_json()}
+    try:
+        return keep_until_next_start(context, KEY, value)
+    except Exception as error:
+        log.warning("Batch %s: Airflow did not store since when there is no answer: %s", batch_id, error)
+        return False
+
+
+def kept_silence(context: Context, batch_id: str) -> Silence | None:
+    """Return the silence that the process before this one stored, None if it stored none.
+
+    What an earlier process stored is out of date: a process without a silence stores nothing, and deletes nothing.
+
+    :param context: Airflow's context of the task.
+    :param batch_id: id of the batch.
+    """
+    try:
+        reschedules = reschedule_count(context)
+        values = kept_values(context, KEY) if reschedules else []
+    except Exception as error:
+        log.warning("Batch %s: Airflow did not return what the last process stored: %s", batch_id, error)
+        return None
+    expected = {**_place(context, batch_id), "reschedules": reschedules - 1}
+    for value in values:
+        try:
+            silence = Silence.from_json(value)
+            if silence.since > time.time():
+                raise ValueError(f"since is {silence.since!r}, a time in the future")
+        except ValueError as error:
+            log.warning("Batch %s: the value under %s is ignored: %s", batch_id, KEY, error)
+            continue
+        if all(value.get(name) == member for name, member in expected.items()):
+            return silence
+        log.info("Batch %s: the value of an earlier process under %s is ignored", batch_id, KEY)
+    return None
+
+
+def _place(context: Context, batch_id: str) -> dict[str, Any]:
+    return {"batch_id": batch_id, "try_number": context["ti"].try_number}
