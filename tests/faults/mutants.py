@@ -25,6 +25,7 @@ from airflow_provider_omics_cache.healthomics import (
     states,
     submission,
 )
+from airflow_provider_omics_cache.hooks import answers
 from airflow_provider_omics_cache.hooks.client import OmicsClientHook
 from airflow_provider_omics_cache.operators import run_batch as operators
 from airflow_provider_omics_cache.tasks import mapping, outcome, wait
@@ -70,13 +71,13 @@ def mutant(
 # Start
 
 
-@mutant("start_batch", "honest", "paid-twice")
+@mutant("start_batch", "honest", "paid-twice", seed=8)
 def new_token_for_each_try(patch: Patch) -> None:
     """Use a new request token for each try."""
     patch.setattr(start.BatchRequest, "token", lambda self, generation: str(uuid.uuid4()))
 
 
-@mutant("start_batch", "honest", "paid-twice")
+@mutant("start_batch", "honest", "paid-twice", seed=15)
 def failed_is_judged_at_once(patch: Patch) -> None:
     """Start a FAILED batch again without waiting for late counts and lists."""
 
@@ -86,13 +87,13 @@ def failed_is_judged_at_once(patch: Patch) -> None:
     patch.setattr(start, "_wait_for_started_runs", look_once)
 
 
-@mutant("start_batch", "honest", "paid-twice")
+@mutant("start_batch", "honest", "paid-twice", seed=15)
 def failed_is_started_again(patch: Patch) -> None:
     """Start a FAILED batch again although it has started runs."""
     patch.setattr(start, "_count_started_runs", lambda hook, batch: 0)
 
 
-@mutant("start_batch", "honest", "restarted-cancelled")
+@mutant("start_batch", "honest", "restarted-cancelled", seed=153)
 def cancelled_is_started_again(patch: Patch) -> None:
     """Start a batch again that somebody has cancelled."""
     for status in ("STOPPING", "CANCELLED"):
@@ -109,7 +110,7 @@ def digest_is_ignored(patch: Patch) -> None:
     patch.setattr(operators, "request_digest", lambda **_: f"{next(numbers):064}")
 
 
-@mutant("start_batch_of_a_file", "honest", "final-failure")
+@mutant("start_batch_of_a_file", "honest", "final-failure", seed=6)
 def unknown_etag_differs(patch: Patch) -> None:
     """Compare an ETag that is not known with one that is."""
     decide = start.decide_start
@@ -125,7 +126,7 @@ def unknown_etag_differs(patch: Patch) -> None:
 # Run caches
 
 
-@mutant("create_run_cache", "honest", "second-cache")
+@mutant("create_run_cache", "honest", "second-cache", seed=1)
 def new_token_for_each_cache(patch: Patch) -> None:
     """Use a new request token for each attempt to create a run cache."""
     patch.setattr(run_caches, "run_cache_token", lambda **_: str(uuid.uuid4()))
@@ -140,19 +141,19 @@ def _first_page_only(
     yield from self._call(operation, max_silence=max_silence, startingToken=token, **given).get(key) or ()
 
 
-@mutant("cancel_batch", "honest", "living-run")
+@mutant("delete_batch", "honest", "unsaved-mapping")
 def first_page_only(patch: Patch) -> None:
     """Take the first page of each list for the whole list."""
     patch.setattr(OmicsClientHook, "_items", _first_page_only)
 
 
-@mutant("submission_sensor", "honest", "wrong-mapping")
+@mutant("submission_sensor", "honest", "wrong-mapping", seed=9)
 def listing_is_not_checked(patch: Patch) -> None:
     """Take every listing for complete."""
     patch.setattr(submission.Submissions, "missing", lambda self, expected: None)
 
 
-@mutant("submission_sensor", "honest", "early-submission")
+@mutant("submission_sensor", "honest", "early-submission", seed=2)
 def pending_runs_are_ignored(patch: Patch) -> None:
     """End the wait for the submission while runs are left to submit."""
     patch.setattr(submission.Submissions, "missing", lambda self, expected: None)
@@ -161,10 +162,17 @@ def pending_runs_are_ignored(patch: Patch) -> None:
         patch.setitem(states.BATCH_STATUSES, status, meaning)
 
 
+@mutant("cancel_batch", "torn", "living-run")
+def torn_answers_are_empty(patch: Patch) -> None:
+    """Take an answer that is not whole for one without members."""
+    patch.setattr(answers, "_may_pass", lambda status: True)
+    patch.setattr(answers, "check_members", lambda operation, answer: None)
+
+
 # The end of runs
 
 
-@mutant("completion_sensor", "anything", "early-completion")
+@mutant("completion_sensor", "anything", "early-completion", seed=57)
 def unknown_is_finished(patch: Patch) -> None:
     """Take a status that is not known for the end of the batch."""
     done = states.BATCH_STATUSES["PROCESSED"]
@@ -174,40 +182,40 @@ def unknown_is_finished(patch: Patch) -> None:
     patch.setattr(completion.RunCounts, "judge", lambda self, allowed: completion.Judgement.COMPLETED)
 
 
-@mutant("completion_sensor", "honest", "wrong-counts")
+@mutant("completion_sensor", "honest", "wrong-counts", seed=68)
 def late_counts_are_trusted(patch: Patch) -> None:
     """Do not wait until the service has caught up."""
     patch.setattr(ListingTask, "has_caught_up", lambda *_: True)
 
 
-@mutant("completion_sensor", "honest", "hang")
+@mutant("completion_sensor", "honest", "hang", seed=65)
 def deadline_is_ignored(patch: Patch) -> None:
     """Wait without end."""
     patch.setattr(rounds.BatchWait, "overdue", lambda self, now: None)
     patch.setattr(wait.BatchWaitTask, "_deadline", lambda self, context: 1e12)
 
 
-@mutant("cancel_batch", "honest", "living-run")
+@mutant("cancel_batch", "honest", "living-run", seed=18)
 def cancelled_status_is_trusted(patch: Patch) -> None:
     """Take a CANCELLED batch for one without active runs."""
     patch.setattr(operators, "cancel_active_runs", lambda *_, **__: {})
     patch.setattr(operators, "count_active", lambda batch: 0)
 
 
-@mutant("delete_batch", "honest", "foreign-run")
+@mutant("delete_batch", "honest", "foreign-run", seed=78)
 def run_is_confirmed_once(patch: Patch) -> None:
     """Repeat DeleteRun without looking at the run again."""
     patch.setattr(end, "confirm_again", lambda hook, batch_id, run, **_: run)
 
 
-@mutant("delete_batch", "honest", "not-deleted")
+@mutant("delete_batch", "honest", "not-deleted", seed=50)
 def runs_that_are_left_are_ignored(patch: Patch) -> None:
     """Do not delete the runs that the service could not delete with the batch."""
     patch.setattr(end, "delete_existing_runs", lambda *_, **__: None)
     patch.setattr(operators, "delete_existing_runs", lambda *_, **__: None)
 
 
-@mutant("delete_batch", "honest", "unsaved-mapping")
+@mutant("delete_batch", "honest", "unsaved-mapping", seed=10)
 def partial_mapping_is_saved(patch: Patch) -> None:
     """Save whatever the lists show, and delete."""
     patch.setattr(mapping.MappingSavingOperator, "_missing", lambda *_: None)
@@ -217,14 +225,14 @@ def partial_mapping_is_saved(patch: Patch) -> None:
 # What was failed, and what is shown
 
 
-@mutant("resubmission", "honest", "resubmitted-run")
+@mutant("resubmission", "honest", "resubmitted-run", seed=1)
 def every_sample_is_submitted_again(patch: Patch) -> None:
     """Submit samples again that have a run."""
     patch.setattr(resubmission, "_has_run", lambda records, run_setting_id: False)
     patch.setattr(resubmission, "_is_confirmed", lambda *_: True)
 
 
-@mutant("start_batch", "honest", "secret")
+@mutant("start_batch", "honest", "secret", seed=4)
 def request_is_logged(patch: Patch) -> None:
     """Log the request."""
     call = OmicsClientHook._call_once

@@ -319,7 +319,7 @@ class Oracle:
             + kinds.get("alternate", 0)
             + kinds.get("old_answer", 0)
         )
-        cancelled = any(batch.cancelled_at is not None for batch in subjects)
+        cancelled = any(batch.cancelled_at is not None or batch._cancelled_runs for batch in subjects)
         status = {str(batch.status(self.now)) for batch in subjects}
         failed_runs = sum(
             count

@@ -19,6 +19,9 @@ from typing import Any
 PROFILES = ("anything", "honest", "torn")
 #: Most seconds by which lists and counts are late.
 MOST_LAG = 240.0
+#: Seconds after which a fault lets the service forget a request token. AWS documents no lifetime. The package repeats a
+#: call for as long.
+TOKEN_SECONDS = 3600.0
 
 LISTS = ("ListBatch", "ListRunsInBatch", "ListRuns", "ListRunCaches")
 GETS = ("GetBatch", "GetRun", "GetRunCache")
@@ -221,10 +224,10 @@ KINDS: dict[str, Kind] = {
     "twin_before": Kind(ANY, _HONEST, 2, _once),
     "twin_after": Kind(ANY, _HONEST, 2, _once),
     # What happens in the service.
-    "forget_tokens": Kind(("StartRunBatch", "CreateRunCache"), _WILD, 1.5, _once),
+    "forget_tokens": Kind((), _WILD, 1.5, _seconds(TOKEN_SECONDS)),
     "reuse_id": Kind(("DeleteRun", "CancelRun"), _HONEST, 4, _once),
     "batch_visible_after": Kind((), _HONEST, 1.5, _hidden),
-    "run_cache_visible_after": Kind((), _HONEST, 2, _seconds(2.0, 20.0, 60.0, 200.0, 400.0)),
+    "run_cache_visible_after": Kind((), _HONEST, 2, _hidden),
     "fail_batch": Kind((), _EVERY, 3, _started),
     "fail_submission": Kind((), _EVERY, 1.5, _sample),
     "fail_run": Kind((), _EVERY, 1.5, _sample),
@@ -251,7 +254,7 @@ THEMES: dict[str, tuple[str, ...]] = {
     "ended": ("fail_batch", "stopping_fails", "cancelled_by_other", "fail_delete", "fail_cancel", "reuse_id", "late"),
     "torn": ("cut", "empty", "html", "absent", "absent_in_row", "kill_after"),
     "silence": ("throttle", "error_500", "drop_before", "slow", "not_found", "alternate", "read_timeout", "proxy"),
-    "forgotten": ("forget_tokens", "drop_after", "kill_after", "list_lag", "batch_visible_after"),
+    "forgotten": ("forget_tokens", "forget_tokens", "batch_visible_after", "run_cache_visible_after", "kill_after"),
     "lists": ("expired_page", "same_token", "token_circle", "repeat_row", "reorder", "list_lag", "slow"),
 }
 

@@ -168,8 +168,6 @@ class Wire:
         elif fault.kind == "twin_before":
             self._happened(fault, self._world.run_twin())
             return
-        elif fault.kind == "forget_tokens":
-            self._world.local.forget_tokens()
         else:
             return
         self._happened(fault)

@@ -157,6 +157,8 @@ class World:
         for fault in faults:
             if fault.kind in _OWN_SETTING:
                 setattr(self.local.settings, fault.kind, fault.amount)
+            elif fault.kind == "forget_tokens":
+                self.local.settings.token_seconds = fault.amount
             elif fault.kind == "fail_batch":
                 started = max(0, int(fault.amount)) if fault.name == "SUBMITTING" else 0
                 reason = "There was a transient error in the service. Retry the batch."
