@@ -509,7 +509,7 @@ class _RunCacheSearch:
     def _look(self) -> None:
         self._looks += 1
         self._matching, self.others, self._unclear = [], [], []
-        listed = self._list()
+        listed = self.hook.list_whole(self._list)
         candidates = [cache for cache in self._known.values() if self._is_candidate(cache)]
         named = [cache for cache in candidates if cache.get("name")]
         unnamed = [cache for cache in candidates if not cache.get("name")]

@@ -60,8 +60,8 @@ def notice_lost_answers(session: Session) -> None:
     :param session: session of botocore or aiobotocore.
     """
     session.register("before-parse.omics", _check_body)
-    session.register("after-call.omics", _check_answer)
-    session.register("after-call.sts.GetCallerIdentity", _check_answer)
+    session.register("response-received.omics", _check_answer)
+    session.register("response-received.sts.GetCallerIdentity", _check_answer)
 
 
 def check_members(operation: str, answer: Mapping[str, Any]) -> None:
@@ -81,14 +81,14 @@ def check_members(operation: str, answer: Mapping[str, Any]) -> None:
                 raise LostAnswerError(reason=f"an entry of {always.members[0]} has no {member}")
 
 
-def check_error(answer: Mapping[str, Any], status: int) -> None:
+def check_error(answer: Mapping[str, Any]) -> None:
     """Check that the answer of a failed call says why it failed. S3 answers a HEAD request without saying it.
 
-    :param answer: botocore's answer.
-    :param status: HTTP status of the answer. 408, 429 and 5xx need no reason: the call may succeed later.
+    :param answer: botocore's answer. The HTTP status 408, 429 or 5xx needs no reason: the call may succeed later.
     :raises LostAnswerError: the error code is absent.
     """
     code = str(answer.get("Error", {}).get("Code") or "")
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     # botocore uses the HTTP status, or "Unknown", where it cannot read the code.
     if not _may_pass(status) and (not code or code.isdecimal() or code == "Unknown"):
         raise LostAnswerError(reason=f"it has no error code (HTTP status {status})")
@@ -109,11 +109,13 @@ def _check_body(**event: Any) -> None:
 
 def _check_answer(**event: Any) -> None:
     """Check an answer that botocore has parsed."""
-    status = event["http_response"].status_code
-    if status < 300:
-        check_members(event["model"].name, event["parsed"])
+    answer = event["parsed_response"]
+    if answer is None:
+        return
+    if event["response_dict"]["status_code"] < 300:
+        check_members(event["event_name"].rpartition(".")[2], answer)
     else:
-        check_error(event["parsed"], status)
+        check_error(answer)
 
 
 def _may_pass(status: int) -> bool:

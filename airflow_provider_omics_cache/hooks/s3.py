@@ -203,7 +203,7 @@ def _call(method: str, uri: str, *, s3: Any, extra_args: Mapping[str, Any], **me
             raise OmicsParameterError("s3_extra_args", rule, sorted(arguments)) from None
         except ClientError as error:
             if not operation.startswith("Head"):
-                check_error(error.response, error.response["ResponseMetadata"]["HTTPStatusCode"])
+                check_error(error.response)
             raise
         check_members(operation, answer)
     return answer

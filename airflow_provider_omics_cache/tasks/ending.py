@@ -90,19 +90,24 @@ class EndRunBatchOperator(BatchWaitOperator):
             persist_links(context, self)
             if self.is_over(batch) or not self.wait_for_completion:
                 return self.push(context, Batch.from_answer(self.batch_id, batch))
+            # The effect of the request may be late from now on. The deadline counts from the start of the task.
+            self._fixed_deadline = self._deadline(context)
             self._began_at = time.time()
             return str(self.wait(context))
 
         return self._unless_settled(end, context)
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
+    def execute_complete(
+        self, context: Context, event: dict[str, Any] | None = None, began_at: float | None = None
+    ) -> str:
         """Turn the trigger's event into the task's result.
 
         :param context: Airflow's context of the task.
         :param event: the trigger's event.
+        :param began_at: when the wait began, in epoch seconds. Default: it is derived from the deadline.
         """
         self.check_parameters()
-        return self._unless_settled(partial(super().execute_complete, context, event), context)
+        return self._unless_settled(partial(super().execute_complete, context, event, began_at), context)
 
     def seconds_left(self, context: Context) -> float:
         """Return the seconds until the task's deadline.

@@ -104,8 +104,8 @@ class BatchWaitTask(AwsTask):
     _has_links = False
     #: When the wait began, in epoch seconds. None if it began with the task.
     _began_at: float | None = None
-    #: Deadline of a wait that was deferred, in epoch seconds.
-    _resumed_deadline: float | None = None
+    #: Deadline of a wait whose deadline does not follow from its beginning, in epoch seconds.
+    _fixed_deadline: float | None = None
 
     def check_parameters(self) -> None:
         """Check the parameters before the first call.
@@ -168,8 +168,8 @@ class BatchWaitTask(AwsTask):
 
     def _deadline(self, context: Context) -> float:
         """Return when the wait ends at the latest, in epoch seconds."""
-        if self._resumed_deadline is not None:
-            return self._resumed_deadline
+        if self._fixed_deadline is not None:
+            return self._fixed_deadline
         return min(self._wait_began_at(context) + self.timeout, self._task_started_at(context) + self._longest_run())
 
     @property
@@ -302,10 +302,13 @@ class BatchWaitTask(AwsTask):
         self._log_lines(wait)
         return event
 
-    def _resume(self, event: dict[str, Any] | None) -> Event:
-        """Read the trigger's event, and restore the deadline and the start of the wait from it.
+    def _resume(self, event: dict[str, Any] | None, began_at: float | None) -> Event:
+        """Read the trigger's event, and restore the deadline and the start of the wait.
 
         Airflow 3.0 and 3.1 reset the start date of the task at each resume.
+
+        :param event: the trigger's event.
+        :param began_at: when the wait began, in epoch seconds. None if it began with the task.
         """
         try:
             parsed = Event.from_json(event)
@@ -316,8 +319,8 @@ class BatchWaitTask(AwsTask):
                 f"the trigger's event is about batch {parsed.batch_id}, not {self.batch_id}", batch_id=self.batch_id
             )
         if parsed.deadline is not None:
-            self._resumed_deadline = parsed.deadline
-            self._began_at = parsed.deadline - min(self.timeout, self._longest_run())
+            self._fixed_deadline = parsed.deadline
+            self._began_at = parsed.deadline - min(self.timeout, self._longest_run()) if began_at is None else began_at
         self.hook.is_reachable = True
         return parsed
 
@@ -356,6 +359,7 @@ class BatchWaitTask(AwsTask):
                 **self.trigger_arguments(),
             ),
             method_name="execute_complete",
+            kwargs={"began_at": self._began_at},
             timeout=timedelta(seconds=remaining + DEFER_TIMEOUT_MARGIN),
         )
 
@@ -438,13 +442,16 @@ class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
             return self.execute_complete(context, self._event_of_a_late_trigger())
         return super().resume_execution(next_method, next_kwargs, context)
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+    def execute_complete(
+        self, context: Context, event: dict[str, Any] | None = None, began_at: float | None = None
+    ) -> Any:
         """Turn the trigger's event into the task's result, or defer again if the service is still catching up.
 
         :param context: Airflow's context of the task.
         :param event: the trigger's event.
+        :param began_at: when the wait began, in epoch seconds. Default: it is derived from the deadline.
         """
-        result = self._conclude(self._resume(event), context)
+        result = self._conclude(self._resume(event, began_at), context)
         if result is None:
             self._defer_again(context)
             return None
@@ -516,15 +523,18 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
                 return result.xcom_value
             self._defer(self._deadline(context))
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+    def execute_complete(
+        self, context: Context, event: dict[str, Any] | None = None, began_at: float | None = None
+    ) -> Any:
         """Turn the trigger's event into the task's result, or defer again if the service is still catching up.
 
         :param context: Airflow's context of the task.
         :param event: the trigger's event.
+        :param began_at: when the wait began, in epoch seconds. Default: it is derived from the deadline.
         """
         with self._failure_flags():
             self.check_parameters()
-            parsed = self._resume(event)
+            parsed = self._resume(event, began_at)
             result = self._unless_silent(lambda: self._conclude(parsed, context))
             if result:
                 return result.xcom_value

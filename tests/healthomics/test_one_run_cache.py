@@ -128,7 +128,7 @@ def trial(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[T
     return Trial(local_healthomics)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answers=answers, service=service_settings, steps=steps)
 def test_tries_never_leave_two_caches(
     trial: Trial, answers: Answers, service: dict[str, Any], steps: list[tuple[str, Any]]

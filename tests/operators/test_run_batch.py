@@ -304,11 +304,11 @@ class TestS3:
             if is_there:
                 stubber.add_client_error("put_object", "PreconditionFailed", "", 412, expected_params=put)
                 head = {"Bucket": bucket, "Key": ANY, **{name: sent[name] for name in OWNER if name in sent}}
-                stubber.add_response("head_object", {"ContentLength": 1}, head)
+                stubber.add_response("head_object", {"ContentLength": 1, "ETag": "a"}, head)
                 with pytest.raises(OmicsError, match=REPLACED.format(1)):
                     task.execute(task_context)
             else:
-                stubber.add_response("put_object", {}, put)
+                stubber.add_response("put_object", {"ETag": "a"}, put)
                 with pytest.raises(
                     OmicsRequestError, match=r"StartRunBatch failed: .*cannot be accessed"
                 ):  # nothing was written

@@ -33,7 +33,10 @@ secrets_flow.omics_secrets().test()
 try:
     from airflow.sdk._shared.secrets_masker import _secrets_masker
 except ImportError:
-    from airflow.utils.log.secrets_masker import _secrets_masker
+    try:
+        from airflow.sdk.execution_time.secrets_masker import _secrets_masker  # Airflow 3.0
+    except ImportError:
+        from airflow.utils.log.secrets_masker import _secrets_masker  # Airflow 2
 open("masks.json", "w").write(json.dumps(sorted(_secrets_masker().patterns)))
 """
 
@@ -165,7 +168,7 @@ def test_the_flow_has_done_what_is_searched_for(flow: Flow) -> None:
         assert failure in flow.output
     assert "Traceback" in flow.output
     if HAS_AIOBOTOCORE:
-        assert "ausing task as DEFERRED" in flow.output
+        assert "aiobotocore" in flow.output, "a sensor was deferred"
 
 
 @needs_batches

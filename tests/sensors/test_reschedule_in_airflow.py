@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ from airflow_provider_omics_cache.tasks import silence as silence_module
 from airflow_provider_omics_cache.tasks import wait as wait_module
 from airflow_provider_omics_cache.tasks.wait import BatchWaitSensor
 from tests.sensor_modes import STORE, STORES
+
+pytestmark = pytest.mark.skipif(
+    version("apache-airflow").startswith("3.0."),
+    reason="dag.test() of Airflow 3.0 gives sensors their first reschedule date as text, which ends each of them",
+)
 
 DAGS = Path(__file__).parents[1] / "dags"
 THROTTLE = OmicsApiError("slow down", code="ThrottlingException", http_status=429, operation="GetBatch")
@@ -43,15 +49,15 @@ class Pokes:
     def __init__(self) -> None:
         self.rounds: dict[str, list[int]] = defaultdict(list)
         self.errors: dict[str, Exception] = {}
-        self.slept: dict[str, float] = defaultdict(float)
+        self.now: dict[str, float] = defaultdict(time.time)
         self.running = ""
         self.store = STORE
 
     def time(self) -> float:
-        return time.time() + self.slept[self.running]
+        return self.now[self.running]
 
     def sleep(self, seconds: float) -> None:
-        self.slept[self.running] += seconds
+        self.now[self.running] += seconds
 
     def poke(self, sensor: Any, context: Any, poke: Any) -> Any:
         self.running = sensor.task_id
@@ -103,4 +109,4 @@ def test_a_silence_survives_reschedules(
         assert isinstance(pokes.errors[task_id], ended_by)
         assert message in str(pokes.errors[task_id])
         # A process that knew nothing of the one before it would keep its slot for 300 s again and again.
-        assert pokes.rounds[task_id] == [pytest.approx(300, abs=5)] * 2 + [pytest.approx(rounds, abs=20 * (rounds > 1))]
+        assert pokes.rounds[task_id] == [pytest.approx(300, abs=5)] * 2 + [pytest.approx(rounds, abs=5 * (rounds > 1))]

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import pytest
+
+try:
+    from airflow.sdk._shared.secrets_masker import _secrets_masker
+except ImportError:
+    try:
+        from airflow.sdk.execution_time.secrets_masker import _secrets_masker  # Airflow 3.0
+    except ImportError:
+        from airflow.utils.log.secrets_masker import _secrets_masker  # Airflow 2
+
+
+@pytest.fixture(autouse=True)
+def _new_masker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test profit from what Airflow's masker has learnt in another one."""
+    monkeypatch.setattr(_secrets_masker(), "patterns", set())
+    monkeypatch.setattr(_secrets_masker(), "replacer", None)
