@@ -77,7 +77,7 @@ def new_token_for_each_try(patch: Patch) -> None:
     patch.setattr(start.BatchRequest, "token", lambda self, generation: str(uuid.uuid4()))
 
 
-@mutant("start_batch", "honest", "paid-twice", seed=15)
+@mutant("start_batch", "honest", "paid-twice", seed=18)
 def failed_is_judged_at_once(patch: Patch) -> None:
     """Start a FAILED batch again without waiting for late counts and lists."""
 
@@ -93,7 +93,7 @@ def failed_is_started_again(patch: Patch) -> None:
     patch.setattr(start, "_count_started_runs", lambda hook, batch: 0)
 
 
-@mutant("start_batch", "honest", "restarted-cancelled", seed=153)
+@mutant("start_batch", "honest", "restarted-cancelled", seed=62)
 def cancelled_is_started_again(patch: Patch) -> None:
     """Start a batch again that somebody has cancelled."""
     for status in ("STOPPING", "CANCELLED"):
@@ -141,7 +141,7 @@ def _first_page_only(
     yield from self._call(operation, max_silence=max_silence, startingToken=token, **given).get(key) or ()
 
 
-@mutant("delete_batch", "honest", "unsaved-mapping")
+@mutant("delete_batch", "honest", "unsaved-mapping", seed=20)
 def first_page_only(patch: Patch) -> None:
     """Take the first page of each list for the whole list."""
     patch.setattr(OmicsClientHook, "_items", _first_page_only)
@@ -162,7 +162,7 @@ def pending_runs_are_ignored(patch: Patch) -> None:
         patch.setitem(states.BATCH_STATUSES, status, meaning)
 
 
-@mutant("cancel_batch", "torn", "living-run")
+@mutant("delete_batch", "torn", "unsaved-mapping", seed=58)
 def torn_answers_are_empty(patch: Patch) -> None:
     """Take an answer that is not whole for one without members."""
     patch.setattr(answers, "_may_pass", lambda status: True)
@@ -215,7 +215,7 @@ def runs_that_are_left_are_ignored(patch: Patch) -> None:
     patch.setattr(operators, "delete_existing_runs", lambda *_, **__: None)
 
 
-@mutant("delete_batch", "honest", "unsaved-mapping", seed=10)
+@mutant("delete_batch", "honest", "unsaved-mapping", seed=79)
 def partial_mapping_is_saved(patch: Patch) -> None:
     """Save whatever the lists show, and delete."""
     patch.setattr(mapping.MappingSavingOperator, "_missing", lambda *_: None)
