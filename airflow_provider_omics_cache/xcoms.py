@@ -99,7 +99,8 @@ class FailedRun(TypedDict):
     run_setting_id: str | None
     run_id: str | None
     run_uuid: str | None
-    #: Status of the run; ``NOT_SUBMITTED`` for a run that was never submitted.
+    #: Status of the run; ``NOT_SUBMITTED`` for a run that was never submitted, ``UNKNOWN`` for a run that was submitted
+    #: but is listed without its id.
     status: str
     failure_reason: str | None
     status_message: str | None

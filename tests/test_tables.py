@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from airflow_provider_omics_cache import table_files
 from airflow_provider_omics_cache._compat import object_storage_path
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsParameterError
+from airflow_provider_omics_cache.hooks.s3 import check_object_uri
 from airflow_provider_omics_cache.resubmission import failed_run_settings
 from airflow_provider_omics_cache.samplesheets import run_settings_from_table
 from airflow_provider_omics_cache.tables import Table, read_rows, read_table
@@ -234,7 +235,7 @@ def test_many_keys_do_not_take_long_to_compare(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.json", "a.jsonl"])
 def test_a_table_needs_at_most_three_times_the_memory_of_its_file(tmp_path: Path, name: str) -> None:
-    path, count = tmp_path / name, 30_000
+    path, count = tmp_path / name, 10_000
     rows = [{"sample": f"HG{number:05}", "note": "😀", "fastq": f"s3://b/{number}.fq"} for number in range(count)]
     if name == "a.json":
         content = json.dumps(rows, ensure_ascii=False)
@@ -368,9 +369,7 @@ def test_a_file_above_256_mb_is_refused_unread(tmp_path: Path) -> None:
 
 def test_a_file_that_is_larger_than_announced_is_not_read_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.symlink_to("/dev/zero")
-    with pytest.raises(OmicsParameterError, match=r"must be a readable file .*device"):
-        read_table(path)
+    path.write_bytes(bytes(6_000_000))
 
     class Growing(type(tmp_path)):  # type: ignore[misc]
         def stat(self, **_: Any) -> os.stat_result:
@@ -378,6 +377,15 @@ def test_a_file_that_is_larger_than_announced_is_not_read_to_its_end(tmp_path: P
 
     with pytest.raises(OmicsParameterError, match=r"at most 5,000,000 bytes .*it has more than 5,000,000 bytes"):
         read_table(Growing(path), max_bytes=5_000_000)
+
+
+def test_a_folder_or_a_device_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "device.csv").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "fifo.csv")
+    for name in ("folder.csv", "device.csv", "fifo.csv"):
+        with pytest.raises(OmicsParameterError, match=r"must be a readable file \(it is a folder or a device\)"):
+            read_table(tmp_path / name)
 
 
 @pytest.mark.parametrize("announced", [None, 11])
@@ -456,6 +464,11 @@ def test_a_scheme_that_is_allowed_is_read(tmp_path: Path, monkeypatch: pytest.Mo
         assert read_table(path, allow=["File"]) == ROWS
     with pytest.raises(OmicsParameterError, match=r"must have an absolute path after file://; got 'file://a.csv'"):
         read_table("file://a.csv", allow=("file",))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("airflow.sdk") is None, reason="Airflow 2 does not know local://")
+def test_another_scheme_is_opened_as_an_object_storage_path_if_it_is_allowed(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(CONTENTS[".csv"])
     with pytest.raises(OmicsParameterError, match=NEEDS_ALLOW.format("local")):
         read_table(f"local://{tmp_path}/a.csv", allow=("file",))
     assert read_table(f"local://{tmp_path}/a.csv", allow=("local",)) == ROWS
@@ -495,6 +508,18 @@ def test_a_str_that_is_never_allowed(path: str, text: str) -> None:
         with pytest.raises(OmicsParameterError) as caught:
             read_table(path, allow=allow)
         assert str(caught.value).startswith(f"table {text}")
+
+
+@pytest.mark.parametrize(
+    ("uri", "rule"),
+    [
+        ("s3://prod@settings/a.json", "must not name an Airflow connection"),
+        ("s3://settings/a\0.json", "must not have the character NUL"),
+    ],
+)
+def test_the_uri_of_run_settings_follows_the_same_rule(uri: str, rule: str) -> None:
+    with pytest.raises(OmicsParameterError, match=f"^run_settings {rule}"):
+        check_object_uri("run_settings", uri)
 
 
 def test_an_at_sign_in_a_key_is_no_connection(local_healthomics: LocalHealthOmics) -> None:

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow_provider_omics_cache.healthomics import submission
 from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures
 from airflow_provider_omics_cache.healthomics.rounds import Batch
-from airflow_provider_omics_cache.healthomics.states import RunStatus, Verdict
+from airflow_provider_omics_cache.healthomics.states import RunStatus, SubmissionStatus, Verdict
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.xcoms import FailedRun, RunCountsXCom, RunRecord
 
 #: Status, in records, of a run that was never submitted.
 NOT_SUBMITTED = "NOT_SUBMITTED"
+#: Status, in records, of a run that was submitted, but is listed without its id.
+WITHOUT_RUN_ID = "UNKNOWN"
 
 _FAILED_RUN_MEMBERS = ("run_setting_id", "run_id", "run_uuid", "status", "failure_reason", "status_message")
 
@@ -98,15 +100,24 @@ class RunCounts:
         return max(0, (self.total or 0) - sum(count or 0 for count in ends))
 
     def judge(self, allowed: int) -> Judgement:
-        """Judge a batch that is PROCESSED.
+        """Judge a batch that is PROCESSED. Late counts decide nothing, however many runs may fail.
 
         :param allowed: number of runs that may fail.
         """
-        if self.total is None or self.completed is None:
+        if self.total is None or self.completed is None or self.late:
             return Judgement.UNKNOWN
-        if self.not_completed <= allowed:
-            return Judgement.COMPLETED
-        return Judgement.UNKNOWN if self.late else Judgement.FAILED
+        return Judgement.COMPLETED if self.not_completed <= allowed else Judgement.FAILED
+
+    def agrees_with(self, listed: RunCounts) -> bool:
+        """Whether the runs that were listed confirm the number of completed runs.
+
+        If no count is late, completed runs may have been deleted since they were counted.
+
+        :param listed: counts of the runs that were listed.
+        """
+        lacking = (self.completed or 0) - (listed.completed or 0)
+        deleted_since = 0 if self.late else max(0, (listed.deleted or 0) - (self.deleted or 0))
+        return 0 <= lacking <= deleted_since
 
     def to_json(self) -> RunCountsXCom:
         """Return the counts as an XCom."""
@@ -128,11 +139,12 @@ def join(
     if run and not is_same_run(row, run, batch_id=batch_id):
         listed = run = None
     known = {**(listed or {}), **(run or {})}
+    without_run_id = WITHOUT_RUN_ID if row.get("submissionStatus") == SubmissionStatus.SUCCESS else NOT_SUBMITTED
     return {
         "run_setting_id": row.get("runSettingId"),
         "run_id": run_id,
         "run_uuid": row.get("runInternalUuid") or None,
-        "status": NOT_SUBMITTED if run_id is None else known.get("status") or str(RunStatus.DELETED),
+        "status": without_run_id if run_id is None else known.get("status") or str(RunStatus.DELETED),
         "creation_time": _text(known.get("creationTime")),
         "start_time": _text(known.get("startTime")),
         "stop_time": _text(known.get("stopTime")),

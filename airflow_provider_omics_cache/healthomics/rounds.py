@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_omics_cache.healthomics.states import (
     BATCH_STATUSES,
     ENDED_RUN_STATUSES,
+    End,
     Meaning,
     RunStatus,
     Verdict,
@@ -63,6 +64,7 @@ class Batch:
     run_counts: Mapping[str, int] = field(default_factory=dict)
     submitted_time: datetime | None = None
     processed_time: datetime | None = None
+    failed_time: datetime | None = None
     failure_reason: str | None = None
     seen_at: float | None = None
 
@@ -84,6 +86,17 @@ class Batch:
         if self.submitted is None or self.failed is None or self.pending is None:
             return None
         return self.submitted + self.failed + self.pending
+
+    @property
+    def settled_time(self) -> datetime | None:
+        """When the batch changed last, None if the service does not report it.
+
+        It reports no time of a cancellation or deletion. What a deletion leaves was settled when the batch was
+        processed.
+        """
+        if self.meaning.end in {End.PROCESSED, End.DELETED}:
+            return self.processed_time
+        return self.failed_time if self.meaning.end == End.FAILED else None
 
     @classmethod
     def from_answer(cls, batch_id: str, answer: Mapping[str, Any], *, seen_at: float | None = None) -> Batch:
@@ -108,6 +121,7 @@ class Batch:
             run_counts={status: count for status, count in run_counts.items() if count is not None},
             submitted_time=answer.get("submittedTime") or answer.get("processedTime"),
             processed_time=answer.get("processedTime"),
+            failed_time=answer.get("failedTime"),
             failure_reason=answer.get("failureReason"),
             seen_at=seen_at,
         )
@@ -131,6 +145,7 @@ class Batch:
             "run_counts": dict(self.run_counts),
             "submitted_time": self.submitted_time.isoformat() if self.submitted_time else None,
             "processed_time": self.processed_time.isoformat() if self.processed_time else None,
+            "failed_time": self.failed_time.isoformat() if self.failed_time else None,
             "failure_reason": self.failure_reason,
             "seen_at": self.seen_at,
         }
@@ -159,9 +174,37 @@ class Batch:
             run_counts={status: _member(run_counts, status, int) for status in run_counts},
             submitted_time=_time(value, "submitted_time"),
             processed_time=_time(value, "processed_time"),
+            failed_time=_time(value, "failed_time"),
             seen_at=_member(value, "seen_at", (int, float)),
             failure_reason=_member(value, "failure_reason", str),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstSeen:
+    """When a wait first saw the batch in a status. It replaces a time that the service does not report.
+
+    :param status: the status, as messages show it.
+    :param at: the time, in epoch seconds.
+    """
+
+    status: str
+    at: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it in the form in which triggers and events carry it."""
+        return {"status": self.status, "at": self.at}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any] | None) -> FirstSeen | None:
+        """Make it from what a trigger or an event carries, None if it carries nothing that can be used.
+
+        :param value: what :meth:`to_json` returned, perhaps in another version of this package.
+        :raises ValueError: a member has the wrong type.
+        """
+        status = _member(value or {}, "status", str)
+        at = _member(value or {}, "at", (int, float))
+        return None if status is None or at is None else cls(status=status, at=at)
 
 
 class EventStatus(StrEnum):
@@ -182,6 +225,8 @@ class Event:
     :param code: the service's error code, or one of the codes of this module.
     :param deadline: deadline of the wait, in epoch seconds.
     :param batch: the batch. Only its id is known when the wait ended without an answer.
+    :param first_seen: when an earlier event of the same task showed the batch in which status. None if there was none,
+        or if it does not matter.
     """
 
     status: EventStatus
@@ -189,6 +234,7 @@ class Event:
     code: str = ""
     deadline: float | None = None
     batch: Batch | None = None
+    first_seen: FirstSeen | None = None
 
     @property
     def batch_id(self) -> str | None:
@@ -197,13 +243,14 @@ class Event:
 
     def to_json(self) -> dict[str, Any]:
         """Return the event in the form in which a trigger sends it."""
-        return {
+        value = {
             "status": str(self.status),
             "message": self.message,
             "code": self.code,
             "deadline": self.deadline,
             "batch": self.batch.to_json() if self.batch else None,
         }
+        return {**value, "first_seen": self.first_seen.to_json()} if self.first_seen else value
 
     @classmethod
     def from_json(cls, value: object) -> Event:
@@ -230,6 +277,7 @@ class Event:
             code=_member(value, "code", str) or "",
             deadline=_member(value, "deadline", (int, float)),
             batch=None if batch is None else Batch.from_json(batch),
+            first_seen=FirstSeen.from_json(_member(value, "first_seen", Mapping)),
         )
 
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: Statuses which show that a run without a run id was not submitted.
 _NOT_SUBMITTED_STATUSES = frozenset(SubmissionStatus) - {SubmissionStatus.SUCCESS}
 
+#: Number of parts in which run ids are compared with each other.
+_PARTS = 8
+
 
 def decide(batch: Batch) -> Verdict:
     """Decide what GetBatch's answer means for a wait on submission.
@@ -49,6 +52,48 @@ def progress(batch: Batch) -> str:
     return f"{text}, {batch.failed or 0:,} failed"
 
 
+def counted_as_incomplete(batch: Batch, expected: int | None) -> str | None:
+    """Describe which runs GetBatch counts as not submitted. None if there are none, or if it is not known.
+
+    :param batch: a batch that ended early. Its counts may lag behind.
+    :param expected: number of runs of the batch, None if it is not known.
+    """
+    if expected is None or batch.submitted is None or batch.failed is None:
+        return None
+    attempted = batch.submitted + batch.failed
+    return f"only {attempted:,} of {expected:,} submissions are counted" if attempted < expected else None
+
+
+def unlisted_submissions(batch: Batch, listing: Submissions) -> str | None:
+    """Describe which submitted runs are not listed. None if there are none, or if their number is not known.
+
+    :param batch: the batch.
+    :param listing: the listing of its runs.
+    """
+    if listing.submitted_count >= (batch.submitted or 0):
+        return None
+    return f"{listing.submitted_count:,} runs are listed, but {batch.submitted:,} were submitted"
+
+
+def doubt_about_end(batch: Batch, listing: Submissions, expected: int | None) -> str | None:
+    """Describe why the listing of a batch that ended early may lack submitted runs. None if it has every run.
+
+    :param batch: the batch.
+    :param listing: the listing of its runs.
+    :param expected: number of runs of the batch, None if it is not known.
+    """
+    doubt = listing.contradiction() or unlisted_submissions(batch, listing)
+    if doubt:
+        return doubt
+    if expected is not None and listing.rows < expected:
+        return f"{listing.rows:,} runs are listed, but {expected:,} are expected"
+    if listing.assumed_failures:
+        return (
+            f"{listing.assumed_failures:,} of {listing.rows:,} listed runs have neither a runId nor a failed submission"
+        )
+    return None
+
+
 class Submissions:
     """Collects the rows of one listing of a batch. Rows are added one by one.
 
@@ -58,11 +103,14 @@ class Submissions:
     def __init__(self, *, batch_is_over: bool = False) -> None:
         self._batch_is_over = batch_is_over
         self.rows = 0
+        #: Number of runs that count as not submitted although their submission status is not FAILED.
+        self.assumed_failures = 0
         self.run_ids: dict[str, str] = {}
         self.failed: list[SubmissionRecord] = []
         self.changed: list[SubmissionRecord] = []
         self._not_submitted: set[str] = set()
         self._without_id = 0
+        self._without_run_id = 0
         self._unfinished = 0
         self._failures = Failures()
 
@@ -70,6 +118,11 @@ class Submissions:
     def submitted_count(self) -> int:
         """Number of runs that were submitted."""
         return len(self.run_ids)
+
+    @property
+    def claimed_count(self) -> int:
+        """Number of runs that the listing shows as submitted, with or without a run id."""
+        return len(self.run_ids) + self._without_run_id
 
     @property
     def failed_count(self) -> int:
@@ -110,7 +163,6 @@ class Submissions:
         status = row.get("submissionStatus")
         if not run_setting_id:
             self._without_id += 1
-            self._unfinished += 1
         elif run_id:
             self.run_ids[run_setting_id] = run_id
             if status in CHANGED_AFTER_SUBMISSION_STATUSES and len(self.changed) < MAX_LISTED_RUNS:
@@ -119,8 +171,11 @@ class Submissions:
                 self._unfinished += 1
         else:
             self._not_submitted.add(run_setting_id)
-            if status in _NOT_SUBMITTED_STATUSES or self._batch_is_over:
+            if status == SubmissionStatus.SUCCESS:
+                self._without_run_id += 1
+            elif status in _NOT_SUBMITTED_STATUSES or self._batch_is_over:
                 self._add_failed(run_setting_id, row)
+                self.assumed_failures += status != SubmissionStatus.FAILED
             else:
                 self._unfinished += 1
 
@@ -137,25 +192,47 @@ class Submissions:
         reason = row.get("submissionFailureReason") or row.get("submissionStatus") or "never submitted"
         self._failures.add(reason, run_setting_id)
 
-    def missing(self, expected: int | None) -> str | None:
+    def missing(self, expected: int | None, *, at_least: int | None = None) -> str | None:
         """Describe what the listing lacks. Return None if it has every run of the batch with its outcome.
 
         :param expected: number of runs of the batch, None if it is not known.
+        :param at_least: number of runs that are listed at least, because the service may not list runs that were never
+            submitted. Default: ``expected``.
         """
         if not self.rows:
             return "no run is listed"
         if self._unfinished:
             return f"{self._unfinished:,} of {self.rows:,} listed runs have no submission outcome"
-        in_both = sum(run_setting_id in self.run_ids for run_setting_id in self._not_submitted)
-        different = len(self.run_ids) + len(self._not_submitted) - in_both
-        repeated = self.rows - self._without_id - different
-        if repeated:
-            return f"{repeated:,} of {self.rows:,} listed runs repeat a runSettingId"
+        contradiction = self.contradiction()
+        if contradiction:
+            return contradiction
         if expected is None:
             return f"{self.rows:,} runs are listed, but the number of runs of the batch is not known"
-        if self.rows != expected:
+        least = expected if at_least is None else at_least
+        if not least <= self.rows <= expected:
             return f"{self.rows:,} runs are listed, but {expected:,} are expected"
         return None
+
+    def contradiction(self) -> str | None:
+        """Describe rows that contradict themselves or each other, so that runs are missing. None if there are none."""
+        if self._without_run_id:
+            return f"{self._without_run_id:,} of {self.rows:,} listed runs are SUCCESS without a runId"
+        if self._without_id:
+            return f"{self._without_id:,} of {self.rows:,} listed runs have no runSettingId"
+        in_both = sum(run_setting_id in self.run_ids for run_setting_id in self._not_submitted)
+        different = len(self.run_ids) + len(self._not_submitted) - in_both
+        if self.rows > different:
+            return f"{self.rows - different:,} of {self.rows:,} listed runs repeat a runSettingId"
+        shared = len(self.run_ids) - self._count_run_ids()
+        if shared:
+            return f"{shared:,} of {self.rows:,} listed runs have the runId of another run"
+        return None
+
+    def _count_run_ids(self) -> int:
+        """Return the number of different run ids. Only a part of them is in a set at a time, to save memory."""
+        return sum(
+            len({run_id for run_id in self.run_ids.values() if hash(run_id) % _PARTS == part}) for part in range(_PARTS)
+        )
 
     def fingerprint(self) -> bytes:
         """Return a digest of the mapping ``{runSettingId: runId}``. It does not depend on the order of the rows."""

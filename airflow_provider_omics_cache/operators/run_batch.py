@@ -287,7 +287,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
 
     def trigger_arguments(self) -> dict[str, Any]:
         """Return the arguments that only this task's trigger takes."""
-        return {"cancel_on_kill": self.cancel_on_kill}
+        return {**super().trigger_arguments(), "cancel_on_kill": self.cancel_on_kill}
 
     def give_up(self, message: str) -> Exception:
         """Cancel the batch at the deadline if ``cancel_on_timeout`` is set, and return the error.
@@ -438,8 +438,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
         service has accepted the request. Default True.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
     :param timeout: seconds after which the task fails if runs are still active, or a timedelta. A retry continues.
-        No call begins later than ``timeout``, or 2 minutes after the batch has ended if that is later. Default: 7
-        days.
+        No call begins later, or 2 minutes later if the batch ends directly before ``timeout``. Default: 7 days.
     :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
         fails, or a timedelta. Default 3600.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
@@ -564,10 +563,12 @@ class DeleteRunBatchOperator(MappingSavingOperator):
 
     With ``delete_batch=True`` the task also deletes the batch's metadata when no run is left. The mapping from
     runSettingId to runId is lost with it, so ``save_mapping_s3_uri`` must be set. The task writes the mapping before it
-    deletes anything. It keeps the mapping of an earlier try, unless the service now lists more runs and no run was
-    deleted. If the listing is incomplete, the task waits up to 5 minutes. The object's metadata names the batch. If
-    another object exists at the URI, the task fails and does not overwrite it. The task checks the object again before
-    it deletes the batch.
+    deletes anything. The listing of a PROCESSED batch is saved at once if it shows every run. Every other listing may
+    be late, and is made again until it is complete, has not changed, and was made 5 minutes after the last change of
+    the batch. The service does not report when a batch was cancelled: the 5 minutes then count from the beginning of
+    the try. The task waits up to 6 minutes. It keeps the mapping of an earlier try, unless the service lists more runs:
+    it compares them before it deletes a run, and before it deletes the batch. The object's metadata names the batch. If
+    another object exists at the URI, the task fails and does not overwrite it.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
 
@@ -582,8 +583,8 @@ class DeleteRunBatchOperator(MappingSavingOperator):
         service has accepted the request. Must be True for ``delete_batch``. Default True.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
     :param timeout: seconds after which the task fails if the runs are still being deleted, or a timedelta. A retry
-        continues. No call begins later than ``timeout``, or 2 minutes after the batch has ended if that is later.
-        Default: 7 days.
+        continues. No call begins later, or 2 minutes later if the batch ends directly before ``timeout``. Default: 7
+        days.
     :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
         fails, or a timedelta. Default 3600.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
@@ -606,7 +607,8 @@ class DeleteRunBatchOperator(MappingSavingOperator):
     :raises BatchConflictError: the batch is active, or its status is not known; nothing is deleted.
     :raises BatchNotFoundError: the service does not know the batch, and no saved mapping shows that an earlier try
         deleted it.
-    :raises IncompleteListingError: the service does not list every run of the batch yet; nothing is deleted.
+    :raises IncompleteListingError: the listing of the batch is incomplete, contradicts itself, or may be late; nothing
+        more is deleted.
     :raises OmicsError: runs could not be deleted (the error names them), or the saved mapping is gone; the batch is not
         deleted.
     :raises BatchTimeoutError: the runs were still being deleted at ``timeout``.
@@ -682,7 +684,8 @@ class DeleteRunBatchOperator(MappingSavingOperator):
         delete_existing_runs(self.hook, batch.id, gone=self._gone, max_silence=self.max_silence)
         self.log.info("Batch %s: all its runs are deleted", batch.id)
         if self.delete_batch:
-            self.check_saved_mapping()
+            if self.save_mapping_again(batch, context):
+                return None
             delete_batch_once(
                 self.hook, batch.id, max_seconds=self.request_seconds(context), max_silence=self.max_silence
             )

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import timedelta
-from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
@@ -23,7 +22,11 @@ from airflow_provider_omics_cache.healthomics.completion import RunCounts
 from airflow_provider_omics_cache.healthomics.failures import allowed
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch
 from airflow_provider_omics_cache.healthomics.states import End
-from airflow_provider_omics_cache.healthomics.submission import Submissions
+from airflow_provider_omics_cache.healthomics.submission import (
+    Submissions,
+    counted_as_incomplete,
+    doubt_about_end,
+)
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunLink
 from airflow_provider_omics_cache.tasks.listing import ListingTask, batch_error
 from airflow_provider_omics_cache.tasks.outcome import RunOutcomeTask
@@ -67,7 +70,8 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     :param max_failed_submissions: how many submissions may fail: a number, or a share of all runs such as ``"5%"``.
         Default 0.
     :param consistency_timeout: seconds after the submission, or a timedelta, for which the sensor waits until the
-        listing includes every run. Default 300.
+        listing includes every run. If the batch ended early, they count from its failure or, because the service does
+        not report when a batch was cancelled, from the first round that shows it as CANCELLED. Default 300.
     :param max_silence: seconds without an answer about the batch (throttling, server errors, lost connections) after
         which the task fails, or a timedelta. Default 3600.
     :param mapping_s3_uri: S3 URI of the object to which the full listing is written, one JSON document per line. The
@@ -142,9 +146,12 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         """
         with tempfile.TemporaryFile() if self.mapping_s3_uri else nullcontext() as file:
             if has_failed:
-                raise self._conclude_failed(batch, file, context)
+                failure = self._conclude_failed(batch, file, context)
+                if failure is None:
+                    return None
+                raise failure
             submissions = self.complete_listing(
-                lambda: self._list(Submissions(), file, context),
+                lambda: self._list(Submissions(), file),
                 batch,
                 self._number_of_runs(batch),
                 batch.submitted_time,
@@ -170,32 +177,47 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         )
         return PokeReturnValue(is_done=True, xcom_value=mapping)
 
-    def _conclude_failed(self, batch: Batch, file: IO[bytes] | None, context: Context) -> BatchError:
-        """Push what is known of a batch that ended early, and return its error, even if its runs cannot be listed."""
+    def _conclude_failed(self, batch: Batch, file: IO[bytes] | None, context: Context) -> BatchError | None:
+        """Push what is known of a batch that ended early, and return its error, even if its runs cannot be listed.
+
+        :return: the error, None while the service may be catching up.
+        """
         submissions = Submissions(batch_is_over=True)
+        expected = self._number_of_runs(batch)
+        may_catch_up = self.may_catch_up(batch, context)
+        doubt = counted_as_incomplete(batch, expected)
         note = ""
+        if doubt and may_catch_up:
+            self.wait_to_catch_up(batch, doubt)
+            return None
         try:
-            self._list(submissions, file, context)
-            expected = self._number_of_runs(batch)
+            submissions = self.hook.list_whole(lambda: self._list(Submissions(batch_is_over=True), file))
+            doubt = doubt_about_end(batch, submissions, expected)
+            if doubt and may_catch_up:
+                self.wait_to_catch_up(batch, doubt)
+                return None
+            unlisted = max(submissions.claimed_count, batch.submitted or 0) - submissions.submitted_count
+            if unlisted:
+                note = f"; {unlisted:,} of them are not listed with a runId"
             if expected is not None and batch.meaning.end in {End.CANCELLED, End.FAILED}:
-                submitted = max(submissions.submitted_count, batch.submitted or 0)
+                submitted = submissions.submitted_count + unlisted
                 submissions.add_unlisted(expected - submitted - submissions.failed_count)
             self._push_mapping(self._push(batch, submissions, file, context), context)
         except (OmicsError, AirflowSensorTimeout) as error:
             note = f"; its runs could not be listed, or their mapping could not be saved: {error}"
-        submitted = max(submissions.submitted_count, batch.submitted or 0)
+        submitted = max(submissions.claimed_count, batch.submitted or 0)
         at_least = "at least " if batch.meaning.end == End.FAILED else ""
         return batch_error(batch, f"{at_least}{submitted:,} runs were submitted{note}")
 
-    def _list(self, submissions: Submissions, file: IO[bytes] | None, context: Context) -> Submissions:
+    def _list(self, submissions: Submissions, file: IO[bytes] | None) -> Submissions:
         if file:
             file.seek(0)
             file.truncate()
-        rows = partial(list_submissions, self.hook, self.batch_id)
-        for row in self.within_limits(context, lambda patience: rows(max_silence=patience)):
-            submissions.add(row)
-            if file:
-                file.write(Submissions.line(row))
+        with self.within_limits():
+            for row in list_submissions(self.hook, self.batch_id, max_silence=self.max_silence):
+                submissions.add(row)
+                if file:
+                    file.write(Submissions.line(row))
         return submissions
 
     def _push(
@@ -263,7 +285,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
     * ``failed_run_count``: number of runs that are not known to be COMPLETED;
     * ``failed_runs``: at most 1,000 of them as ``{run_setting_id, run_id, run_uuid, status, failure_reason,
       status_message}``. A run that was never submitted has the status ``NOT_SUBMITTED``, with the reason and message of
-      its submission.
+      its submission. A run that was submitted, but is listed without its id, has the status ``UNKNOWN``.
 
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
     :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
@@ -274,7 +296,8 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
     :param include_outputs: whether to call GetRun for every run, so that ``run_output_uri`` is known. GetRun is called
         at most ``[omics_cache] max_get_run_per_second`` times a second: 100,000 runs take hours. Default False.
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the sensor waits until the
-        counts and listings include every run. Default 300.
+        counts and listings include every run. If the service does not report when the batch ended, they count from the
+        first round that shows the end. Default 300.
     :param max_silence: seconds without an answer about the batch (throttling, server errors, lost connections) after
         which the task fails, or a timedelta. Default 3600.
     :param s3_conn_id: Airflow connection for ``runs_s3_uri``. Default: ``aws_conn_id``. (templated)
@@ -299,7 +322,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
     :raises BatchNotFoundError: the service does not know the batch.
     :raises TooManyFailedRunsError: more than ``max_failed_runs`` did not complete.
     :raises UnknownOutcomeError: after ``consistency_timeout`` the service does not report how many runs completed, or
-        its counts and its listing differ.
+        its counts and its listing differ. The task may be retried.
     :raises IncompleteListingError: the service did not list all runs within ``consistency_timeout``.
     :raises BatchSilenceError: no answer about the batch came for ``max_silence``.
     :raises OmicsApiError: a call to AWS failed.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache.exceptions import (
     BatchCancelledError,
@@ -19,7 +20,7 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsTimeLimitError,
 )
 from airflow_provider_omics_cache.healthomics.failures import parse_allowance
-from airflow_provider_omics_cache.healthomics.rounds import Batch
+from airflow_provider_omics_cache.healthomics.rounds import Batch, Event, FirstSeen
 from airflow_provider_omics_cache.healthomics.states import End
 from airflow_provider_omics_cache.healthomics.submission import Submissions
 from airflow_provider_omics_cache.tasks.s3_output import S3OutputTask
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-T = TypeVar("T")
+    from airflow_provider_omics_cache._compat import PokeReturnValue
 
 _ERRORS: dict[End | None, tuple[type[BatchError], str]] = {
     End.FAILED: (BatchFailedError, "failed: {reason}"),
@@ -44,17 +45,20 @@ class ListingTask(S3OutputTask, BatchWaitTask):
 
     consistency_timeout: float
 
-    def within_limits(self, context: Context, make: Callable[[float], Iterable[T]]) -> Iterator[T]:
-        """Iterate over results of calls to AWS. Unanswered calls are repeated for ``max_silence``.
+    #: When this wait first saw the batch in its status, if the service does not report that time.
+    _first_seen: FirstSeen | None = None
+    _is_catching_up = False
 
-        :param context: Airflow's context of the task.
-        :param make: function that returns the iterable. Its argument is the seconds for which a call is repeated.
+    @contextmanager
+    def within_limits(self) -> Iterator[None]:
+        """List runs inside the ``with`` block. An error of a call becomes the error of the task's limit.
+
         :raises BatchSilenceError: no answer came for ``max_silence``.
         :raises Exception: the deadline has passed; the class is that of :meth:`timeout_error`.
         """
         what = f"Batch {self.batch_id}: its runs could not be listed"
         try:
-            yield from make(self.max_silence)
+            yield
         except OmicsTimeLimitError as error:
             raise self.timeout_error(f"Timed out. {what} in time. {error}") from error
         except OmicsApiError as error:
@@ -70,22 +74,25 @@ class ListingTask(S3OutputTask, BatchWaitTask):
         expected: int | None,
         since: datetime | None,
         context: Context,
+        *,
+        at_least: int | None = None,
     ) -> Submissions | None:
         """List the runs. An incomplete listing is an error only if a second listing is incomplete too.
 
         :param list_once: function that makes one listing.
         :param batch: the batch.
         :param expected: number of runs of the batch, None if it is not known.
-        :param since: when the batch reached its status, None for the start of the wait.
+        :param since: when the batch reached its status, None if the service does not report it.
         :param context: Airflow's context of the task.
+        :param at_least: number of runs that are listed at least. Default: ``expected``.
         :return: the listing, None if it is incomplete and the service may still be catching up.
         :raises IncompleteListingError: the listing is still incomplete ``consistency_timeout`` after ``since``.
         """
         submissions = self.hook.list_whole(list_once)
-        missing = submissions.missing(expected)
-        if missing and self.has_caught_up(since, time.time(), context):
+        missing = submissions.missing(expected, at_least=at_least)
+        if missing and self.has_caught_up(batch, since, time.time()):
             submissions = self.hook.list_whole(list_once)
-            missing = submissions.missing(expected)
+            missing = submissions.missing(expected, at_least=at_least)
             if missing:
                 raise IncompleteListingError(
                     f"Batch {batch.id} is {batch.shown_status}, but after {self.consistency_timeout:,.0f} s "
@@ -94,19 +101,68 @@ class ListingTask(S3OutputTask, BatchWaitTask):
                     status=batch.status,
                 )
         if missing:
-            self.log.info("Batch %s: %s; the service is catching up", batch.id, missing)
+            self.wait_to_catch_up(batch, missing)
             return None
         return submissions
 
-    def has_caught_up(self, since: datetime | None, by: float, context: Context) -> bool:
+    def has_caught_up(self, batch: Batch, since: datetime | None, by: float) -> bool:
         """Whether the service has had ``consistency_timeout`` to catch up.
 
-        :param since: when the batch reached its status, None for the start of the wait.
+        :param batch: the batch.
+        :param since: when the batch reached its status. If the service does not report it, the time counts from the
+            first round of this wait that showed the status.
         :param by: the time at which the service was asked, in epoch seconds.
+        """
+        if since:
+            self._first_seen = None
+            return by >= since.timestamp() + self.consistency_timeout
+        if self._first_seen is None or self._first_seen.status != batch.shown_status:
+            self._first_seen = FirstSeen(status=batch.shown_status, at=seen_at(batch))
+        return by >= self._first_seen.at + self.consistency_timeout
+
+    def may_catch_up(self, batch: Batch, context: Context) -> bool:
+        """Whether the service may still be catching up with a batch that ended early, and another round is possible.
+
+        :param batch: the batch.
         :param context: Airflow's context of the task.
         """
-        start = since.timestamp() if since else self._wait_began_at(context)
-        return by >= start + self.consistency_timeout
+        if self.has_caught_up(batch, batch.settled_time, seen_at(batch)):
+            return False
+        return time.time() + self.interval < self._deadline(context)
+
+    def wait_to_catch_up(self, batch: Batch, text: str) -> None:
+        """Log that the task waits for another round because the service may be catching up.
+
+        :param batch: the batch.
+        :param text: what is missing.
+        """
+        self.log.info("Batch %s is %s, but %s; the service is catching up", batch.id, batch.shown_status, text)
+        self._is_catching_up = True
+
+    def trigger_arguments(self) -> dict[str, Any]:
+        """Return the arguments that only this task's trigger takes."""
+        return {"first_seen": self._first_seen.to_json()} if self._first_seen else {}
+
+    def _resume(self, event: dict[str, Any] | None, began_at: float | None) -> Event:
+        parsed = super()._resume(event, began_at)
+        self._first_seen = parsed.first_seen
+        return parsed
+
+    def _conclude(self, event: Event, context: Context) -> PokeReturnValue | None:
+        """Conclude the wait. A process that alone knows since when the service catches up makes the next rounds too."""
+        next_event: Event | None = event
+        result = None
+        while True:
+            if next_event is not None:
+                self._is_catching_up = False
+                result = super()._conclude(next_event, context)
+            elif not self._started_wait(context).is_disturbed:
+                return None
+            would_forget = self._is_catching_up and self._first_seen is not None and self.must_trust_counts
+            if result is not None or not would_forget or time.time() >= self._deadline(context):
+                return result
+            time.sleep(min(self.interval, max(0.0, self._deadline(context) - time.time())))
+            next_event = self._round(context)
 
     def allowance(self, parameter: str) -> int | Fraction:
         """Return how many runs may fail.
@@ -119,6 +175,14 @@ class ListingTask(S3OutputTask, BatchWaitTask):
             return parse_allowance(value)
         except ValueError as error:
             raise OmicsParameterError(parameter, str(error), value) from None
+
+
+def seen_at(batch: Batch) -> float:
+    """Return when GetBatch answered, in epoch seconds. This time counts, even if the task resumes much later.
+
+    :param batch: the batch.
+    """
+    return time.time() if batch.seen_at is None else batch.seen_at
 
 
 def batch_error(batch: Batch, details: str) -> BatchError:

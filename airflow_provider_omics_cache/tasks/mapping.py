@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from datetime import datetime
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_omics_cache.exceptions import (
@@ -14,9 +14,10 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsParameterError,
 )
 from airflow_provider_omics_cache.healthomics.batch_runs import list_started_runs, list_submissions
+from airflow_provider_omics_cache.healthomics.end import get_batch_patiently
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch
-from airflow_provider_omics_cache.healthomics.states import End
-from airflow_provider_omics_cache.healthomics.submission import Submissions
+from airflow_provider_omics_cache.healthomics.states import End, ToDelete
+from airflow_provider_omics_cache.healthomics.submission import Submissions, unlisted_submissions
 from airflow_provider_omics_cache.hooks.client import VISIBLE_AFTER
 from airflow_provider_omics_cache.hooks.s3 import head_object, put_object
 from airflow_provider_omics_cache.tasks.ending import EndRunBatchOperator
@@ -59,78 +60,108 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
         """
         if self.save_mapping_s3_uri is None:
             return
+        batch = Batch.from_answer(self.batch_id, answer)
         saved = self._own_saved_mapping()
-        if saved is not None and not self._lacks_runs(saved, answer):
+        if saved is not None and not self._lacks_runs(saved, batch):
             self.log.info("Batch %s: its mapping is already in %s", self.batch_id, self.save_mapping_s3_uri)
             return
-        extra_args = self.s3_extra_args or {}
-        with tempfile.TemporaryFile() as file:
-            rows = self._write_listing(file, answer, context)
-            metadata = {_BATCH_METADATA: self.batch_id, _ROWS_METADATA: str(rows)}
-            refusal = put_object(
-                file,
-                self.save_mapping_s3_uri,
-                parameter="save_mapping_s3_uri",
-                s3=self._s3,
-                extra_args={**extra_args, "Metadata": {**extra_args.get("Metadata", {}), **metadata}},
-                condition={"IfMatch": saved.etag} if saved else {"IfNoneMatch": "*"},
-            )
-        if refusal:
-            self.check_saved_mapping()
-        self.log.info("Batch %s: saved its mapping to %s", self.batch_id, self.save_mapping_s3_uri)
-
-    def check_saved_mapping(self) -> None:
-        """Check that the object exists and contains the mapping of this batch.
-
-        :raises OmicsParameterError: the object is not the mapping of this batch.
-        :raises OmicsError: the object does not exist.
-        """
-        if self._own_saved_mapping() is None:
-            raise OmicsError(
-                f"Batch {self.batch_id}: its mapping is no longer in {self.save_mapping_s3_uri}. The next try saves it "
-                "again.",
-                batch_id=self.batch_id,
-            )
+        self._save(batch, saved, context)
 
     def is_mapping_saved(self) -> bool:
         """Whether the object contains the mapping of this batch."""
         saved = self._saved_mapping()
         return saved is not None and saved.batch_id == self.batch_id
 
-    def _lacks_runs(self, saved: SavedMapping, answer: dict[str, Any]) -> bool:
-        """Whether the service lists more runs than were saved. A batch whose runs were deleted is not listed again."""
-        if Batch.from_answer(self.batch_id, answer).meaning.end == End.DELETED:
-            return False
-        rows = list_submissions(self.hook, self.batch_id, max_silence=self.max_silence)
-        return sum(1 for _ in rows) > saved.rows
+    def save_mapping_again(self, batch: Batch, context: Context) -> bool:
+        """Write the listing of the batch again if the service now lists more runs than were saved.
 
-    def _write_listing(self, file: IO[bytes], answer: dict[str, Any], context: Context) -> int:
+        :param batch: the batch.
+        :param context: Airflow's context of the task.
+        :return: whether the listing was written.
+        :raises OmicsParameterError: the object is not the mapping of this batch.
+        :raises OmicsError: the object does not exist.
+        :raises IncompleteListingError: the service does not list every run yet.
+        :raises OmicsApiError: a call to AWS failed.
+        """
+        saved = self._existing_saved_mapping()
+        if not self._lists_more_than(saved):
+            return False
+        self.log.warning(
+            "Batch %s: the service lists more runs than the %s in %s; saving its mapping again",
+            batch.id,
+            f"{saved.rows:,}",
+            self.save_mapping_s3_uri,
+        )
+        self._save(batch, saved, context)
+        return True
+
+    def _lacks_runs(self, saved: SavedMapping, batch: Batch) -> bool:
+        """Whether the service lists more runs than were saved. A batch whose runs were deleted is not listed again."""
+        return batch.meaning.end != End.DELETED and self._lists_more_than(saved)
+
+    def _lists_more_than(self, saved: SavedMapping) -> bool:
+        list_rows = partial(list_submissions, self.hook, self.batch_id, max_silence=self.max_silence)
+        return self.hook.list_whole(lambda: sum(1 for _ in list_rows())) > saved.rows
+
+    def _save(self, batch: Batch, saved: SavedMapping | None, context: Context) -> None:
+        extra_args = self.s3_extra_args or {}
+        with tempfile.TemporaryFile() as file:
+            rows = self._write_listing(file, batch, context)
+            metadata = {_BATCH_METADATA: self.batch_id, _ROWS_METADATA: str(rows)}
+            refusal = put_object(
+                file,
+                self.save_mapping_s3_uri or "",
+                parameter="save_mapping_s3_uri",
+                s3=self._s3,
+                extra_args={**extra_args, "Metadata": {**extra_args.get("Metadata", {}), **metadata}},
+                condition={"IfMatch": saved.etag} if saved else {"IfNoneMatch": "*"},
+            )
+        if refusal:
+            self._existing_saved_mapping()
+        self.log.info("Batch %s: saved its mapping to %s", self.batch_id, self.save_mapping_s3_uri)
+
+    def _write_listing(self, file: IO[bytes], batch: Batch, context: Context) -> int:
         """Write the listing to a file as soon as it has every run, and return the number of runs.
 
-        If the service reports no count, two listings in a row must be the same.
+        Only the listing of a PROCESSED batch can show that it has every run. Counts and listings may lag behind for
+        :data:`CONSISTENCY_SECONDS`. Until then every other listing is made again. Its last two versions must be equal.
+
+        :param file: the file.
+        :param batch: the batch. GetBatch is called again before each further listing.
+        :param context: Airflow's context of the task.
         """
-        batch = Batch.from_answer(self.batch_id, answer)
-        ended: datetime | None = batch.submitted_time or answer.get("failedTime")
-        seen: tuple[int, bytes] | None = None
-        for delay in (*VISIBLE_AFTER, None):
-            listing = self._list_once(file)
+        first_asked = asked_at = time.time()
+        waited = 0
+        previous: tuple[int, bytes] | None = None
+        for delay in (*VISIBLE_AFTER, VISIBLE_AFTER[-1], None):
+            listing = self.hook.list_whole(partial(self._list_once, file))
             missing = self._missing(batch, listing)
-            doubt = missing or _doubt(batch, listing)
-            if not doubt:
+            if not missing and _is_complete(batch, listing):
                 return listing.rows
+            doubt = _doubt(batch, listing)
             found = listing.rows, listing.fingerprint()
-            has_caught_up = delay is None or (ended and time.time() >= ended.timestamp() + CONSISTENCY_SECONDS)
-            if has_caught_up and not missing and found == seen:
-                self.log.warning("Batch %s: %s; saving its listing, which has not changed", batch.id, doubt)
+            since = batch.settled_time.timestamp() if batch.settled_time else first_asked
+            has_caught_up = waited >= CONSISTENCY_SECONDS or asked_at >= since + CONSISTENCY_SECONDS
+            if has_caught_up and not missing and found == previous:
+                if doubt:
+                    self.log.warning("Batch %s: %s; saving its listing, which has not changed", batch.id, doubt)
                 return listing.rows
+            reason = missing or doubt or f"runs may be listed {CONSISTENCY_SECONDS} s late"
             if delay is None or delay > self.seconds_left(context):
                 break
-            self.log.info("Batch %s: %s; listing again", batch.id, doubt)
-            seen = found
+            self.log.info("Batch %s is %s: %s; listing again", batch.id, batch.shown_status, reason)
+            previous = found
             del listing  # two listings are never in memory at the same time
             self._sleep(delay)
+            waited += delay
+            asked_at = time.time()
+            answer = get_batch_patiently(self.hook, self.batch_id, max_silence=self.max_silence)
+            batch = Batch.from_answer(self.batch_id, answer)
         raise IncompleteListingError(
-            f"Batch {batch.id}: its mapping cannot be saved yet: {doubt}", batch_id=batch.id, status=batch.status
+            f"Batch {batch.id} is {batch.shown_status}, and its mapping cannot be saved yet: {reason}. Retry the task; "
+            f"timeout must leave it at least {CONSISTENCY_SECONDS} s",
+            batch_id=batch.id,
+            status=batch.status,
         )
 
     def _list_once(self, file: IO[bytes]) -> Submissions:
@@ -144,6 +175,8 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
 
     def _missing(self, batch: Batch, listing: Submissions) -> str | None:
         """Describe what the listing lacks. Return None if nothing is known to be missing."""
+        if batch.meaning.to_delete in {ToDelete.ACTIVE, ToDelete.UNKNOWN}:
+            return f"GetBatch shows it as {batch.shown_status}"
         started = list_started_runs(self.hook, batch.id, max_silence=self.max_silence)
         unlisted = listing.count_unlisted(run["id"] for run in started)
         if unlisted:
@@ -151,11 +184,20 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
         if batch.meaning.end == End.PROCESSED:
             # A batch can be PROCESSED although it was cancelled. It may then have runs that were never submitted.
             most = listing.rows if batch.expected_runs is None else batch.expected_runs
-            least = most - (batch.pending or 0)
-            return listing.missing(listing.rows if least <= listing.rows <= most else most)
-        if batch.meaning.end != End.DELETED and listing.submitted_count < (batch.submitted or 0):
-            return _submitted(batch, listing)
-        return None
+            return listing.missing(most, at_least=most - (batch.pending or 0)) or unlisted_submissions(batch, listing)
+        if batch.meaning.end == End.DELETED:
+            return listing.contradiction()
+        return listing.contradiction() or unlisted_submissions(batch, listing)
+
+    def _existing_saved_mapping(self) -> SavedMapping:
+        saved = self._own_saved_mapping()
+        if saved is None:
+            raise OmicsError(
+                f"Batch {self.batch_id}: its mapping is no longer in {self.save_mapping_s3_uri}. The next try saves it "
+                "again.",
+                batch_id=self.batch_id,
+            )
+        return saved
 
     def _own_saved_mapping(self) -> SavedMapping | None:
         """Return the mapping that an earlier try has written, None if there is no object.
@@ -184,14 +226,20 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
         return SavedMapping(metadata.get(_BATCH_METADATA), int(metadata.get(_ROWS_METADATA, 0)), found["ETag"])
 
 
+def _is_complete(batch: Batch, listing: Submissions) -> bool:
+    """Whether the listing shows by itself that it has every run: a later listing has the same mapping."""
+    return (
+        batch.meaning.end == End.PROCESSED
+        and batch.total_runs is not None
+        and not listing.assumed_failures
+        and listing.missing(batch.total_runs) is None
+    )
+
+
 def _doubt(batch: Batch, listing: Submissions) -> str | None:
-    """Describe why the listing may be incomplete. Return None if it is complete."""
+    """Describe which count cannot confirm the listing. Return None if each count does."""
     if batch.meaning.end == End.PROCESSED:
         return None if batch.expected_runs is not None else "the service does not report how many runs the batch has"
     if batch.submitted is None:
         return "the service does not report how many runs were submitted"
-    return _submitted(batch, listing) if listing.submitted_count < batch.submitted else None
-
-
-def _submitted(batch: Batch, listing: Submissions) -> str:
-    return f"{listing.submitted_count:,} runs are listed, but {batch.submitted:,} were submitted"
+    return unlisted_submissions(batch, listing)

@@ -9,6 +9,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
@@ -35,11 +36,15 @@ from airflow_provider_omics_cache.healthomics.completion import (
 from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, allowed
 from airflow_provider_omics_cache.healthomics.rounds import Batch, count_active, may_trust_counts
 from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, End, RunStatus, SubmissionStatus
-from airflow_provider_omics_cache.healthomics.submission import Submissions
+from airflow_provider_omics_cache.healthomics.submission import (
+    Submissions,
+    counted_as_incomplete,
+    doubt_about_end,
+)
 from airflow_provider_omics_cache.hooks.errors import if_found
 from airflow_provider_omics_cache.links.omics import persist_links
-from airflow_provider_omics_cache.tasks.listing import ListingTask, batch_error
-from airflow_provider_omics_cache.tasks.wait import LAST_LOOK_SECONDS, MOST_ACTIVE_RUNS
+from airflow_provider_omics_cache.tasks.listing import ListingTask, batch_error, seen_at
+from airflow_provider_omics_cache.tasks.wait import MOST_ACTIVE_RUNS
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -108,22 +113,32 @@ class RunOutcomeTask(ListingTask):
         counts = RunCounts.of_batch(batch)
         max_failed = allowed(self.allowance("max_failed_runs"), counts.total or 0)
         judgement = counts.judge(max_failed)
-        if judgement == Judgement.UNKNOWN and not self.has_caught_up(batch.processed_time, _seen_at(batch), context):
-            self.log.info("Batch %s is %s, but its counts are not complete yet", batch.id, batch.shown_status)
+        if judgement == Judgement.UNKNOWN and not self.has_caught_up(batch, batch.processed_time, seen_at(batch)):
+            self.wait_to_catch_up(batch, "its counts are not complete yet")
             return None
         if counts.completed is None or counts.total is None:
-            raise self._unknown_outcome(batch, "GetBatch does not report how many of its runs completed")
+            raise self._unknown_outcome(
+                batch,
+                "GetBatch does not report how many of its runs completed. Retry the task; it reads the counts again",
+            )
         outcomes = RunOutcomes()
         note = ""
         if counts.not_completed or self.runs_s3_uri:
             try:
-                if not self._collect(outcomes, batch, context):
+                if not self._collect(outcomes, batch, context, counts=counts):
                     return None
             except (OmicsError, AirflowSensorTimeout) as error:
-                if judgement == Judgement.COMPLETED and self.runs_s3_uri:
+                if judgement == Judgement.UNKNOWN or (judgement == Judgement.COMPLETED and self.runs_s3_uri):
                     raise
                 outcomes = RunOutcomes()
                 note = f"; details of its runs could not be fetched: {error}"
+        if judgement == Judgement.UNKNOWN:
+            # No count includes some of the runs. The listing does, and has confirmed how many completed.
+            counts = replace(outcomes.counts, total=counts.total)
+            judgement = counts.judge(max_failed)
+            if judgement == Judgement.UNKNOWN:
+                text = f"{counts.late:,} of its runs have not ended by ListRuns. Retry the task; it lists them again"
+                raise self._unknown_outcome(batch, text)
         self._push(counts, outcomes, context)
         if judgement == Judgement.COMPLETED:
             self.log.info(
@@ -131,10 +146,7 @@ class RunOutcomeTask(ListingTask):
             )
             return PokeReturnValue(is_done=True, xcom_value=self.result(batch, counts))
         if outcomes.counts.total and outcomes.counts.not_completed <= max_failed:
-            listed = outcomes.counts.completed
-            raise self._unknown_outcome(
-                batch, f"GetBatch counts {counts.completed:,} completed runs, but ListRuns shows {listed:,}"
-            )
+            raise self._contradiction(batch, counts, outcomes.counts)
         self._push_result(batch, counts, context)
         summary = f": {outcomes.failure_summary()}" if outcomes.failed else ""
         raise TooManyFailedRunsError(
@@ -142,6 +154,28 @@ class RunOutcomeTask(ListingTask):
             f"max_failed_runs is {self.max_failed_runs}{summary}{note}",
             batch_id=batch.id,
             status=batch.status,
+        )
+
+    def _is_confirmed(self, batch: Batch, counts: RunCounts, listed: RunCounts) -> bool:
+        """Whether the listed runs confirm GetBatch's counts. If not, the service may still be catching up.
+
+        :raises UnknownOutcomeError: the service has caught up, and only the listing could have decided.
+        """
+        if counts.agrees_with(listed):
+            return True
+        if not self.has_caught_up(batch, batch.processed_time, time.time()):
+            text = f"{counts.completed:,} completed runs are counted, and {listed.completed:,} are listed"
+            self.wait_to_catch_up(batch, text)
+            return False
+        if counts.late or counts.not_completed <= allowed(self.allowance("max_failed_runs"), counts.total or 0):
+            raise self._contradiction(batch, counts, listed)
+        return True
+
+    def _contradiction(self, batch: Batch, counts: RunCounts, listed: RunCounts) -> UnknownOutcomeError:
+        return self._unknown_outcome(
+            batch,
+            f"GetBatch counts {counts.completed:,} completed runs, but ListRuns shows {listed.completed:,}. "
+            "Retry the task; it reads both again",
         )
 
     def _unknown_outcome(self, batch: Batch, text: str) -> UnknownOutcomeError:
@@ -159,9 +193,13 @@ class RunOutcomeTask(ListingTask):
         outcomes = RunOutcomes()
         note = ""
         try:
-            if self._has_active_runs(batch, context) or not self._collect(outcomes, batch, context, is_over=True):
+            if self._has_active_runs(batch, context) or not self._collect(outcomes, batch, context):
                 return None
             counts = outcomes.counts
+            unlisted = max(0, (batch.expected_runs or 0) - (counts.total or 0))
+            if unlisted:
+                note = f"; {unlisted:,} runs were submitted, but are not listed"
+                counts = replace(counts, total=batch.expected_runs)
         except (OmicsError, AirflowSensorTimeout) as error:
             note = f"; details of its runs could not be fetched: {error}"
             counts = RunCounts.of_batch(batch)
@@ -180,68 +218,99 @@ class RunOutcomeTask(ListingTask):
             return False
         if counted and self.must_trust_counts and may_trust_counts(time.time(), self.interval):
             return True
-        find = partial(list_active_runs, self.hook, batch.id, most=MOST_ACTIVE_RUNS)
-        active = list(self.within_limits(context, lambda patience: find(max_silence=patience)))
+        with self.within_limits():
+            active = list_active_runs(self.hook, batch.id, most=MOST_ACTIVE_RUNS, max_silence=self.max_silence)
         if active:
             self.wait_for_runs(batch, active)
-        return bool(active)
+            return True
+        if counted and self.may_catch_up(batch, context):
+            self.wait_to_catch_up(batch, f"{counted:,} runs are counted as active, and none is listed")
+            return True
+        return False
 
-    def _collect(self, outcomes: RunOutcomes, batch: Batch, context: Context, *, is_over: bool = False) -> bool:
+    def _collect(
+        self, outcomes: RunOutcomes, batch: Batch, context: Context, *, counts: RunCounts | None = None
+    ) -> bool:
         """Join what is known of each run, and write it to ``runs_s3_uri``.
 
-        :param is_over: whether the batch ended early, so that runs that are not listed were never submitted.
+        :param counts: GetBatch's counts of a batch that is PROCESSED. None if the batch ended early, so that runs that
+            are not listed were never submitted.
         :return: True if every run is listed and, in a batch that ended early, has ended. If False, the wait continues.
+        :raises UnknownOutcomeError: the listed runs contradict the counts.
         """
+        is_over = counts is None
+        may_catch_up = is_over and self.may_catch_up(batch, context)
+        doubt = counted_as_incomplete(batch, batch.expected_runs)
+        if doubt and may_catch_up:
+            self.wait_to_catch_up(batch, doubt)
+            return False
         with (
             tempfile.TemporaryFile() as rows,
             tempfile.TemporaryFile() if self.runs_s3_uri else nullcontext() as output,
         ):
-            listed = self._list_rows(rows, batch, context, is_over=is_over)
+            listed = self._list_rows(rows, batch, context, counts)
             if listed is None:
                 return False
-            started = dict(self.within_limits(context, self._started_runs))
-            if is_over and batch.meaning.end != End.DELETED:
-                active = [run_id for run_id, known in started.items() if known[0] not in ENDED_RUN_STATUSES]
-                if active:
-                    self.wait_for_runs(batch, active)
-                    return False
-            give_up_at = max(self._deadline(context), time.time() + LAST_LOOK_SECONDS)
-            for record in self.within_limits(context, partial(self._records, rows, started, give_up_at)):
-                outcomes.add(record)
-                if output:
-                    output.write(json.dumps(record).encode() + b"\n")
-            outcomes.add_unlisted((batch.expected_runs or 0) - listed)
+            with self.within_limits():
+                started = self.hook.list_whole(self._list_started_runs)
+            unlisted = listed.count_unlisted(started) if is_over else 0
+            doubt = doubt_about_end(batch, listed, batch.expected_runs)
+            if unlisted:
+                doubt = f"{unlisted:,} started runs are not listed by ListRunsInBatch"
+            if doubt and may_catch_up:
+                self.wait_to_catch_up(batch, doubt)
+                return False
+            must_have_ended = is_over and batch.meaning.end != End.DELETED
+            active = [run_id for run_id, known in started.items() if known[0] not in ENDED_RUN_STATUSES]
+            if active and must_have_ended:
+                self.wait_for_runs(batch, active)
+                return False
+            with self.within_limits():
+                for record in self._records(rows, started):
+                    outcomes.add(record)
+                    if record["run_id"] and record["status"] not in ENDED_RUN_STATUSES:
+                        active.append(record["run_id"])
+                    if output:
+                        output.write(json.dumps(record).encode() + b"\n")
+            if active and must_have_ended:
+                # ListRuns does not show them yet.
+                self.wait_for_runs(batch, active)
+                return False
+            submitted = max(listed.submitted_count + unlisted, listed.claimed_count, batch.submitted or 0)
+            not_shown = submitted - listed.claimed_count if is_over else 0
+            outcomes.add_unlisted((batch.expected_runs or 0) - listed.rows - not_shown)
+            if counts and not self._is_confirmed(batch, counts, outcomes.counts):
+                return False
             if output:
                 self.write_to_s3(output, "runs_s3_uri")
         return True
 
-    def _list_rows(self, rows: IO[bytes], batch: Batch, context: Context, *, is_over: bool) -> int | None:
-        """Write the listing to a file, and return the number of runs; None if the service is still catching up."""
-        list_once = partial(self._list_submissions, rows, context, is_over=is_over)
-        if is_over:
-            return list_once().rows
+    def _list_rows(
+        self, rows: IO[bytes], batch: Batch, context: Context, counts: RunCounts | None
+    ) -> Submissions | None:
+        """Write the listing to a file, and return it; None if the service is still catching up."""
+        list_once = partial(self._list_submissions, rows, is_over=counts is None)
+        if counts is None:
+            return self.hook.list_whole(list_once)
         # A batch can be PROCESSED although it was cancelled. It may then have runs that were never submitted.
-        expected = None if batch.expected_runs is None else batch.expected_runs - (batch.pending or 0)
-        submissions = self.complete_listing(list_once, batch, expected, batch.processed_time, context)
-        return submissions.rows if submissions else None
+        at_least = None if counts.total is None else counts.total - ((batch.pending or 0) if counts.late else 0)
+        return self.complete_listing(list_once, batch, counts.total, batch.processed_time, context, at_least=at_least)
 
-    def _list_submissions(self, rows: IO[bytes], context: Context, *, is_over: bool) -> Submissions:
+    def _list_submissions(self, rows: IO[bytes], *, is_over: bool) -> Submissions:
         rows.seek(0)
         rows.truncate()
         submissions = Submissions(batch_is_over=is_over)
-        list_rows = partial(list_submissions, self.hook, self.batch_id)
-        for row in self.within_limits(context, lambda patience: list_rows(max_silence=patience)):
-            submissions.add(row)
-            rows.write(json.dumps({name: row.get(name) for name in _ROW_MEMBERS}).encode() + b"\n")
+        with self.within_limits():
+            for row in list_submissions(self.hook, self.batch_id, max_silence=self.max_silence):
+                submissions.add(row)
+                rows.write(json.dumps({name: row.get(name) for name in _ROW_MEMBERS}).encode() + b"\n")
         return submissions
 
-    def _started_runs(self, patience: float) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        for run in list_started_runs(self.hook, self.batch_id, max_silence=patience):
-            yield run["id"], _known_of(run)
+    def _list_started_runs(self) -> dict[str, tuple[Any, ...]]:
+        runs = list_started_runs(self.hook, self.batch_id, max_silence=self.max_silence)
+        return {run["id"]: _known_of(run) for run in runs}
 
-    def _records(
-        self, rows: IO[bytes], started: Mapping[str, tuple[Any, ...]], give_up_at: float, patience: float
-    ) -> Iterator[RunRecord]:
+    def _records(self, rows: IO[bytes], started: Mapping[str, tuple[Any, ...]]) -> Iterator[RunRecord]:
         asked = 0
         rows.seek(0)
         for line in rows:
@@ -250,11 +319,7 @@ class RunOutcomeTask(ListingTask):
             listed = dict(zip(_RUN_MEMBERS, known, strict=True)) if known else None
             run = None
             if self._is_worth_asking(row, listed, asked):
-                if time.time() >= give_up_at:
-                    raise self.timeout_error(
-                        f"Timed out. Batch {self.batch_id}: GetRun was called for only {asked:,} runs"
-                    )
-                run = if_found(partial(self.hook.get_run, run_id=row["runId"], max_silence=patience))
+                run = if_found(partial(self.hook.get_run, run_id=row["runId"], max_silence=self.max_silence))
                 asked += 1
                 listed = listed if run else None
             yield join(row, listed, run, batch_id=self.batch_id)
@@ -291,8 +356,3 @@ def _known_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
     """
     times = (run.get(name) for name in _RUN_MEMBERS[1:])
     return (sys.intern(run.get("status") or ""), *(time and time.astimezone(UTC) for time in times))
-
-
-def _seen_at(batch: Batch) -> float:
-    """Return when GetBatch answered. This time counts, even if the task resumes much later."""
-    return time.time() if batch.seen_at is None else batch.seen_at

@@ -6,6 +6,7 @@ import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -20,6 +21,7 @@ from airflow_provider_omics_cache.healthomics.rounds import (
     BatchWait,
     Event,
     EventStatus,
+    FirstSeen,
     RunsWait,
     count_active,
 )
@@ -45,6 +47,8 @@ class BatchTrigger(BaseTrigger):
     :param runs_wait: active runs of a batch that has ended, in the JSON form of
         :class:`~airflow_provider_omics_cache.healthomics.rounds.RunsWait`. The trigger waits for their end first, with
         one GetRun a round. Default: none.
+    :param first_seen: when the task first saw the batch in which status, in the JSON form of
+        :class:`~airflow_provider_omics_cache.healthomics.rounds.FirstSeen`. The event carries it. Default: none.
     :param aws_conn_id: Airflow connection for AWS. Default ``aws_default``.
     :param region_name: AWS Region. Default: the connection's.
     :param verify: False to skip the verification of TLS certificates, or the path of a CA bundle. Default: the
@@ -70,6 +74,7 @@ class BatchTrigger(BaseTrigger):
         deadline: float | None = None,
         max_silence: float = LONGEST_SILENCE,
         runs_wait: dict[str, Any] | None = None,
+        first_seen: dict[str, Any] | None = None,
         aws_conn_id: str | None = "aws_default",
         region_name: str | None = None,
         verify: bool | str | None = None,
@@ -82,6 +87,7 @@ class BatchTrigger(BaseTrigger):
         self.deadline = deadline
         self.max_silence = max_silence
         self.runs_wait = runs_wait
+        self.first_seen = first_seen
         self.aws_conn_id = aws_conn_id
         self.region_name = region_name
         self.verify = verify
@@ -95,6 +101,7 @@ class BatchTrigger(BaseTrigger):
             "deadline": self.deadline,
             "max_silence": self.max_silence,
             "runs_wait": self.runs_wait,
+            **({"first_seen": self.first_seen} if self.first_seen else {}),
             **self._hook_parameters,
         }
 
@@ -130,7 +137,8 @@ class BatchTrigger(BaseTrigger):
                 deadline=self.deadline,
                 batch=Batch(id=self.batch_id),
             )
-        yield TriggerEvent(event.to_json())
+        first_seen = FirstSeen.from_json(self.first_seen)
+        yield TriggerEvent(replace(event, first_seen=first_seen).to_json())
 
     def _watch(self, subject_id: str, **arguments: Any) -> AbstractAsyncContextManager[Watcher]:
         return shared_poller().watch(

@@ -47,7 +47,7 @@ def test_the_status_alone_decides(status: str | None, numbers: dict[str, Any], e
 @given(counts=run_counts, allowed=st.integers(0, 1_000))
 def test_success_needs_enough_runs_that_are_known_to_be_completed(counts: RunCounts, allowed: int) -> None:
     enough = counts.total is not None and counts.completed is not None and counts.completed >= counts.total - allowed
-    assert (counts.judge(allowed) == Judgement.COMPLETED) == enough
+    assert (counts.judge(allowed) == Judgement.COMPLETED) == (enough and counts.late == 0)
 
 
 @given(counts=run_counts, allowed=st.integers(0, 1_000))
@@ -58,8 +58,8 @@ def test_counts_that_account_for_every_run_are_never_waited_for(counts: RunCount
 
 
 @given(counts=run_counts)
-def test_a_verdict_of_failure_never_comes_from_counts_that_lack_runs(counts: RunCounts) -> None:
-    if counts.judge(0) == Judgement.FAILED:
+def test_no_verdict_comes_from_counts_that_lack_runs(counts: RunCounts) -> None:
+    if counts.judge(0) != Judgement.UNKNOWN:
         assert counts.late == 0
 
 
@@ -178,3 +178,48 @@ def test_failures_are_summed_up_by_reason_and_capped() -> None:
         "RUN_TASK_FAILED: 1,200 (s0, s1, s2, s3, s4, ...); not submitted: 3 (...); CANCELLED: 1 (s1200); "
         "not submitted, ThrottlingException: 1 (s1201)"
     )
+
+
+@given(
+    st.builds(
+        RunCounts,
+        total=st.integers(0, 9),
+        completed=st.integers(0, 9),
+        failed=st.integers(0, 9),
+        cancelled=st.integers(0, 9),
+        deleted=st.integers(0, 9),
+        not_submitted=st.integers(0, 9),
+    ),
+    st.integers(0, 9),
+)
+def test_late_counts_decide_nothing(counts: RunCounts, allowed: int) -> None:
+    judgement = counts.judge(allowed)
+    assert (judgement == Judgement.UNKNOWN) == (counts.late > 0)
+    if judgement != Judgement.UNKNOWN:
+        assert (judgement == Judgement.COMPLETED) == (counts.not_completed <= allowed)
+
+
+def counted(total: int, completed: int, deleted: int = 0, failed: int = 0) -> RunCounts:
+    return RunCounts(total=total, completed=completed, failed=failed, cancelled=0, deleted=deleted, not_submitted=0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "listed", "agrees"),
+    [
+        (counted(5, 5), counted(5, 5), True),
+        (counted(5, 5), counted(5, 4, failed=1), False),
+        (counted(5, 4, failed=1), counted(5, 5), False),
+        (counted(5, 5), counted(5, 3, deleted=2), True),
+        (counted(5, 3, deleted=2), counted(5, 2, deleted=2), False),
+        (counted(5, 4), counted(5, 4, failed=1), True),
+        (counted(5, 4), counted(5, 3, deleted=2), False),
+    ],
+    ids=["equal", "fewer", "more", "deleted since", "deleted before", "late and equal", "late and deleted"],
+)
+def test_listed_runs_confirm_the_counts(counts: RunCounts, listed: RunCounts, agrees: bool) -> None:
+    assert counts.agrees_with(listed) is agrees
+
+
+def test_a_submitted_run_without_a_run_id_is_not_reported_as_never_submitted() -> None:
+    row = {"runSettingId": "s1", "submissionStatus": "SUCCESS"}
+    assert join(row, None, None, batch_id="7")["status"] == "UNKNOWN"

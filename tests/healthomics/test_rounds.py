@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.healthomics import completion, rounds, submission
-from airflow_provider_omics_cache.healthomics.rounds import Batch, BatchWait, Event, EventStatus, Silence
+from airflow_provider_omics_cache.healthomics.rounds import Batch, BatchWait, Event, EventStatus, FirstSeen, Silence
 from airflow_provider_omics_cache.healthomics.states import BatchStatus, Verdict
 
 
@@ -282,6 +282,22 @@ def test_the_message_of_an_older_failed_event_is_the_reason() -> None:
     assert event.batch == Batch(id="42", status="FAILED", failure_reason="Invalid JSON format")
 
 
+@pytest.mark.parametrize(
+    ("status", "settled"),
+    [
+        ("PROCESSED", "processedTime"),
+        ("RUNS_DELETED", "processedTime"),
+        ("FAILED", "failedTime"),
+        ("CANCELLED", None),
+        ("INPROGRESS", None),
+    ],
+)
+def test_a_batch_is_settled_since_a_time_that_is_about_its_last_change(status: str, settled: str | None) -> None:
+    names = ("creationTime", "submittedTime", "processedTime", "failedTime")
+    times = {name: datetime(2026, 11, day, tzinfo=UTC) for day, name in enumerate(names, 1)}
+    assert Batch.from_answer("1", {"status": status, **times}).settled_time == times.get(settled or "")
+
+
 def test_submitted_time_falls_back_to_processed_time() -> None:
     processed = datetime(2026, 11, 20, tzinfo=UTC)
     assert Batch.from_answer("1", {"processedTime": processed}).submitted_time == processed
@@ -303,14 +319,18 @@ batches = st.builds(
     run_counts=st.dictionaries(st.sampled_from(["completed", "failed", "running"]), st.integers(0, 100_000)),
     submitted_time=st.none() | st.datetimes(timezones=st.just(UTC)),
     processed_time=st.none() | st.datetimes(timezones=st.just(UTC)),
+    failed_time=st.none() | st.datetimes(timezones=st.just(UTC)),
     failure_reason=st.none() | st.text(),
     seen_at=st.none() | st.floats(0, 1e10),
 )
 
 
-@given(batches)
-def test_a_batch_survives_its_journey_in_an_event(batch: Batch) -> None:
-    event = Event(status=EventStatus.DONE, batch=batch)
+first_seen = st.none() | st.builds(FirstSeen, status=st.text(), at=st.floats(0, 1e10))
+
+
+@given(batches, first_seen)
+def test_a_batch_survives_its_journey_in_an_event(batch: Batch, seen: FirstSeen | None) -> None:
+    event = Event(status=EventStatus.DONE, batch=batch, first_seen=seen)
     arrived = Event.from_json(json.loads(json.dumps(event.to_json())))
     assert arrived == event
     assert arrived.batch == batch
@@ -338,6 +358,8 @@ def test_a_batch_survives_its_journey_in_an_event(batch: Batch) -> None:
         {"status": "timeout", "deadline": "x"},
         {"status": "failed", "batch": {"id": "5", "failure_reason": 7}},
         {"status": "error", "message": 5},
+        {"status": "error", "first_seen": 5},
+        {"status": "error", "first_seen": {"status": "CANCELLED", "at": "now"}},
     ],
 )
 def test_an_event_that_is_not_ours_is_refused(value: object) -> None:

@@ -123,9 +123,10 @@ def test_a_complete_listing() -> None:
         ([row(1), row(2)], None, "2 runs are listed, but the number of runs of the batch is not known"),
         ([row(1), row(2, None, None)], 2, "1 of 2 listed runs have no submission outcome"),
         ([row(1), row(2, None)], 2, "1 of 2 listed runs have no submission outcome"),
-        ([row(1), row(2, "SUCCESS", None)], 2, "no submission outcome"),
+        ([row(1), row(2, "SUCCESS", None)], 2, "1 of 2 listed runs are SUCCESS without a runId"),
         ([row(1), row(2, "REJECTED", None)], 2, "no submission outcome"),
-        ([row(1), {"runId": "9", "submissionStatus": "SUCCESS"}], 2, "no submission outcome"),
+        ([row(1), {"runId": "9", "submissionStatus": "SUCCESS"}], 2, "1 of 2 listed runs have no runSettingId"),
+        ([row(1), row(2, run_id="1001")], 2, "1 of 2 listed runs have the runId of another run"),
         ([row(1), row(1)], 2, "repeat a runSettingId"),
         ([row(1, "FAILED"), row(1)], 2, "repeat a runSettingId"),
     ],
@@ -213,6 +214,48 @@ def test_in_a_batch_that_is_over_a_run_without_run_id_has_failed() -> None:
     submissions = listed(row(1), row(2, None, None), batch_is_over=True)
     assert submissions.failed_count == 1
     assert submissions.failure_summary() == "never submitted: 1 (sample-2)"
+
+
+@pytest.mark.parametrize("batch_is_over", [False, True])
+def test_a_submitted_run_without_a_run_id_is_neither_submitted_nor_failed(batch_is_over: bool) -> None:
+    submissions = listed(row(1), row(2, "SUCCESS", None), batch_is_over=batch_is_over)
+    assert submissions.missing(2) == "1 of 2 listed runs are SUCCESS without a runId"
+    assert (submissions.submitted_count, submissions.claimed_count, submissions.failed_count) == (1, 2, 0)
+
+
+def test_the_number_of_listed_runs_may_have_a_lower_limit() -> None:
+    submissions = listed(row(1), row(2))
+    assert submissions.missing(3, at_least=2) is None
+    assert submissions.missing(4, at_least=3) == "2 runs are listed, but 4 are expected"
+    assert submissions.missing(1, at_least=1) == "2 runs are listed, but 1 are expected"
+
+
+@pytest.mark.parametrize(
+    ("batch", "rows", "doubt"),
+    [
+        (Batch(id="1"), [], None),
+        (Batch(id="1", submitted=2), [row(1), row(2)], None),
+        (Batch(id="1", submitted=3), [row(1), row(2)], "2 runs are listed, but 3 were submitted"),
+        (Batch(id="1", total_runs=3, submitted=2), [row(1), row(2)], "2 runs are listed, but 3 are expected"),
+        (Batch(id="1", total_runs=2), [row(1), row(2, "FAILED")], None),
+        (Batch(id="1", total_runs=2), [row(1), row(2, None, None)], "1 of 2 listed runs have neither a runId nor"),
+        (Batch(id="1", total_runs=2), [row(1), row(2, run_id="1001")], "1 of 2 listed runs have the runId of"),
+    ],
+)
+def test_what_may_be_missing_of_a_batch_that_ended_early(
+    batch: Batch, rows: list[dict[str, Any]], doubt: str | None
+) -> None:
+    found = submission.doubt_about_end(batch, listed(*rows, batch_is_over=True), batch.expected_runs)
+    assert (found or "").startswith(doubt or "")
+    assert (found is None) == (doubt is None)
+
+
+def test_counts_that_do_not_include_every_run() -> None:
+    batch = Batch(id="1", total_runs=9, submitted=5, failed=1, pending=3)
+    assert submission.counted_as_incomplete(batch, 9) == "only 6 of 9 submissions are counted"
+    assert submission.counted_as_incomplete(batch, 6) is None
+    assert submission.counted_as_incomplete(batch, None) is None
+    assert submission.counted_as_incomplete(Batch(id="1", total_runs=9), 9) is None
 
 
 def test_the_summary_groups_by_reason_and_names_a_few() -> None:

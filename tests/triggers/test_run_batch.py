@@ -33,6 +33,12 @@ def test_the_class_path_and_the_arguments_are_final() -> None:
     assert json.loads(json.dumps(kwargs)) == EVERYTHING
 
 
+def test_what_the_task_has_seen_first_is_an_argument_only_if_it_matters() -> None:
+    seen = {"status": "CANCELLED", "at": 1_800_000_000.5}
+    kwargs = BatchSubmissionTrigger(**EVERYTHING, first_seen=seen).serialize()[1]
+    assert kwargs == {**EVERYTHING, "first_seen": seen}
+
+
 def test_a_row_of_another_version_is_understood() -> None:
     trigger = BatchSubmissionTrigger(batch_id="42", colour="red")
     kwargs = trigger.serialize()[1]
