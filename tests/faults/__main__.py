@@ -17,12 +17,12 @@ from typing import Any, NoReturn
 
 import tests.conftest  # noqa: F401 - it says where Airflow's home is, before anything imports Airflow
 from tests.faults import simulator
+from tests.faults.environment import prepared
 from tests.faults.minimise import minimise
 from tests.faults.oracle import INVARIANTS
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.schedule import PROFILES
 from tests.faults.simulator import Part, Tally, run_part
-from tests.faults.world import prepared
 
 RESULTS = Path("build/faults.json")
 SEEDS = 1_000_000

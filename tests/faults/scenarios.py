@@ -30,6 +30,7 @@ from airflow_provider_omics_cache.resubmission import failed_run_settings
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
 from tests.faults.schedule import Schedule, draw
 from tests.faults.world import LONGEST_SILENCE, POLICY, Outcome, Task, World
+from tests.sensor_modes import STORES
 
 BUCKET = "cohort"
 CACHE = {"name": "cohort", "cache_s3_location": f"s3://{BUCKET}/cache"}
@@ -68,7 +69,7 @@ _SETTINGS = (
     "submission_rate",
     "run_running_seconds",
 )
-SENSOR = {"mode": ("poke", "reschedule", "deferrable")}
+SENSOR = {"mode": ("poke", "reschedule", "deferrable"), "store": (*STORES, None)}
 OPERATOR = {"mode": ("sync", "deferrable")}
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import tests.conftest  # noqa: F401 - it says where Airflow's home is, before anything imports Airflow
+from tests.faults.environment import new_world, prepared
 from tests.faults.oracle import Violation
 from tests.faults.scenarios import SCENARIOS, prepare
 from tests.faults.schedule import KINDS, Fault, Schedule
-from tests.faults.world import new_world, prepared
 
 #: What no request token protects from: the service forgets the token while its lists do not show the first batch yet.
 KNOWN = "tokens that are forgotten while lists lag"

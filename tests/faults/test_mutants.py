@@ -12,8 +12,8 @@ if not (HAS_BATCHES and HAS_AIOBOTOCORE):
     pytest.skip("the schedules need batches and aiobotocore", allow_module_level=True)
 
 from tests.faults import simulator
+from tests.faults.environment import prepared
 from tests.faults.mutants import MUTANTS, Mutant
-from tests.faults.world import prepared
 
 #: Schedules within which a mutant must be noticed, if its own seed shows it no longer.
 SEARCHED = 300

@@ -12,9 +12,9 @@ if not (HAS_BATCHES and HAS_AIOBOTOCORE):
     pytest.skip("the schedules need batches and aiobotocore", allow_module_level=True)
 
 from tests.faults import simulator
+from tests.faults.environment import prepared
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.schedule import KINDS, PROFILES, THEMES
-from tests.faults.world import prepared
 
 SCHEDULES = 1_000
 _EACH = -(-SCHEDULES // (len(SCENARIOS) * len(PROFILES)))
