@@ -9,6 +9,8 @@ UV ?= uv
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 KILL_MATRIX_ARGS ?=
+SCHEDULES ?= 1000
+SEED ?= 1
 
 # Airflow writes its configuration where AIRFLOW_HOME says: keep it in the checkout.
 export AIRFLOW_HOME := $(CURDIR)/build/airflow
@@ -85,6 +87,10 @@ kill-matrix: ## Kill each process of an Airflow while its tasks work, in about 1
 
 kill-matrix-table: ## Show what make kill-matrix has found last in the documentation
 	@$(PYTHON) -m tests.kill_matrix.publish
+
+.PHONY: faults
+faults: venv ## Run tasks under seeded schedules of faults: SCHEDULES=10000 of each profile from SEED=1
+	@.venv/bin/python -m tests.faults --schedules "$(SCHEDULES)" --seed "$(SEED)"
 
 .PHONY: locks
 locks: ## Compile requirements/ anew (needs uv)

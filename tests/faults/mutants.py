@@ -1,0 +1,254 @@
+"""Faulty changes of the package, which the simulator must notice.
+
+To add a mutant, write a function that makes the change with a monkeypatch, and register it with :func:`mutant`: the
+scenario and profile in which it is noticed, the invariant that it breaks, and a seed that shows it, so that the test
+need not search.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from airflow_provider_omics_cache import resubmission
+from airflow_provider_omics_cache.healthomics import (
+    completion,
+    end,
+    rounds,
+    run_caches,
+    start,
+    states,
+    submission,
+)
+from airflow_provider_omics_cache.hooks import answers
+from airflow_provider_omics_cache.hooks.client import OmicsClientHook
+from airflow_provider_omics_cache.operators import run_batch as operators
+from airflow_provider_omics_cache.tasks import mapping, outcome, wait
+from airflow_provider_omics_cache.tasks.listing import ListingTask
+
+Patch = pytest.MonkeyPatch
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A faulty change.
+
+    :param change: makes the change.
+    :param scenario: the scenario that notices it.
+    :param profile: the profile that notices it.
+    :param invariant: the invariant that it breaks.
+    :param seed: a seed that shows it.
+    """
+
+    change: Callable[[Patch], None]
+    scenario: str
+    profile: str
+    invariant: str
+    seed: int
+
+
+#: Every mutant, by name.
+MUTANTS: dict[str, Mutant] = {}
+
+
+def mutant(
+    scenario: str, profile: str, invariant: str, *, seed: int = 0
+) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+    """Register a mutant under the name of the function."""
+
+    def register(change: Callable[[Patch], None]) -> Callable[[Patch], None]:
+        MUTANTS[change.__name__] = Mutant(change, scenario, profile, invariant, seed)
+        return change
+
+    return register
+
+
+# Start
+
+
+@mutant("start_batch", "honest", "paid-twice", seed=8)
+def new_token_for_each_try(patch: Patch) -> None:
+    """Use a new request token for each try."""
+    patch.setattr(start.BatchRequest, "token", lambda self, generation: str(uuid.uuid4()))
+
+
+@mutant("start_batch", "honest", "paid-twice", seed=18)
+def failed_is_judged_at_once(patch: Patch) -> None:
+    """Start a FAILED batch again without waiting for late counts and lists."""
+
+    def look_once(hook: Any, batch: Any) -> Any:
+        return batch, start._count_started_runs(hook, batch), False
+
+    patch.setattr(start, "_wait_for_started_runs", look_once)
+
+
+@mutant("start_batch", "honest", "paid-twice", seed=15)
+def failed_is_started_again(patch: Patch) -> None:
+    """Start a FAILED batch again although it has started runs."""
+    patch.setattr(start, "_count_started_runs", lambda hook, batch: 0)
+
+
+@mutant("start_batch", "honest", "restarted-cancelled", seed=62)
+def cancelled_is_started_again(patch: Patch) -> None:
+    """Start a batch again that somebody has cancelled."""
+    for status in ("STOPPING", "CANCELLED"):
+        meaning = states.BATCH_STATUSES[status]._replace(when_found=states.WhenFound.REPLACE_IF_UNUSED)
+        patch.setitem(states.BATCH_STATUSES, status, meaning)
+    patch.setattr(start, "_count_started_runs", lambda hook, batch: 0)
+    patch.setattr(start, "_wait_for_started_runs", lambda hook, batch: (batch, 0, False))
+
+
+@mutant("start_batch", "honest", "paid-twice")
+def digest_is_ignored(patch: Patch) -> None:
+    """Let every try have another digest."""
+    numbers = itertools.count()
+    patch.setattr(operators, "request_digest", lambda **_: f"{next(numbers):064}")
+
+
+@mutant("start_batch_of_a_file", "honest", "final-failure", seed=6)
+def unknown_etag_differs(patch: Patch) -> None:
+    """Compare an ETag that is not known with one that is."""
+    decide = start.decide_start
+
+    def decide_start(status: str | None, **known: Any) -> Any:
+        decision = decide(status, **known)
+        is_other = known.get("request_etag") != known.get("found_etag")
+        return start.StartDecision.REFUSE_OTHER_SETTINGS if is_other else decision
+
+    patch.setattr(start, "decide_start", decide_start)
+
+
+# Run caches
+
+
+@mutant("create_run_cache", "honest", "second-cache", seed=1)
+def new_token_for_each_cache(patch: Patch) -> None:
+    """Use a new request token for each attempt to create a run cache."""
+    patch.setattr(run_caches, "run_cache_token", lambda **_: str(uuid.uuid4()))
+
+
+# Lists
+
+
+def _first_page_only(
+    self: Any, operation: str, key: str, token: str | None, *, max_silence: float = 0, **given: Any
+) -> Any:
+    yield from self._call(operation, max_silence=max_silence, startingToken=token, **given).get(key) or ()
+
+
+@mutant("delete_batch", "honest", "unsaved-mapping", seed=20)
+def first_page_only(patch: Patch) -> None:
+    """Take the first page of each list for the whole list."""
+    patch.setattr(OmicsClientHook, "_items", _first_page_only)
+
+
+@mutant("submission_sensor", "honest", "wrong-mapping", seed=9)
+def listing_is_not_checked(patch: Patch) -> None:
+    """Take every listing for complete."""
+    patch.setattr(submission.Submissions, "missing", lambda self, expected: None)
+
+
+@mutant("submission_sensor", "honest", "early-submission", seed=2)
+def pending_runs_are_ignored(patch: Patch) -> None:
+    """End the wait for the submission while runs are left to submit."""
+    patch.setattr(submission.Submissions, "missing", lambda self, expected: None)
+    for status in ("SUBMITTING", "INPROGRESS"):
+        meaning = states.BATCH_STATUSES[status]._replace(submission=states.Verdict.DONE)
+        patch.setitem(states.BATCH_STATUSES, status, meaning)
+
+
+@mutant("delete_batch", "torn", "unsaved-mapping", seed=58)
+def torn_answers_are_empty(patch: Patch) -> None:
+    """Take an answer that is not whole for one without members."""
+    patch.setattr(answers, "_may_pass", lambda status: True)
+    patch.setattr(answers, "check_members", lambda operation, answer: None)
+
+
+# The end of runs
+
+
+@mutant("completion_sensor", "anything", "early-completion", seed=57)
+def unknown_is_finished(patch: Patch) -> None:
+    """Take a status that is not known for the end of the batch."""
+    done = states.BATCH_STATUSES["PROCESSED"]
+    for module in (states, rounds, completion, submission):
+        if hasattr(module, "meaning_of"):
+            patch.setattr(module, "meaning_of", lambda status: states.BATCH_STATUSES.get(status or "", done))
+    patch.setattr(completion.RunCounts, "judge", lambda self, allowed: completion.Judgement.COMPLETED)
+
+
+@mutant("completion_sensor", "honest", "wrong-counts", seed=68)
+def late_counts_are_trusted(patch: Patch) -> None:
+    """Do not wait until the service has caught up."""
+    patch.setattr(ListingTask, "has_caught_up", lambda *_: True)
+
+
+@mutant("completion_sensor", "honest", "hang", seed=65)
+def deadline_is_ignored(patch: Patch) -> None:
+    """Wait without end."""
+    patch.setattr(rounds.BatchWait, "overdue", lambda self, now: None)
+    patch.setattr(wait.BatchWaitTask, "_deadline", lambda self, context: 1e12)
+
+
+@mutant("cancel_batch", "honest", "living-run", seed=18)
+def cancelled_status_is_trusted(patch: Patch) -> None:
+    """Take a CANCELLED batch for one without active runs."""
+    patch.setattr(operators, "cancel_active_runs", lambda *_, **__: {})
+    patch.setattr(operators, "count_active", lambda batch: 0)
+
+
+@mutant("delete_batch", "honest", "foreign-run", seed=78)
+def run_is_confirmed_once(patch: Patch) -> None:
+    """Repeat DeleteRun without looking at the run again."""
+    patch.setattr(end, "confirm_again", lambda hook, batch_id, run, **_: run)
+
+
+@mutant("delete_batch", "honest", "not-deleted", seed=50)
+def runs_that_are_left_are_ignored(patch: Patch) -> None:
+    """Do not delete the runs that the service could not delete with the batch."""
+    patch.setattr(end, "delete_existing_runs", lambda *_, **__: None)
+    patch.setattr(operators, "delete_existing_runs", lambda *_, **__: None)
+
+
+@mutant("delete_batch", "honest", "unsaved-mapping", seed=79)
+def partial_mapping_is_saved(patch: Patch) -> None:
+    """Save whatever the lists show, and delete."""
+    patch.setattr(mapping.MappingSavingOperator, "_missing", lambda *_: None)
+    patch.setattr(mapping, "_doubt", lambda *_: None)
+
+
+# What was failed, and what is shown
+
+
+@mutant("resubmission", "honest", "resubmitted-run", seed=1)
+def every_sample_is_submitted_again(patch: Patch) -> None:
+    """Submit samples again that have a run."""
+    patch.setattr(resubmission, "_has_run", lambda records, run_setting_id: False)
+    patch.setattr(resubmission, "_is_confirmed", lambda *_: True)
+
+
+@mutant("start_batch", "honest", "secret", seed=4)
+def request_is_logged(patch: Patch) -> None:
+    """Log the request."""
+    call = OmicsClientHook._call_once
+
+    def call_and_log(self: Any, operation: str, members: Any) -> Any:
+        self.log.info("Calling %s with %s", operation, members)
+        return call(self, operation, members)
+
+    patch.setattr(OmicsClientHook, "_call_once", call_and_log)
+
+
+@mutant("cohort", "honest", "raw-error")
+def errors_are_not_translated(patch: Patch) -> None:
+    """Fail with a raw error where an answer is not as expected."""
+
+    def fail(self: Any, counts: Any, outcomes: Any, context: Any) -> None:
+        raise KeyError("completedRunCount")
+
+    patch.setattr(outcome.RunOutcomeTask, "_push", fail)

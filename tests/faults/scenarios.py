@@ -1,0 +1,558 @@
+"""What is run under faults: one scenario for each operator, sensor and helper.
+
+To add a scenario, write a function that takes a :class:`~tests.faults.world.World`, runs tasks with ``world.run``, and
+lets ``world.oracle`` judge their results (the ``check`` of a :class:`~tests.faults.world.Task`). Register it with
+:func:`scenario`, with the operations that it calls and the choices that its seed makes. If a result needs a new
+judgement, add it to ``oracle.py`` and name it in ``INVARIANTS``. Faults need no change: each kind applies to the
+operations of the scenario.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from airflow_provider_omics_cache.local.batches import start_run_batch
+from airflow_provider_omics_cache.operators.run_batch import (
+    CancelRunBatchOperator,
+    DeleteRunBatchOperator,
+    StartRunBatchOperator,
+)
+from airflow_provider_omics_cache.operators.run_cache import (
+    CreateRunCacheOperator,
+    DeleteRunCacheOperator,
+    UpdateRunCacheOperator,
+)
+from airflow_provider_omics_cache.resubmission import failed_run_settings
+from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
+from tests.faults.schedule import Schedule, draw
+from tests.faults.world import LONGEST_SILENCE, POLICY, Outcome, Task, World
+from tests.sensor_modes import STORES
+
+BUCKET = "cohort"
+CACHE = {"name": "cohort", "cache_s3_location": f"s3://{BUCKET}/cache"}
+DEFAULT = {
+    "workflowId": "1234567",
+    "roleArn": "arn:aws:iam::123456789012:role/omics",
+    "outputUri": f"s3://{BUCKET}/out",
+}
+#: Values of the choices that every scenario has.
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "runs": (1, 3, 5, 9),
+    "page_size": (None, 2, 2, 3),
+    "timeout": (120.0, 600.0, 3600.0, 86_400.0),
+    "max_silence": (600.0, 3600.0),
+    "retry_delay": (0.0, 60.0, 300.0),
+    "attempts": (1, 3),
+    "listing_order": ("input", "shuffled"),
+    "list_unsubmitted_runs": (False, True),
+    "cancelled_before_submission": ("hidden", "listed"),
+    "replayed_status": ("initial", "current"),
+    "changed_request_error": ("ConflictException", "ValidationException"),
+    "wrong_state_error": ("ConflictException", "ValidationException"),
+    "counts_before_submitting": (True, False),
+    "submission_rate": (20.0, 20.0, 0.5, 0.005),
+    "run_running_seconds": (20.0, 20.0, 400.0, 2_000.0),
+    "interval": (20.0, 60.0),
+}
+_SETTINGS = (
+    "listing_order",
+    "list_unsubmitted_runs",
+    "cancelled_before_submission",
+    "replayed_status",
+    "changed_request_error",
+    "wrong_state_error",
+    "counts_before_submitting",
+    "submission_rate",
+    "run_running_seconds",
+)
+SENSOR = {"mode": ("poke", "reschedule", "deferrable"), "store": (*STORES, None)}
+OPERATOR = {"mode": ("sync", "deferrable")}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A scenario.
+
+    :param run: runs its tasks.
+    :param operations: the operations that its tasks call.
+    :param without: kinds of faults that make no sense in it.
+    :param choices: values of the choices that only this scenario has.
+    """
+
+    run: Callable[[World], None]
+    operations: tuple[str, ...]
+    without: tuple[str, ...] = ()
+    choices: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+
+    def draw(self, seed: int, profile: str) -> Schedule:
+        """Draw a schedule."""
+        choices = {**CHOICES, **dict(self.choices)}
+        return draw(
+            seed,
+            scenario=self.run.__name__,
+            profile=profile,
+            operations=self.operations,
+            without=self.without,
+            choices=choices,
+        )
+
+
+#: Every scenario, by name.
+SCENARIOS: dict[str, Scenario] = {}
+
+_BATCH_ONLY = (
+    "cancelled_by_other",
+    "stopping_fails",
+    "fail_batch",
+    "fail_submission",
+    "fail_run",
+    "fail_cancel",
+    "fail_delete",
+    "batch_visible_after",
+)
+_CACHE_ONLY = ("run_cache_visible_after",)
+
+
+def scenario(
+    *operations: str, without: tuple[str, ...] = (), **choices: tuple[Any, ...]
+) -> Callable[[Callable[[World], None]], Callable[[World], None]]:
+    """Register a scenario under the name of the function."""
+
+    def register(run: Callable[[World], None]) -> Callable[[World], None]:
+        SCENARIOS[run.__name__] = Scenario(run, operations, without, tuple(choices.items()))
+        return run
+
+    return register
+
+
+def prepare(world: World) -> None:
+    """Set the service up as the schedule says."""
+    for name in _SETTINGS:
+        setattr(world.local.settings, name, world.choices[name])
+    world.local.settings.reuse_run_ids = True
+    world.create_bucket(BUCKET)
+
+
+def _botocore(world: World) -> dict[str, Any]:
+    return {"retries": {"total_max_attempts": world.choices["attempts"]}}
+
+
+def _settings(world: World) -> list[dict[str, Any]]:
+    return [{"runSettingId": f"sample-{n}", "parameters": {"n": n}} for n in range(world.choices["runs"])]
+
+
+def _limits(world: World) -> dict[str, float]:
+    return {"timeout": world.choices["timeout"], "max_silence": world.choices["max_silence"]}
+
+
+def _ends(world: World) -> dict[str, float]:
+    return {"seconds": world.choices["timeout"], "silence": world.choices["max_silence"]}
+
+
+def _batch(world: World, *, name: str = "given") -> str:
+    """Start a batch that no task of the scenario has started."""
+    region = world.oracle.region
+    world.oracle.now  # noqa: B018 - brings the service's time up to the present
+    answer = start_run_batch(
+        region,
+        world.local._context,
+        {
+            "requestId": name,
+            "batchName": name,
+            "defaultRunSetting": DEFAULT,
+            "batchRunSettings": {"inlineSettings": _settings(world)},
+        },
+    )
+    world.oracle.request_of[int(answer["id"])] = f"given {name}"
+    return str(answer["id"])
+
+
+# Run caches
+
+
+def _create_cache(world: World, request: str = "cache", **arguments: Any) -> Outcome:
+    wanted = {"name": "cohort", "location": CACHE["cache_s3_location"], "deleted": False}
+
+    def check(result: Any, xcoms: dict[str, Any]) -> None:
+        world.oracle.is_cache(result, **wanted)
+
+    make = partial(CreateRunCacheOperator, task_id=request, **CACHE, **arguments, botocore_config=_botocore(world))
+    return world.run(Task(request, make, check=check))
+
+
+#: Only the request token protects from what is hidden for longer than the package waits for it.
+_MOST_HIDDEN = {"most_hidden": (400.0, 8_000.0)}
+_CACHE_CALLS = ("CreateRunCache", "GetRunCache", "ListRunCaches")
+
+
+@scenario(*_CACHE_CALLS, without=_BATCH_ONLY, **_MOST_HIDDEN)
+def create_run_cache(world: World) -> None:
+    """Create a run cache, twice."""
+    _create_cache(world)
+    world.clock.advance(world.random.choice((0, 100, 4_000)))
+    _create_cache(world, "again")
+
+
+@scenario(*_CACHE_CALLS, "UpdateRunCache", "TagResource", without=_BATCH_ONLY)
+def update_run_cache(world: World) -> None:
+    """Create a run cache and change it."""
+    created = _create_cache(world)
+    if not created.is_success:
+        return
+
+    def check(result: Any, xcoms: dict[str, Any]) -> None:
+        world.oracle.is_cache(result, behavior="CACHE_ALWAYS", description="new", tags={"team": "a"}, deleted=False)
+
+    make = partial(
+        UpdateRunCacheOperator,
+        task_id="update",
+        run_cache_id=created.result,
+        cache_behavior="CACHE_ALWAYS",
+        description="new",
+        tags={"team": "a"},
+        botocore_config=_botocore(world),
+    )
+    world.run(Task("update", make, check=check))
+
+
+@scenario(*_CACHE_CALLS, "DeleteRunCache", without=_BATCH_ONLY)
+def delete_run_cache(world: World) -> None:
+    """Create a run cache, delete it, and create it again."""
+    created = _create_cache(world)
+    if not created.is_success:
+        return
+
+    def check(result: Any, xcoms: dict[str, Any]) -> None:
+        world.oracle.is_cache(result, deleted=True)
+
+    make = partial(
+        DeleteRunCacheOperator, task_id="delete", run_cache_id=created.result, botocore_config=_botocore(world)
+    )
+    if world.run(Task("delete", make, check=check)).is_success:
+        _create_cache(world, "again")
+
+
+# Start
+
+
+def _start(world: World, *, request: str = "start", mode: str = "sync", change: Any = None, **given: Any) -> Outcome:
+    """Run StartRunBatchOperator. ``change`` changes the arguments of each try."""
+    arguments: dict[str, Any] = {
+        "default_run_setting": {**DEFAULT, **({"sessionPolicy": POLICY} if world.choices.get("policy") else {})},
+        "run_settings": _settings(world),
+        "waiter_delay": world.choices["interval"],
+        "botocore_config": _botocore(world),
+        **_limits(world),
+        **given,
+    }
+    waits = arguments.get("wait_for_completion", False)
+
+    def make(**mode: Any) -> StartRunBatchOperator:
+        if change:
+            change(arguments)
+        return StartRunBatchOperator(task_id=request.split("/")[0], **arguments, **mode)
+
+    def check(result: Any, xcoms: dict[str, Any]) -> None:
+        owner = world.oracle.request_of.get(int(result))
+        if owner != request or xcoms["batch"]["id"] != result:
+            world.oracle.found("wrong-batch", f"batch {result} of {owner} was returned for {request}")
+        if waits:
+            written = world.oracle.object_at(given["runs_s3_uri"]) if "runs_s3_uri" in given else None
+            world.oracle.is_completed(result, xcoms["run_counts"], written)
+
+    limits = {"seconds": 4 * 3600.0 + world.choices["timeout"], "silence": LONGEST_SILENCE} if waits else {}
+    return world.run(Task(request.split("/")[0], make, mode=mode, request=request, check=check, **limits))
+
+
+_START_CALLS = ("StartRunBatch", "ListBatch", "GetBatch", "ListRunsInBatch")
+_DURING_START = ("fail_run", "fail_cancel", "fail_delete")
+
+
+@scenario(
+    *_START_CALLS, without=(*_CACHE_ONLY, *_DURING_START), change=(False, True), policy=(False, True), **_MOST_HIDDEN
+)
+def start_batch(world: World) -> None:
+    """Start a batch, and run the task again when it is cleared, with other tags and another order of the settings."""
+
+    def change(arguments: dict[str, Any]) -> None:
+        if world.choices["change"]:
+            arguments["run_settings"] = arguments["run_settings"][::-1]
+            arguments["tags"] = {"try": str(world.random.randrange(1000))}
+
+    _start(world, change=change)
+    world.clock.advance(world.random.choice((0, 5, 100, 4_000)))
+    _start(world, change=change)
+
+
+@scenario(*_START_CALLS, "s3.HeadObject", without=(*_CACHE_ONLY, *_DURING_START), **_MOST_HIDDEN)
+def start_batch_of_a_file(world: World) -> None:
+    """Start a batch whose settings somebody else has written to S3."""
+    uri = f"s3://{BUCKET}/settings.json"
+    world.put_object(uri, json.dumps(_settings(world)))
+    _start(world, run_settings=uri)
+    world.clock.advance(world.random.choice((0, 5, 100)))
+    _start(world, run_settings=uri)
+
+
+@scenario(
+    *_START_CALLS,
+    "s3.HeadObject",
+    "s3.PutObject",
+    without=(*_CACHE_ONLY, *_DURING_START),
+    runs=(101,),
+    page_size=(None, 40),
+    submission_rate=(20.0, 1000.0),
+)
+def start_staged_batch(world: World) -> None:
+    """Start a batch whose settings the task writes to S3."""
+    _start(world, settings_s3_prefix=f"s3://{BUCKET}/staged")
+    _start(world, settings_s3_prefix=f"s3://{BUCKET}/staged")
+
+
+@scenario(
+    *_START_CALLS,
+    "ListRuns",
+    "GetRun",
+    "s3.PutObject",
+    without=(*_CACHE_ONLY, "fail_cancel", "fail_delete"),
+    **OPERATOR,
+    max_failed=(0, 1, "50%", "100%"),
+    records=(False, True),
+    cancel_on_timeout=(False, False, True),
+)
+def start_batch_and_wait(world: World) -> None:
+    """Start a batch and wait for its runs in the same task."""
+    records = {"runs_s3_uri": f"s3://{BUCKET}/runs.jsonl"} if world.choices["records"] else {}
+    _start(
+        world,
+        mode=world.choices["mode"],
+        wait_for_completion=True,
+        max_failed_runs=world.choices["max_failed"],
+        cancel_on_timeout=world.choices["cancel_on_timeout"],
+        **records,
+    )
+
+
+# Sensors
+
+
+def _submission(world: World, batch_id: str, **given: Any) -> Outcome:
+    arguments = {
+        "batch_id": batch_id,
+        "poke_interval": world.choices["interval"],
+        "botocore_config": _botocore(world),
+        "max_failed_submissions": "100%",
+        **_limits(world),
+        **given,
+    }
+
+    def make(**mode: Any) -> BatchSubmissionSensor:
+        return BatchSubmissionSensor(task_id="submission", **arguments, **mode)
+
+    def check(result: Any, xcoms: dict[str, Any]) -> None:
+        written = world.oracle.object_at(result) if isinstance(result, str) else None
+        world.oracle.is_submitted(batch_id, result, written)
+
+    return world.run(Task("submission", make, world.choices["mode"], batch_id=batch_id, **_ends(world), check=check))
+
+
+_AFTER_START = (*_CACHE_ONLY, "fail_delete")
+
+
+@scenario(
+    "GetBatch", "ListRunsInBatch", "s3.PutObject", without=(*_AFTER_START, "fail_run"), **SENSOR, written=(False, True)
+)
+def submission_sensor(world: World) -> None:
+    """Wait for the submission of a batch."""
+    written = {"mapping_s3_uri": f"s3://{BUCKET}/mapping.jsonl"} if world.choices["written"] else {}
+    _submission(world, _batch(world), **written)
+
+
+@scenario(
+    "GetBatch",
+    "ListRunsInBatch",
+    "ListRuns",
+    "GetRun",
+    "s3.PutObject",
+    without=_AFTER_START,
+    **SENSOR,
+    max_failed=(0, 1, "50%", "100%"),
+    records=(False, True),
+)
+def completion_sensor(world: World) -> None:
+    """Wait for the end of the runs of a batch."""
+    _completion(world, _batch(world))
+
+
+def _completion(world: World, batch_id: str) -> Outcome:
+    records = {"runs_s3_uri": f"s3://{BUCKET}/runs.jsonl"} if world.choices["records"] else {}
+    arguments = {
+        "batch_id": batch_id,
+        "poke_interval": world.choices["interval"],
+        "botocore_config": _botocore(world),
+        "max_failed_runs": world.choices["max_failed"],
+        **_limits(world),
+        **records,
+    }
+
+    def make(**mode: Any) -> BatchCompletionSensor:
+        return BatchCompletionSensor(task_id="completion", **arguments, **mode)
+
+    def check(result: Any, xcoms: dict[str, Any]) -> None:
+        written = world.oracle.object_at(records["runs_s3_uri"]) if records else None
+        world.oracle.is_completed(batch_id, xcoms["run_counts"], written)
+
+    return world.run(Task("completion", make, world.choices["mode"], batch_id=batch_id, **_ends(world), check=check))
+
+
+# The end of a batch
+
+
+@scenario(
+    "GetBatch",
+    "CancelRunBatch",
+    "ListRuns",
+    "ListRunsInBatch",
+    "GetRun",
+    "CancelRun",
+    without=(*_AFTER_START, "fail_submission"),
+    **OPERATOR,
+    teardown=(False, True),
+    age=(0, 2, 5, 12),
+    run_running_seconds=(400.0, 40_000.0),
+)
+def cancel_batch(world: World) -> None:
+    """Cancel a batch, also as a teardown."""
+    batch_id = _batch(world)
+    world.clock.advance(world.choices["age"])
+
+    def make(**mode: Any) -> CancelRunBatchOperator:
+        operator = CancelRunBatchOperator(
+            task_id="cancel",
+            batch_id=batch_id,
+            waiter_delay=world.choices["interval"],
+            botocore_config=_botocore(world),
+            **_limits(world),
+            **mode,
+        )
+        operator.is_teardown = world.choices["teardown"]
+        return operator
+
+    def check(result: Any, xcoms: dict[str, Any]) -> None:
+        world.oracle.is_cancelled(batch_id)
+
+    world.run(Task("cancel", make, world.choices["mode"], batch_id=batch_id, **_ends(world), check=check))
+
+
+@scenario(
+    "GetBatch",
+    "DeleteRunBatch",
+    "DeleteBatch",
+    "ListRuns",
+    "ListRunsInBatch",
+    "GetRun",
+    "DeleteRun",
+    "s3.HeadObject",
+    "s3.PutObject",
+    without=_CACHE_ONLY,
+    **OPERATOR,
+    batch_too=(False, True),
+    run_running_seconds=(20.0,),
+    age=(0, 1, 100),
+    cancelled=(False, True),
+)
+def delete_batch(world: World) -> None:
+    """Delete the runs of a batch that has ended, and the batch."""
+    batch_id = _batch(world)
+    world.clock.advance(8)
+    batch = world.oracle.batch(batch_id)
+    if world.choices["cancelled"] and batch.failed_at is None:
+        batch.cancel(world.oracle.now, world.local.faults.cancel_fails)
+    while world.oracle.status(batch_id) not in ("PROCESSED", "CANCELLED", "FAILED"):
+        world.clock.advance(1)
+    world.clock.advance(world.choices["age"])
+    uri = f"s3://{BUCKET}/saved.jsonl" if world.choices["batch_too"] else None
+
+    def make(**mode: Any) -> DeleteRunBatchOperator:
+        return DeleteRunBatchOperator(
+            task_id="delete",
+            batch_id=batch_id,
+            delete_batch=world.choices["batch_too"],
+            save_mapping_s3_uri=uri,
+            waiter_delay=world.choices["interval"],
+            botocore_config=_botocore(world),
+            **_limits(world),
+            **mode,
+        )
+
+    def check(result: Any, xcoms: dict[str, Any]) -> None:
+        world.oracle.is_deleted(batch_id, batch_too=world.choices["batch_too"])
+
+    world.run(
+        Task(
+            "delete",
+            make,
+            world.choices["mode"],
+            batch_id=batch_id,
+            mapping_uri=uri,
+            **_ends(world),
+            check=check,
+        )
+    )
+
+
+# Several tasks
+
+
+def _again(world: World, batch_id: str, waited: Outcome) -> list[dict[str, Any]]:
+    """Select what was not submitted, from what the sensor has written and pushed."""
+    content = world.oracle.object_at(f"s3://{BUCKET}/mapping.jsonl") or b""
+    records = [json.loads(line) for line in content.splitlines()]
+    try:
+        again = failed_run_settings(_settings(world), records, batch=waited.xcoms["batch"])
+    except Exception as error:
+        world.oracle.failed(error, batch_id, None, world.wire.applied)
+        return []
+    world.oracle.select_again(batch_id, [setting["runSettingId"] for setting in again])
+    return again
+
+
+@scenario(
+    *_CACHE_CALLS,
+    *_START_CALLS,
+    "ListRuns",
+    "GetRun",
+    "s3.PutObject",
+    without=("fail_cancel", "fail_delete"),
+    **SENSOR,
+    max_failed=("100%",),
+    records=(True,),
+)
+def cohort(world: World) -> None:
+    """Create a run cache, start a batch, wait for it, and submit again what was not submitted."""
+    cache = _create_cache(world)
+    if not cache.is_success:
+        return
+    started = _start(world, default_run_setting={**DEFAULT, "cacheId": cache.result})
+    if not started.is_success:
+        return
+    waited = _submission(world, started.result, mapping_s3_uri=f"s3://{BUCKET}/mapping.jsonl")
+    if not waited.is_success:
+        return
+    _completion(world, started.result)
+    again = _again(world, started.result, waited)
+    if again:
+        _start(world, request="start/again", run_settings=again, rerun_key="again")
+
+
+@scenario("GetBatch", "ListRunsInBatch", "s3.PutObject", without=(*_AFTER_START, "fail_run"), **SENSOR)
+def resubmission(world: World) -> None:
+    """Wait for a batch with failed submissions, and select what was not submitted."""
+    batch_id = _batch(world)
+    waited = _submission(world, batch_id, mapping_s3_uri=f"s3://{BUCKET}/mapping.jsonl")
+    if waited.is_success:
+        _again(world, batch_id, waited)

@@ -1,0 +1,68 @@
+"""1,000 schedules of the fault simulator. See ``python -m tests.faults --help`` for more of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import HAS_AIOBOTOCORE, HAS_BATCHES
+
+if not (HAS_BATCHES and HAS_AIOBOTOCORE):
+    pytest.skip("the schedules need batches and aiobotocore", allow_module_level=True)
+
+from tests.faults import simulator
+from tests.faults.environment import prepared
+from tests.faults.scenarios import SCENARIOS
+from tests.faults.schedule import KINDS, PROFILES, THEMES
+
+SCHEDULES = 1_000
+_EACH = -(-SCHEDULES // (len(SCENARIOS) * len(PROFILES)))
+
+
+@pytest.fixture
+def _prepared() -> Iterator[None]:
+    with prepared():
+        yield
+
+
+@pytest.mark.usefixtures("_prepared")
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_no_schedule_violates_an_invariant(scenario: str, profile: str) -> None:
+    violations = []
+    for seed in range(_EACH):
+        result = simulator.run(simulator.draw(seed, profile, scenario))
+        if result.violations and not result.is_known:
+            replay = f"python -m tests.faults --replay {seed} --profile {profile} --scenario {scenario}"
+            violations += [f"{violation.invariant}: {violation.text}: {replay}" for violation in result.violations]
+    assert not violations, "\n".join(violations)
+
+
+@pytest.mark.usefixtures("_prepared")
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_schedule_runs_in_the_same_way_again(scenario: str) -> None:
+    lines: list[list[str]] = [[], []]
+    for trace in lines:
+        simulator.run(simulator.draw(7, "anything", scenario), trace.append)
+    assert [line[:60] for line in lines[0]] == [line[:60] for line in lines[1]]
+
+
+def test_faults_are_written_and_read() -> None:
+    schedule = simulator.draw(3, "anything", "start_batch")
+    assert simulator.with_faults(schedule, simulator.as_json(schedule.faults)) == schedule
+
+
+def test_each_kind_of_fault_is_drawn_in_each_of_its_profiles() -> None:
+    for profile in PROFILES:
+        drawn = {
+            fault.kind
+            for scenario in SCENARIOS
+            for seed in range(150)
+            for fault in simulator.draw(seed, profile, scenario).faults
+        }
+        assert drawn == {name for name, kind in KINDS.items() if profile in kind.profiles}
+
+
+def test_themes_name_kinds() -> None:
+    assert {name for kinds in THEMES.values() for name in kinds} <= KINDS.keys()
