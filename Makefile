@@ -88,9 +88,12 @@ kill-matrix: ## Kill each process of an Airflow while its tasks work, in about 1
 kill-matrix-table: ## Show what make kill-matrix has found last in the documentation
 	@$(PYTHON) -m tests.kill_matrix.publish
 
-.PHONY: faults
+.PHONY: faults faults-table
 faults: venv ## Run tasks under seeded schedules of faults: SCHEDULES=10000 of each profile from SEED=1
 	@.venv/bin/python -m tests.faults --schedules "$(SCHEDULES)" --seed "$(SEED)"
+
+faults-table: ## Show what make faults has found last in the documentation
+	@$(PYTHON) -m tests.faults.publish
 
 .PHONY: locks
 locks: ## Compile requirements/ anew (needs uv)

@@ -15,7 +15,8 @@ if not (HAS_BATCHES and HAS_AIOBOTOCORE):
 
 from tests.faults import __main__ as command
 from tests.faults.minimise import shorten
-from tests.faults.schedule import Fault, Schedule
+from tests.faults.publish import publish
+from tests.faults.schedule import PROFILES, Fault, Schedule
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,22 @@ def test_a_schedule_is_shortened_to_what_violates() -> None:
         lambda schedule: any(fault.kind == "slow" and fault.times >= 2 for fault in schedule.faults),
     )
     assert shorter.faults == (Fault("slow", "GetBatch", times=2),)
+
+
+def test_a_table_needs_a_whole_run_without_violations(tmp_path: Path) -> None:
+    results = tmp_path / "faults.json"
+    profile = {"schedules": 10_000, "calls": 5, "violations": {}, "known": {"late": 1}, "faults": {"cut": 2, "html": 3}}
+
+    def write(**changed: object) -> None:
+        profiles = [{"profile": name, **profile, **(changed if name == "torn" else {})} for name in PROFILES]
+        results.write_text(json.dumps({"seed": 7, "profiles": profiles}))
+
+    with pytest.raises(SystemExit, match="is missing"):
+        publish(results, tmp_path)
+    for changed, text in (({"schedules": 9_999}, "fewer than 10,000"), ({"violations": {"hang": 1}}, "in torn")):
+        write(**changed)
+        with pytest.raises(SystemExit, match=text):
+            publish(results, tmp_path)
+    write()
+    publish(results, tmp_path)
+    assert (tmp_path / "faults.csv").read_text().splitlines()[1:] == [f'{name},"10,000",5,5,0,1,7' for name in PROFILES]
