@@ -141,28 +141,28 @@ def _first_page_only(
     yield from self._call(operation, max_silence=max_silence, startingToken=token, **given).get(key) or ()
 
 
-@mutant("delete_batch", "honest", "unsaved-mapping", seed=20)
+@mutant("cancel_batch", "honest", "living-run", seed=275)
 def first_page_only(patch: Patch) -> None:
     """Take the first page of each list for the whole list."""
     patch.setattr(OmicsClientHook, "_items", _first_page_only)
 
 
-@mutant("submission_sensor", "honest", "wrong-mapping", seed=9)
+@mutant("submission_sensor", "honest", "wrong-mapping", seed=14)
 def listing_is_not_checked(patch: Patch) -> None:
     """Take every listing for complete."""
-    patch.setattr(submission.Submissions, "missing", lambda self, expected: None)
+    patch.setattr(submission.Submissions, "missing", lambda *_, **__: None)
 
 
-@mutant("submission_sensor", "honest", "early-submission", seed=2)
+@mutant("submission_sensor", "honest", "early-submission", seed=5)
 def pending_runs_are_ignored(patch: Patch) -> None:
     """End the wait for the submission while runs are left to submit."""
-    patch.setattr(submission.Submissions, "missing", lambda self, expected: None)
+    patch.setattr(submission.Submissions, "missing", lambda *_, **__: None)
     for status in ("SUBMITTING", "INPROGRESS"):
         meaning = states.BATCH_STATUSES[status]._replace(submission=states.Verdict.DONE)
         patch.setitem(states.BATCH_STATUSES, status, meaning)
 
 
-@mutant("delete_batch", "torn", "unsaved-mapping", seed=58)
+@mutant("create_run_cache", "torn", "raw-error", seed=2)
 def torn_answers_are_empty(patch: Patch) -> None:
     """Take an answer that is not whole for one without members."""
     patch.setattr(answers, "_may_pass", lambda status: True)
@@ -172,20 +172,19 @@ def torn_answers_are_empty(patch: Patch) -> None:
 # The end of runs
 
 
-@mutant("completion_sensor", "anything", "early-completion", seed=57)
+@mutant("cancel_batch", "anything", "living-run", seed=63)
 def unknown_is_finished(patch: Patch) -> None:
     """Take a status that is not known for the end of the batch."""
     done = states.BATCH_STATUSES["PROCESSED"]
-    for module in (states, rounds, completion, submission):
+    for module in (states, rounds, completion, submission, end, operators):
         if hasattr(module, "meaning_of"):
             patch.setattr(module, "meaning_of", lambda status: states.BATCH_STATUSES.get(status or "", done))
-    patch.setattr(completion.RunCounts, "judge", lambda self, allowed: completion.Judgement.COMPLETED)
 
 
 @mutant("completion_sensor", "honest", "wrong-counts", seed=68)
 def late_counts_are_trusted(patch: Patch) -> None:
     """Do not wait until the service has caught up."""
-    patch.setattr(ListingTask, "has_caught_up", lambda *_: True)
+    patch.setattr(ListingTask, "has_caught_up", lambda *_, **__: True)
 
 
 @mutant("completion_sensor", "honest", "hang", seed=65)
@@ -219,7 +218,7 @@ def runs_that_are_left_are_ignored(patch: Patch) -> None:
 def partial_mapping_is_saved(patch: Patch) -> None:
     """Save whatever the lists show, and delete."""
     patch.setattr(mapping.MappingSavingOperator, "_missing", lambda *_: None)
-    patch.setattr(mapping, "_doubt", lambda *_: None)
+    patch.setattr(mapping, "_is_complete", lambda *_: True)
 
 
 # What was failed, and what is shown
