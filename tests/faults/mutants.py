@@ -29,7 +29,6 @@ from airflow_provider_omics_cache.hooks import answers
 from airflow_provider_omics_cache.hooks.client import OmicsClientHook
 from airflow_provider_omics_cache.operators import run_batch as operators
 from airflow_provider_omics_cache.tasks import mapping, outcome, wait
-from airflow_provider_omics_cache.tasks.listing import ListingTask
 
 Patch = pytest.MonkeyPatch
 
@@ -179,12 +178,6 @@ def unknown_is_finished(patch: Patch) -> None:
     for module in (states, rounds, completion, submission, end, operators):
         if hasattr(module, "meaning_of"):
             patch.setattr(module, "meaning_of", lambda status: states.BATCH_STATUSES.get(status or "", done))
-
-
-@mutant("completion_sensor", "honest", "wrong-counts", seed=68)
-def late_counts_are_trusted(patch: Patch) -> None:
-    """Do not wait until the service has caught up."""
-    patch.setattr(ListingTask, "has_caught_up", lambda *_, **__: True)
 
 
 @mutant("completion_sensor", "honest", "hang", seed=65)
