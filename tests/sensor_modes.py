@@ -129,13 +129,14 @@ def _run(make: Callable[..., BatchWaitSensor], mode: str, context: dict[str, Any
     sensor = make(**arguments)
     step = partial(sensor.execute, context)
     for _ in range(MOST_ROUNDS):
+        began_at = clock.now()
         try:
             result = step()
             if sensor.do_xcom_push:
                 context["ti"].xcom_push("return_value", result)
             return result
         except AirflowRescheduleException:
-            context["ti"].first_reschedule_date = context["ti"].first_reschedule_date or clock.now()
+            context["ti"].first_reschedule_date = context["ti"].first_reschedule_date or began_at
             clock.advance(sensor.poke_interval)
             context["kept"].start_again()
             sensor = make(**arguments)

@@ -22,6 +22,7 @@ from airflow_provider_omics_cache.exceptions import (
 )
 from airflow_provider_omics_cache.healthomics.completion import RunCounts
 from airflow_provider_omics_cache.healthomics.end import (
+    LOOK_AGAIN_SECONDS,
     cancel_active_runs,
     cancel_batch_of_killed_task,
     cancel_batch_once,
@@ -298,7 +299,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
             return super().give_up(message)
         try:
             with self.hook.limit(CANCEL_SECONDS):
-                batch = cancel_batch_once(self.hook, self.batch_id, max_seconds=CANCEL_SECONDS)
+                batch = cancel_batch_once(self.hook, self.batch_id, max_seconds=CANCEL_SECONDS - LOOK_AGAIN_SECONDS)
         except OmicsError as error:
             return BatchError(f"{message}; the batch could not be cancelled: {error}", batch_id=self.batch_id)
         status = batch.get("status")

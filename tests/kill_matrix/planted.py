@@ -25,8 +25,9 @@ SECRETS = {
         }
     ),
 }
-#: botocore writes requests and answers to DEBUG logs: a session policy is reported where it is found, and not judged.
-_NOT_JUDGED = frozenset({"session policy"})
+#: botocore writes requests and answers to DEBUG logs, also of processes that do not know which texts are policies. A
+#: session policy in a log is reported, and not judged.
+_NOT_JUDGED_IN_LOGS = frozenset({"session policy"})
 #: What is searched for. A session policy may be written in many ways; its statement's id stands in all of them.
 _MARKS = {**SECRETS, "session policy": "PlantedSessionPolicy4711"}
 
@@ -45,7 +46,7 @@ class Finding:
     @property
     def is_violation(self) -> bool:
         """Whether the matrix fails because of it."""
-        return self.secret not in _NOT_JUDGED
+        return self.secret not in _NOT_JUDGED_IN_LOGS or not self.place.endswith(".log")
 
     def __str__(self) -> str:
         return f"{self.secret} in {self.place}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -82,7 +83,14 @@ def summary(cells: Sequence[Cell], further: Sequence[str], findings: Sequence[Fi
         f"{len(cells)} cells in {seconds:,.0f} s: {len(cells) - len(broken)} hold, {len(broken)} do not; "
         f"{sum(cell.tries > 1 for cell in cells)} tasks were tried more than once"
     ]
-    for title, items in (("Violations", [*violations, *further]), ("Planted secrets were found", findings)):
+    found = sorted(Counter(_kind(finding) for finding in findings).items())
+    secrets = [f"{kind} ({number})" for kind, number in found]
+    for title, items in (("Violations", [*violations, *further]), ("Planted secrets were found", secrets)):
         if items:
             lines += [f"{title}:", *(f"  {item}" for item in items)]
     return "\n".join(lines)
+
+
+def _kind(finding: Finding) -> str:
+    place = finding.place
+    return f"{finding.secret} in {'the logs of tasks' if place.startswith('dag_id=') else place}"

@@ -205,14 +205,20 @@ def test_the_table_and_its_summary() -> None:
         "worker      SIGKILL  creating_cache  success    12       2",
         "worker      SIGKILL  starting        VIOLATION  12       2",
     ]
-    text = summary(found, ["batches that nobody asked for: 3"], [Finding("secret key", "the broker")], 900)
+    findings = [
+        Finding("secret key", "the broker"),
+        Finding("session policy", "dag_id=starting/run_id=1/attempt=1.log"),
+        Finding("session policy", "dag_id=starting/run_id=1/attempt=2.log"),
+    ]
+    text = summary(found, ["batches that nobody asked for: 3"], findings, 900)
     assert text.splitlines() == [
         "112 cells in 900 s: 111 hold, 1 do not; 16 tasks were tried more than once",
         "Violations:",
         "  worker SIGKILL starting: there are 2 batches: 1, 2",
         "  batches that nobody asked for: 3",
         "Planted secrets were found:",
-        "  secret key in the broker",
+        "  secret key in the broker (1)",
+        "  session policy in the logs of tasks (2)",
     ]
 
 
