@@ -403,7 +403,11 @@ def test_an_object_of_s3_is_read_only_if_it_is_small_enough(
     body = Body(b"sample\nS1\nS2\n")
     s3 = boto3.client("s3", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
     monkeypatch.setattr(table_files, "s3_client", lambda **_: s3)
-    answer = {"Body": StreamingBody(body, announced), **({} if announced is None else {"ContentLength": announced})}
+    answer = {
+        "ETag": '"a"',
+        "Body": StreamingBody(body, announced),
+        **({} if announced is None else {"ContentLength": announced}),
+    }
     with Stubber(s3) as stubber:
         stubber.add_response("get_object", answer, {"Bucket": "sheets", "Key": "a.csv"})
         with pytest.raises(OmicsParameterError, match=r"table must have at most 10 bytes .*got 's3://sheets/a.csv'"):
@@ -417,7 +421,7 @@ def test_an_object_of_s3_that_is_shorter_than_announced_is_not_read(monkeypatch:
     monkeypatch.setattr(table_files, "s3_client", lambda **_: s3)
     with Stubber(s3) as stubber:
         body = StreamingBody(io.BytesIO(b"sample\nS1\n"), 20)
-        stubber.add_response("get_object", {"Body": body, "ContentLength": 20})
+        stubber.add_response("get_object", {"ETag": '"a"', "Body": body, "ContentLength": 20})
         with pytest.raises(OmicsApiError, match=r"^Cannot read table 's3://sheets/a.csv'") as caught:
             read_table("s3://sheets/a.csv")
     assert caught.value.is_passing

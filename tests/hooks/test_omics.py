@@ -268,7 +268,8 @@ def test_a_refusal_names_the_value(hook: OmicsCacheHook, stubber: Stubber, text:
     stubber.add_client_error("create_run_cache", "ValidationException", text, 400)
     with pytest.raises(OmicsRequestError) as caught:
         hook.create_run_cache(cache_s3_location="s3://bucket/x", name="cohort", tags={"a": "b"}, request_id="token")
-    assert caught.value.reason == reason
+    assert str(caught.value) == f"CreateRunCache failed: ValidationException: {reason}"
+    assert caught.value.reason == text
 
 
 def test_what_botocore_refuses_names_parameter_and_value(hook: OmicsCacheHook) -> None:
