@@ -33,7 +33,7 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsVersionError,
     PageTokenError,
 )
-from airflow_provider_omics_cache.hooks.answers import notice_lost_answers
+from airflow_provider_omics_cache.hooks.answers import LostAnswerError, notice_lost_answers
 from airflow_provider_omics_cache.hooks.errors import (
     api_error,
     as_api_error,
@@ -239,8 +239,8 @@ class OmicsClientHook(PasswordMaskingHook):
     def patiently(self, call: Callable[[], T], *, max_silence: float = LONGEST_SILENCE) -> T:
         """Repeat a call while it is throttled, the service fails, or the connection is lost.
 
-        If the service has never answered this task and its endpoint cannot be reached, the URL of the endpoint may be
-        misspelt: the call is then repeated for at most a minute.
+        If the service has never answered this task, and its endpoint cannot be reached or sends something else, the URL
+        of the endpoint may be misspelt: the call is then repeated for at most a minute.
 
         :param call: the call; repeating it must be safe.
         :param max_silence: seconds after which the last error is raised. Default: an hour. 0 makes one attempt.
@@ -255,7 +255,8 @@ class OmicsClientHook(PasswordMaskingHook):
             try:
                 return call()
             except OmicsApiError as error:
-                is_misspelt = error.is_unreachable and not self.is_reachable
+                is_elsewhere = error.is_unreachable or error.code == LostAnswerError.__name__
+                is_misspelt = is_elsewhere and not self.is_reachable
                 patience = min(max_silence, _MISSPELT_SECONDS) if is_misspelt else max_silence
                 if not error.is_passing or self.clock() + delay > began_at + patience:
                     raise

@@ -14,6 +14,7 @@ from botocore.exceptions import EndpointConnectionError
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from tests.conftest import needs_batches
+from tests.operators.batch_states import answer
 from tests.sensor_modes import start_batch, use_service_time
 
 pytestmark = needs_batches
@@ -203,3 +204,12 @@ def test_an_endpoint_that_has_answered_before_is_waited_for(
     hook.conn.meta.events.register_first(f"before-send.omics.{operation}", refuse)
     assert list(call(hook, ids, max_silence=3_600))
     assert failures < 0
+
+
+def test_an_endpoint_that_sends_web_pages_is_asked_for_a_minute(service: Any, hook: OmicsCacheHook) -> None:
+    page = b"<html>Welcome</html>"
+    hook.conn.meta.events.register_first("before-send.omics", lambda request, **_: answer(request, 200, page))
+    before = service.clock.elapsed()
+    with pytest.raises(OmicsApiError, match=r"not a JSON object.*endpoint https://"):
+        hook.get_batch(batch_id="1234567", max_silence=3_600)
+    assert 25 < service.clock.elapsed() - before <= 60
