@@ -12,6 +12,7 @@ from airflow_provider_omics_cache.healthomics.states import (
     SubmissionStatus,
     shown,
 )
+from airflow_provider_omics_cache.healthomics.submission import Submissions
 from airflow_provider_omics_cache.hooks.client import LARGEST_PAGE, LONGEST_SILENCE
 
 if TYPE_CHECKING:
@@ -45,10 +46,12 @@ class BatchRuns(NamedTuple):
 
     :param statuses: status of each run, by run id.
     :param rows: the entries of ListRunsInBatch, by run id.
+    :param listing: what ListRunsInBatch shows of all runs of the batch.
     """
 
     statuses: dict[str, str]
     rows: dict[str, Answer]
+    listing: Submissions
 
 
 def list_submissions(hook: OmicsCacheHook, batch_id: str, *, max_silence: float = LONGEST_SILENCE) -> Iterator[Answer]:
@@ -114,11 +117,15 @@ def list_existing_runs(
     """
     listed = list_statuses(hook, batch_id, max_silence=max_silence)
 
-    def list_rows() -> dict[str, Answer]:
-        rows = list_submissions(hook, batch_id, max_silence=max_silence)
-        return {row["runId"]: row for row in rows if row.get("runId")}
+    def list_rows() -> tuple[dict[str, Answer], Submissions]:
+        rows, listing = {}, Submissions(batch_is_over=True)
+        for row in list_submissions(hook, batch_id, max_silence=max_silence):
+            listing.add(row)
+            if row.get("runId"):
+                rows[row["runId"]] = row
+        return rows, listing
 
-    rows = hook.list_whole(list_rows)
+    rows, listing = hook.list_whole(list_rows)
     lacking = [
         run_id
         for run_id, row in rows.items()
@@ -131,7 +138,7 @@ def list_existing_runs(
     for run in get_confirmed_runs(hook, batch_id, rows, lacking, gone=gone, max_silence=max_silence):
         listed[run.run_id] = run.status
     statuses = {run_id: status for run_id, status in listed.items() if status != RunStatus.DELETED}
-    return BatchRuns(statuses, rows)
+    return BatchRuns(statuses, rows, listing)
 
 
 def list_statuses(hook: OmicsCacheHook, batch_id: str, *, max_silence: float = LONGEST_SILENCE) -> dict[str, str]:

@@ -18,6 +18,7 @@ from airflow_provider_omics_cache.exceptions import (
 )
 from airflow_provider_omics_cache.healthomics.batch_runs import (
     BatchRun,
+    BatchRuns,
     confirm_again,
     get_confirmed_runs,
     list_existing_runs,
@@ -155,21 +156,21 @@ def cancel_batch_of_killed_task(hook: OmicsCacheHook, batch_id: str) -> None:
 
 def cancel_active_runs(
     hook: OmicsCacheHook, batch_id: str, *, gone: set[str], max_silence: float = LONGEST_SILENCE
-) -> dict[str, str]:
+) -> BatchRuns:
     """Cancel the active runs of a batch one by one. Runs that are already STOPPING are not cancelled again.
 
     :param hook: the hook.
     :param batch_id: id of the batch.
     :param gone: ids of runs that are known to be gone; runs that are found to be gone are added.
     :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
-    :return: the status of each existing run before the cancellation, by run id.
+    :return: the existing runs, as they were before the cancellation.
     :raises OmicsError: active runs could not be cancelled.
     """
-    statuses, rows = list_existing_runs(hook, batch_id, gone=gone, max_silence=max_silence)
-    active = [run_id for run_id, status in statuses.items() if status not in _ENDING]
-    runs = get_confirmed_runs(hook, batch_id, rows, active, gone=gone, max_silence=max_silence)
+    existing = list_existing_runs(hook, batch_id, gone=gone, max_silence=max_silence)
+    active = [run_id for run_id, status in existing.statuses.items() if status not in _ENDING]
+    runs = get_confirmed_runs(hook, batch_id, existing.rows, active, gone=gone, max_silence=max_silence)
     _cancel_each(hook, batch_id, runs, max_silence=max_silence)
-    return statuses
+    return existing
 
 
 def get_deletable_batch(hook: OmicsCacheHook, batch_id: str, *, max_silence: float = LONGEST_SILENCE) -> Answer:
@@ -241,19 +242,21 @@ def delete_runs_once(
 
 def delete_existing_runs(
     hook: OmicsCacheHook, batch_id: str, *, gone: set[str], max_silence: float = LONGEST_SILENCE
-) -> None:
+) -> BatchRuns:
     """Delete the existing runs of a batch one by one, and wait until the service does not list them.
 
     :param hook: the hook.
     :param batch_id: id of the batch.
     :param gone: ids of runs that are known to be gone; deleted runs are added.
     :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
+    :return: the runs that existed before the deletion.
     :raises OmicsError: runs could not be deleted.
     """
-    statuses, rows = list_existing_runs(hook, batch_id, gone=gone, max_silence=max_silence)
+    existing = list_existing_runs(hook, batch_id, gone=gone, max_silence=max_silence)
     deleted: set[str] = set()
     left: list[str] = []
-    for run in get_confirmed_runs(hook, batch_id, rows, statuses, gone=gone, max_silence=max_silence):
+    confirmed = get_confirmed_runs(hook, batch_id, existing.rows, existing.statuses, gone=gone, max_silence=max_silence)
+    for run in confirmed:
         if not run.is_confirmed:
             left.append(str(run))
             continue
@@ -276,6 +279,7 @@ def delete_existing_runs(
         left += [f"run {run_id}: deleted, but still listed" for run_id in sorted(listed)]
     if left:
         raise OmicsError(f"Batch {batch_id}: {_count_and_name(left, 'were not deleted')}", batch_id=batch_id)
+    return existing
 
 
 def delete_batch_once(

@@ -94,6 +94,17 @@ def doubt_about_end(batch: Batch, listing: Submissions, expected: int | None) ->
     return None
 
 
+def doubt_about_existing_runs(batch: Batch, listing: Submissions) -> str | None:
+    """Describe why runs of a batch that ended early may exist and not be listed yet. None if every run is listed.
+
+    :param batch: the batch.
+    :param listing: the listing of its runs.
+    """
+    if batch.expected_runs is None:
+        return "the service does not report how many runs the batch has"
+    return doubt_about_end(batch, listing, batch.expected_runs)
+
+
 class Submissions:
     """Collects the rows of one listing of a batch. Rows are added one by one.
 

@@ -204,7 +204,7 @@ class OmicsClientHook(PasswordMaskingHook):
             raise api_error(shown, operation, region, endpoint_url, members) from shown
         except ClientError as error:
             self.is_reachable = True
-            shown_error = without_session_policy(error)
+            shown_error = without_session_policy(error, members)
             raise api_error(shown_error, operation, region, endpoint_url, members) from printable(shown_error)
         except BotoCoreError as error:
             raise api_error(error, operation, region, endpoint_url) from printable(error)

@@ -98,11 +98,16 @@ def _values_of(text: str, members: Mapping[str, Any]) -> str:
     return f" ({', '.join(shown)})" if shown else ""
 
 
-def without_session_policy(error: ClientError) -> ClientError:
-    """Remove the session policy from an error. The service repeats a policy that it refuses in its message."""
+def without_session_policy(error: ClientError, members: Mapping[str, Any]) -> ClientError:
+    """Remove the session policy from an error. The service repeats a policy that it refuses in its message.
+
+    :param error: botocore's error.
+    :param members: members of the request.
+    """
     answer = error.response.get("Error", {})
     text = answer.get("Message", "")
-    if "sessionPolicy" not in text:
+    policy = (members.get("defaultRunSetting") or {}).get("sessionPolicy")
+    if "sessionPolicy" not in text and not (policy and str(policy) in text):
         return error
     shown = "the service refused sessionPolicy (its message repeats the policy and is not shown)"
     response: Any = {**error.response, "Error": {**answer, "Message": shown}}

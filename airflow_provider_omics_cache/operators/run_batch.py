@@ -55,6 +55,7 @@ from airflow_provider_omics_cache.healthomics.states import (
     End,
     RunStatus,
     ToCancel,
+    ToDelete,
     meaning_of,
 )
 from airflow_provider_omics_cache.hooks.arguments import check_id, check_request_id, check_tags
@@ -476,7 +477,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
         """
         max_seconds = self.request_seconds(context)
         if self.is_teardown:
-            is_batch_visible(self.hook, self.batch_id, max_silence=self.max_silence)
+            self._was_seen = is_batch_visible(self.hook, self.batch_id, max_silence=self.max_silence)
         batch = cancel_batch_once(self.hook, self.batch_id, max_seconds=max_seconds, max_silence=self.max_silence)
         status = batch.get("status")
         if meaning_of(status).to_cancel == ToCancel.LATER:
@@ -511,7 +512,8 @@ class CancelRunBatchOperator(EndRunBatchOperator):
         :param context: Airflow's context of the task.
         :param has_failed: not used; a FAILED batch may have active runs.
         """
-        statuses = cancel_active_runs(self.hook, batch.id, gone=self._gone, max_silence=self.max_silence)
+        runs = cancel_active_runs(self.hook, batch.id, gone=self._gone, max_silence=self.max_silence)
+        statuses = runs.statuses
         active = [run_id for run_id, status in statuses.items() if status not in ENDED_RUN_STATUSES]
         if active:
             # Lists may lag behind: at that time they are searched once more for runs to cancel.
@@ -521,6 +523,8 @@ class CancelRunBatchOperator(EndRunBatchOperator):
         counted = count_active(batch)
         if counted and self.may_lag(context):
             self.log.info("Batch %s: GetBatch counts %s runs that have not ended yet", batch.id, f"{counted:,}")
+            return None
+        if batch.meaning.end != End.PROCESSED and self.may_list_more(batch, runs.listing, context):
             return None
         cancelled = sum(status == RunStatus.CANCELLED for status in statuses.values())
         if batch.meaning.end == End.PROCESSED:
@@ -682,7 +686,10 @@ class DeleteRunBatchOperator(MappingSavingOperator):
         :param context: Airflow's context of the task.
         :param has_failed: not used; the runs of such a batch are deleted one by one.
         """
-        delete_existing_runs(self.hook, batch.id, gone=self._gone, max_silence=self.max_silence)
+        runs = delete_existing_runs(self.hook, batch.id, gone=self._gone, max_silence=self.max_silence)
+        is_each_deleted = batch.meaning.to_delete == ToDelete.DELETE_EACH_RUN
+        if is_each_deleted and self.may_list_more(batch, runs.listing, context):
+            return None
         self.log.info("Batch %s: all its runs are deleted", batch.id)
         if self.delete_batch:
             if self.save_mapping_again(batch, context):

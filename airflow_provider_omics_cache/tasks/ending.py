@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_omics_cache.exceptions import BatchNotFoundError, OmicsApiError
+from airflow_provider_omics_cache.exceptions import BatchNotFoundError, OmicsApiError, OmicsError
 from airflow_provider_omics_cache.healthomics.rounds import (
     CONSISTENCY_SECONDS,
     NOT_FOUND,
@@ -16,6 +16,7 @@ from airflow_provider_omics_cache.healthomics.rounds import (
     Event,
     EventStatus,
 )
+from airflow_provider_omics_cache.healthomics.submission import Submissions, doubt_about_existing_runs
 from airflow_provider_omics_cache.links.omics import persist_links
 from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator
 
@@ -37,6 +38,8 @@ class EndRunBatchOperator(BatchWaitOperator):
         self.wait_for_completion = wait_for_completion
         #: Ids of runs of the batch that no longer exist.
         self._gone: set[str] = set()
+        #: Whether the service has shown the batch to this task.
+        self._was_seen = False
 
     @abstractmethod
     def request(self, context: Context) -> dict[str, Any]:
@@ -87,6 +90,7 @@ class EndRunBatchOperator(BatchWaitOperator):
                     raise
                 event = Event(status=EventStatus.ERROR, message=str(error), code=NOT_FOUND)
                 raise self._error(event) from error.__cause__
+            self._was_seen = True
             persist_links(context, self)
             if self.is_over(batch) or not self.wait_for_completion:
                 return self.push(context, Batch.from_answer(self.batch_id, batch))
@@ -107,6 +111,7 @@ class EndRunBatchOperator(BatchWaitOperator):
         :param began_at: when the wait began, in epoch seconds. Default: it is derived from the deadline.
         """
         self.check_parameters()
+        self._was_seen = True
         return self._unless_settled(partial(super().execute_complete, context, event, began_at), context)
 
     def seconds_left(self, context: Context) -> float:
@@ -130,6 +135,20 @@ class EndRunBatchOperator(BatchWaitOperator):
         """
         return time.time() < self._wait_began_at(context) + CONSISTENCY_SECONDS
 
+    def may_list_more(self, batch: Batch, listing: Submissions, context: Context) -> bool:
+        """Whether the batch may have runs that are not listed yet. If so, the task waits for another round.
+
+        :param batch: the batch, which has ended early.
+        :param listing: the listing of its runs.
+        :param context: Airflow's context of the task.
+        """
+        settled = batch.settled_time.timestamp() if batch.settled_time else self._wait_began_at(context)
+        doubt = doubt_about_existing_runs(batch, listing)
+        if not doubt or time.time() >= settled + CONSISTENCY_SECONDS:
+            return False
+        self.log.info("Batch %s is %s, but %s; the service is catching up", batch.id, batch.shown_status, doubt)
+        return True
+
     def _is_first_round(self, context: Context) -> bool:
         return False
 
@@ -137,6 +156,11 @@ class EndRunBatchOperator(BatchWaitOperator):
         try:
             return end()
         except BatchNotFoundError as error:
+            if self._was_seen:
+                raise OmicsError(
+                    f"{error} The service has shown the batch to this task before. Retry the task.",
+                    batch_id=self.batch_id,
+                ) from error
             if not self.is_settled_without_batch():
                 raise
             self.log.warning("Nothing to do: %s", error)
