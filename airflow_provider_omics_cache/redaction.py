@@ -50,6 +50,16 @@ def passwords_in(value: Any) -> set[str]:
     return found - {"", HIDDEN}
 
 
+def with_schemes(proxies: Any) -> list[str]:
+    """Return the URLs of proxies. A proxy can be given without its scheme.
+
+    :param proxies: URLs of proxies by scheme; another value has no URLs.
+    """
+    if not isinstance(proxies, Mapping):
+        return []
+    return [str(url) if "://" in str(url) else f"http://{url}" for url in proxies.values()]
+
+
 def mask(secrets: Iterable[str]) -> None:
     """Let Airflow mask texts in the logs of this task, also in those of other packages.
 

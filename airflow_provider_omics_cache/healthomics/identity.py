@@ -76,13 +76,12 @@ class BatchIdentity:
         suffix = digest(["batch-name", *self._parts()])[:_SUFFIX_LENGTH]
         return f"{prefix[: BATCH_NAME_LENGTH - len(suffix) - 1]}-{suffix}"
 
-    def batch_token(self, *, request_digest: str, generation: int) -> str:
-        """Return the request token of the batch.
+    def batch_token(self, *, generation: int) -> str:
+        """Return the request token of the batch. The service refuses it, or returns the batch, if the settings differ.
 
-        :param request_digest: digest of the request.
         :param generation: 0 for the task's first batch; it increases when a new batch replaces an old one.
         """
-        return f"run-batch-{digest(['run-batch', *self._parts(), request_digest, generation])}"
+        return f"run-batch-{digest(['run-batch', *self._parts(), generation])}"
 
 
 def request_digest(*, default_run_setting: dict[str, Any], settings_digest: str) -> str:

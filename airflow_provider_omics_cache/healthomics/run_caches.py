@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError, OmicsParameterError, RunCacheError
 from airflow_provider_omics_cache.healthomics.identity import run_cache_token
 from airflow_provider_omics_cache.healthomics.states import RunCacheStatus, shown
+from airflow_provider_omics_cache.healthomics.tokens import is_token_refused
 from airflow_provider_omics_cache.hooks.arguments import check_id, check_request_id, check_tags
 from airflow_provider_omics_cache.hooks.client import LARGEST_PAGE, LONGEST_SILENCE, VISIBLE_AFTER
 from airflow_provider_omics_cache.hooks.errors import as_api_error, if_found
@@ -625,7 +626,7 @@ def _create_run_cache_once(search: _RunCacheSearch, request_id: str | None) -> A
             run_cache = _find_after_refusal(search, error)
             if run_cache is not None:
                 return run_cache
-            if request_id or not _is_about_token(error):
+            if request_id or not is_token_refused(hook, error):
                 raise
             run_cache_id = _find_gone(search, spent)
             if run_cache_id is None:
@@ -655,14 +656,9 @@ def _create_run_cache_once(search: _RunCacheSearch, request_id: str | None) -> A
     )
 
 
-def _is_about_token(error: OmicsApiError) -> bool:
-    is_invalid = error.code == "ValidationException" and "requestId" in (error.reason or "")
-    return is_invalid or error.code == "ConflictException"
-
-
 def _find_after_refusal(search: _RunCacheSearch, error: OmicsApiError) -> Answer | None:
     """Find the cache that was created with a refused token, or at the same time by another task."""
-    if _is_about_token(error):
+    if is_token_refused(search.hook, error):
         return search.find_created()
     return search.find() if error.code == "ValidationException" else None
 

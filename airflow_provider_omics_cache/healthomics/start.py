@@ -5,9 +5,8 @@ It follows the `guide on batch runs <https://docs.aws.amazon.com/omics/latest/de
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -34,6 +33,7 @@ from airflow_provider_omics_cache.healthomics.states import (
     meaning_of,
     shown,
 )
+from airflow_provider_omics_cache.healthomics.tokens import is_token_refused
 from airflow_provider_omics_cache.hooks.client import LARGEST_PAGE, LONGEST_SILENCE, VISIBLE_AFTER
 from airflow_provider_omics_cache.hooks.errors import if_found
 
@@ -52,10 +52,11 @@ OWN_TAGS = frozenset({DIGEST_TAG, GENERATION_TAG, ETAG_TAG})
 
 #: Maximum number of batches that a try starts. If each of them fails before it starts a run, the task fails.
 _MAX_FAILED_STARTS = 3
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
-#: Submission statuses of runs that the service has started, or has cancelled before it started them.
+#: A batch whose time of creation is not shown counts as the newest.
+_UNKNOWN_TIME = datetime.max.replace(tzinfo=UTC)
 _CANCELLED_STATUSES = (SubmissionStatus.CANCEL_SUCCESS, SubmissionStatus.CANCEL_FAILED)
-_TOKEN_WORDS = re.compile("request.?id|token|idempoten", re.IGNORECASE)
+#: Submission statuses of runs that were started.
+_STARTED_STATUSES = (SubmissionStatus.SUCCESS, SubmissionStatus.DELETE_SUCCESS, SubmissionStatus.DELETE_FAILED)
 
 
 class StartDecision(Enum):
@@ -101,7 +102,7 @@ class BatchRequest:
 
         :param generation: 0 for the task's first batch; it increases when a new batch replaces an old one.
         """
-        return self.request_id or self.identity.batch_token(request_digest=self.digest, generation=generation)
+        return self.request_id or self.identity.batch_token(generation=generation)
 
     def own_tags(self, generation: int) -> dict[str, str]:
         """Return the tags by which a later try recognises the batch.
@@ -179,23 +180,6 @@ def decide_start(
     return StartDecision.REFUSE_OTHER_SETTINGS
 
 
-def may_be_about_token(code: str, text: str, members: frozenset[str]) -> bool:
-    """Whether StartRunBatch may have refused a request because its token was used before.
-
-    AWS does not document the answer to a used token with a changed request. A ValidationException that names another
-    member of the request is about that member.
-
-    :param code: the error code.
-    :param text: the service's text.
-    :param members: names of the request's members.
-    """
-    if code == "ConflictException":
-        return True
-    if code != "ValidationException":
-        return False
-    return bool(_TOKEN_WORDS.search(text)) or not any(re.search(rf"\b{name}\b", text) for name in members)
-
-
 def generation_of(tags: Mapping[str, str] | None) -> int:
     """Return the generation of a batch, 0 if its tags do not have it.
 
@@ -216,28 +200,35 @@ def find_batch(hook: OmicsCacheHook, request: BatchRequest) -> FoundBatch:
     :raises BatchError: the newest batch can neither be used nor replaced.
     :raises OmicsApiError: a call failed.
     """
-    name = request.name
-
-    def list_once() -> list[Answer]:
-        batches = hook.list_batch(name=name, max_silence=LONGEST_SILENCE)
-        return [batch for batch in batches if batch.get("name") == name]
-
-    items = hook.list_whole(list_once)
-    items.sort(key=lambda item: (item.get("createdAt") or _LONG_AGO, int(item["id"])), reverse=True)
+    batches = _get_batches(hook, request.name)
     next_generation = 0
-    for number, item in enumerate(items):
+    for number, batch in enumerate(batches):
         is_newest = number == 0
-        batch = _get_started_batch(hook, item["id"]) if is_newest else _get_batch(hook, item["id"])
-        if batch is None:  # an older batch that was deleted
-            continue
         found = _decide(hook, request, batch, is_newest=is_newest)
+        generation = generation_of(found.batch.get("tags"))
         if found.decision == StartDecision.REATTACH:
-            return FoundBatch(found.batch, generation_of(found.batch.get("tags")))
+            return FoundBatch(found.batch, generation)
         if is_newest and found.decision != StartDecision.START:
             raise _refusal(request, found)
-        if (found.batch.get("tags") or {}).get(DIGEST_TAG) == request.digest:
-            next_generation = max(next_generation, generation_of(found.batch.get("tags")) + 1)
+        next_generation = max(next_generation, generation + 1)
     return FoundBatch(None, next_generation)
+
+
+def _get_batches(hook: OmicsCacheHook, name: str) -> list[Answer]:
+    """Get the batches of a name, the newest first. A batch whose name or time is not shown counts as one of them."""
+
+    def list_once() -> list[Answer]:
+        return list(hook.list_batch(name=name, max_silence=LONGEST_SILENCE))
+
+    items = [item for item in hook.list_whole(list_once) if item.get("name") in {None, name}]
+    newest = max((item["createdAt"] for item in items if item.get("createdAt")), default=None)
+    batches = []
+    for item in items:
+        may_be_newest = item.get("createdAt") in {None, newest}
+        batch = _get_started_batch(hook, item["id"]) if may_be_newest else _get_batch(hook, item["id"])
+        if batch is not None and batch.get("name") in {None, name}:
+            batches.append({**batch, "creationTime": batch.get("creationTime") or item.get("createdAt")})
+    return sorted(batches, key=lambda batch: (batch["creationTime"] or _UNKNOWN_TIME, int(batch["id"])), reverse=True)
 
 
 def start_batch(
@@ -281,7 +272,7 @@ def start_batch(
         batch_id = answer["id"]
         known = {"id": batch_id, "arn": answer.get("arn"), "uuid": answer.get("uuid"), "name": request.name}
         on_answer(StartedBatch(known, request.token(generation), reattached=False))
-        found = _decide(hook, request, _get_started_batch(hook, batch_id), is_own=not request.request_id)
+        found = _decide(hook, request, _get_started_batch(hook, batch_id))
         batch = found.batch
         if found.decision == StartDecision.REATTACH:
             hook.log.info("Started batch %s (%s), which is %s", batch_id, request.name, shown(batch.get("status")))
@@ -296,9 +287,9 @@ def start_batch(
             )
         generation += 1
         if meaning_of(batch.get("status")).when_found != WhenFound.REPLACE_IF_UNUSED:
-            hook.log.info("Batch %s was started with another content of the settings file", batch_id)
+            hook.log.info("Batch %s has ended and has other settings; starting a new batch", batch_id)
             continue
-        hook.log.info("Batch %s failed before it started a run", batch_id)
+        hook.log.info("Batch %s failed before it started a run; starting a new batch", batch_id)
         failed += 1
         if failed == _MAX_FAILED_STARTS:
             raise BatchFailedError(
@@ -334,7 +325,7 @@ def _find_batch_of_spent_token(
     :raises OmicsApiError: no batch is found. The function does not try another token: if the batch is only not listed
         yet, a second batch would cost twice.
     """
-    if not may_be_about_token(error.code, error.reason or "", _member_names(hook)):
+    if not is_token_refused(hook, error):
         raise error
 
     def is_seen(found: FoundBatch) -> bool:
@@ -349,20 +340,6 @@ def _find_batch_of_spent_token(
         "or to a deleted batch. The next try looks for it again. If it does not find it: set the batch_name of the "
         f"first try, or set {'another request_id' if request.request_id else 'rerun_key'} to start a new batch."
     ) from error.__cause__
-
-
-def _member_names(hook: OmicsCacheHook) -> frozenset[str]:
-    """Return the names of the request's members, apart from its token and names that are everyday words."""
-
-    def names(shape: Mapping[str, Any]) -> Iterator[str]:
-        for name, member in shape.get("members", {}).items():
-            yield name
-            yield from names(member)
-        if "member" in shape:
-            yield from names(shape["member"])
-
-    found = names(hook.describe_shape("StartRunBatchRequest"))
-    return frozenset(name for name in found if not name.islower() and name != "requestId")
 
 
 def _get_batch(hook: OmicsCacheHook, batch_id: str) -> Answer | None:
@@ -394,24 +371,20 @@ class _Decided(NamedTuple):
     runs_started: int = 0
 
 
-def _decide(
-    hook: OmicsCacheHook, request: BatchRequest, batch: Answer, *, is_own: bool = False, is_newest: bool = True
-) -> _Decided:
+def _decide(hook: OmicsCacheHook, request: BatchRequest, batch: Answer, *, is_newest: bool = True) -> _Decided:
     """Decide what to do about a batch, after the service had time to show what it lacks.
 
-    :param is_own: whether the batch's token shows that it was started with the request's digest.
-    :param is_newest: whether the batch is the newest one of its name. Only that one is waited for.
+    :param is_newest: whether the batch is the newest one of its name. The runs of an older batch do not matter.
     """
     runs_started, is_cancelled = 0, False
     if meaning_of(batch.get("status")).when_found == WhenFound.REPLACE_IF_UNUSED and is_newest:
         batch, runs_started, is_cancelled = _wait_for_started_runs(hook, batch)
-    if not is_own:
-        batch = _wait_for_digest(hook, batch)
+    batch = _wait_for_digest(hook, batch)
     tags = batch.get("tags") or {}
     decision = decide_start(
         batch.get("status"),
         request_digest=request.digest,
-        found_digest=request.digest if is_own else tags.get(DIGEST_TAG),
+        found_digest=tags.get(DIGEST_TAG),
         request_etag=request.etag,
         found_etag=tags.get(ETAG_TAG),
         runs_started=runs_started,
@@ -443,7 +416,7 @@ def _wait_for_started_runs(hook: OmicsCacheHook, batch: Answer) -> tuple[Answer,
     :return: GetBatch's newest answer, the number of started runs (at least), and whether the batch was cancelled.
     """
     batch_id = batch["id"]
-    is_cancelled = False
+    is_cancelled = was_cancelled(batch)
 
     def look() -> tuple[Answer, int]:
         nonlocal is_cancelled
@@ -506,7 +479,7 @@ def _count_started_runs(hook: OmicsCacheHook, batch: Answer) -> int:
     """Return how many runs a FAILED batch started, at least. GetBatch's count may be absent or late."""
     counts = [(batch.get("submissionSummary") or {}).get("successfulStartSubmissionCount") or 0]
     counts.append(sum(count or 0 for count in (batch.get("runSummary") or {}).values()))
-    return max(counts) or _count_rows(hook, batch["id"], SubmissionStatus.SUCCESS)
+    return max(counts) or sum(_count_rows(hook, batch["id"], status) for status in _STARTED_STATUSES)
 
 
 def _count_rows(hook: OmicsCacheHook, batch_id: str, status: str) -> int:

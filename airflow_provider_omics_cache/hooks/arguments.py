@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
-from airflow_provider_omics_cache.redaction import passwords_in
+from airflow_provider_omics_cache.redaction import passwords_in, with_schemes
 
 _MAX_TAGS = 50
 
@@ -80,9 +80,8 @@ def check_deferred_config(botocore_config: Mapping[str, Any] | None) -> None:
 
 
 def _is_secret(name: str, value: Any) -> bool:
-    if name == "proxies" and isinstance(value, Mapping):
-        # botocore takes the URL of a proxy without its scheme too.
-        value = [url if "://" in str(url) else f"http://{url}" for url in value.values()]
+    if name == "proxies":
+        value = with_schemes(value)
     return bool(passwords_in(value)) or "-----BEGIN " in str(value)
 
 

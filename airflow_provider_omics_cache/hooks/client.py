@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -92,6 +92,7 @@ class OmicsClientHook(PasswordMaskingHook):
     #: When the time limit of the calls is over, by ``clock``.
     _ends_at = math.inf
     _conn_config: AwsConnectionWrapper | None = None
+    _single_attempt_conn: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["client_type"] = "omics"
@@ -172,12 +173,14 @@ class OmicsClientHook(PasswordMaskingHook):
         with as_api_error("CreateClient"):
             return self.conn
 
-    @cached_property
+    @property
     def single_attempt_conn(self) -> Any:
         """The client for operations that the SDK must not repeat."""
-        config = _merge_config(self.config, Config(retries={"total_max_attempts": 1}))
-        with as_api_error("CreateClient"):
-            return self.get_client_type(region_name=self.region_name, config=config)
+        if self._single_attempt_conn is None:
+            config = _merge_config(self.config, Config(retries={"total_max_attempts": 1}))
+            with as_api_error("CreateClient"):
+                self._single_attempt_conn = self.get_client_type(region_name=self.region_name, config=config)
+        return self._single_attempt_conn
 
     @property
     def client_region(self) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.request import getproxies
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
-from airflow_provider_omics_cache.redaction import mask, passwords_in
+from airflow_provider_omics_cache.redaction import mask, passwords_in, with_schemes
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -23,5 +24,7 @@ class PasswordMaskingHook(AwsBaseHook):
         :param conn_id: id of the connection.
         """
         connection = super().get_connection(conn_id)
-        mask(passwords_in([connection.extra_dejson, getproxies()]))
+        extra = connection.extra_dejson
+        proxies = (extra.get("config_kwargs") or {}).get("proxies") if isinstance(extra, Mapping) else None
+        mask(passwords_in([extra, with_schemes(proxies), with_schemes(getproxies())]))
         return connection

@@ -18,7 +18,7 @@ from airflow_provider_omics_cache.healthomics.rounds import (
 )
 from airflow_provider_omics_cache.healthomics.submission import Submissions, doubt_about_existing_runs
 from airflow_provider_omics_cache.links.omics import persist_links
-from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator
+from airflow_provider_omics_cache.tasks.wait import LAST_LOOK_SECONDS, BatchWaitOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -83,7 +83,7 @@ class EndRunBatchOperator(BatchWaitOperator):
 
         def end() -> str:
             try:
-                with self.until_deadline(context):
+                with self.until_deadline(context, at_least=LAST_LOOK_SECONDS):
                     batch = self.request(context)
             except OmicsApiError as error:
                 if not error.is_not_found:
@@ -146,7 +146,7 @@ class EndRunBatchOperator(BatchWaitOperator):
         doubt = doubt_about_existing_runs(batch, listing)
         if not doubt or time.time() >= settled + CONSISTENCY_SECONDS:
             return False
-        self.log.info("Batch %s is %s, but %s; the service is catching up", batch.id, batch.shown_status, doubt)
+        self.log.info("Batch %s is %s, but %s; the service may be catching up", batch.id, batch.shown_status, doubt)
         return True
 
     def _is_first_round(self, context: Context) -> bool:

@@ -54,17 +54,16 @@ class ListingTask(S3OutputTask, BatchWaitTask):
         """List runs inside the ``with`` block. An error of a call becomes the error of the task's limit.
 
         :raises BatchSilenceError: no answer came for ``max_silence``.
-        :raises Exception: the deadline has passed; the class is that of :meth:`timeout_error`.
+        :raises OmicsTimeLimitError: the deadline has passed.
         """
-        what = f"Batch {self.batch_id}: its runs could not be listed"
         try:
             yield
         except OmicsTimeLimitError as error:
-            raise self.timeout_error(f"Timed out. {what} in time. {error}") from error
+            raise OmicsTimeLimitError(f"its runs could not be listed in time. {error}") from error
         except OmicsApiError as error:
             if not error.is_passing:
                 raise
-            text = f"{what} for {self.max_silence:,.0f} s: {error}"
+            text = f"Batch {self.batch_id}: its runs could not be listed for {self.max_silence:,.0f} s: {error}"
             raise BatchSilenceError(text, batch_id=self.batch_id) from error
 
     def complete_listing(
@@ -136,7 +135,7 @@ class ListingTask(S3OutputTask, BatchWaitTask):
         :param batch: the batch.
         :param text: what is missing.
         """
-        self.log.info("Batch %s is %s, but %s; the service is catching up", batch.id, batch.shown_status, text)
+        self.log.info("Batch %s is %s, but %s; the service may be catching up", batch.id, batch.shown_status, text)
         self._is_catching_up = True
 
     def trigger_arguments(self) -> dict[str, Any]:

@@ -177,8 +177,8 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
         """Describe what the listing lacks. Return None if nothing is known to be missing."""
         if batch.meaning.to_delete in {ToDelete.ACTIVE, ToDelete.UNKNOWN}:
             return f"GetBatch shows it as {batch.shown_status}"
-        started = list_started_runs(self.hook, batch.id, max_silence=self.max_silence)
-        unlisted = listing.count_unlisted(run["id"] for run in started)
+        list_runs = partial(list_started_runs, self.hook, batch.id, max_silence=self.max_silence)
+        unlisted = self.hook.list_whole(lambda: listing.count_unlisted(run["id"] for run in list_runs()))
         if unlisted:
             return f"{unlisted:,} started runs are not listed"
         if batch.meaning.end == End.PROCESSED:

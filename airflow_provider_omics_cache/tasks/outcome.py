@@ -19,6 +19,7 @@ from airflow_provider_omics_cache.exceptions import (
     BatchError,
     OmicsError,
     OmicsParameterError,
+    OmicsTimeLimitError,
     TooManyFailedRunsError,
     UnknownOutcomeError,
 )
@@ -200,6 +201,9 @@ class RunOutcomeTask(ListingTask):
             if unlisted:
                 note = f"; {unlisted:,} runs were submitted, but are not listed"
                 counts = replace(counts, total=batch.expected_runs)
+        except OmicsTimeLimitError:
+            # Runs may be active. A try that has more time waits for them.
+            raise
         except (OmicsError, AirflowSensorTimeout) as error:
             note = f"; details of its runs could not be fetched: {error}"
             counts = RunCounts.of_batch(batch)

@@ -67,7 +67,7 @@ LAST_LOOK_SECONDS = 20
 #: Airflow 2 ends a deferred task at its execution timeout. The wait ends earlier, by this number of seconds or by a
 #: tenth of the timeout if that is less.
 EXECUTION_TIMEOUT_MARGIN = 60
-#: Seconds to list the runs if the batch ended in the last :data:`LAST_LOOK_SECONDS` before the deadline, or after it.
+#: Minimum seconds to list the runs at the end of a wait, even if the deadline is nearer or has passed.
 LAST_LISTING_SECONDS = 120
 #: Seconds for which a rescheduled task keeps its worker slot while no answer about the batch comes.
 LONGEST_SLOT_SECONDS = 300
@@ -262,26 +262,22 @@ class BatchWaitTask(AwsTask):
             raise self.give_up(event.message)
         if event.status == EventStatus.ERROR or event.batch is None:
             raise self._error(event)
-        with self.until_deadline(context, is_last=True):
+        with self.until_deadline(context, at_least=LAST_LISTING_SECONDS):
             return self.conclude(event.batch, context, has_failed=event.status == EventStatus.FAILED)
 
     @contextmanager
-    def until_deadline(self, context: Context, *, is_last: bool = False) -> Iterator[None]:
+    def until_deadline(self, context: Context, *, at_least: float) -> Iterator[None]:
         """Make no call inside the ``with`` block that begins after the task's deadline.
 
         :param context: Airflow's context of the task.
-        :param is_last: whether the calls report what the wait has shown. They get :data:`LAST_LISTING_SECONDS` if the
-            deadline is near or has passed.
-        :raises Exception: the deadline has passed; the class is that of :meth:`timeout_error`.
+        :param at_least: seconds for the calls even if the deadline is nearer or has passed.
+        :raises Exception: the deadline has passed; the error is that of :meth:`give_up`.
         """
-        seconds = self._deadline(context) - time.time()
-        if is_last and seconds < LAST_LOOK_SECONDS:
-            seconds = LAST_LISTING_SECONDS
         try:
-            with self.hook.limit(seconds):
+            with self.hook.limit(max(self._deadline(context) - time.time(), at_least)):
                 yield
         except OmicsTimeLimitError as error:
-            raise self.timeout_error(f"Timed out. Batch {self.batch_id}: {error}") from error
+            raise self.give_up(f"Timed out. Batch {self.batch_id}: {error}") from error
 
     def _event_of_a_late_trigger(self) -> dict[str, Any]:
         return Event(

@@ -7,9 +7,9 @@ from airflow_provider_omics_cache.healthomics.start import (
     StartDecision,
     decide_start,
     generation_of,
-    may_be_about_token,
 )
 from airflow_provider_omics_cache.healthomics.states import BatchStatus
+from airflow_provider_omics_cache.healthomics.tokens import may_be_about_token
 
 TABLE = {
     # status: the same request, another request, the request is unknown

@@ -602,14 +602,10 @@ class TestOnce:
 
     def test_a_listing_may_hold_other_names(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
         """Whether ListBatch's filter takes whole names or beginnings is not documented."""
-        task = operator()
-        name = "start_batch-0f41008503ce1b79"
-        with Stubber(task.hook.conn) as stubber:
-            stubber.add_response("list_batch", {"items": [{"id": "1", "name": f"{name}-2", "status": "PROCESSED"}]})
-            stubber.add_response("start_run_batch", {"id": "2", "status": "CREATING"})
-            stubber.add_response("get_batch", {"id": "2", "name": name, "status": "PENDING"}, {"batchId": "2"})
-            assert task.execute(task_context) == "2"
-            stubber.assert_no_pending_responses()
+        other = {"id": "1", "name": "start_batch-0f41008503ce1b79-2", "status": "PROCESSED"}
+        with changed_answers("ListBatch", {"items": [other]}):
+            batch_id = start(task_context)
+        assert [batch["id"] for batch in batches()] == [batch_id]
 
     def test_an_s3_that_cannot_be_reached(
         self, local: LocalHealthOmics, task_context: dict[str, Any], s3_of: S3Of, monkeypatch: pytest.MonkeyPatch
@@ -808,7 +804,7 @@ class TestTable:
     def test_only_the_newest_batch_of_the_name_refuses(
         self, local: LocalHealthOmics, task_context: dict[str, Any], older: str, newest: str
     ) -> None:
-        """An older batch with other settings does not count, not even for the generation of the new batch's token."""
+        """An older batch only counts for the generation, which makes the new batch's token."""
         if older == "failed after runs":
             local.faults.fail_batch(after="SUBMITTING", started_runs=1)
         tags = {GENERATION_TAG: "4"} if older == "without a digest" else {DIGEST_TAG: "a", GENERATION_TAG: "4"}
@@ -827,7 +823,7 @@ class TestTable:
         local.clock.advance(1_000)
         batch_id = start(task_context)
         assert batch_id not in {old, new}
-        assert aws().get_batch(batch_id=batch_id)["tags"][GENERATION_TAG] == "0"
+        assert aws().get_batch(batch_id=batch_id)["tags"][GENERATION_TAG] == "5"
         assert task_context["ti"].xcoms["batch"]["reattached"] is False
 
     def test_an_older_batch_with_the_same_settings_is_not_paid_for_again(
@@ -912,14 +908,63 @@ class TestLateAndLostFacts:
         assert start(new_task_context(), run_settings=self.OWN_FILE) == started[-1]
         assert len(batches()) == 2
 
-    def test_the_listing_is_not_needed_for_the_token(
-        self, local: LocalHealthOmics, new_task_context: NewContext
+    @pytest.mark.parametrize("refusal", ["ConflictException", None])
+    def test_an_empty_listing_beside_a_living_second_batch_leads_to_no_third(
+        self, local: LocalHealthOmics, new_task_context: NewContext, refusal: str | None
     ) -> None:
-        """An empty listing beside a living second batch must not lead to a third."""
         finish(local, start(new_task_context()))
         second = start(new_task_context(), run_settings=settings_of(3))
+        local.settings.changed_request_error = refusal
         with changed_answers("ListBatch", {"items": []}):
-            assert start(new_task_context(), run_settings=settings_of(3)) == second
+            if refusal:
+                with pytest.raises(OmicsApiError, match="a batch that is not listed yet"):
+                    start(new_task_context(), run_settings=settings_of(3))
+            else:
+                assert start(new_task_context(), run_settings=settings_of(3)) == second
+        assert start(new_task_context(), run_settings=settings_of(3)) == second
+        assert len(batches()) == 2
+
+    @pytest.mark.parametrize("refusal", ["ConflictException", "ValidationException", None])
+    def test_other_settings_while_the_list_lags_start_no_second_batch(
+        self,
+        local: LocalHealthOmics,
+        new_task_context: NewContext,
+        monkeypatch: pytest.MonkeyPatch,
+        refusal: str | None,
+    ) -> None:
+        local.settings.changed_request_error = refusal
+        local.settings.batch_visible_after = 60
+        local.settings.run_running_seconds = 10_000
+        die(monkeypatch, OmicsCacheHook, "start_run_batch")
+        with pytest.raises(KeyboardInterrupt):
+            start(new_task_context())
+        local.clock.advance(5)
+        with pytest.raises(BatchConflictError, match="it was started with other settings"):
+            start(new_task_context(), run_settings=settings_of(3))
+        assert len(batches()) == 1
+
+    @pytest.mark.parametrize("member", ["name", "createdAt"])
+    @pytest.mark.parametrize("change", [{}, {"run_settings": settings_of(3)}])
+    def test_rows_of_the_list_may_lack_members(
+        self, local: LocalHealthOmics, new_task_context: NewContext, member: str, change: dict[str, Any]
+    ) -> None:
+        local.faults.fail_batch(after="PENDING")
+        start(new_task_context())
+        local.clock.advance(1_000)
+        second = start(new_task_context())
+        local.clock.advance(2)
+        aws().cancel_run_batch(batch_id=second)
+        local.clock.advance(100)
+
+        def remove(parsed: dict[str, Any], **_: Any) -> None:
+            for row in parsed["items"]:
+                if row["id"] == second:
+                    del row[member]
+
+        task = operator(**change)
+        task.hook.conn.meta.events.register("after-call.omics.ListBatch", remove)
+        with pytest.raises(BatchCancelledError, match=f"Batch {second} "):
+            task.execute(new_task_context())
         assert len(batches()) == 2
 
     def test_late_counts_and_listings_of_a_failed_batch(

@@ -19,6 +19,7 @@ from airflow_provider_omics_cache.exceptions import (
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, TRUST_SECONDS, RunsWait
 from airflow_provider_omics_cache.healthomics.states import ACTIVE_RUN_STATUSES
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
+from airflow_provider_omics_cache.tasks.wait import LAST_LISTING_SECONDS
 from airflow_provider_omics_cache.triggers.run_batch import BatchCompletionTrigger
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.sensor_modes import each_mode, fire, run_sensor, start_batch
@@ -331,8 +332,8 @@ def test_the_deadline_holds_between_the_calls_for_single_runs(
             runs_s3_uri="s3://results/runs.jsonl",
             include_outputs=include_outputs,
         )
-    assert service.clock.elapsed() - before <= 200 + 3
-    assert 100 <= service.calls["GetRun"] <= 200 + 3
+    assert service.clock.elapsed() - before <= 200 + LAST_LISTING_SECONDS + 3
+    assert 100 <= service.calls["GetRun"] <= 200 + LAST_LISTING_SECONDS + 3
     assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket="results")
     assert "return_value" not in task_context["ti"].xcoms
 
@@ -351,7 +352,7 @@ def test_the_deadline_does_not_hide_that_too_many_runs_failed(
     with pytest.raises(TooManyFailedRunsError, match=r"600 of 600 runs did not complete.*Timed out") as caught:
         wait(mode, batch_id, timeout=200, runs_s3_uri="s3://results/runs.jsonl")
     assert isinstance(caught.value, AirflowFailException)
-    assert service.clock.elapsed() - before <= 200 + 3
+    assert service.clock.elapsed() - before <= 200 + LAST_LISTING_SECONDS + 3
     assert service.calls["GetRun"] <= 200 + 3
     assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket="results")
     xcoms = task_context["ti"].xcoms

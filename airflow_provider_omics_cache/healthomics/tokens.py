@@ -1,0 +1,52 @@
+"""Recognise that the service refused a request because its token was used before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_omics_cache.exceptions import OmicsApiError
+    from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+
+_TOKEN_WORDS = re.compile("request.?id|token|idempoten", re.IGNORECASE)
+
+
+def is_token_refused(hook: OmicsCacheHook, error: OmicsApiError) -> bool:
+    """Whether the service may have refused a request because its token was used before.
+
+    :param hook: the hook.
+    :param error: the refusal.
+    """
+    if error.code not in {"ConflictException", "ValidationException"}:
+        return False
+    names = frozenset(_member_names(hook.describe_shape(f"{error.operation}Request")))
+    return may_be_about_token(error.code, error.reason or "", names)
+
+
+def may_be_about_token(code: str, text: str, members: frozenset[str]) -> bool:
+    """Whether a refusal may be about the request token.
+
+    AWS does not document the answer to a used token with a changed request. A ValidationException that names another
+    member of the request is about that member.
+
+    :param code: the error code.
+    :param text: the service's text.
+    :param members: names of the request's other members, apart from everyday words.
+    """
+    if code == "ConflictException":
+        return True
+    if code != "ValidationException":
+        return False
+    return bool(_TOKEN_WORDS.search(text)) or not any(re.search(rf"\b{name}\b", text) for name in members)
+
+
+def _member_names(shape: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of a request's members, apart from its token and names that are everyday words."""
+    for name, member in shape.get("members", {}).items():
+        if not name.islower() and name != "requestId":
+            yield name
+        yield from _member_names(member)
+    if "member" in shape:
+        yield from _member_names(shape["member"])
