@@ -319,13 +319,15 @@ def _cancel(
     give_up = hook.clock() + max_seconds
     cancel = partial(hook.cancel_run_batch, batch_id=batch_id)
     logged = None
+    refusal: OmicsApiError | None = None
     while True:
         batch = get_batch_patiently(hook, batch_id, max_silence=max_silence)
         status = batch.get("status")
         to_cancel = meaning_of(status).to_cancel
-        refusal: OmicsApiError | None = None
         if to_cancel == ToCancel.CANCEL_BATCH:
-            refusal = _unless_refused(hook, cancel, max_silence=max_silence)
+            # A batch in an unknown status is not cancelled again after a refusal, but it may get a known status.
+            if refusal is None or status in BATCH_STATUSES:
+                refusal = _unless_refused(hook, cancel, max_silence=max_silence)
             if refusal is None:
                 hook.log.info("Cancelled batch %s, which was %s", batch_id, shown(status))
                 return batch
@@ -338,7 +340,7 @@ def _cancel(
         is_over_time = hook.clock() + LOOK_AGAIN_SECONDS > give_up
         if refusal is None and is_over_time:
             return batch
-        if refusal is not None and (is_over_time or status not in BATCH_STATUSES):
+        if refusal is not None and is_over_time:
             text = f"Batch {batch_id} is {shown(status)} and was not cancelled: {refusal}"
             raise refusal.with_text(text, batch_id=batch_id) from refusal.__cause__
         if logged != status:

@@ -25,10 +25,12 @@ from airflow_provider_omics_cache.healthomics import (
     states,
     submission,
 )
+from airflow_provider_omics_cache.healthomics.batch_runs import BatchRuns
+from airflow_provider_omics_cache.healthomics.submission import Submissions
 from airflow_provider_omics_cache.hooks import answers
 from airflow_provider_omics_cache.hooks.client import OmicsClientHook
 from airflow_provider_omics_cache.operators import run_batch as operators
-from airflow_provider_omics_cache.tasks import mapping, outcome, wait
+from airflow_provider_omics_cache.tasks import ending, mapping, outcome, wait
 
 Patch = pytest.MonkeyPatch
 
@@ -187,11 +189,16 @@ def deadline_is_ignored(patch: Patch) -> None:
     patch.setattr(wait.BatchWaitTask, "_deadline", lambda self, context: 1e12)
 
 
+def _no_runs(*_: Any, **__: Any) -> BatchRuns:
+    return BatchRuns({}, {}, Submissions())
+
+
 @mutant("cancel_batch", "honest", "living-run", seed=18)
 def cancelled_status_is_trusted(patch: Patch) -> None:
     """Take a CANCELLED batch for one without active runs."""
-    patch.setattr(operators, "cancel_active_runs", lambda *_, **__: {})
+    patch.setattr(operators, "cancel_active_runs", _no_runs)
     patch.setattr(operators, "count_active", lambda batch: 0)
+    patch.setattr(ending.EndRunBatchOperator, "may_list_more", lambda *_: False)
 
 
 @mutant("delete_batch", "honest", "foreign-run", seed=78)
@@ -203,8 +210,9 @@ def run_is_confirmed_once(patch: Patch) -> None:
 @mutant("delete_batch", "honest", "not-deleted", seed=50)
 def runs_that_are_left_are_ignored(patch: Patch) -> None:
     """Do not delete the runs that the service could not delete with the batch."""
-    patch.setattr(end, "delete_existing_runs", lambda *_, **__: None)
-    patch.setattr(operators, "delete_existing_runs", lambda *_, **__: None)
+    patch.setattr(end, "delete_existing_runs", _no_runs)
+    patch.setattr(operators, "delete_existing_runs", _no_runs)
+    patch.setattr(ending.EndRunBatchOperator, "may_list_more", lambda *_: False)
 
 
 @mutant("delete_batch", "honest", "unsaved-mapping", seed=79)

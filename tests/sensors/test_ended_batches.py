@@ -349,7 +349,8 @@ def test_the_deadline_does_not_hide_that_too_many_runs_failed(
 ) -> None:
     batch_id = failed_runs(service, client, monkeypatch, 600)
     before = service.clock.elapsed()
-    with pytest.raises(TooManyFailedRunsError, match=r"600 of 600 runs did not complete.*could not be listed in time") as caught:
+    text = r"600 of 600 runs did not complete.*could not be listed in time"
+    with pytest.raises(TooManyFailedRunsError, match=text) as caught:
         wait(mode, batch_id, timeout=200, runs_s3_uri="s3://results/runs.jsonl")
     assert isinstance(caught.value, AirflowFailException)
     assert service.clock.elapsed() - before <= 200 + LAST_LISTING_SECONDS + 3
