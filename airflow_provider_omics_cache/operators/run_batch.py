@@ -428,7 +428,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
     The service may cancel only some of the runs. When the batch is CANCELLED, the task cancels the remaining active
     runs one by one. It cancels a run only after GetRun has confirmed batch and uuid, because HealthOmics reuses the ids
     of deleted runs. Runs that have ended do not change. The task calls GetRun for runs that ListRuns does not show yet.
-    For 5 minutes it also waits for runs that GetBatch counts as active.
+    For 5 minutes it also waits for runs that GetBatch counts as active, and for runs that are not listed yet.
 
     As a teardown (``operator.as_teardown(setups=...)``) the task succeeds if there is nothing to cancel: the batch has
     finished, is not found for 5 minutes (with a warning), or ``batch_id`` is empty because no batch was started.
