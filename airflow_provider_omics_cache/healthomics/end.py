@@ -90,9 +90,28 @@ def is_batch_visible(hook: OmicsCacheHook, batch_id: str, *, max_silence: float)
     :param hook: the hook.
     :param batch_id: id of the batch.
     :param max_silence: seconds for which an unanswered call is repeated.
+    :raises OmicsApiError: the batch was not found, but not every call was answered. It may exist.
     """
-    get = partial(hook.get_batch, batch_id=check_id("batch_id", batch_id), max_silence=max_silence)
-    return hook.until_seen(partial(if_found, get)) is not None
+    get = partial(hook.get_batch, batch_id=check_id("batch_id", batch_id))
+    failure: OmicsApiError | None = None
+
+    def look() -> Answer | None:
+        nonlocal failure
+        try:
+            return if_found(get)
+        except OmicsApiError as error:
+            if not error.is_passing:
+                raise
+            failure = error
+            return if_found(partial(get, max_silence=max_silence))
+
+    batch = hook.until_seen(look)
+    if batch is None and failure is not None:
+        text = (
+            f"Batch {batch_id} was not found, but not every call was answered. It may exist. Retry the task. {failure}"
+        )
+        raise failure.with_text(text, batch_id=batch_id) from failure.__cause__
+    return batch is not None
 
 
 def get_batch_patiently(hook: OmicsCacheHook, batch_id: str, *, max_silence: float) -> Answer:

@@ -478,6 +478,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
         max_seconds = self.request_seconds(context)
         if self.is_teardown:
             self._was_seen = is_batch_visible(self.hook, self.batch_id, max_silence=self.max_silence)
+            self._has_looked = True
         batch = cancel_batch_once(self.hook, self.batch_id, max_seconds=max_seconds, max_silence=self.max_silence)
         status = batch.get("status")
         if meaning_of(status).to_cancel == ToCancel.LATER:

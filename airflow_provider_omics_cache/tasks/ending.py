@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache.exceptions import BatchNotFoundError, OmicsApiError, OmicsError
+from airflow_provider_omics_cache.healthomics.end import is_batch_visible
 from airflow_provider_omics_cache.healthomics.rounds import (
     CONSISTENCY_SECONDS,
     NOT_FOUND,
@@ -40,6 +41,8 @@ class EndRunBatchOperator(BatchWaitOperator):
         self._gone: set[str] = set()
         #: Whether the service has shown the batch to this task.
         self._was_seen = False
+        #: Whether this task has looked for the batch for 5 minutes.
+        self._has_looked = False
 
     @abstractmethod
     def request(self, context: Context) -> dict[str, Any]:
@@ -163,5 +166,9 @@ class EndRunBatchOperator(BatchWaitOperator):
                 ) from error
             if not self.is_settled_without_batch():
                 raise
+            if not self._has_looked and is_batch_visible(self.hook, self.batch_id, max_silence=self.max_silence):
+                raise OmicsError(
+                    f"Batch {self.batch_id} was not found at first, but exists. Retry the task.", batch_id=self.batch_id
+                ) from error
             self.log.warning("Nothing to do: %s", error)
             return self.push(context, Batch(id=self.batch_id))
