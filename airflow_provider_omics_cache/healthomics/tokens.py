@@ -29,23 +29,28 @@ def may_be_about_token(code: str, text: str, members: frozenset[str]) -> bool:
     """Whether a refusal may be about the request token.
 
     AWS does not document the answer to a used token with a changed request. A ValidationException that names another
-    member of the request is about that member.
+    member of the request is about that member. A name that is an everyday word must be in quotes.
 
     :param code: the error code.
     :param text: the service's text.
-    :param members: names of the request's other members, apart from everyday words.
+    :param members: names of the request's other members.
     """
     if code == "ConflictException":
         return True
     if code != "ValidationException":
         return False
-    return bool(_TOKEN_WORDS.search(text)) or not any(re.search(rf"\b{name}\b", text) for name in members)
+    return bool(_TOKEN_WORDS.search(text)) or not any(_is_named(name, text) for name in members)
+
+
+def _is_named(name: str, text: str) -> bool:
+    before = "['\"`]" if name.islower() else r"\b"
+    return re.search(rf"{before}{name}\b", text) is not None
 
 
 def _member_names(shape: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the names of a request's members, apart from its token and names that are everyday words."""
+    """Yield the names of a request's members, apart from its token."""
     for name, member in shape.get("members", {}).items():
-        if not name.islower() and name != "requestId":
+        if name != "requestId":
             yield name
         yield from _member_names(member)
     if "member" in shape:

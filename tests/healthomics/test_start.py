@@ -87,8 +87,10 @@ def test_a_cancelled_batch_that_failed_is_never_replaced(runs_started: int) -> N
         ("ValidationException", "Request parameters differ from those of the first request", True),
         ("ValidationException", "1 validation error detected: Value at 'workflowId' is invalid", False),
         ("ValidationException", "Value at 'workflowId' is invalid for this token", True),
+        ("ValidationException", "Value at 'parameters' is too long", False),
+        ("ValidationException", "Value at 'tags.key' is too long", False),
         ("AccessDeniedException", "requestId", False),
     ],
 )
 def test_which_refusals_may_be_about_the_token(code: str, text: str, expected: bool) -> None:
-    assert may_be_about_token(code, text, frozenset({"workflowId", "roleArn"})) is expected
+    assert may_be_about_token(code, text, frozenset({"workflowId", "roleArn", "parameters", "tags"})) is expected
