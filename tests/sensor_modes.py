@@ -212,6 +212,13 @@ class ServiceTime:
 
 def use_service_time(monkeypatch: Any, local: Any) -> None:
     """Make the local service's clock the clock of everything that waits: waiting moves it on."""
+    clock = use_service_time_in_tasks(monkeypatch, local)
+    monkeypatch.setattr("time.sleep", clock.sleep)
+    monkeypatch.setattr("asyncio.sleep", clock.async_sleep)
+
+
+def use_service_time_in_tasks(monkeypatch: Any, local: Any) -> ServiceTime:
+    """Make the local service's clock the clock of the package, and no other code."""
     clock = ServiceTime(local.clock)
     waits = (
         start_module,
@@ -228,5 +235,4 @@ def use_service_time(monkeypatch: Any, local: Any) -> None:
     monkeypatch.setattr(BatchWaitOperator, "_sleep", staticmethod(clock.sleep))
     monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(clock.sleep))
     monkeypatch.setattr(OmicsCacheHook, "clock", staticmethod(clock.monotonic))
-    monkeypatch.setattr("time.sleep", clock.sleep)
-    monkeypatch.setattr("asyncio.sleep", clock.async_sleep)
+    return clock

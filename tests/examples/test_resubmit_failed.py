@@ -10,9 +10,17 @@ from resubmit_failed import omics_resubmit_failed
 
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from tests.examples.cohorts import all_of, put_samplesheet, read_json_lines, run_once_more, states_of
+from tests.sensor_modes import use_service_time_in_tasks
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
+
+
+@pytest.fixture(autouse=True)
+def _time_of_the_service(cohort_service: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tasks wait by the service's clock, which runs ahead."""
+    clock = use_service_time_in_tasks(monkeypatch, cohort_service)
+    monkeypatch.setattr("airflow.sdk.bases.sensor.time", clock)
 
 
 def runs_by_sample() -> Counter[str]:
