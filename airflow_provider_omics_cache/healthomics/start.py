@@ -458,8 +458,9 @@ def _refusal(request: BatchRequest, found: _Decided) -> BatchError:
         return BatchDeletedError(f"{text}: its runs were deleted. Set rerun_key to start a new batch.", **details)
     if decision == StartDecision.REFUSE_UNKNOWN_SETTINGS:
         return BatchConflictError(
-            f"{text}, but GetBatch does not show its tag {DIGEST_TAG}, so that its settings cannot be compared. If the "
-            "tag was removed, set rerun_key to start a new batch.",
+            f"{text}, but GetBatch does not show its tag {DIGEST_TAG}, so that its settings cannot be compared. "
+            "Clear the task to compare them again. If the tag was removed, cancel the batch if it is active, and set "
+            "rerun_key to start, and pay for, a new batch.",
             **details,
         )
     return BatchConflictError(

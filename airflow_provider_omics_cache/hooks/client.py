@@ -316,7 +316,8 @@ class OmicsClientHook(PasswordMaskingHook):
                 return
             if token in seen:
                 raise PageTokenError(
-                    f"{operation} returned the same nextToken twice: its pages have no end", operation=operation
+                    f"{operation} returned the same nextToken twice, so that the list has no end. Retry the task.",
+                    operation=operation,
                 )
             seen.add(token)
 
