@@ -98,12 +98,15 @@ def is_batch_visible(hook: OmicsCacheHook, batch_id: str, *, max_silence: float)
     def look() -> Answer | None:
         nonlocal failure
         try:
-            return if_found(get)
+            return get()
         except OmicsApiError as error:
+            if error.is_not_found:
+                failure = error if _was_repeated(error) else failure
+                return None
             if not error.is_passing:
                 raise
             failure = error
-            return if_found(partial(get, max_silence=max_silence))
+        return if_found(partial(get, max_silence=max_silence))
 
     batch = hook.until_seen(look)
     if batch is None and failure is not None:
@@ -112,6 +115,12 @@ def is_batch_visible(hook: OmicsCacheHook, batch_id: str, *, max_silence: float)
         )
         raise failure.with_text(text, batch_id=batch_id) from failure.__cause__
     return batch is not None
+
+
+def _was_repeated(error: OmicsApiError) -> bool:
+    """Whether the SDK has repeated the call, because earlier attempts were not answered."""
+    response = getattr(error.__cause__, "response", {})
+    return bool(response.get("ResponseMetadata", {}).get("RetryAttempts"))
 
 
 def get_batch_patiently(hook: OmicsCacheHook, batch_id: str, *, max_silence: float) -> Answer:
