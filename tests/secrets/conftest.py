@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+
 try:
     from airflow.sdk._shared.secrets_masker import _secrets_masker
 except ImportError:
@@ -16,3 +18,11 @@ def _new_masker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no test profit from what Airflow's masker has learnt in another one."""
     monkeypatch.setattr(_secrets_masker(), "patterns", set())
     monkeypatch.setattr(_secrets_masker(), "replacer", None)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a call without an answer be repeated without waiting."""
+    waits = [0.0]
+    monkeypatch.setattr(OmicsCacheHook, "clock", staticmethod(lambda: sum(waits)))
+    monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(waits.append))
