@@ -44,9 +44,10 @@ def omics_secrets():
         task_id="start", default_run_setting=SETTING, run_settings=SETTINGS, settings_s3_prefix=f"{BUCKET}/settings/"
     )
     submission = BatchSubmissionSensor(
-        task_id="submission", batch_id=batch.output, poke_interval=1, deferrable=DEFERRABLE
+        consistency_timeout=0, task_id="submission", batch_id=batch.output, poke_interval=1, deferrable=DEFERRABLE
     )
     completion = BatchCompletionSensor(
+        consistency_timeout=0,
         task_id="completion",
         batch_id=batch.output,
         poke_interval=1,
@@ -104,7 +105,11 @@ def omics_secrets():
             s3_conn_id=conn_id,
         )
     last >> BatchSubmissionSensor(
-        task_id="unreachable_submission", batch_id="1234567", aws_conn_id="closed_proxy", deferrable=DEFERRABLE
+        consistency_timeout=0,
+        task_id="unreachable_submission",
+        batch_id="1234567",
+        aws_conn_id="closed_proxy",
+        deferrable=DEFERRABLE,
     )
 
 
