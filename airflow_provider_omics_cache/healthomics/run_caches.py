@@ -772,7 +772,7 @@ def _own_account(hook: OmicsCacheHook) -> str:
         with as_api_error("GetCallerIdentity"):
             return hook.account_id
 
-    return hook.patiently(get, max_silence=_STS_SECONDS)
+    return hook.patiently(get, service="sts", max_silence=_STS_SECONDS)
 
 
 def _settle_differences(hook: OmicsCacheHook, run_cache: Answer, request: RunCacheRequest, if_exists: str) -> Answer:

@@ -162,7 +162,7 @@ def _check_uri(area: StagingArea, uri: str) -> CheckedSettings:
     etag = None
     try:
         head = partial(head_object, uri, s3=area.s3, extra_args=area.extra_args or {})
-        etag = area.hook.patiently(head)["ETag"].strip('"')
+        etag = area.hook.patiently(head, service="s3")["ETag"].strip('"')
     except OmicsApiError as error:
         if error.http_status == 404:
             raise OmicsParameterError("run_settings", "must be an object that exists in S3", uri) from error.__cause__
@@ -185,7 +185,7 @@ def _upload(area: StagingArea, file: IO[bytes], s3_uri: str, size: int, extra_ar
     )
     for delay in (*_UPLOAD_CONFLICT_DELAYS, None):
         try:
-            refusal = hook.patiently(put)
+            refusal = hook.patiently(put, service="s3")
         except OmicsApiError as error:
             if error.code != "NoSuchBucket":
                 raise
@@ -206,7 +206,7 @@ def _upload(area: StagingArea, file: IO[bytes], s3_uri: str, size: int, extra_ar
 def _check_uploaded(area: StagingArea, s3_uri: str, size: int, extra_args: Mapping[str, Any]) -> None:
     try:
         head = partial(head_object, s3_uri, s3=area.s3, extra_args=extra_args)
-        found = area.hook.patiently(head)["ContentLength"]
+        found = area.hook.patiently(head, service="s3")["ContentLength"]
     except OmicsApiError:  # a role that can write is not always allowed to read
         return
     if found != size:

@@ -84,9 +84,6 @@ _LONGEST_DELAY = 30.0
 class OmicsClientHook(PasswordMaskingHook):
     """Creates HealthOmics clients and makes calls. A failed call raises one of the package's errors."""
 
-    #: Whether the service has answered a call of this task. The URL of the endpoint is then known to be correct.
-    is_reachable = False
-
     sleep: Callable[[float], None] = staticmethod(time.sleep)
     clock: Callable[[], float] = staticmethod(time.monotonic)
     #: When the time limit of the calls is over, by ``clock``.
@@ -97,6 +94,8 @@ class OmicsClientHook(PasswordMaskingHook):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["client_type"] = "omics"
         super().__init__(*args, **kwargs)
+        #: Services that have answered a call of this task. The URLs of their endpoints are then known to be correct.
+        self.answered: set[str] = set()
 
     # Clients
 
@@ -206,12 +205,10 @@ class OmicsClientHook(PasswordMaskingHook):
             shown = ParamValidationError(report=without_payloads(error.kwargs["report"]))
             raise api_error(shown, operation, region, endpoint_url, members) from shown
         except ClientError as error:
-            self.is_reachable = True
             shown_error = without_session_policy(error, members)
             raise api_error(shown_error, operation, region, endpoint_url, members) from printable(shown_error)
         except BotoCoreError as error:
             raise api_error(error, operation, region, endpoint_url) from printable(error)
-        self.is_reachable = True
         answer.pop("ResponseMetadata", None)
         return answer
 
@@ -239,13 +236,14 @@ class OmicsClientHook(PasswordMaskingHook):
             raise OmicsTimeLimitError("No time is left for another call")
         self.sleep(seconds)
 
-    def patiently(self, call: Callable[[], T], *, max_silence: float = LONGEST_SILENCE) -> T:
+    def patiently(self, call: Callable[[], T], *, service: str = "omics", max_silence: float = LONGEST_SILENCE) -> T:
         """Repeat a call while it is throttled, the service fails, or the connection is lost.
 
         If the service has never answered this task, and its endpoint cannot be reached or sends something else, the URL
         of the endpoint may be misspelt: the call is then repeated for at most a minute.
 
         :param call: the call; repeating it must be safe.
+        :param service: the service that the call asks, as boto3 names it.
         :param max_silence: seconds after which the last error is raised. Default: an hour. 0 makes one attempt.
         :raises OmicsApiError: the call failed.
         :raises OmicsTimeLimitError: the time limit is over.
@@ -256,17 +254,20 @@ class OmicsClientHook(PasswordMaskingHook):
             if self.clock() >= self._ends_at:
                 raise OmicsTimeLimitError("No time is left for another call")
             try:
-                return call()
+                result = call()
             except OmicsApiError as error:
-                is_elsewhere = error.is_unreachable or error.code == LostAnswerError.__name__
-                is_misspelt = is_elsewhere and not self.is_reachable
-                patience = min(max_silence, _MISSPELT_SECONDS) if is_misspelt else max_silence
+                if not error.is_unreachable and error.code != LostAnswerError.__name__:
+                    self.answered.add(service)
+                patience = max_silence if service in self.answered else min(max_silence, _MISSPELT_SECONDS)
                 if not error.is_passing or self.clock() + delay > began_at + patience:
                     raise
                 if self.clock() + delay > self._ends_at:
                     raise OmicsTimeLimitError(f"No time is left for another call: {error}") from error.__cause__
                 if delay == _FIRST_DELAY:
                     self.log.info("Calling again: %s", error)
+            else:
+                self.answered.add(service)
+                return result
             self.sleep(delay * random.uniform(0.5, 1.0))  # nosec B311  # jitter is not a secret
             delay = min(2 * delay, _LONGEST_DELAY)
 

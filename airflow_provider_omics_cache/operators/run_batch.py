@@ -321,7 +321,9 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     def _start(self, context: Context) -> str:
         """Find the batch of an earlier try, or check, stage and start a new one."""
         ti = context["ti"]
-        members = self.hook.patiently(partial(self.hook.describe_shape, "StartRunBatchRequest"))["members"]
+        members = self.hook.patiently(partial(self.hook.describe_shape, "StartRunBatchRequest"), service="sts")[
+            "members"
+        ]
         default_run_setting = self._checked_default_run_setting(members["defaultRunSetting"])
         tags = self._checked_tags("tags", self.tags, members["tags"])
         if OWN_TAGS & tags.keys():

@@ -44,6 +44,6 @@ class S3OutputTask(AwsTask):
         """
         uri: str = getattr(self, parameter)
         put = partial(put_object, file, uri, parameter=parameter, s3=self._s3, extra_args=self.s3_extra_args)
-        self.hook.patiently(put, max_silence=_UPLOAD_SECONDS)
+        self.hook.patiently(put, service="s3", max_silence=_UPLOAD_SECONDS)
         self.log.info("Wrote %s", uri)
         return uri

@@ -178,7 +178,7 @@ class BatchWaitTask(AwsTask):
         return False
 
     def _is_first_round(self, context: Context) -> bool:
-        return not self.hook.is_reachable
+        return "omics" not in self.hook.answered
 
     def _started_wait(self, context: Context) -> BatchWait:
         if self._wait is None:
@@ -321,7 +321,7 @@ class BatchWaitTask(AwsTask):
         if parsed.deadline is not None:
             self._fixed_deadline = parsed.deadline
             self._began_at = parsed.deadline - min(self.timeout, self._longest_run()) if began_at is None else began_at
-        self.hook.is_reachable = True
+        self.hook.answered.add("omics")
         return parsed
 
     def _defer_again(self, context: Context) -> None:
