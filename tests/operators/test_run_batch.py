@@ -618,8 +618,11 @@ class TestOnce:
             raise EndpointConnectionError(endpoint_url=request.url)
 
         s3_of(task).meta.events.register_first("before-send.s3", refuse)
+        began = local.clock.elapsed()
         with pytest.raises(OmicsApiError, match=r"PutObject failed: EndpointConnectionError.*127\.0\.0\.1") as caught:
             task.execute(task_context)
+        assert local.calls["ListBatch"] > 0, "HealthOmics has answered before"
+        assert 30 < local.clock.elapsed() - began <= 60
         assert not isinstance(caught.value, OmicsRequestError), "a retry can succeed"
         assert batches() == []
 
