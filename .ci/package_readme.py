@@ -1,4 +1,4 @@
-"""README.md as the package's metadata shows it: a package index has no files beside it that a relative link could reach."""
+"""README.md for the package's metadata: a package index does not have the files that its relative links lead to."""
 
 from __future__ import annotations
 

@@ -10,7 +10,15 @@ release = airflow_provider_omics_cache.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme = "furo"
 html_title = f"{project} {release}"
+html_static_path = ["_static"]
+html_css_files = ["docs.css"]
+python_maximum_signature_line_length = 88
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"
+# Types stand beside the description of each parameter, also of the parameters of __init__.
+autoclass_content = "both"
+autodoc_inherit_docstrings = False
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True}
