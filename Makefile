@@ -107,7 +107,7 @@ locks: ## Compile requirements/ anew (needs uv)
 		pyproject.toml --extra batch --extra local --group kill-matrix \
 		-c requirements/airflow-3.3.txt -o requirements/kill-matrix.txt
 	$(UV) pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade -q \
-		<(echo playwright; echo pillow) -o requirements/screenshots.txt
+		<(echo playwright; echo pillow; echo psutil) -o requirements/screenshots.txt
 
 .PHONY: clean
 clean: ## Remove environments and everything built

@@ -79,6 +79,7 @@ class Camera:
         self.take_cohort()
         self.take_xcom()
         self.take_resubmission()
+        self.take_results()
 
     def take_cohort(self) -> None:
         """Take a sensor while it is deferred, and the DAG run when it has finished."""
@@ -113,17 +114,33 @@ class Camera:
         self._open(self._run(dag_id), view="graph", details=30)
         self._take("resubmitted_run")
 
-    def _run(self, dag_id: str) -> str:
-        return f"/dags/{dag_id}/runs/{RUN_ID}"
+    def take_results(self) -> None:
+        """Take the counts and the failed runs of a cohort in the sensor's XCom."""
+        dag_id, run_id = "omics_cohort", "december"
+        reasons = {
+            "HG00007": "OUT_OF_MEMORY_ERROR",
+            "HG00042": "INPUT_URI_NOT_FOUND",
+            "HG01234": "OUT_OF_MEMORY_ERROR",
+        }
+        for sample, reason in reasons.items():
+            self._control("faults/fail_run", args=[sample], kwargs={"reason": reason})
+        self._airflow.trigger(dag_id, run_id)
+        self._finish(dag_id, run_id)
+        self._open_xcom(dag_id, "wait_for_completion", run_id, height=1100)
+        self._take("cohort_results")
 
-    def _finish(self, dag_id: str) -> None:
+    def _run(self, dag_id: str, run_id: str = RUN_ID) -> str:
+        return f"/dags/{dag_id}/runs/{run_id}"
+
+    def _finish(self, dag_id: str, run_id: str = RUN_ID) -> None:
         self._control("clock", speed=30)
-        states = self._airflow.wait_for_runs([(dag_id, RUN_ID)], timeout=600)
+        states = self._airflow.wait_for_runs([(dag_id, run_id)], timeout=600)
         if set(states.values()) != {"success"}:
             sys.exit(f"{dag_id} has not succeeded: {states}")
 
-    def _open_xcom(self, dag_id: str, task_id: str) -> None:
-        self._open(f"{self._run(dag_id)}/tasks/{task_id}/xcom?sort=-key", view="grid", details=75)
+    def _open_xcom(self, dag_id: str, task_id: str, run_id: str = RUN_ID, height: int = 900) -> None:
+        path = f"{self._run(dag_id, run_id)}/tasks/{task_id}/xcom?sort=-key"
+        self._open(path, view="grid", details=75, height=height)
         self._page.get_by_label("Expand all extra JSON").click()
 
     def _state(self, dag_id: str, task_id: str) -> str:

@@ -8,10 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from tests.benchmarks import chart, growth, imports, listing, report, staging, triggers
+from tests.benchmarks import growth, imports, listing, report, staging, triggers
 from tests.benchmarks.growth import Cost
 from tests.benchmarks.measure import TIMES, Result, check_system, say
 from tests.benchmarks.triggers import Scenario
@@ -44,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("\n".join(["", *report.machine(), f"in {time.monotonic() - started_at:,.0f} s"]))
     _write(written, results, costs)
     if quick:
-        print("\nThe sizes were small, and all was measured at the same time: no bar is judged.")
+        print("\nThe sizes were small, and all was measured at the same time: no limit is checked.")
     broken = [result.name for result in results if result.holds is False]
     if broken:
-        print("\nThese bars do not hold:", *broken, sep="\n  ")
+        print("\nThese limits are exceeded:", *broken, sep="\n  ")
     return 1 if broken else 0
 
 
@@ -104,36 +104,13 @@ def _measure(parts: dict[str, Part], quick: bool) -> list[Result]:
 
 def _write(name: str, results: Sequence[Result], costs: dict[str, list[Cost]]) -> None:
     BUILD.mkdir(exist_ok=True)
-    (BUILD / f"{name}.svg").write_text(_chart(results, costs))
+    stored = {
+        "results": [result.as_dict() for result in results],
+        "costs": {kind: [asdict(cost) for cost in measured] for kind, measured in costs.items()},
+    }
+    (BUILD / f"{name}.svg").write_text(report.picture(results, costs))
     (BUILD / f"{name}.txt").write_text(report.page(results, costs))
-    (BUILD / f"{name}.json").write_text(json.dumps([result.as_dict() for result in results], indent=2) + "\n")
-
-
-def _chart(results: Sequence[Result], costs: dict[str, list[Cost]]) -> str:
-    shares = [
-        chart.Share(
-            name=result.name,
-            ours=result.share(result.measured),
-            holds=result.holds is not False,
-            theirs=None if result.beside is None else result.share(result.beside),
-        )
-        for result in results
-    ]
-
-    def panel(title: str, value_of: Callable[[Cost], float]) -> chart.Panel:
-        ours, theirs = ([(cost.number, max(value_of(cost), 0.1)) for cost in costs[kind]] for kind in ("ours", "plain"))
-        return chart.Panel(title=title, ours=ours, theirs=theirs)
-
-    panels = [
-        panel("KB of memory for each trigger more, by their number", lambda cost: cost.further_memory),
-        panel("ms of CPU time for each call, by number of triggers", lambda cost: cost.cpu_per_call),
-    ]
-    return chart.draw(
-        "make bench: shares of the bars that are used up",
-        shares,
-        panels if costs["ours"] else [],
-        peer="AwsBaseWaiterTrigger",
-    )
+    (BUILD / f"{name}.json").write_text(json.dumps(stored, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A chart as SVG: what was measured beside its bar, and what a trigger costs as there are more of them."""
+"""A chart as SVG: what was measured beside its limit, and what a trigger costs as there are more of them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from xml.sax.saxutils import escape
 
 WIDTH = 900
 OURS, THEIRS, BROKEN, INK, FAINT = "#2a7f62", "#d08a1d", "#c0392b", "#222222", "#cccccc"
-_LEFT, _RIGHT, _ROW, _TOP = 470, 860, 20, 80
+_LEFT, _RIGHT, _ROW, _TOP = 470, 860, 20, 124
 _SHARES = (0.01, 100.0)
 _PANEL_WIDTH, _PANEL_HEIGHT = 340, 200
+_LINE = 17
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What was measured, as a share of its bar.
+    """What was measured, as a share of its limit.
 
     :param name: what was measured.
     :param ours: its share.
-    :param holds: whether the bar holds.
-    :param theirs: the share of what stands beside it, if there is something.
+    :param holds: whether it keeps the limit.
+    :param theirs: the share of the usual way to do the same, if it was measured.
     """
 
     name: str
@@ -35,36 +36,40 @@ class Panel:
     """Lines in a plane with logarithmic axes.
 
     :param title: what they show.
+    :param note: what it means, in lines.
+    :param axis: what the horizontal axis counts.
     :param ours: the points of our line.
-    :param theirs: the points of what stands beside it.
+    :param theirs: the points of the usual way.
     """
 
     title: str
+    note: Sequence[str] = ()
+    axis: str = ""
     ours: Sequence[tuple[float, float]]
     theirs: Sequence[tuple[float, float]]
 
 
-def draw(title: str, shares: Sequence[Share], panels: Sequence[Panel], *, peer: str) -> str:
+def draw(title: str, lead: Sequence[str], shares: Sequence[Share], panels: Sequence[Panel], *, peer: str) -> str:
     """Draw shares below each other and, below them, panels side by side.
 
     :param title: the title.
+    :param lead: what the chart means, in at most three lines.
     :param shares: what to draw above.
     :param panels: at most two.
     :param peer: what the lines that stand beside ours are called.
     """
     bottom = _TOP + _ROW * len(shares)
-    below = bottom + 90
-    height = below + _PANEL_HEIGHT + 50 if panels else bottom + 40
+    below = bottom + 100 + _LINE * max((len(panel.note) for panel in panels), default=0)
+    height = below + _PANEL_HEIGHT + 60 if panels else bottom + 40
     drawn = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        f'font-family="sans-serif" font-size="11" fill="{INK}">',
+        f'font-family="sans-serif" font-size="11" fill="{INK}" role="img" aria-label="{escape(title)}">',
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
         _text(20, 28, title, size=16),
-        *_legend(20, 50, {"the package": OURS, "what stands beside it": THEIRS, "bar does not hold": BROKEN}),
+        *(_text(20, 50 + _LINE * number, line, size=12) for number, line in enumerate(lead)),
+        *_legend(20, _TOP - 20, {"this package": OURS, "the usual way": THEIRS, "limit exceeded": BROKEN}),
         *_shares(shares, bottom),
     ]
-    low, high = _SHARES
-    drawn.append(_text(_RIGHT, 50, f"below {low:g} x and above {high:g} x: at the edge", anchor="end"))
     for number, panel in enumerate(panels):
         drawn += _panel(60 + number * (_PANEL_WIDTH + 90), below, panel, peer)
     return "\n".join([*drawn, "</svg>", ""])
@@ -75,7 +80,7 @@ def _shares(shares: Sequence[Share], bottom: float) -> list[str]:
     drawn = []
     for value in _powers(_SHARES):
         drawn.append(_line(x_of(value), _TOP - 8, x_of(value), bottom, INK if value == 1 else FAINT))
-        label = "the bar" if value == 1 else f"{value:g} x"
+        label = "limit" if value == 1 else f"{value:g} x limit"
         drawn.append(_text(x_of(value), bottom + 16, label, anchor="middle"))
     for number, share in enumerate(shares):
         y = _TOP + _ROW * number + 6
@@ -95,8 +100,11 @@ def _panel(left: float, top: float, panel: Panel, peer: str) -> list[str]:
     right, bottom = left + _PANEL_WIDTH, top + _PANEL_HEIGHT
     x_of = _Axis([x for x, _ in points], left, right)
     y_of = _Axis([y for _, y in points], bottom, top)
-    drawn = [_text(left, top - 32, panel.title, size=13)]
-    drawn += _legend(left, top - 12, {"the package": OURS, peer: THEIRS})
+    notes = [*panel.note, ""]
+    drawn = [_text(left, top - 20 - _LINE * len(notes), panel.title, size=13)]
+    drawn += [_text(left, top - 2 - _LINE * (len(notes) - n), line) for n, line in enumerate(panel.note)]
+    drawn += _legend(left, top - 12, {"this package": OURS, peer: THEIRS})
+    drawn.append(_text((left + right) / 2, bottom + 34, panel.axis, anchor="middle"))
     for value in _powers([x for x, _ in points]):
         drawn.append(_line(x_of(value), top, x_of(value), bottom, FAINT))
         drawn.append(_text(x_of(value), bottom + 16, f"{value:,g}", anchor="middle"))

@@ -8,8 +8,8 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,13 +64,12 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """Give the result as ``build/bench.json`` holds it."""
-        return {
-            "name": self.name,
-            "measured": self.measured,
-            "bar": self.bar,
-            "unit": self.unit,
-            "holds": self.holds,
-        }
+        return {**asdict(self), "holds": self.holds}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Result:
+        """Make a result of what ``build/bench.json`` holds."""
+        return cls(**{name: value for name, value in stored.items() if name != "holds"})
 
 
 def seconds_of(function: Callable[[], Any]) -> float:

@@ -7,23 +7,30 @@ import shutil
 import sys
 from pathlib import Path
 
+from tests.benchmarks.growth import Cost
+from tests.benchmarks.measure import Result
+from tests.benchmarks.report import picture
+
 ROOT = Path(__file__).parents[2]
 
 
 def publish(build: Path, target: Path) -> None:
-    """Copy the page and the chart of a whole measurement whose bars all hold.
+    """Draw the chart of a whole measurement whose limits all hold, and copy its page.
 
     :param build: the directory that ``make bench`` writes to.
     :param target: the documentation's directory.
     """
-    results = build / "bench.json"
-    if not results.exists():
-        sys.exit(f"{results} is missing: run make bench to its end")
-    broken = [result["name"] for result in json.loads(results.read_text()) if not result["holds"]]
+    stored_at = build / "bench.json"
+    if not stored_at.exists():
+        sys.exit(f"{stored_at} is missing: run make bench to its end")
+    stored = json.loads(stored_at.read_text())
+    results = [Result.from_dict(result) for result in stored["results"]]
+    broken = [result.name for result in results if not result.holds]
     if broken:
-        sys.exit("\n  ".join(["These bars do not hold:", *broken]))
-    for name in ("bench.svg", "bench.txt"):
-        shutil.copy(build / name, target)
+        sys.exit("\n  ".join(["These limits are exceeded:", *broken]))
+    costs = {kind: [Cost(**cost) for cost in measured] for kind, measured in stored["costs"].items()}
+    (target / "bench.svg").write_text(picture(results, costs))
+    shutil.copy(build / "bench.txt", target)
 
 
 if __name__ == "__main__":

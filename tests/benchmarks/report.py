@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from tests.benchmarks import chart
 from tests.benchmarks.growth import Cost
 from tests.benchmarks.measure import Result, machine_memory
 
-_COLUMNS = ("What", "Measured", "Bar", "Holds", "Beside it")
+_COLUMNS = ("What", "Measured", "Limit", "Kept", "The usual way")
 _WIDTHS = (62, 16, 14, 5, 62)
 _RULES = {"at most": "≤", "at least": "≥", "exactly": "="}
 _PACKAGES = ("apache-airflow", "apache-airflow-providers-amazon", "boto3", "botocore", "aiobotocore", "moto")
@@ -100,3 +101,48 @@ def _list_table(header: Sequence[str], rows: Sequence[Sequence[str]], widths: st
         for index, cell in enumerate(row):
             lines.append(f"   {'*' if index == 0 else ' '} - {cell}".rstrip())
     return lines
+
+
+def picture(results: Sequence[Result], costs: Mapping[str, Sequence[Cost]]) -> str:
+    """Draw what was measured, for somebody who sees only the picture."""
+    shares = [
+        chart.Share(
+            name=result.name,
+            ours=result.share(result.measured),
+            holds=result.holds is not False,
+            theirs=None if result.beside is None else result.share(result.beside),
+        )
+        for result in results
+    ]
+
+    def panel(title: str, note: Sequence[str], value_of: Callable[[Cost], float]) -> chart.Panel:
+        ours, theirs = ([(cost.number, max(value_of(cost), 0.1)) for cost in costs[kind]] for kind in ("ours", "plain"))
+        return chart.Panel(title=title, note=note, axis="deferred tasks in one triggerer", ours=ours, theirs=theirs)
+
+    panels = [
+        panel(
+            "Memory of each further deferred task, in KB",
+            ("Lower is better. Tasks of this package share a client.", "Each AwsBaseWaiterTrigger has its own."),
+            lambda cost: cost.further_memory,
+        ),
+        panel(
+            "CPU time of each poll, in ms",
+            (
+                "Flat is good: a poll costs the same with 3,000 tasks as with 10.",
+                "AwsBaseWaiterTrigger: up to 100 tasks. With 1,000 see the dots above.",
+            ),
+            lambda cost: cost.cpu_per_call,
+        ),
+    ]
+    return chart.draw(
+        "How much of each limit this package uses, and the usual way",
+        (
+            "Each dot is a measured number divided by its limit. Left of the black line is within the limit; "
+            "further left is better.",
+            "The usual way is plain boto3, or AwsBaseWaiterTrigger of the amazon provider. "
+            "Dots at the edge are beyond the scale.",
+        ),
+        shares,
+        panels if costs["ours"] else [],
+        peer="AwsBaseWaiterTrigger",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -81,7 +81,8 @@ def test_functions_are_timed_in_turns() -> None:
 )
 def test_bars(rule: Any, measured: float, holds: bool, share: float) -> None:
     one = result(rule=rule, measured=measured)
-    assert one.as_dict() == {"name": "speed", "measured": measured, "bar": 2.0, "unit": "x", "holds": holds}
+    assert one.holds is one.as_dict()["holds"] is holds
+    assert Result.from_dict(one.as_dict()) == one
     assert one.share(one.measured) == pytest.approx(share)
 
 
@@ -154,15 +155,22 @@ def test_only_a_whole_measurement_whose_bars_hold_is_published(tmp_path: Path) -
     target.mkdir()
     with pytest.raises(SystemExit, match="missing"):
         publish(build, target)
-    for name in ("bench.svg", "bench.txt"):
-        (build / name).write_text(name)
-    (build / "bench.json").write_text(json.dumps([result().as_dict()]))
+    (build / "bench.txt").write_text("the page")
+    costs = {"ours": [asdict(cost(number, 12, 2)) for number in (10, 100)], "plain": [asdict(cost(10, 1400, 3))]}
+
+    def store(measured: Result) -> None:
+        (build / "bench.json").write_text(json.dumps({"results": [measured.as_dict()], "costs": costs}))
+
+    store(result())
     with pytest.raises(SystemExit, match="speed"):
         publish(build, target)
     assert not list(target.iterdir())
-    (build / "bench.json").write_text(json.dumps([result(measured=1.0).as_dict()]))
+    store(result(measured=1.0, beside=4.0))
     publish(build, target)
     assert {path.name for path in target.iterdir()} == {"bench.svg", "bench.txt"}
+    texts = [text.text for text in ElementTree.parse(target / "bench.svg").iter(f"{SVG}text")]
+    assert {"speed", "limit", "this package", "the usual way", "deferred tasks in one triggerer"} <= set(texts)
+    assert any(text and "is within the limit" in text for text in texts)
 
 
 def test_a_process_does_not_outlive_its_context() -> None:
@@ -217,10 +225,10 @@ def test_the_chart_is_svg_with_a_dot_for_each_number() -> None:
         chart.Share(name="nothing", ours=0),
     ]
     panel = chart.Panel(title="cost", ours=[(10, 2300), (3000, 12)], theirs=[(10, 3600)])
-    drawn = ElementTree.fromstring(chart.draw("title", shares, [panel], peer="plain"))
+    drawn = ElementTree.fromstring(chart.draw("title", ["what it means"], shares, [panel], peer="plain"))
 
     texts = [text.text for text in drawn.iter(f"{SVG}text")]
-    assert {"title", "a < b & c", "broken", "nothing", "cost", "plain"} <= set(texts)
+    assert {"title", "what it means", "a < b & c", "broken", "nothing", "cost", "plain"} <= set(texts)
     dots = list(drawn.iter(f"{SVG}circle"))
     legends, numbers = 3 + 2, 4 + 3
     assert len(dots) == legends + numbers
@@ -232,7 +240,7 @@ def test_the_chart_is_svg_with_a_dot_for_each_number() -> None:
 
 def test_axes_are_logarithmic() -> None:
     panel = chart.Panel(title="", ours=[(10, 1), (100, 10), (1000, 100)], theirs=[(10, 100)])
-    drawn = ElementTree.fromstring(chart.draw("", [], [panel], peer=""))
+    drawn = ElementTree.fromstring(chart.draw("", [], [], [panel], peer=""))
     line = [
         list(map(float, point.split(","))) for point in list(drawn.iter(f"{SVG}polyline"))[1].get("points", "").split()
     ]

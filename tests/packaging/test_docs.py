@@ -84,12 +84,6 @@ def test_every_example_is_shown_whole() -> None:
         assert f"{path.name}\n   :language: python\n{shown}" in pages, path
 
 
-def test_readme_shows_the_quickstart_as_it_is() -> None:
-    (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert shown.startswith("@dag")
-    assert shown in (ROOT / "example_dags" / "quickstart.py").read_text()
-
-
 def test_every_picture_is_there_shown_and_small() -> None:
     pages = [ROOT / "README.md", *DOCS.rglob("*.rst")]
     shown = {found for page in pages for found in re.findall(r"_static/screenshots/(\w+)\.png", page.read_text())}

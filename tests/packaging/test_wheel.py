@@ -64,3 +64,8 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
     assert set(metadata.get_all("Provides-Extra", [])) == {"batch", "local"}
     assert "Framework :: Apache Airflow :: Provider" in metadata.get_all("Classifier", [])
     assert "Apache License" in read_dist_info(wheel, "licenses/LICENSE")
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata.get_payload().startswith(
+        "# airflow-provider-omics-cache\n\nRun a workflow over thousands of samples"
+    )
+    assert "](docs/" not in metadata.get_payload()

@@ -1,0 +1,73 @@
+"""README.md is the page of a repository and, without the files beside it, of a package index."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from package_readme import for_package_index
+
+from airflow_provider_omics_cache import __version__
+from tests.conftest import AIRFLOW_3
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+TARGET = re.compile(r"(!?)\[[^\]]*\]\(([^)]+)\)")
+AIRFLOW_2_IMPORT = re.compile(r"^from airflow\.sdk .*# Airflow 2: (.+)$", re.MULTILINE)
+
+
+def targets(text: str) -> list[tuple[str, str]]:
+    """Return each link of a text: ``!`` for a picture, and where it leads."""
+    return TARGET.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+
+
+def test_relative_links_lead_to_files() -> None:
+    relative = [path for _, path in targets(README) if not path.startswith("https://")]
+    assert relative
+    for path in relative:
+        assert (ROOT / path).is_file(), path
+
+
+def test_a_package_index_gets_no_relative_link() -> None:
+    shown = for_package_index(README, None, __version__)
+    assert all(target.startswith("https://") for _, target in targets(shown))
+    assert "![" not in shown
+    assert "CHANGELOG.md lists the changes" in shown
+
+
+def test_with_a_repository_a_package_index_gets_its_pictures_and_links() -> None:
+    repository = "https://github.com/owner/name"
+    shown = targets(for_package_index(README, repository, "1.2.3"))
+    assert len(shown) == len(targets(README))
+    assert ("", f"{repository}/blob/v1.2.3/CHANGELOG.md") in shown
+    assert ("!", f"{repository}/raw/v1.2.3/docs/_static/screenshots/cohort_results.png") in shown
+    assert all(target.startswith("https://") for _, target in shown)
+
+
+def test_the_job_stands_first_and_before_any_link_to_a_file() -> None:
+    title, empty, *opening = README.splitlines()[:5]
+    assert title == "# airflow-provider-omics-cache"
+    assert not empty
+    assert "thousands of samples" in opening[0]
+    assert "never pay twice for a retry" in " ".join(opening)
+    assert all(target.startswith("https://") for _, target in targets("\n".join(opening)))
+
+
+def test_the_dag_can_be_pasted_whole() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    if not AIRFLOW_3:
+        code = AIRFLOW_2_IMPORT.sub(r"\1", code)
+    assert code.endswith("\n\nrnaseq()\n")
+    found: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), found)
+    dag = found["rnaseq"]()
+    assert dag.dag_id == "rnaseq"
+    assert dag.task_ids == ["run_cache", "samples", "run_samples"]
+    assert dag.get_task("run_samples").upstream_task_ids == {"run_cache", "samples"}
+
+
+def test_an_unreleased_version_is_not_said_to_be_on_a_package_index() -> None:
+    newest = re.findall(r"^## \[(\S+)\] - (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
+    is_unreleased = newest == (__version__, "Unreleased")
+    assert is_unreleased == (f"Version {__version__} is not released yet" in README)
