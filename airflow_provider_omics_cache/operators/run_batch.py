@@ -169,6 +169,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     :raises BatchError: the batch of an earlier try can neither be used nor replaced. After a wait: the batch failed,
         was cancelled or its runs were deleted, or (TooManyFailedRunsError) too many runs did not complete.
     :raises BatchTimeoutError: the batch had not ended at ``timeout``. A retry waits for the same batch.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: a call to AWS failed.
     """
 
@@ -329,6 +330,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         if OWN_TAGS & tags.keys():
             raise OmicsParameterError("tags", f"must not have {', '.join(sorted(OWN_TAGS))}", sorted(tags))
         check_tags("tags", tags, reserved=len(OWN_TAGS))
+        self.check_s3_connection()
         area = StagingArea(self.hook, lambda: self._s3, self.settings_s3_prefix, self.s3_extra_args)
         with SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as file:
             spool: IO[bytes] = file
@@ -466,6 +468,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
     :raises BatchNotFoundError: the service does not know the batch.
     :raises OmicsError: active runs could not be cancelled; the error names them.
     :raises BatchTimeoutError: runs were still active at ``timeout``.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: a call to AWS failed.
     """
 
@@ -620,6 +623,7 @@ class DeleteRunBatchOperator(MappingSavingOperator):
     :raises OmicsError: runs could not be deleted (the error names them), or the saved mapping is gone; the batch is not
         deleted.
     :raises BatchTimeoutError: the runs were still being deleted at ``timeout``.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: a call to AWS failed.
     """
 

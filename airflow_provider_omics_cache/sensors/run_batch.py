@@ -99,6 +99,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     :raises TooManyFailedSubmissionsError: more than ``max_failed_submissions`` failed.
     :raises IncompleteListingError: the service did not list all runs within ``consistency_timeout``.
     :raises BatchSilenceError: no answer about the batch came for ``max_silence``.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: a call to AWS failed.
     """
 
@@ -325,6 +326,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         its counts and its listing differ. The task may be retried.
     :raises IncompleteListingError: the service did not list all runs within ``consistency_timeout``.
     :raises BatchSilenceError: no answer about the batch came for ``max_silence``.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: a call to AWS failed.
     """
 
