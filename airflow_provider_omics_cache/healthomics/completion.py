@@ -188,7 +188,7 @@ class RunOutcomes:
         reason = record["failure_reason"] or status
         if status == NOT_SUBMITTED:
             reason = f"not submitted, {record['failure_reason']}" if record["failure_reason"] else "not submitted"
-        self._failures.add(reason, str(record["run_setting_id"]))
+        self._failures.add(reason, str(record["run_setting_id"]), record["status_message"])
 
     def add_unlisted(self, number: int) -> None:
         """Count runs that were never submitted and that the service does not list.
@@ -200,7 +200,7 @@ class RunOutcomes:
             self._failures.add_unnamed("not submitted", number)
 
     def failure_summary(self) -> str:
-        """Summarise by reason the runs that did not complete, with the first few ids for each reason."""
+        """Summarise by reason and message the runs that did not complete, with the first few ids of each group."""
         return self._failures.summary()
 
     @property

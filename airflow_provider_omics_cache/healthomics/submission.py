@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures
+from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures, counted
 from airflow_provider_omics_cache.healthomics.rounds import Batch
 from airflow_provider_omics_cache.healthomics.states import (
     CHANGED_AFTER_SUBMISSION_STATUSES,
@@ -201,7 +201,7 @@ class Submissions:
         if len(self.failed) < MAX_LISTED_RUNS:
             self.failed.append(self.record(row))
         reason = row.get("submissionFailureReason") or row.get("submissionStatus") or "never submitted"
-        self._failures.add(reason, run_setting_id)
+        self._failures.add(reason, run_setting_id, row.get("submissionFailureMessage"))
 
     def missing(self, expected: int | None, *, at_least: int | None = None) -> str | None:
         """Describe what the listing lacks. Return None if it has every run of the batch with its outcome.
@@ -262,5 +262,5 @@ class Submissions:
         return len(unlisted)
 
     def failure_summary(self) -> str:
-        """Summarise the failed submissions by reason, with the first few ids for each reason."""
-        return self._failures.summary()
+        """Summarise the failed submissions by reason and message, with the first few ids of each group."""
+        return f"{counted(self.failed_count, 'submission')} failed: {self._failures.summary()}"

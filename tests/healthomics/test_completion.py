@@ -175,8 +175,8 @@ def test_failures_are_summed_up_by_reason_and_capped() -> None:
     assert len(outcomes.failed) == 1_000
     assert outcomes.counts.not_submitted == 4
     assert outcomes.failure_summary() == (
-        "RUN_TASK_FAILED: 1,200 (s0, s1, s2, s3, s4, ...); not submitted: 3 (...); CANCELLED: 1 (s1200); "
-        "not submitted, ThrottlingException: 1 (s1201)"
+        "RUN_TASK_FAILED (s0, s1, s2, s3, s4 and 1,195 more); not submitted (3 runs); CANCELLED (s1200); "
+        "1 more with not submitted, ThrottlingException"
     )
 
 

@@ -247,7 +247,14 @@ def test_a_mapping_that_s3_refuses_may_be_retried(
 @each_mode
 @pytest.mark.parametrize("allowed", [2, "50%"])
 def test_failed_submissions_within_the_allowance(
-    mode: str, allowed: int | str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+    mode: str,
+    allowed: int | str,
+    service: Any,
+    client: Any,
+    wait: Callable[..., Any],
+    task_context: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for sample in ("sample-1", "sample-2"):
         service.faults.fail_submission(sample, reason="ValidationException", message="no such input")
@@ -258,18 +265,24 @@ def test_failed_submissions_within_the_allowance(
     assert [run["run_setting_id"] for run in xcoms["failed_submissions"]] == ["sample-1", "sample-2"]
     assert xcoms["failed_submissions"][0]["reason"] == "ValidationException"
     assert xcoms["failed_submissions"][0]["message"] == "no such input"
+    written = caplog.text or capsys.readouterr().out  # Airflow 3 logs past the logging module
+    (line,) = [line for line in written.splitlines() if "submissions failed:" in line]
+    assert "2 submissions failed: ValidationException: no such input (sample-1, sample-2)" in line
+    assert "warning" in line.lower()
 
 
 @each_mode
 def test_more_failed_submissions_fail_after_everything_is_pushed(
     mode: str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
 ) -> None:
-    service.faults.fail_submission("sample-1", reason="ValidationException", message="no such input")
+    missing = "Run cache 1008271 does not exist"
+    service.faults.fail_submission("sample-1", reason="ResourceNotFoundException", message=missing)
     batch_id = start_batch(client)
-    with pytest.raises(
-        TooManyFailedSubmissionsError, match=r"1 of 3 runs.*ValidationException: 1 \(sample-1\)"
-    ) as caught:
+    with pytest.raises(TooManyFailedSubmissionsError) as caught:
         wait(mode, batch_id)
+    text = str(caught.value)
+    assert text.startswith(f"1 submission failed: ResourceNotFoundException: {missing} (sample-1). Batch {batch_id} ")
+    assert "ResourceNotFoundException" in f"{type(caught.value).__name__}: {text}"[:80]
     assert caught.value.batch_id == batch_id
     assert sorted(task_context["ti"].xcoms["return_value"]) == ["sample-0", "sample-2"]
     assert task_context["ti"].xcoms["batch"]["failed"] == 1
