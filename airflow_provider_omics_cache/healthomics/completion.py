@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_omics_cache.healthomics import submission
 from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures
+from airflow_provider_omics_cache.healthomics.progress import Progress
 from airflow_provider_omics_cache.healthomics.rounds import Batch
 from airflow_provider_omics_cache.healthomics.states import RunStatus, SubmissionStatus, Verdict
 
@@ -36,8 +37,8 @@ def decide(batch: Batch) -> Verdict:
     return batch.meaning.completion
 
 
-def progress(batch: Batch) -> str:
-    """Describe the progress of the runs, for the log."""
+def progress(batch: Batch) -> Progress:
+    """Describe the progress of the runs, or of the submission before a run has been started."""
     if not any(batch.run_counts.values()):
         return submission.progress(batch)
     counts = RunCounts.of_batch(batch)
@@ -48,7 +49,7 @@ def progress(batch: Batch) -> str:
     for name in ("cancelled", "deleted", "not_submitted"):
         if number := getattr(counts, name):
             text += f", {number:,} {name.replace('_', ' ')}"
-    return text
+    return Progress(text, "completed", counts.ended, counts.total)
 
 
 class Judgement(Enum):
@@ -94,10 +95,15 @@ class RunCounts:
         return max(0, (self.total or 0) - (self.completed or 0))
 
     @property
+    def ended(self) -> int:
+        """Number of runs that have ended, however they ended, by the counts that are known."""
+        ends = (self.completed, self.failed, self.cancelled, self.deleted, self.not_submitted)
+        return sum(count or 0 for count in ends)
+
+    @property
     def late(self) -> int:
         """Number of runs that no count includes yet."""
-        ends = (self.completed, self.failed, self.cancelled, self.deleted, self.not_submitted)
-        return max(0, (self.total or 0) - sum(count or 0 for count in ends))
+        return max(0, (self.total or 0) - self.ended)
 
     def judge(self, allowed: int) -> Judgement:
         """Judge a batch that is PROCESSED. Late counts decide nothing, however many runs may fail.

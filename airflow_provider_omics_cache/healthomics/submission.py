@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures, counted
+from airflow_provider_omics_cache.healthomics.progress import Progress
 from airflow_provider_omics_cache.healthomics.rounds import Batch
 from airflow_provider_omics_cache.healthomics.states import (
     CHANGED_AFTER_SUBMISSION_STATUSES,
@@ -41,15 +42,16 @@ def decide(batch: Batch) -> Verdict:
     return verdict
 
 
-def progress(batch: Batch) -> str:
-    """Describe the progress of the submission, for the log."""
+def progress(batch: Batch) -> Progress:
+    """Describe the progress of the submission."""
     text = f"Batch {batch.id} is {batch.shown_status}"
     if batch.submitted is None and batch.failed is None:
-        return text
-    text += f": submitted {batch.submitted or 0:,}"
+        return Progress(text)
+    submitted, failed = batch.submitted or 0, batch.failed or 0
+    text += f": submitted {submitted:,}"
     if batch.expected_runs is not None:
         text += f" of {batch.expected_runs:,}"
-    return f"{text}, {batch.failed or 0:,} failed"
+    return Progress(f"{text}, {failed:,} failed", "submitted", submitted + failed, batch.expected_runs)
 
 
 def counted_as_incomplete(batch: Batch, expected: int | None) -> str | None:

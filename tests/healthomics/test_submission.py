@@ -75,11 +75,16 @@ def test_no_batch_with_runs_left_to_submit_is_taken_for_done(batch: Batch) -> No
 
 
 def test_progress_says_only_what_is_known() -> None:
-    assert submission.progress(Batch(id="7")) == "Batch 7 is without a status"
-    assert submission.progress(Batch(id="7", status="CREATING")) == "Batch 7 is CREATING"
+    assert submission.progress(Batch(id="7")).text == "Batch 7 is without a status"
+    assert submission.progress(Batch(id="7", status="CREATING")).text == "Batch 7 is CREATING"
     known = Batch(id="7", status="SUBMITTING", total_runs=10_000, submitted=4_200, failed=12)
-    assert submission.progress(known) == "Batch 7 is SUBMITTING: submitted 4,200 of 10,000, 12 failed"
-    assert submission.progress(Batch(id="7", status="SUBMITTING", submitted=3)).endswith("submitted 3, 0 failed")
+    assert submission.progress(known) == (
+        "Batch 7 is SUBMITTING: submitted 4,200 of 10,000, 12 failed",
+        "submitted",
+        4_212,
+        10_000,
+    )
+    assert submission.progress(Batch(id="7", status="SUBMITTING", submitted=3)).text.endswith("submitted 3, 0 failed")
 
 
 def row(n: int, status: str | None = "SUCCESS", run_id: str | None = "", **members: Any) -> dict[str, Any]:

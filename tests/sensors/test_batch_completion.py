@@ -277,7 +277,7 @@ def test_nothing_hides_the_verdict(
     service.faults.error("ListRuns", code="AccessDeniedException", times=None)
     with pytest.raises(
         TooManyFailedRunsError,
-        match=r"1 run did not complete.*details of its runs could not fetched: .*AccessDenied",
+        match=r"1 run did not complete.*details of its runs could not be fetched: .*AccessDenied",
     ):
         wait("poke", start_batch(client, 3))
     assert task_context["ti"].xcoms["run_counts"] == counts(3, 2, failed=1)
