@@ -59,6 +59,7 @@ __all__ = [
     "mask_secret",
     "object_storage_path",
     "reschedule_count",
+    "show_in_task_state",
     "task_state",
 ]
 
@@ -130,6 +131,20 @@ def kept_values(context: Context, key: str) -> list[Any]:
         texts = [name.removeprefix(f"{key}.") for name in _deleted_xcoms(ti) or () if name.startswith(f"{key}.")]
         values = [_from_json(_from_base64(text)) for text in texts]
     return [value for value in values if value is not None]
+
+
+def show_in_task_state(context: Context, key: str, text: str) -> None:
+    """Show a text in the tab "Task State Store" of the task's page. Nothing happens before Airflow 3.3.
+
+    Only a worker can write there: Airflow gives triggers no access.
+
+    :param context: Airflow's context of the task.
+    :param key: key of the text.
+    :param text: the text.
+    """
+    store = cast("dict[str, Any]", context).get("task_state_store")
+    if store is not None:
+        store.set(key, text)
 
 
 def _from_base64(text: str) -> str:

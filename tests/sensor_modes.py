@@ -73,6 +73,7 @@ class StoreOfReschedules:
     def __init__(self, store: str | None, context: dict[str, Any]) -> None:
         self.calls: list[str] = []
         self.values: dict[str, Any] = {}
+        self.progress: list[str] = []
         self.reschedules = 0
         self._store = store
         self._context = context
@@ -84,6 +85,9 @@ class StoreOfReschedules:
             context["ti"]._ti_context_from_server = SimpleNamespace(xcom_keys_to_clear=[])
 
     def set(self, key: str, value: Any) -> None:
+        if key == wait_module.PROGRESS_KEY:
+            self.progress.append(value)
+            return
         self.calls.append("set")
         self.values[key] = json.loads(json.dumps(value, allow_nan=False))
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_omics_cache.healthomics import submission
 from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures
+from airflow_provider_omics_cache.healthomics.progress import Progress
 from airflow_provider_omics_cache.healthomics.rounds import Batch
 from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, RunStatus, SubmissionStatus, Verdict
 from airflow_provider_omics_cache.healthomics.submission import exceeds
@@ -56,8 +57,8 @@ def has_too_many_failures(batch: Batch, max_failed: int | Fraction) -> bool:
     return batch.meaning.end is None and exceeds(RunCounts.of_batch(batch).ended_badly, max_failed, batch.expected_runs)
 
 
-def progress(batch: Batch) -> str:
-    """Describe the progress of the runs, for the log."""
+def progress(batch: Batch) -> Progress:
+    """Describe the progress of the runs, or of the submission before a run has been started."""
     if not any(batch.run_counts.values()):
         return submission.progress(batch)
     counts = RunCounts.of_batch(batch)
@@ -68,7 +69,7 @@ def progress(batch: Batch) -> str:
     for name in ("cancelled", "deleted", "not_submitted"):
         if number := getattr(counts, name):
             text += f", {number:,} {name.replace('_', ' ')}"
-    return text
+    return Progress(text, "completed", counts.ended, counts.total)
 
 
 class Judgement(Enum):
@@ -119,9 +120,14 @@ class RunCounts:
         return sum(count or 0 for count in (self.failed, self.cancelled, self.deleted, self.not_submitted))
 
     @property
+    def ended(self) -> int:
+        """Number of runs that have ended, however they ended, by the counts that are known."""
+        return (self.completed or 0) + self.ended_badly
+
+    @property
     def late(self) -> int:
         """Number of runs that no count includes yet."""
-        return max(0, (self.total or 0) - (self.completed or 0) - self.ended_badly)
+        return max(0, (self.total or 0) - self.ended)
 
     def judge(self, allowed: int) -> Judgement:
         """Judge a batch that is PROCESSED. Late counts decide nothing, however many runs may fail.
@@ -227,7 +233,7 @@ class RunOutcomes:
         reason = record["failure_reason"] or status
         if status == NOT_SUBMITTED:
             reason = f"not submitted, {record['failure_reason']}" if record["failure_reason"] else "not submitted"
-        self._failures.add(reason, str(record["run_setting_id"]))
+        self._failures.add(reason, str(record["run_setting_id"]), record["status_message"])
 
     def add_unlisted(self, number: int) -> None:
         """Count runs that were never submitted and that the service does not list.
@@ -239,7 +245,7 @@ class RunOutcomes:
             self._failures.add_unnamed("not submitted", number)
 
     def failure_summary(self) -> str:
-        """Summarise by reason the runs that did not complete, with the first few ids for each reason."""
+        """Summarise by reason and message the runs that did not complete, with the first few ids of each group."""
         return self._failures.summary()
 
     @property

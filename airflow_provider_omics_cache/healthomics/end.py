@@ -27,6 +27,7 @@ from airflow_provider_omics_cache.healthomics.batch_runs import (
     list_submissions,
 )
 from airflow_provider_omics_cache.healthomics.failures import MAX_LEFT_RUNS
+from airflow_provider_omics_cache.healthomics.progress import Progress
 from airflow_provider_omics_cache.healthomics.rounds import NOT_FOUND_ROUNDS, Batch
 from airflow_provider_omics_cache.healthomics.states import (
     ACTIVE_RUN_STATUSES,
@@ -70,9 +71,9 @@ def decide_deletion(batch: Batch) -> Verdict:
     return batch.meaning.deletion
 
 
-def progress(batch: Batch) -> str:
-    """Describe the status of the batch, for the log."""
-    return f"Batch {batch.id} is {batch.shown_status}"
+def progress(batch: Batch) -> Progress:
+    """Describe the status of the batch."""
+    return Progress(f"Batch {batch.id} is {batch.shown_status}")
 
 
 def was_cancelled(batch: Mapping[str, Any]) -> bool:

@@ -7,14 +7,23 @@ from collections import Counter
 from fractions import Fraction
 from typing import Any
 
+from airflow_provider_omics_cache.redaction import without_passwords
+
 #: Maximum number of runs in an XCom.
 MAX_LISTED_RUNS = 1_000
-#: Maximum number of runs that a summary names for each reason.
+#: Maximum number of runs that a summary names for each reason and message.
 MAX_NAMED_RUNS = 5
+#: Maximum number of pairs of reason and message that a summary names.
+MAX_NAMED_GROUPS = 3
 #: Maximum number of runs that an error names if they could not be cancelled or deleted.
 MAX_LEFT_RUNS = 20
 
 ALLOWANCE_RULE = 'must be a whole number of runs from 0, or a share from "0%" to "100%"'
+
+#: Maximum number of different pairs of reason and message that are counted. Each message may name its own sample.
+_MAX_KEPT_GROUPS = 100
+#: Maximum number of characters of a message.
+_MAX_MESSAGE = 200
 
 _SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*", re.ASCII)
 
@@ -44,21 +53,22 @@ def allowed(allowance: int | Fraction, total: int) -> int:
 
 
 class Failures:
-    """Failed runs by reason."""
+    """Failed runs, grouped by reason and message."""
 
     def __init__(self) -> None:
         self.count = 0
-        self._counts: Counter[str] = Counter()
-        self._ids: dict[str, list[str]] = {}
+        self._reasons: Counter[str] = Counter()
+        self._groups: Counter[tuple[str, str]] = Counter()
+        self._ids: dict[tuple[str, str], list[str]] = {}
 
-    def add(self, reason: str, run_setting_id: str) -> None:
+    def add(self, reason: str, run_setting_id: str, message: str | None = None) -> None:
         """Add a failed run.
 
         :param reason: why it failed.
         :param run_setting_id: its runSettingId.
+        :param message: the service's message.
         """
-        self.add_unnamed(reason, 1)
-        named = self._ids.setdefault(reason, [])
+        named = self._ids.setdefault(self._count(reason, message, 1), [])
         if len(named) < MAX_NAMED_RUNS:
             named.append(run_setting_id)
 
@@ -69,14 +79,47 @@ class Failures:
         :param number: number of runs; nothing happens for 0 or less.
         """
         if number > 0:
-            self.count += number
-            self._counts[reason] += number
+            self._count(reason, None, number)
+
+    def _count(self, reason: str, message: str | None, number: int) -> tuple[str, str]:
+        group = reason, _one_line(message or "")
+        if group not in self._groups and len(self._groups) >= _MAX_KEPT_GROUPS:
+            group = reason, ""
+        self.count += number
+        self._reasons[reason] += number
+        self._groups[group] += number
+        return group
 
     def summary(self) -> str:
-        """Summarise the failed runs by reason, the most frequent reason first."""
-        reasons = []
-        for reason, count in self._counts.most_common():
-            named = self._ids.get(reason, [])
-            more = ["..."] if count > len(named) else []
-            reasons.append(f"{reason}: {count:,} ({', '.join(named + more)})")
-        return "; ".join(reasons)
+        """Summarise the failed runs by reason and message, the most frequent reason first."""
+        groups = sorted(self._groups, key=lambda group: (-self._reasons[group[0]], -self._groups[group]))
+        others: Counter[str] = Counter()
+        for group in groups[MAX_NAMED_GROUPS:]:
+            others[group[0]] += self._groups[group]
+        texts = [self._text(group) for group in groups[:MAX_NAMED_GROUPS]]
+        texts += [f"{count:,} more with {reason}" for reason, count in others.most_common(MAX_NAMED_GROUPS)]
+        return "; ".join(texts)
+
+    def _text(self, group: tuple[str, str]) -> str:
+        count, named = self._groups[group], self._ids.get(group, [])
+        runs = ", ".join(named)
+        if count > len(named):
+            runs = f"{runs} and {count - len(named):,} more" if named else f"{count:,} runs"
+        return f"{': '.join(filter(None, group))} ({runs})"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 run", "2,000 runs".
+
+    :param number: the number.
+    :param noun: the noun in the singular.
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _one_line(message: str) -> str:
+    """Return a message of the service in one short line without passwords or session policies."""
+    if "sessionPolicy" in message:
+        return "the service refused sessionPolicy (its message repeats the policy and is not shown)"
+    text = " ".join(without_passwords(message).split())
+    return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}..."

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_omics_cache.healthomics.progress import Mark, Progress, with_pace
 from airflow_provider_omics_cache.healthomics.states import (
     BATCH_STATUSES,
     ENDED_RUN_STATUSES,
@@ -36,6 +38,10 @@ NOT_FOUND_ROUNDS = 3
 SHORTEST_INTERVAL = 1.0
 #: Seconds for which the counts and listings of a batch may lag behind what has happened.
 CONSISTENCY_SECONDS = 300
+#: Shortest time between two log lines about the progress of a batch in the same status, in seconds.
+PROGRESS_SECONDS = 60
+#: Number of log lines over which the rate is calculated.
+_MAX_MARKS = 10
 #: Seconds for which GetBatch's count of active runs is believed before the runs are listed again.
 TRUST_SECONDS = 600
 
@@ -341,7 +347,8 @@ class BatchWait:
 
     :param batch_id: id of the batch.
     :param decide: function that returns what an answer means.
-    :param progress: function that describes the progress of the batch, for the log.
+    :param progress: function that describes the progress of the batch. It is logged when it changes, at most once in
+        :data:`PROGRESS_SECONDS` for each status, with the rate and the remaining time.
     :param max_silence: seconds without an answer about the batch after which the wait ends.
     :param deadline: when the wait ends at the latest, in epoch seconds; None for never.
     :param first_round: whether the next round is the first one of the task. In the first round, an endpoint that cannot
@@ -353,7 +360,7 @@ class BatchWait:
         *,
         batch_id: str,
         decide: Callable[[Batch], Verdict],
-        progress: Callable[[Batch], str],
+        progress: Callable[[Batch], Progress],
         max_silence: float,
         deadline: float | None,
         first_round: bool = False,
@@ -370,6 +377,13 @@ class BatchWait:
         self._warned_of_silence = False
         self._unknown_statuses: set[str] = set()
         self._last_line = ""
+        #: The progress that was logged last, with its rate and remaining time.
+        self.shown_progress = ""
+        self._shown = Progress("")
+        self._shown_status: str | None = None
+        self._next_progress_at = -math.inf
+        #: Counts from which the rate is calculated: those of the last lines, after those of the batch's creation.
+        self._marks: deque[Mark] = deque(maxlen=_MAX_MARKS)
         self._lines: list[tuple[int, str]] = []
 
     @property
@@ -394,8 +408,8 @@ class BatchWait:
         self.silence = None
         self._warned_of_silence = False
         batch = Batch.from_answer(self.batch_id, answer, seen_at=now)
-        self._report(batch)
         verdict = self._decide(batch)
+        self._report(batch, answer.get("creationTime"), now, is_over=verdict != Verdict.WAIT)
         if verdict == Verdict.WAIT:
             return None
         status = EventStatus.FAILED if verdict == Verdict.FAILED else EventStatus.DONE
@@ -459,17 +473,28 @@ class BatchWait:
             batch=batch or Batch(id=self.batch_id),
         )
 
-    def _report(self, batch: Batch) -> None:
+    def _report(self, batch: Batch, created: datetime | None, now: float, *, is_over: bool) -> None:
         status = batch.shown_status
         if status not in BATCH_STATUSES and status not in self._unknown_statuses:
             self._unknown_statuses.add(status)
             self._note(
                 logging.WARNING, f"Batch {batch.id} is {status}. This version of the package does not know this status."
             )
-        line = self._progress(batch)
-        if line != self._last_line:
-            self._last_line = line
-            self._note(logging.INFO, line)
+        progress = self._progress(batch)
+        self._last_line = progress.text
+        is_due = is_over or status != self._shown_status or now >= self._next_progress_at
+        if progress.text == self._shown.text or not is_due:
+            return
+        if progress.counted != self._shown.counted:
+            self._marks.clear()
+            if created:
+                self._marks.append(Mark(created.timestamp(), 0))
+        self.shown_progress = with_pace(progress, self._marks[0] if self._marks else None, now)
+        self._note(logging.INFO, self.shown_progress)
+        self._shown, self._shown_status = progress, status
+        self._next_progress_at = now + PROGRESS_SECONDS
+        if progress.done is not None:
+            self._marks.append(Mark(now, progress.done))
 
     def _note(self, level: int, text: str) -> None:
         self._lines.append((level, text))

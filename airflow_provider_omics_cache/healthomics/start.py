@@ -24,6 +24,7 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsError,
 )
 from airflow_provider_omics_cache.healthomics.end import was_cancelled
+from airflow_provider_omics_cache.healthomics.failures import counted
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS
 from airflow_provider_omics_cache.healthomics.states import (
     BatchStatus,
@@ -82,6 +83,7 @@ class BatchRequest:
     :param default_run_setting: the settings that all runs share (``DefaultRunSetting`` of the API).
     :param tags: tags of the batch.
     :param request_id: the user's idempotency token; it replaces the derived one.
+    :param number_of_runs: number of runs, None if the task did not read their settings.
     """
 
     identity: BatchIdentity
@@ -91,6 +93,7 @@ class BatchRequest:
     tags: Mapping[str, str]
     etag: str | None = None
     request_id: str | None = None
+    number_of_runs: int | None = None
 
     @property
     def name(self) -> str:
@@ -275,7 +278,9 @@ def start_batch(
         found = _decide(hook, request, _get_started_batch(hook, batch_id))
         batch = found.batch
         if found.decision == StartDecision.REATTACH:
-            hook.log.info("Started batch %s (%s), which is %s", batch_id, request.name, shown(batch.get("status")))
+            hook.log.info(
+                "Started batch %s (%s) with %s", batch_id, request.name, _contents(request, batch_run_settings)
+            )
             return StartedBatch(batch, request.token(generation), reattached=False)
         if found.decision != StartDecision.START:
             raise _refusal(request, found)
@@ -297,6 +302,20 @@ def start_batch(
                 f"{batch_id}: {_reason(batch)}",
                 **_details(batch),
             )
+
+
+def _contents(request: BatchRequest, batch_run_settings: Mapping[str, Any]) -> str:
+    """Describe for the log what a batch consists of."""
+    setting = request.default_run_setting
+    runs = f"the runs of {batch_run_settings.get('s3UriSettings')}"
+    if request.number_of_runs is not None:
+        runs = counted(request.number_of_runs, "run")
+    text = f"{runs} of workflow {setting.get('workflowId')}"
+    if setting.get("cacheId"):
+        text += f", run cache {setting['cacheId']}"
+    if setting.get("outputUri"):
+        text += f", outputs under {setting['outputUri']}"
+    return text
 
 
 def reattach(hook: OmicsCacheHook, request: BatchRequest, batch: Answer) -> StartedBatch:

@@ -13,7 +13,8 @@ from fractions import Fraction
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures, allowed
+from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures, allowed, counted
+from airflow_provider_omics_cache.healthomics.progress import Progress
 from airflow_provider_omics_cache.healthomics.rounds import Batch
 from airflow_provider_omics_cache.healthomics.states import (
     CHANGED_AFTER_SUBMISSION_STATUSES,
@@ -68,15 +69,16 @@ def exceeds(failed: int | None, max_failed: int | Fraction, total: int | None) -
     return failed > allowed(max_failed, total or 0)
 
 
-def progress(batch: Batch) -> str:
-    """Describe the progress of the submission, for the log."""
+def progress(batch: Batch) -> Progress:
+    """Describe the progress of the submission."""
     text = f"Batch {batch.id} is {batch.shown_status}"
     if batch.submitted is None and batch.failed is None:
-        return text
-    text += f": submitted {batch.submitted or 0:,}"
+        return Progress(text)
+    submitted, failed = batch.submitted or 0, batch.failed or 0
+    text += f": submitted {submitted:,}"
     if batch.expected_runs is not None:
         text += f" of {batch.expected_runs:,}"
-    return f"{text}, {batch.failed or 0:,} failed"
+    return Progress(f"{text}, {failed:,} failed", "submitted", submitted + failed, batch.expected_runs)
 
 
 def counted_as_incomplete(batch: Batch, expected: int | None) -> str | None:
@@ -228,7 +230,7 @@ class Submissions:
         if len(self.failed) < MAX_LISTED_RUNS:
             self.failed.append(self.record(row))
         reason = row.get("submissionFailureReason") or row.get("submissionStatus") or "never submitted"
-        self._failures.add(reason, run_setting_id)
+        self._failures.add(reason, run_setting_id, row.get("submissionFailureMessage"))
 
     def missing(self, expected: int | None, *, at_least: int | None = None) -> str | None:
         """Describe what the listing lacks. Return None if it has every run of the batch with its outcome.
@@ -289,5 +291,5 @@ class Submissions:
         return len(unlisted)
 
     def failure_summary(self) -> str:
-        """Summarise the failed submissions by reason, with the first few ids for each reason."""
-        return self._failures.summary()
+        """Summarise the failed submissions by reason and message, with the first few ids of each group."""
+        return f"{counted(self.failed_count, 'submission')} failed: {self._failures.summary()}"

@@ -368,6 +368,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
                 tags=tags,
                 etag=settings.etag,
                 request_id=check_request_id(self.request_id),
+                number_of_runs=settings.count,
             )
             push = partial(self._push_batch, context, settings)
             found = find_batch(self.hook, request)

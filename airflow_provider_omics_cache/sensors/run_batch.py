@@ -19,7 +19,7 @@ from airflow_provider_omics_cache.exceptions import (
 )
 from airflow_provider_omics_cache.healthomics.batch_runs import list_submissions
 from airflow_provider_omics_cache.healthomics.completion import RunCounts
-from airflow_provider_omics_cache.healthomics.failures import allowed
+from airflow_provider_omics_cache.healthomics.failures import allowed, counted
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch
 from airflow_provider_omics_cache.healthomics.states import End
 from airflow_provider_omics_cache.healthomics.submission import (
@@ -180,11 +180,13 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         if submissions.failed_count > allowed(max_failed, submissions.rows):
             self._push_mapping(mapping, context)
             raise TooManyFailedSubmissionsError(
-                f"Batch {batch.id}: {submissions.failed_count:,} of {submissions.rows:,} runs were not submitted, "
-                f"max_failed_submissions is {self.max_failed_submissions}: {submissions.failure_summary()}",
+                f"{submissions.failure_summary()}. Batch {batch.id} has {counted(submissions.rows, 'run')}; "
+                f"max_failed_submissions is {self.max_failed_submissions}",
                 batch_id=batch.id,
                 status=batch.status,
             )
+        if submissions.failed_count:
+            self.log.warning("Batch %s: %s", batch.id, submissions.failure_summary())
         self.log.info(
             "Batch %s: %s runs submitted, %s submissions failed; %s",
             batch.id,
@@ -245,7 +247,8 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             note = f"; its runs could not be listed, or their mapping could not be saved: {error}"
         submitted = max(submissions.claimed_count, batch.submitted or 0)
         at_least = "at least " if batch.meaning.end == End.FAILED else ""
-        return batch_error(batch, f"{at_least}{submitted:,} runs were submitted{note}")
+        failures = f"; {submissions.failure_summary()}" if submissions.failed else ""
+        return batch_error(batch, f"{at_least}{submitted:,} runs were submitted{note}{failures}")
 
     def _list(self, submissions: Submissions, file: IO[bytes] | None) -> Submissions:
         if file:

@@ -36,7 +36,7 @@ from airflow_provider_omics_cache.healthomics.completion import (
     has_too_many_failures,
     join,
 )
-from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, allowed
+from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, allowed, counted
 from airflow_provider_omics_cache.healthomics.rounds import Batch, count_active, may_trust_counts
 from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, End, RunStatus, SubmissionStatus
 from airflow_provider_omics_cache.healthomics.submission import (
@@ -152,7 +152,11 @@ class RunOutcomeTask(ListingTask):
                 text = f"{counts.late:,} of its runs have not ended by ListRuns. Retry the task; it lists them again"
                 raise self._unknown_outcome(batch, text)
         self._push(counts, outcomes, context)
+        summary = f": {outcomes.failure_summary()}" if outcomes.failed else ""
+        not_completed = f"{counted(counts.not_completed, 'run')} did not complete{summary}"
         if judgement == Judgement.COMPLETED:
+            if counts.not_completed:
+                self.log.warning("Batch %s: %s", batch.id, not_completed)
             self.log.info(
                 "Batch %s: %s of %s runs completed%s", batch.id, f"{counts.completed:,}", f"{counts.total:,}", note
             )
@@ -160,10 +164,9 @@ class RunOutcomeTask(ListingTask):
         if outcomes.counts.total and outcomes.counts.not_completed <= max_failed:
             raise self._contradiction(batch, counts, outcomes.counts)
         self._push_result(batch, counts, context)
-        summary = f": {outcomes.failure_summary()}" if outcomes.failed else ""
         raise TooManyFailedRunsError(
-            f"Batch {batch.id}: {counts.not_completed:,} of {counts.total:,} runs did not complete, "
-            f"max_failed_runs is {self.max_failed_runs}{summary}{note}",
+            f"{not_completed}. Batch {batch.id} has {counted(counts.total or 0, 'run')}; "
+            f"max_failed_runs is {self.max_failed_runs}{note}",
             batch_id=batch.id,
             status=batch.status,
         )

@@ -25,6 +25,7 @@ from airflow_provider_omics_cache._compat import (
     PokeReturnValue,
     conf,
     first_reschedule_date,
+    show_in_task_state,
 )
 from airflow_provider_omics_cache.exceptions import (
     BatchNotFoundError,
@@ -74,6 +75,9 @@ LONGEST_SLOT_SECONDS = 300
 #: Maximum number of active runs that a trigger waits for.
 MOST_ACTIVE_RUNS = 100
 
+#: Key of the task state (Airflow 3.3) that shows the progress of the batch.
+PROGRESS_KEY = "omics_cache_progress"
+
 WEEK = 7 * 24 * 3600
 
 
@@ -102,6 +106,7 @@ class BatchWaitTask(AwsTask):
 
     _wait: BatchWait | None = None
     _has_links = False
+    _shown_progress = ""
     #: When the wait began, in epoch seconds. None if it began with the task.
     _began_at: float | None = None
     #: Deadline of a wait whose deadline does not follow from its beginning, in epoch seconds.
@@ -217,6 +222,7 @@ class BatchWaitTask(AwsTask):
             self._has_links = True
             persist_links(context, self)
         self._log_lines(wait)
+        self._show_progress(context, wait.shown_progress)
         return event
 
     def wait_for_runs(self, batch: Batch, run_ids: Sequence[str], **arguments: Any) -> None:
@@ -256,6 +262,15 @@ class BatchWaitTask(AwsTask):
         for level, line in wait.take_lines():
             self.log.log(level, "%s", line)
 
+    def _show_progress(self, context: Context, text: str) -> None:
+        """Show the progress in Airflow's task state store if it has changed. An error never fails the task."""
+        if text and text != self._shown_progress:
+            self._shown_progress = text
+            try:
+                show_in_task_state(context, PROGRESS_KEY, text)
+            except Exception as error:
+                self.log.debug("Batch %s: Airflow did not store its progress: %s", self.batch_id, error)
+
     def _look(self, context: Context) -> PokeReturnValue | None:
         event = self._round(context)
         return self._conclude(event, context) if event else None
@@ -267,6 +282,7 @@ class BatchWaitTask(AwsTask):
             raise self.give_up(event.message)
         if event.status == EventStatus.ERROR or event.batch is None:
             raise self._error(event)
+        self._show_progress(context, self._shown_progress or event.message)
         with self.until_deadline(context, at_least=LAST_LISTING_SECONDS):
             return self.conclude(event.batch, context, has_failed=event.status == EventStatus.FAILED)
 

@@ -17,6 +17,7 @@ from airflow_provider_omics_cache._compat import task_state
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.healthomics import completion, end, submission
 from airflow_provider_omics_cache.healthomics.failures import parse_allowance
+from airflow_provider_omics_cache.healthomics.progress import Progress
 from airflow_provider_omics_cache.healthomics.rounds import (
     TRUST_SECONDS,
     Batch,
@@ -74,7 +75,7 @@ class BatchTrigger(BaseTrigger):
 
     @staticmethod
     @abstractmethod
-    def progress(batch: Batch) -> str:
+    def progress(batch: Batch) -> Progress:
         """Describe the progress of the batch, for the log."""
 
     def __init__(

@@ -94,9 +94,14 @@ def test_counts_that_are_absent_are_unknown() -> None:
 
 def test_progress() -> None:
     batch = Batch(id="7", status="INPROGRESS", total_runs=96, failed=2, run_counts={"completed": 12, "failed": 1})
-    assert completion.progress(batch) == "Batch 7 is INPROGRESS: completed 12 of 96, 1 failed, 2 not submitted"
-    assert completion.progress(Batch(id="7", status="CREATING")) == "Batch 7 is CREATING"
-    assert completion.progress(Batch(id="7", status="X", run_counts={"cancelled": 3})) == (
+    assert completion.progress(batch) == (
+        "Batch 7 is INPROGRESS: completed 12 of 96, 1 failed, 2 not submitted",
+        "completed",
+        15,
+        96,
+    )
+    assert completion.progress(Batch(id="7", status="CREATING")).text == "Batch 7 is CREATING"
+    assert completion.progress(Batch(id="7", status="X", run_counts={"cancelled": 3})).text == (
         "Batch 7 is X: completed 0, 0 failed, 3 cancelled"
     )
 
@@ -175,8 +180,8 @@ def test_failures_are_summed_up_by_reason_and_capped() -> None:
     assert len(outcomes.failed) == 1_000
     assert outcomes.counts.not_submitted == 4
     assert outcomes.failure_summary() == (
-        "RUN_TASK_FAILED: 1,200 (s0, s1, s2, s3, s4, ...); not submitted: 3 (...); CANCELLED: 1 (s1200); "
-        "not submitted, ThrottlingException: 1 (s1201)"
+        "RUN_TASK_FAILED (s0, s1, s2, s3, s4 and 1,195 more); not submitted (3 runs); CANCELLED (s1200); "
+        "1 more with not submitted, ThrottlingException"
     )
 
 

@@ -90,7 +90,7 @@ def test_when_a_wait_is_over(status: str | None, cancellation: Verdict, deletion
     batch = Batch(id="7", status=status)
     assert end.decide_cancellation(batch) == cancellation
     assert end.decide_deletion(batch) == deletion
-    assert end.progress(batch) == f"Batch 7 is {status or 'without a status'}"
+    assert end.progress(batch).text == f"Batch 7 is {status or 'without a status'}"
 
 
 @pytest.mark.parametrize(

@@ -45,13 +45,44 @@ def test_the_summary_begins_with_the_most_frequent_reason() -> None:
     failures = Failures()
     failures.add("AccessDeniedException", "sample-9")
     for number in range(7):
-        failures.add("ValidationException", f"sample-{number}")
+        failures.add("ValidationException", f"sample-{number}", "no such input")
     failures.add_unnamed("never submitted", 1_200)
     failures.add_unnamed("never submitted", 0)
     failures.add_unnamed("never submitted", -3)
     assert failures.count == 1_208
     assert failures.summary() == (
-        "never submitted: 1,200 (...); "
-        "ValidationException: 7 (sample-0, sample-1, sample-2, sample-3, sample-4, ...); "
-        "AccessDeniedException: 1 (sample-9)"
+        "never submitted (1,200 runs); "
+        "ValidationException: no such input (sample-0, sample-1, sample-2, sample-3, sample-4 and 2 more); "
+        "AccessDeniedException (sample-9)"
     )
+
+
+def test_a_summary_is_short_however_many_messages_there_are() -> None:
+    failures = Failures()
+    for number in range(5_000):
+        failures.add("ValidationException", f"sample-{number}", f"s3://bucket/{number}.fastq.gz is not found")
+    failures.add("AccessDeniedException", "sample-x", "no access")
+    assert failures.summary() == (
+        "ValidationException (sample-100, sample-101, sample-102, sample-103, sample-104 and 4,895 more); "
+        "ValidationException: s3://bucket/0.fastq.gz is not found (sample-0); "
+        "ValidationException: s3://bucket/1.fastq.gz is not found (sample-1); "
+        "98 more with ValidationException; 1 more with AccessDeniedException"
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("Run cache 1008271\n  does not exist", "Run cache 1008271 does not exist"),
+        ("x" * 1_000, "x" * 200 + "..."),
+        ("cannot read https://user:hunter2@files.example/a", "cannot read https://***@files.example/a"),
+        (
+            "Value '{\"Statement\": []}' at 'sessionPolicy' failed to satisfy constraint",
+            "the service refused sessionPolicy (its message repeats the policy and is not shown)",
+        ),
+    ],
+)
+def test_a_message_is_one_short_line_without_secrets(message: str, shown: str) -> None:
+    failures = Failures()
+    failures.add("ValidationException", "A", message)
+    assert failures.summary() == f"ValidationException: {shown} (A)"

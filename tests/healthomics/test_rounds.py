@@ -241,6 +241,54 @@ def test_progress_is_logged_when_it_changes() -> None:
     assert wait.take_lines() == [(logging.INFO, "Batch 42 is SUBMITTING: submitted 4 of 10, 0 failed")]
 
 
+def test_progress_is_logged_once_a_minute_with_rate_and_remaining_time() -> None:
+    created = datetime.fromtimestamp(1_000, UTC)
+
+    def counted(number: int, **changes: Any) -> dict[str, Any]:
+        summary = {"successfulStartSubmissionCount": number, "pendingStartSubmissionCount": 1_000 - number}
+        answer = {"status": "SUBMITTING", "totalRuns": 1_000, "submissionSummary": summary, "creationTime": created}
+        return {**answer, **changes}
+
+    wait = new_wait()
+    lines = []
+    for number in range(13):
+        wait.answered(counted(50 * number), 1_000.0 + 10 * number)
+        lines += [line for _, line in wait.take_lines()]
+    assert lines == [
+        "Batch 42 is SUBMITTING: submitted 0 of 1,000, 0 failed",
+        "Batch 42 is SUBMITTING: submitted 300 of 1,000, 0 failed, 5.0/s, about 2 min left",
+        "Batch 42 is SUBMITTING: submitted 600 of 1,000, 0 failed, 5.0/s, about 1 min left",
+    ]
+    overdue = wait.overdue(5_000)
+    assert overdue is not None
+    assert overdue.message == "Timed out. Batch 42 is SUBMITTING: submitted 600 of 1,000, 0 failed"
+    wait.answered(counted(650), 1_130.0)
+    assert wait.take_lines() == []
+    wait.answered(counted(650, status="STOPPING"), 1_131.0)
+    wait.answered(counted(1_000, status="PROCESSED"), 1_132.0)
+    assert [line.split(",")[0] for _, line in wait.take_lines()] == [
+        "Batch 42 is STOPPING: submitted 650 of 1",
+        "Batch 42 is PROCESSED: submitted 1",
+    ]
+
+
+def test_the_rate_is_that_of_the_last_lines() -> None:
+    wait = new_wait(decide=completion.decide, progress=completion.progress)
+    created = datetime.fromtimestamp(1_000, UTC)
+    for minute, completed in enumerate([0, 100, *range(160, 1_400, 60)]):
+        answer = {
+            "status": "INPROGRESS",
+            "totalRuns": 10_000,
+            "runSummary": {"runningRunCount": 10, "completedRunCount": completed},
+            "creationTime": created,
+        }
+        wait.answered(answer, 100_000.0 + 60 * minute)
+    assert wait.take_lines()[-1][1] == (
+        "Batch 42 is INPROGRESS: completed 1,360 of 10,000, 0 failed, 1.0/s, about 2 h left"
+    )
+    assert wait.shown_progress.endswith("about 2 h left")
+
+
 def test_an_unknown_status_is_warned_of_once() -> None:
     wait = new_wait()
     for pending in (5, 4, 3):

@@ -100,11 +100,16 @@ def test_no_batch_with_runs_left_to_submit_is_taken_for_done(batch: Batch) -> No
 
 
 def test_progress_says_only_what_is_known() -> None:
-    assert submission.progress(Batch(id="7")) == "Batch 7 is without a status"
-    assert submission.progress(Batch(id="7", status="CREATING")) == "Batch 7 is CREATING"
+    assert submission.progress(Batch(id="7")).text == "Batch 7 is without a status"
+    assert submission.progress(Batch(id="7", status="CREATING")).text == "Batch 7 is CREATING"
     known = Batch(id="7", status="SUBMITTING", total_runs=10_000, submitted=4_200, failed=12)
-    assert submission.progress(known) == "Batch 7 is SUBMITTING: submitted 4,200 of 10,000, 12 failed"
-    assert submission.progress(Batch(id="7", status="SUBMITTING", submitted=3)).endswith("submitted 3, 0 failed")
+    assert submission.progress(known) == (
+        "Batch 7 is SUBMITTING: submitted 4,200 of 10,000, 12 failed",
+        "submitted",
+        4_212,
+        10_000,
+    )
+    assert submission.progress(Batch(id="7", status="SUBMITTING", submitted=3)).text.endswith("submitted 3, 0 failed")
 
 
 def row(n: int, status: str | None = "SUCCESS", run_id: str | None = "", **members: Any) -> dict[str, Any]:
@@ -238,7 +243,7 @@ def test_a_run_cancelled_before_its_submission_is_a_failed_submission() -> None:
 def test_in_a_batch_that_is_over_a_run_without_run_id_has_failed() -> None:
     submissions = listed(row(1), row(2, None, None), batch_is_over=True)
     assert submissions.failed_count == 1
-    assert submissions.failure_summary() == "never submitted: 1 (sample-2)"
+    assert submissions.failure_summary() == "1 submission failed: never submitted (sample-2)"
 
 
 @pytest.mark.parametrize("batch_is_over", [False, True])
@@ -284,12 +289,14 @@ def test_counts_that_do_not_include_every_run() -> None:
 
 
 def test_the_summary_groups_by_reason_and_names_a_few() -> None:
-    rows = [row(n, "FAILED", submissionFailureReason="ValidationException") for n in range(7)]
+    invalid = {"submissionFailureReason": "ValidationException", "submissionFailureMessage": "no such input"}
+    rows = [row(n, "FAILED", **invalid) for n in range(7)]
     rows.append(row(8, "FAILED", submissionFailureReason="AccessDeniedException"))
     summary = listed(*rows).failure_summary()
     assert summary == (
-        "ValidationException: 7 (sample-0, sample-1, sample-2, sample-3, sample-4, ...); "
-        "AccessDeniedException: 1 (sample-8)"
+        "8 submissions failed: "
+        "ValidationException: no such input (sample-0, sample-1, sample-2, sample-3, sample-4 and 2 more); "
+        "AccessDeniedException (sample-8)"
     )
 
 

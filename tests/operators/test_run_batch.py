@@ -133,6 +133,28 @@ def finish(local: LocalHealthOmics, batch_id: str) -> None:
 
 
 @needs_batches
+def test_the_log_says_what_was_started(
+    local: LocalHealthOmics, new_task_context: NewContext, caplog: Any, capsys: Any
+) -> None:
+    cache_id = aws().create_run_cache(cache_s3_location=f"s3://{BUCKET}/cache", request_id="once")["id"]
+    setting = {**DEFAULT_RUN_SETTING, "cacheId": cache_id}
+    s3().put_object(Bucket=BUCKET, Key="mine.json", Body=json.dumps(settings_of(3)))
+    started = [
+        (settings_of(2), "2 runs"),
+        (f"s3://{BUCKET}/mine.json", f"the runs of s3://{BUCKET}/mine.json"),
+    ]
+    for run_settings, runs in started:
+        context = new_task_context()
+        context["ti"].task_id = runs[:5].strip()
+        batch_id = start(context, default_run_setting=setting, run_settings=run_settings)
+        name = context["ti"].xcoms["batch"]["name"]
+        assert (
+            f"Started batch {batch_id} ({name}) with {runs} of workflow 1234567, run cache {cache_id}, "
+            "outputs under s3://omics-results/cohort/"
+        ) in caplog.text + capsys.readouterr().out  # Airflow 3 logs past the logging module
+
+
+@needs_batches
 class TestSettings:
     @pytest.mark.parametrize("count", [1, 100])
     def test_up_to_100_go_inline(self, local: LocalHealthOmics, task_context: dict[str, Any], count: int) -> None:

@@ -85,9 +85,9 @@ def test_processed_is_not_success(
     assert isinstance(caught.value, AirflowFailException)
     assert (caught.value.batch_id, caught.value.status) == (batch_id, "PROCESSED")
     text = str(caught.value)
-    assert "2 of 4 runs did not complete, max_failed_runs is 0" in text
-    assert "SERVICE_ERROR: 1 (sample-1)" in text
-    assert "not submitted, ThrottlingException: 1 (sample-2)" in text
+    assert text.startswith("2 runs did not complete: SERVICE_ERROR: ")
+    assert "(sample-1); not submitted, ThrottlingException: Rate exceeded (sample-2). " in text
+    assert text.endswith(f"Batch {batch_id} has 4 runs; max_failed_runs is 0")
     xcoms = task_context["ti"].xcoms
     assert xcoms["return_value"] == xcoms["run_counts"] == counts(4, 2, failed=1, not_submitted=1)
     assert xcoms["failed_run_count"] == 2
@@ -133,7 +133,7 @@ def test_cancelled_and_deleted_runs_are_counted_apart(
     client.cancel_run(id=run_ids["sample-0"])
     service.clock.advance(3_600)
     client.delete_run(id=run_ids["sample-1"])
-    with pytest.raises(TooManyFailedRunsError, match=r"CANCELLED: 1 \(sample-0\); DELETED: 1 \(sample-1\)"):
+    with pytest.raises(TooManyFailedRunsError, match=r"CANCELLED.* \(sample-0\); DELETED \(sample-1\)"):
         wait("poke", batch_id)
     xcoms = task_context["ti"].xcoms
     assert xcoms["run_counts"] == counts(4, 2, cancelled=1, deleted=1)
@@ -207,7 +207,9 @@ def test_at_most_a_thousand_failed_runs_are_named_and_asked_for(
 ) -> None:
     for number in range(1_100):
         service.faults.fail_run(f"sample-{number}")
-    with pytest.raises(TooManyFailedRunsError, match=r"1,100 of 1,200 .*RUN_TASK_FAILED: 1,000 .*FAILED: 100 "):
+    with pytest.raises(
+        TooManyFailedRunsError, match=r"1,100 runs .*TASK_FAILED: .* and 995 more\); FAILED \(.* 95 more\)"
+    ):
         wait("poke", start_batch(client, 1_200))
     assert service.calls["GetRun"] == 1_000
     assert task_context["ti"].xcoms["failed_run_count"] == 1_100
@@ -247,7 +249,7 @@ def test_a_failed_batch_is_reported_when_its_runs_have_ended(
 ) -> None:
     service.faults.fail_batch("It broke", after="SUBMITTING", started_runs=3)
     batch_id = start_batch(client, 10)
-    with pytest.raises(BatchFailedError, match="It broke; 3 of 10 runs completed: not submitted: 7"):
+    with pytest.raises(BatchFailedError, match="It broke; 3 of 10 runs completed: not submitted \\(7 runs\\)"):
         wait(mode, batch_id)
     assert task_context["ti"].xcoms["run_counts"] == counts(10, 3, not_submitted=7)
 
@@ -274,7 +276,8 @@ def test_nothing_hides_the_verdict(
     service.faults.fail_run("sample-1")
     service.faults.error("ListRuns", code="AccessDeniedException", times=None)
     with pytest.raises(
-        TooManyFailedRunsError, match=r"1 of 3 .*details of its runs could not be fetched: .*AccessDenied"
+        TooManyFailedRunsError,
+        match=r"1 run did not complete.*details of its runs could not be fetched: .*AccessDenied",
     ):
         wait("poke", start_batch(client, 3))
     assert task_context["ti"].xcoms["run_counts"] == counts(3, 2, failed=1)
@@ -329,7 +332,7 @@ def test_counts_that_lack_runs_for_good_count_them_as_failed(
     batch_id = start_batch(client, 3)
     service.clock.advance(60)
     answer_with("GetBatch", {"status": "PROCESSED", "totalRuns": 3, "runSummary": {"completedRunCount": 2}})
-    with pytest.raises(TooManyFailedRunsError, match="1 of 3 runs did not complete"):
+    with pytest.raises(TooManyFailedRunsError, match="1 run did not complete"):
         wait("poke", batch_id)
 
 
@@ -388,7 +391,7 @@ def test_a_second_listing_saves_the_wait(service: Any, client: Any, wait: Callab
     batch_id = start_batch(client, 5)
     service.clock.advance(3_600)
     service.faults.lagging_listing(rows=2, times=1)
-    with pytest.raises(TooManyFailedRunsError, match=r"RUN_TASK_FAILED: 1 \(sample-1\)"):
+    with pytest.raises(TooManyFailedRunsError, match=r"RUN_TASK_FAILED: .* \(sample-1\)"):
         wait("poke", batch_id)
 
 
@@ -432,7 +435,7 @@ def test_a_run_with_the_id_of_a_deleted_one_is_not_taken_for_it(
     start_batch(client, 1)
     service.clock.advance(5)
     assert client.get_run(id=row["runId"])["batchId"] != batch_id
-    with pytest.raises(TooManyFailedRunsError, match=r"DELETED: 1 \(sample-1\)"):
+    with pytest.raises(TooManyFailedRunsError, match=r"DELETED \(sample-1\)"):
         wait("poke", batch_id)
     assert [run["status"] for run in task_context["ti"].xcoms["failed_runs"]] == ["DELETED"]
 
@@ -489,7 +492,7 @@ def test_a_throttle_in_the_middle_of_the_listings_is_waited_out(
     batch_id = start_batch(client, 250)
     for operation in ("ListRuns", "ListRunsInBatch", "GetRun"):
         service.faults.throttle(operation, times=6)
-    with pytest.raises(TooManyFailedRunsError, match=r"RUN_TASK_FAILED: 1 \(sample-1\)"):
+    with pytest.raises(TooManyFailedRunsError, match=r"RUN_TASK_FAILED: .* \(sample-1\)"):
         wait(mode, batch_id)
 
 

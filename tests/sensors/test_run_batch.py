@@ -39,7 +39,7 @@ from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
 from airflow_provider_omics_cache.xcoms import BatchXCom
 from tests.conftest import needs_aiobotocore, needs_batches
-from tests.sensor_modes import MODES, TaskDeferred, each_mode, run_sensor, start_batch
+from tests.sensor_modes import MODES, STORE, TaskDeferred, each_mode, run_sensor, start_batch
 
 pytestmark = needs_batches
 
@@ -247,7 +247,14 @@ def test_a_mapping_that_s3_refuses_may_be_retried(
 @each_mode
 @pytest.mark.parametrize("allowed", [2, "50%"])
 def test_failed_submissions_within_the_allowance(
-    mode: str, allowed: int | str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+    mode: str,
+    allowed: int | str,
+    service: Any,
+    client: Any,
+    wait: Callable[..., Any],
+    task_context: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for sample in ("sample-1", "sample-2"):
         service.faults.fail_submission(sample, reason="ValidationException", message="no such input")
@@ -258,18 +265,24 @@ def test_failed_submissions_within_the_allowance(
     assert [run["run_setting_id"] for run in xcoms["failed_submissions"]] == ["sample-1", "sample-2"]
     assert xcoms["failed_submissions"][0]["reason"] == "ValidationException"
     assert xcoms["failed_submissions"][0]["message"] == "no such input"
+    written = caplog.text or capsys.readouterr().out  # Airflow 3 logs past the logging module
+    (line,) = [line for line in written.splitlines() if "submissions failed:" in line]
+    assert "2 submissions failed: ValidationException: no such input (sample-1, sample-2)" in line
+    assert "warning" in line.lower()
 
 
 @each_mode
 def test_more_failed_submissions_fail_after_everything_is_pushed(
     mode: str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
 ) -> None:
-    service.faults.fail_submission("sample-1", reason="ValidationException", message="no such input")
+    missing = "Run cache 1008271 does not exist"
+    service.faults.fail_submission("sample-1", reason="ResourceNotFoundException", message=missing)
     batch_id = start_batch(client)
-    with pytest.raises(
-        TooManyFailedSubmissionsError, match=r"1 of 3 runs.*ValidationException: 1 \(sample-1\)"
-    ) as caught:
+    with pytest.raises(TooManyFailedSubmissionsError) as caught:
         wait(mode, batch_id)
+    text = str(caught.value)
+    assert text.startswith(f"1 submission failed: ResourceNotFoundException: {missing} (sample-1). Batch {batch_id} ")
+    assert "ResourceNotFoundException" in f"{type(caught.value).__name__}: {text}"[:80]
     assert caught.value.batch_id == batch_id
     assert sorted(task_context["ti"].xcoms["return_value"]) == ["sample-0", "sample-2"]
     assert task_context["ti"].xcoms["batch"]["failed"] == 1
@@ -1234,23 +1247,41 @@ def test_an_id_may_come_as_a_number(service: Any, client: Any, wait: Callable[..
     assert len(wait("poke", int(batch_id))) == 3  # as native rendering gives it
 
 
-def test_progress_is_logged_once_a_change(
-    service: Any, client: Any, answer_with: Callable[..., None], wait: Callable[..., Any], caplog: Any, capsys: Any
+@each_mode
+def test_progress_is_logged_and_shown_once_a_change(
+    mode: str,
+    service: Any,
+    client: Any,
+    answer_with: Callable[..., None],
+    wait: Callable[..., Any],
+    task_context: dict[str, Any],
+    caplog: Any,
+    capsys: Any,
 ) -> None:
     batch_id = start_batch(client)
+    created = client.get_batch(batchId=batch_id)["creationTime"]
     service.clock.advance(600)
     halfway = {
         "status": "SUBMITTING",
+        "creationTime": created,
         "totalRuns": 3,
         "submissionSummary": {"successfulStartSubmissionCount": 1, "failedStartSubmissionCount": 1},
     }
     done = {"status": "INPROGRESS", "totalRuns": 3, "submissionSummary": {"pendingStartSubmissionCount": 0}}
     answer_with("GetBatch", halfway, halfway, halfway, done)
     with caplog.at_level(logging.INFO):
-        wait("poke", batch_id)
+        wait(mode, batch_id)
     written = caplog.text or capsys.readouterr().out  # Airflow 3 logs past the logging module
     lines = [line for line in written.splitlines() if f"Batch {batch_id}" in line]
-    assert sum("submitted 1 of 3, 1 failed" in line for line in lines) == 1
+    halfway_lines = [line for line in lines if "submitted 1 of 3, 1 failed, " in line]
+    processes = {"poke": 1, "reschedule": 3, "deferrable": 2}  # the worker and the triggerer
+    assert len(halfway_lines) == processes[mode]
+    assert all("/min, about " in line or "/h, about " in line for line in halfway_lines)
+    shown = task_context["kept"].progress
+    assert bool(shown) == (STORE == "task state store")
+    for text in shown[-1:]:
+        assert text == f"Batch {batch_id} is INPROGRESS"
+        assert f"Batch {batch_id} is SUBMITTING: submitted 1 of 3, 1 failed, " in shown[0]
     assert "3 runs submitted, 0 submissions failed; the runs continue" in lines[-1]
 
 
