@@ -50,7 +50,7 @@ def omics_fan_out():
         samples = sorted(runs.items())
         return [dict(samples[start : start + GROUP]) for start in range(0, len(samples), GROUP)]
 
-    @task(max_active_tis_per_dag=2)
+    @task(max_active_tis_per_dag=2, multiple_outputs=False)
     def find_outputs(runs: dict[str, str]) -> dict[str, str]:
         samples = {run_id: sample for sample, run_id in runs.items()}
         found = OmicsCacheHook().get_runs(samples)

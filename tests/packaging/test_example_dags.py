@@ -14,6 +14,12 @@ def test_example_imports_on_every_version(example: str) -> None:
     importlib.import_module(example)
 
 
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_no_task_pushes_an_xcom_for_each_key_of_a_dict(example: str) -> None:
+    dag = getattr(importlib.import_module(example), f"omics_{example}")()
+    assert [task_id for task_id, task in dag.task_dict.items() if getattr(task, "multiple_outputs", False)] == []
+
+
 def test_quickstart_reads_in_the_order_in_which_it_runs() -> None:
     dag = importlib.import_module("quickstart").omics_quickstart()
     expected = ["ensure_run_cache", "start_batch", "wait_for_submission", "print_runs"]
