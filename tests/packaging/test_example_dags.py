@@ -30,17 +30,17 @@ def test_quickstart_reads_in_the_order_in_which_it_runs() -> None:
 
 GRAPHS = {
     "cohort": [
-        ("read_samplesheet", "start_batch"),
+        ("save_settings", "start_batch"),
         ("ensure_run_cache", "start_batch"),
         ("start_batch", "wait_for_submission"),
         ("wait_for_submission", "wait_for_completion"),
         ("wait_for_completion", "join_outputs"),
     ],
     "resubmit_failed": [
-        ("read_samplesheet", "start_batch"),
+        ("save_settings", "start_batch"),
         ("start_batch", "wait_for_submission"),
-        ("wait_for_submission", "resubmission.find_retryable"),
-        ("resubmission.find_retryable", "resubmission.start_batch"),
+        ("wait_for_submission", "resubmission.save_retryable"),
+        ("resubmission.save_retryable", "resubmission.start_batch"),
         ("resubmission.start_batch", "resubmission.wait_for_submission"),
         ("resubmission.wait_for_submission", "merge_mappings"),
         ("wait_for_submission", "merge_mappings"),
@@ -51,7 +51,7 @@ GRAPHS = {
         ("merge_mappings", "report"),
     ],
     "fan_out": [
-        ("read_samplesheet", "start_batch"),
+        ("save_settings", "start_batch"),
         ("start_batch", "wait_for_submission"),
         ("wait_for_submission", "wait_for_completion"),
         ("wait_for_completion", "make_groups"),
@@ -59,7 +59,7 @@ GRAPHS = {
         ("find_outputs", "count_outputs"),
     ],
     "cancel_on_failure": [
-        ("read_samplesheet", "start_batch"),
+        ("save_settings", "start_batch"),
         ("start_batch", "wait_for_submission"),
         ("wait_for_submission", "wait_for_completion"),
         ("wait_for_completion", "cancel_batch"),
