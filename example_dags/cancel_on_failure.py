@@ -16,6 +16,7 @@ try:
 except ImportError:  # Airflow 2
     from airflow.decorators import dag, task
 from airflow_provider_omics_cache.operators.run_batch import CancelRunBatchOperator, StartRunBatchOperator
+from airflow_provider_omics_cache.run_settings import save_run_settings
 from airflow_provider_omics_cache.samplesheets import run_settings_from_table
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
 
@@ -28,8 +29,11 @@ RERUN_KEY = "{{ var.json.get('omics_rerun_keys', {}).get(run_id, '1') }}"
 @dag(schedule=None)
 def omics_cancel_on_failure():
     @task
-    def read_samplesheet(samplesheet: str) -> list[dict]:
-        return run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"})
+    def save_settings(samplesheet: str, settings_uri: str) -> str:
+        return save_run_settings(
+            lambda: run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"}),
+            settings_uri,
+        )
 
     start = StartRunBatchOperator(
         task_id="start_batch",
@@ -38,8 +42,9 @@ def omics_cancel_on_failure():
             "roleArn": "{{ var.value.get('omics_role_arn', 'arn:aws:iam::123456789012:role/omics') }}",
             "outputUri": f"{S3_URI}/runs/",
         },
-        run_settings=read_samplesheet(SAMPLESHEET),
-        settings_s3_prefix=f"{S3_URI}/settings/",
+        run_settings=save_settings(
+            SAMPLESHEET, f"{S3_URI}/cancel_on_failure/{{{{ run_id }}}}/{RERUN_KEY}/settings.json"
+        ),
         tags=TAGS,
         rerun_key=RERUN_KEY,
         retries=3,

@@ -17,6 +17,7 @@ from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator
+from airflow_provider_omics_cache.run_settings import save_run_settings
 from airflow_provider_omics_cache.samplesheets import run_settings_from_table
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
 from airflow_provider_omics_cache.tables import read_table
@@ -31,17 +32,16 @@ RESULTS = f"{S3_URI}/cohort/{{{{ run_id }}}}/{RERUN_KEY}"
 @dag(schedule=None)
 def omics_cohort():
     @task
-    def read_samplesheet(samplesheet: str, settings_uri: str) -> list[dict]:
-        # Read the samplesheet only once: a cleared task gets the submitted settings, even if the sheet has changed.
-        if not S3Hook().check_for_key(settings_uri):
-            settings = run_settings_from_table(
+    def save_settings(samplesheet: str, settings_uri: str) -> str:
+        return save_run_settings(
+            lambda: run_settings_from_table(
                 samplesheet,
                 run_setting_id="sample",
                 parameters={"sample": "sample", "fastq_1": "fastq_1", "fastq_2": "fastq_2"},
                 optional=["fastq_2"],
-            )
-            S3Hook().load_string(json.dumps(settings), settings_uri)
-        return list(read_table(settings_uri))
+            ),
+            settings_uri,
+        )
 
     run_cache = CreateRunCacheOperator(task_id="ensure_run_cache", name="cohort", cache_s3_location=f"{S3_URI}/cache/")
     batch = StartRunBatchOperator(
@@ -52,8 +52,7 @@ def omics_cohort():
             "outputUri": f"{S3_URI}/runs/",
             "cacheId": run_cache.output,
         },
-        run_settings=read_samplesheet(SAMPLESHEET, f"{RESULTS}/settings.json"),
-        settings_s3_prefix=f"{S3_URI}/settings/",
+        run_settings=save_settings(SAMPLESHEET, f"{RESULTS}/settings.json"),
         tags=TAGS,
         rerun_key=RERUN_KEY,
     )

@@ -14,6 +14,7 @@ except ImportError:  # Airflow 2
     from airflow.decorators import dag, task
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
+from airflow_provider_omics_cache.run_settings import save_run_settings
 from airflow_provider_omics_cache.samplesheets import run_settings_from_table
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
 
@@ -26,8 +27,11 @@ GROUP = 500
 @dag(schedule=None)
 def omics_fan_out():
     @task
-    def read_samplesheet(samplesheet: str) -> list[dict]:
-        return run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"})
+    def save_settings(samplesheet: str, settings_uri: str) -> str:
+        return save_run_settings(
+            lambda: run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"}),
+            settings_uri,
+        )
 
     batch = StartRunBatchOperator(
         task_id="start_batch",
@@ -36,8 +40,7 @@ def omics_fan_out():
             "roleArn": "{{ var.value.get('omics_role_arn', 'arn:aws:iam::123456789012:role/omics') }}",
             "outputUri": f"{S3_URI}/runs/",
         },
-        run_settings=read_samplesheet(SAMPLESHEET),
-        settings_s3_prefix=f"{S3_URI}/settings/",
+        run_settings=save_settings(SAMPLESHEET, f"{S3_URI}/fan_out/{{{{ run_id }}}}/settings.json"),
         tags=TAGS,
     )
     submission = BatchSubmissionSensor(
@@ -50,7 +53,7 @@ def omics_fan_out():
         samples = sorted(runs.items())
         return [dict(samples[start : start + GROUP]) for start in range(0, len(samples), GROUP)]
 
-    @task(max_active_tis_per_dag=2)
+    @task(max_active_tis_per_dag=2, multiple_outputs=False)
     def find_outputs(runs: dict[str, str]) -> dict[str, str]:
         samples = {run_id: sample for sample, run_id in runs.items()}
         found = OmicsCacheHook().get_runs(samples)

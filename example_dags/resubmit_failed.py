@@ -21,6 +21,7 @@ from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from airflow_provider_omics_cache.resubmission import RETRYABLE_SUBMISSION_FAILURES, failed_run_settings
+from airflow_provider_omics_cache.run_settings import save_run_settings
 from airflow_provider_omics_cache.samplesheets import run_settings_from_table
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
 from airflow_provider_omics_cache.tables import read_table
@@ -45,7 +46,6 @@ def submit(run_settings, name):
             "outputUri": f"{S3_URI}/runs/",
         },
         run_settings=run_settings,
-        settings_s3_prefix=f"{S3_URI}/settings/",
         tags=TAGS,
         rerun_key=RERUN_KEY,
     )
@@ -74,16 +74,16 @@ def read_if_there(uri):
 @dag(schedule=None)
 def omics_resubmit_failed():
     @task
-    def read_samplesheet(samplesheet: str, settings_uri: str) -> list[dict]:
-        # Read the samplesheet only once: a cleared task gets the submitted settings, even if the sheet has changed.
-        if not S3Hook().check_for_key(settings_uri):
-            settings = run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"})
-            S3Hook().load_string(json.dumps(settings), settings_uri)
-        return list(read_table(settings_uri))
+    def save_settings(samplesheet: str, settings_uri: str) -> str:
+        return save_run_settings(
+            lambda: run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"}),
+            settings_uri,
+        )
 
     @task.short_circuit(ignore_downstream_trigger_rules=False)
-    def find_retryable(settings_uri: str, submissions_uri: str, batch: dict) -> list[dict]:
-        return failed_run_settings(settings_uri, submissions_uri, batch=batch, reasons=REASONS)
+    def save_retryable(settings_uri: str, submissions_uri: str, batch: dict, retryable_uri: str) -> str | None:
+        retryable = failed_run_settings(settings_uri, submissions_uri, batch=batch, reasons=REASONS)
+        return save_run_settings(retryable, retryable_uri) if retryable else None
 
     @task(trigger_rule="all_done")
     def merge_mappings(settings_uri: str, first_uri: str, second_uri: str, merged_uri: str) -> str:
@@ -124,12 +124,14 @@ def omics_resubmit_failed():
             )
 
     settings_uri = f"{RESULTS}/settings.json"
-    first_batch, first = submit(read_samplesheet(SAMPLESHEET, settings_uri), "first")
+    first_batch, first = submit(save_settings(SAMPLESHEET, settings_uri), "first")
 
     @task_group
     def resubmission():
-        retryable = find_retryable(settings_uri, first.output, first.output["batch"])
-        return submit(retryable, "second")
+        retryable_uri = save_retryable(
+            settings_uri, first.output, first.output["batch"], f"{RESULTS}/second_settings.json"
+        )
+        return submit(retryable_uri, "second")
 
     second_batch, second = resubmission()
     merged = merge_mappings(

@@ -45,6 +45,11 @@ def read_json_lines(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in content.splitlines()]
 
 
+def longest_line(printed: Any) -> int:
+    """Return the number of characters of the longest line that tasks have printed or logged."""
+    return max(len(line) for line in (printed.out + printed.err).splitlines())
+
+
 def states_of(dag_run: Any) -> dict[str, list[str]]:
     """State of each task, of all its mapped instances."""
     states: dict[str, list[str]] = {}

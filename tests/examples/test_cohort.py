@@ -7,20 +7,33 @@ import boto3
 import pytest
 from cohort import omics_cohort
 
-from tests.examples.cohorts import BUCKET, all_of, put_samplesheet, read_json_lines, run_once_more, states_of
+from tests.examples.cohorts import (
+    BUCKET,
+    all_of,
+    longest_line,
+    put_samplesheet,
+    read_json_lines,
+    run_once_more,
+    states_of,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
 
 
-def test_joins_the_outputs_of_two_thousand_samples(cohort_service: LocalHealthOmics) -> None:
+def test_joins_the_outputs_of_two_thousand_samples(
+    cohort_service: LocalHealthOmics, capfd: pytest.CaptureFixture[str]
+) -> None:
     samples = [f"HG{number:04}" for number in range(2_000)]
     put_samplesheet(samples)
     cohort_service.faults.fail_run("HG0007")
     cohort_service.faults.fail_submission("HG0008")
 
-    assert omics_cohort().test().state == "success"
+    dag_run = omics_cohort().test()
+    assert dag_run.state == "success"
 
+    assert longest_line(capfd.readouterr()) < 5_000
+    assert dag_run.get_task_instance("save_settings").xcom_pull("save_settings").endswith("/settings.json")
     assert cohort_service.calls["StartRunBatch"] == 1
     (batch,) = all_of("list_batch")
     (cache,) = all_of("list_run_caches")
@@ -88,5 +101,5 @@ def test_a_bad_samplesheet_starts_nothing(cohort_service: LocalHealthOmics) -> N
     put_samplesheet(["HG001", "HG001"])
     dag_run = omics_cohort().test()
     assert dag_run.state == "failed"
-    assert states_of(dag_run)["read_samplesheet"] == ["failed"]
+    assert states_of(dag_run)["save_settings"] == ["failed"]
     assert cohort_service.calls["StartRunBatch"] == 0
