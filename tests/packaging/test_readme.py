@@ -59,6 +59,7 @@ def test_the_dag_can_be_pasted_whole() -> None:
     if not AIRFLOW_3:
         code = AIRFLOW_2_IMPORT.sub(r"\1", code)
     assert code.endswith("\n\nrnaseq()\n")
+    assert max(map(len, code.splitlines())) <= 88, "a package index cuts longer lines"
     found: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), found)
     dag = found["rnaseq"]()
