@@ -17,6 +17,14 @@ def setting(option: str) -> str:
     return str(conf.get(SECTION, option, fallback=OPTIONS[option]["default"]) or "")
 
 
+def flag(option: str) -> bool:
+    """Return a setting that is True or False.
+
+    :param option: name of the setting.
+    """
+    return bool(conf.getboolean(SECTION, option, fallback=OPTIONS[option]["default"] == "True"))
+
+
 def calls_per_second(option: str) -> float:
     """Return a setting that limits calls to AWS.
 
