@@ -22,6 +22,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "example": "production",
         "default": "",
     },
+    "tag_with_task": {
+        "description": (
+            "Whether StartRunBatchOperator tags its batches with the DAG id, the run id, the task id and the map "
+            "index, so that the batches of a DAG run can be found in AWS.\n"
+        ),
+        "version_added": "0.1.0",
+        "type": "boolean",
+        "example": "False",
+        "default": "True",
+    },
     "max_get_batch_per_second": {
         "description": (
             "Maximum number of GetBatch calls per second that one triggerer makes in one Region, for "

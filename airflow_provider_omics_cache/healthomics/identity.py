@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
 BATCH_NAME_LENGTH = 64
+#: Batch tags with the task that a batch belongs to, for people. A retry finds its batch without them.
+TASK_TAGS = ("airflow-dag-id", "airflow-run-id", "airflow-task-id", "airflow-map-index")
+
 _SUFFIX_LENGTH = 16
+_PREFIX_LENGTH = BATCH_NAME_LENGTH - _SUFFIX_LENGTH - 1
+#: Minimum number of characters of a long DAG id in a batch's name.
+_DAG_ID_LENGTH = 23
+_TAG_VALUE_LENGTH = 256
+#: Characters that AWS does not allow in the value of a tag.
+_NOT_IN_TAGS = re.compile(r"[^\w .:/=+@-]")
 
 
 def canonical_json(value: Any) -> str:
@@ -74,7 +84,19 @@ class BatchIdentity:
         :param prefix: the user's part of the name.
         """
         suffix = digest(["batch-name", *self._parts()])[:_SUFFIX_LENGTH]
-        return f"{prefix[: BATCH_NAME_LENGTH - len(suffix) - 1]}-{suffix}"
+        return f"{prefix[:_PREFIX_LENGTH]}-{suffix}"
+
+    @property
+    def default_batch_name(self) -> str:
+        """Beginning of the batch's name that names the DAG and the task. Both are shortened as needed."""
+        dag_id = self.dag_id[: max(_DAG_ID_LENGTH, _PREFIX_LENGTH - len(self.task_id) - 1)]
+        return f"{dag_id}.{self.task_id}"[:_PREFIX_LENGTH]
+
+    def task_tags(self) -> dict[str, str]:
+        """Return :data:`TASK_TAGS` of the batch. A task that is not mapped has no map index."""
+        values = (self.dag_id, self.run_id, self.task_id, "" if self.map_index < 0 else str(self.map_index))
+        tags = zip(TASK_TAGS, values, strict=True)
+        return {key: _NOT_IN_TAGS.sub("_", value)[:_TAG_VALUE_LENGTH] for key, value in tags if value}
 
     def batch_token(self, *, generation: int) -> str:
         """Return the request token of the batch. The service refuses it, or returns the batch, if the settings differ.

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
 from airflow_provider_omics_cache._compat import PokeReturnValue
-from airflow_provider_omics_cache.configuration import setting
+from airflow_provider_omics_cache.configuration import is_set, setting
 from airflow_provider_omics_cache.exceptions import (
     BatchCancelledError,
     BatchConflictError,
@@ -33,7 +33,7 @@ from airflow_provider_omics_cache.healthomics.end import (
     is_batch_visible,
     was_cancelled,
 )
-from airflow_provider_omics_cache.healthomics.identity import BatchIdentity, request_digest
+from airflow_provider_omics_cache.healthomics.identity import TASK_TAGS, BatchIdentity, request_digest
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch, count_active
 from airflow_provider_omics_cache.healthomics.settings import check_member, unknown_key_rule
 from airflow_provider_omics_cache.healthomics.staging import (
@@ -114,9 +114,10 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         package does not read the file at the URI. The file must not change until the batch is submitted, and must
         exist for every try. (templated)
     :param batch_name: beginning of the batch's name; at most 47 characters of it are used. The name ends in a hash of
-        what the batch belongs to. Default: the task id. (templated)
-    :param tags: tags of the batch, at most 47, because the operator adds up to three. Runs do not inherit them.
-        (templated)
+        what the batch belongs to. Default: the DAG id and the task id, shortened if they are longer. (templated)
+    :param tags: tags of the batch, at most 43, because the operator adds up to seven. With ``[omics_cache]
+        tag_with_task = False`` the operator does not add the DAG id, the run id, the task id and the map index, and
+        47 tags are allowed. Runs do not inherit the tags. (templated)
     :param run_tags: tags of every run, merged over ``runTags`` of ``default_run_setting``; at most 50 together.
         (templated)
     :param settings_s3_prefix: ``s3://`` URI below which more than 100 settings are uploaded. The role of the runs must
@@ -340,15 +341,17 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
 
     def _start(self, context: Context) -> str:
         """Find the batch of an earlier try, or check, stage and start a new one."""
-        ti = context["ti"]
         members = self.hook.patiently(partial(self.hook.describe_shape, "StartRunBatchRequest"), service="sts")[
             "members"
         ]
         default_run_setting = self._checked_default_run_setting(members["defaultRunSetting"])
         tags = self._checked_tags("tags", self.tags, members["tags"])
-        if OWN_TAGS & tags.keys():
-            raise OmicsParameterError("tags", f"must not have {', '.join(sorted(OWN_TAGS))}", sorted(tags))
-        check_tags("tags", tags, reserved=len(OWN_TAGS))
+        identity = self._identity(context)
+        tags_with_task = is_set("tag_with_task")
+        own_tags = OWN_TAGS.union(TASK_TAGS if tags_with_task else ())
+        if taken := own_tags & tags.keys():
+            raise OmicsParameterError("tags", "must not have keys that the operator sets", sorted(taken))
+        check_tags("tags", tags, reserved=len(own_tags))
         self.check_s3_connection()
         area = StagingArea(self.hook, lambda: self._s3, self.settings_s3_prefix, self.s3_extra_args)
         with SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as file:
@@ -361,11 +364,11 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
                 file=spool,
             )
             request = BatchRequest(
-                identity=self._identity(context),
-                batch_name=str(self.batch_name or ti.task_id),
+                identity=identity,
+                batch_name=str(self.batch_name or identity.default_batch_name),
                 digest=request_digest(default_run_setting=default_run_setting, settings_digest=settings.digest),
                 default_run_setting=default_run_setting,
-                tags=tags,
+                tags={**tags, **identity.task_tags()} if tags_with_task else tags,
                 etag=settings.etag,
                 request_id=check_request_id(self.request_id),
                 number_of_runs=settings.count,

@@ -109,6 +109,33 @@ def test_tokens_fit_the_service(
     assert len(identity.batch_token(generation=generation)) <= 128
 
 
+@pytest.mark.parametrize(
+    ("dag_id", "task_id", "name"),
+    [
+        ("cohort", "start_batch", "cohort.start_batch"),
+        ("d" * 60, "start", "d" * 41 + ".start"),
+        ("d" * 60, "t" * 60, "d" * 23 + "." + "t" * 23),
+        ("cohort", "t" * 60, "cohort." + "t" * 40),
+    ],
+)
+def test_a_batch_is_named_after_its_dag_and_task(dag_id: str, task_id: str, name: str) -> None:
+    identity = replace(IDENTITY, dag_id=dag_id, task_id=task_id)
+    assert identity.default_batch_name == name
+    batch_name = identity.batch_name(identity.default_batch_name)
+    assert (batch_name[:-17], len(batch_name)) == (name, len(name) + 17)
+
+
+def test_tags_name_the_task() -> None:
+    assert IDENTITY.task_tags() == {
+        "airflow-dag-id": "cohort",
+        "airflow-run-id": "manual__2026-11-20",
+        "airflow-task-id": "start_batch",
+    }
+    odd = replace(IDENTITY, run_id="Jürgen's #7 <" + "x" * 300, map_index=0).task_tags()
+    assert odd["airflow-run-id"] == ("Jürgen_s _7 _" + "x" * 300)[:256]
+    assert odd["airflow-map-index"] == "0"
+
+
 @given(st.text(max_size=200))
 def test_batch_names_fit_the_service_and_keep_the_hash(prefix: str) -> None:
     name = IDENTITY.batch_name(prefix)
