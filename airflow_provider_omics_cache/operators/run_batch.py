@@ -133,7 +133,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. It has no effect without
         ``wait_for_completion``. Default: ``[operators] default_deferrable``.
     :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
-        Default 0.
+        Default 0. (templated)
     :param runs_s3_uri: S3 URI of the object to which a record of each run is written, as by BatchCompletionSensor.
         (templated)
     :param include_outputs: whether to write the output location of each run too. This calls GetRun for every run.
@@ -184,6 +184,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         "s3_extra_args",
         "request_id",
         "rerun_key",
+        "max_failed_runs",
         "runs_s3_uri",
     )
     template_fields_renderers = {  # noqa: RUF012

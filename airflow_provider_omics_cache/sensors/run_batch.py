@@ -68,7 +68,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
     :param expected_runs: number of runs of the batch. Default: what the service reports. (templated)
     :param max_failed_submissions: how many submissions may fail: a number, or a share of all runs such as ``"5%"``.
-        Default 0.
+        Default 0. (templated)
     :param consistency_timeout: seconds after the submission, or a timedelta, for which the sensor waits until the
         listing includes every run. If the batch ended early, they count from its failure or, because the service does
         not report when a batch was cancelled, from the first round that shows it as CANCELLED. Default 300.
@@ -103,7 +103,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     """
 
     template_fields: Sequence[str] = aws_template_fields(
-        "batch_id", "expected_runs", "mapping_s3_uri", "s3_conn_id", "s3_extra_args"
+        "batch_id", "expected_runs", "max_failed_submissions", "mapping_s3_uri", "s3_conn_id", "s3_extra_args"
     )
     trigger_class = BatchSubmissionTrigger
 
@@ -289,7 +289,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
 
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
     :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
-        Default 0.
+        Default 0. (templated)
     :param runs_s3_uri: S3 URI of the object to which a record of each run is written, one JSON document per line:
         ``run_setting_id``, ``run_id``, ``run_uuid``, ``status``, ``creation_time``, ``start_time``, ``stop_time``,
         ``failure_reason``, ``status_message``, ``run_output_uri``. (templated)
@@ -328,7 +328,9 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
     :raises OmicsApiError: a call to AWS failed.
     """
 
-    template_fields: Sequence[str] = aws_template_fields("batch_id", "runs_s3_uri", "s3_conn_id", "s3_extra_args")
+    template_fields: Sequence[str] = aws_template_fields(
+        "batch_id", "max_failed_runs", "runs_s3_uri", "s3_conn_id", "s3_extra_args"
+    )
     operator_extra_links = (OmicsRunLink(), OmicsBatchLink(), OmicsLogGroupLink())
     trigger_class = BatchCompletionTrigger
 
