@@ -1,4 +1,4 @@
-"""Select the runs of a batch that can be submitted again: only those that were not submitted."""
+"""Start another batch: for the runs that were not submitted, or for a whole DAG run."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ RETRYABLE_SUBMISSION_FAILURES = frozenset(
         "ServiceQuotaExceededException",
         "ThrottlingException",
     }
+)
+
+#: Template for ``rerun_key`` of StartRunBatchOperator. It renders to the value of the Airflow variable
+#: ``omics_rerun_key_<dag_id>_<run_id>`` if there is one, else to the DAG param ``rerun_key``, else to an empty string.
+#: The name of the variable has a ``-`` in place of each ``:`` and ``+`` of the run id, because secrets backends such as
+#: AWS Secrets Manager do not take these characters.
+RERUN_KEY = (
+    "{{ var.value.get('omics_rerun_key_' ~ ti.dag_id ~ '_' ~ run_id.replace(':', '-').replace('+', '-'),"
+    " params.get('rerun_key', '')) }}"
 )
 
 #: A record with one of these statuses and no run id never had a run.

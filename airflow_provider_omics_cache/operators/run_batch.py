@@ -135,7 +135,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. It has no effect without
         ``wait_for_completion``. Default: ``[operators] default_deferrable``.
     :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
-        Default 0.
+        Default 0. (templated)
     :param fail_fast: whether to end the wait in the first round in which GetBatch counts more failed runs than
         ``max_failed_runs`` allows, as BatchCompletionSensor does. Default False.
     :param cancel_on_failure: whether to cancel the batch when ``fail_fast`` ends the wait. Default False.
@@ -190,6 +190,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         "s3_extra_args",
         "request_id",
         "rerun_key",
+        "max_failed_runs",
         "runs_s3_uri",
     )
     template_fields_renderers = {  # noqa: RUF012

@@ -69,7 +69,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
     :param expected_runs: number of runs of the batch. Default: what the service reports. (templated)
     :param max_failed_submissions: how many submissions may fail: a number, or a share of all runs such as ``"5%"``.
-        Default 0.
+        Default 0. (templated)
     :param fail_fast: whether to fail in the first round in which GetBatch counts more failed submissions than
         ``max_failed_submissions`` allows. The batch continues. Otherwise the sensor fails when nothing is left to
         submit. Default False.
@@ -108,7 +108,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     """
 
     template_fields: Sequence[str] = aws_template_fields(
-        "batch_id", "expected_runs", "mapping_s3_uri", "s3_conn_id", "s3_extra_args"
+        "batch_id", "expected_runs", "max_failed_submissions", "mapping_s3_uri", "s3_conn_id", "s3_extra_args"
     )
     trigger_class = BatchSubmissionTrigger
 
@@ -337,7 +337,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
 
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
     :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
-        Default 0.
+        Default 0. (templated)
     :param fail_fast: whether to fail in the first round in which GetBatch counts more runs as failed, cancelled,
         deleted or not submitted than ``max_failed_runs`` allows. The batch continues, and ``runs_s3_uri`` is not
         written. Otherwise the sensor fails when every run has ended. Default False.
@@ -380,7 +380,9 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
     :raises OmicsApiError: a call to AWS failed.
     """
 
-    template_fields: Sequence[str] = aws_template_fields("batch_id", "runs_s3_uri", "s3_conn_id", "s3_extra_args")
+    template_fields: Sequence[str] = aws_template_fields(
+        "batch_id", "max_failed_runs", "runs_s3_uri", "s3_conn_id", "s3_extra_args"
+    )
     operator_extra_links = (OmicsRunLink(), OmicsBatchLink(), OmicsLogGroupLink())
     trigger_class = BatchCompletionTrigger
 

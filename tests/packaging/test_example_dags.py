@@ -15,6 +15,19 @@ def test_example_imports_on_every_version(example: str) -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
+def test_the_ui_shows_what_an_example_does_and_what_it_takes(example: str) -> None:
+    module = importlib.import_module(example)
+    dag = getattr(module, f"omics_{example}")()
+    assert dag.doc_md == module.__doc__
+    assert dag.description
+    assert set(dag.tags) == {"omics", "example"}
+    params = [dag.params.get_param(name) for name in dag.params]
+    assert params
+    assert all(param.schema["type"] and param.description for param in params)
+    assert "var.value" not in Path(module.__file__ or "").read_text()
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_no_task_pushes_an_xcom_for_each_key_of_a_dict(example: str) -> None:
     dag = getattr(importlib.import_module(example), f"omics_{example}")()
     assert [task_id for task_id, task in dag.task_dict.items() if getattr(task, "multiple_outputs", False)] == []
