@@ -59,12 +59,13 @@ def test_the_dag_can_be_pasted_whole() -> None:
     if not AIRFLOW_3:
         code = AIRFLOW_2_IMPORT.sub(r"\1", code)
     assert code.endswith("\n\nrnaseq()\n")
+    assert max(map(len, code.splitlines())) <= 88, "a package index cuts longer lines"
     found: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), found)
     dag = found["rnaseq"]()
     assert dag.dag_id == "rnaseq"
-    assert dag.task_ids == ["run_cache", "samples", "run_samples"]
-    assert dag.get_task("run_samples").upstream_task_ids == {"run_cache", "samples"}
+    assert dag.task_ids == ["run_cache", "run_settings_from_table", "run_samples"]
+    assert dag.get_task("run_samples").upstream_task_ids == {"run_cache", "run_settings_from_table"}
 
 
 def test_an_unreleased_version_is_not_said_to_be_on_a_package_index() -> None:
