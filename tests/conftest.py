@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import importlib.util
 import json
 import os
@@ -15,7 +14,8 @@ from typing import Any
 
 import botocore.session
 import pytest
-from botocore.loaders import JSONFileLoader, Loader
+
+from tests import quick_clients
 
 # Before anything imports Airflow, which would make itself a home in the user's.
 os.environ["AIRFLOW_HOME"] = str(Path(__file__).parents[1] / "build" / "airflow" / version("apache-airflow"))
@@ -64,31 +64,9 @@ class RecordedTaskInstance:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _read_botocore_models_once() -> Iterator[None]:
-    """Keep botocore's data files: each session lists 400 folders and parses megabytes of JSON anew otherwise."""
-    list_services = Loader.list_available_services
-    listed: dict[Any, list[str]] = {}
-
-    def list_once(self: Loader, type_name: str) -> list[str]:
-        key = (*self.search_paths, type_name)
-        if key not in listed:
-            listed[key] = list_services(self, type_name)
-        return listed[key]
-
+def _quick_clients() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        parse_once = functools.cache(JSONFileLoader().load_file)
-        monkeypatch.setattr(JSONFileLoader, "load_file", lambda self, path: parse_once(path))
-        monkeypatch.setattr(Loader, "list_available_services", list_once)
-        yield
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _name_no_caller_to_aws() -> Iterator[None]:
-    """Search no stack for the operator's name, which goes into the user agent: pytest's stacks are deep."""
-    from airflow.providers.amazon.aws.hooks.base_aws import AwsGenericHook
-
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(AwsGenericHook, "_get_caller", lambda self: "Tests")
+        quick_clients.install(monkeypatch)
         yield
 
 
