@@ -70,6 +70,7 @@ def failed_run_settings(
     :raises OmicsParameterError: ``run_settings`` and ``listing`` do not fit each other or the numbers in ``batch``; it
         is not certain whether a run was submitted; or a parameter, a file or a row is not valid. The error names the
         rows.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: S3 refused or did not answer the call.
     """
     if isinstance(reasons, str):
