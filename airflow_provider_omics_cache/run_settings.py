@@ -10,6 +10,7 @@ from typing import IO, Any
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.healthomics.settings import check_run_settings, unknown_key_rule
 from airflow_provider_omics_cache.healthomics.staging import check_file_size, write_once
+from airflow_provider_omics_cache.hooks.connections import check_connection
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.hooks.s3 import check_object_uri, check_upload_args, head_object, s3_client
 
@@ -47,12 +48,15 @@ def save_run_settings(
     :return: ``settings_s3_uri``.
     :raises OmicsParameterError: a parameter or a setting breaks a rule, or the bucket does not exist. Nothing was
         written.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsVersionError: the installed botocore does not know batches.
     :raises OmicsError: another task writes the object at the same time.
     :raises OmicsApiError: S3 refused or did not answer the call.
     """
     check_object_uri("settings_s3_uri", settings_s3_uri)
     check_upload_args(s3_extra_args)
+    if conn_id:
+        check_connection("conn_id", conn_id)
     connection = {"aws_conn_id": conn_id} if conn_id else {}
     hook, s3 = OmicsCacheHook(**connection), s3_client(**connection)
     extra_args = {"ContentType": "application/json", **(s3_extra_args or {})}

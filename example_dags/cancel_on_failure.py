@@ -1,8 +1,8 @@
-"""Cancel the rest of a batch if the DAG run fails while runs of the batch are active.
+"""Cancel the rest of a batch as soon as too many of its submissions or runs have failed.
 
-The teardown runs even if a task between its setup and itself fails. If the batch has finished, the teardown does
-nothing. It does not run if the setup itself fails. The setup therefore has retries, which find a batch that was started
-although the answer was lost.
+With `fail_fast` a sensor fails in the first round that counts too many failures. The teardown then cancels the batch.
+If the batch has finished, the teardown does nothing. It does not run if the setup itself fails. The setup therefore has
+retries, which find a batch that was started although the answer was lost.
 
 The DAG runs unchanged against the local HealthOmics (`make demo-ui`). On AWS it needs the connection `aws_default`
 and your own params: change the defaults in the file, or set them when you trigger the DAG.
@@ -31,7 +31,7 @@ SETTINGS_URI = "{{ params.s3_uri }}/cancel_on_failure/{{ run_id }}/" + RERUN_KEY
     doc_md=__doc__,
     tags=["omics", "example"],
     params={
-        "samplesheet": Param("s3://omics-quickstart/samplesheet.csv", type="string", description="URI of the sheet"),
+        "samplesheet": Param("s3://omics-quickstart/failing.csv", type="string", description="URI of the sheet"),
         "workflow_id": Param("1234567", type="string", description="Workflow that runs for each sample"),
         "role_arn": Param("arn:aws:iam::123456789012:role/omics", type="string", description="Role of the runs"),
         "s3_uri": Param("s3://omics-quickstart", type="string", description="Bucket or folder for all that is written"),
@@ -64,12 +64,14 @@ def omics_cancel_on_failure():
         batch_id=start.output,
         poke_interval=10,
         max_failed_submissions="{{ params.max_failed }}",
+        fail_fast=True,
     )
     completion = BatchCompletionSensor(
         task_id="wait_for_completion",
         batch_id=start.output,
         poke_interval=10,
         max_failed_runs="{{ params.max_failed }}",
+        fail_fast=True,
         timeout=2 * 24 * 3600,
     )
     cancel = CancelRunBatchOperator(task_id="cancel_batch", batch_id=start.output)

@@ -10,7 +10,12 @@ import pytest
 from botocore.stub import Stubber
 
 from airflow_provider_omics_cache import run_settings as module
-from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsParameterError, OmicsVersionError
+from airflow_provider_omics_cache.exceptions import (
+    MissingConnectionError,
+    OmicsApiError,
+    OmicsParameterError,
+    OmicsVersionError,
+)
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from airflow_provider_omics_cache.run_settings import save_run_settings
 from tests.conftest import HAS_BATCHES, needs_batches
@@ -130,6 +135,11 @@ def test_an_error_of_s3_is_raised(stubber: Stubber) -> None:
     stubber.add_client_error("head_object", "400", "Bad Request", 400)
     with pytest.raises(OmicsApiError, match="HeadObject"):
         save_run_settings(settings_of(1), URI)
+
+
+def test_a_misspelt_connection_is_refused() -> None:
+    with pytest.raises(MissingConnectionError, match="conn_id"):
+        save_run_settings(settings_of(1), URI, conn_id="lba")
 
 
 @pytest.mark.skipif(HAS_BATCHES, reason="the installed botocore knows batches")
