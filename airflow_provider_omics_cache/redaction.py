@@ -8,8 +8,6 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
-from airflow_provider_omics_cache._compat import mask_secret
-
 HIDDEN = "***"
 #: Airflow masks no shorter secrets in its logs, because they occur in other words.
 _SHORTEST_MASKED = 5
@@ -65,6 +63,9 @@ def mask(secrets: Iterable[str]) -> None:
 
     :param secrets: the texts.
     """
+    # Pure modules hide passwords too. They do not import Airflow.
+    from airflow_provider_omics_cache._compat import mask_secret
+
     for secret in secrets:
         if len(secret) >= _SHORTEST_MASKED:
             # A log line without a mask must not fail the task.

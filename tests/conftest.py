@@ -52,7 +52,7 @@ class RecordedTaskInstance:
 
     def xcom_push(self, key: str, value: Any) -> None:
         stored = json.loads(json.dumps(value, allow_nan=False))
-        if key.startswith("_"):
+        if key.startswith("zz_"):
             self.links[key] = stored
             return
         self.pushed.append(key)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -21,8 +23,23 @@ LOG_GROUP = "/aws/omics/WorkflowLog"
 _HEALTHOMICS_CONSOLE = "https://{region_name}.console.{aws_domain}/omics/home?region={region_name}"
 
 
+class LinkedTask:
+    """A task whose links :func:`persist_links` stores."""
+
+    #: Values of the links that this process has stored. None if a process before a deferral has stored them.
+    link_values: Mapping[str, str | None] | None = MappingProxyType({})
+
+
 class OmicsLink(BaseAwsLink):
     """Base class of the links. There is no link in a partition whose console domain is not known."""
+
+    #: XCom with the values of all links of a task. Airflow sorts XComs by their keys: these come last.
+    key = "zz_omics_links"
+
+    @property
+    def xcom_key(self) -> str:
+        """Key of the XCom in which Airflow 3 keeps the URL."""
+        return f"zz_link_{type(self).__name__}"
 
     def format_link(self, **kwargs: Any) -> str:
         """Return the URL, or an empty string if a value is missing.
@@ -31,31 +48,41 @@ class OmicsLink(BaseAwsLink):
         """
         return str(super().format_link(**kwargs)) if kwargs.get("aws_domain") else ""
 
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Return the URL, or an empty string if there is none.
+
+        Airflow 3 calls it in the worker when the task ends, and logs an error if it reads an XCom that does not exist.
+
+        :param operator: the task. It knows the values if they were stored in this process.
+        :param ti_key: the task instance.
+        """
+        values = getattr(operator, "link_values", None)
+        if values is not None:
+            return self.format_link(**values)
+        return str(super().get_link(operator, ti_key=ti_key))
+
 
 class OmicsRunLink(OmicsLink):
     """Link to a run in the HealthOmics console. Needs ``run_id``."""
 
     name = "HealthOmics Run"
-    key = "_omics_run"
     format_str = _HEALTHOMICS_CONSOLE + "#/runs/{run_id}"
 
 
 class OmicsBatchLink(OmicsLink):
-    """Link to the list of runs in the HealthOmics console, which includes the runs of the batch.
+    """Link to the list of runs in the HealthOmics console, which includes the runs of the batch. Needs ``batch_id``.
 
-    The console has no known page for a single batch.
+    The console has no known page for a single batch. The URL names the batch for the reader only.
     """
 
     name = "HealthOmics Runs"
-    key = "_omics_batch"
-    format_str = _HEALTHOMICS_CONSOLE + "#/runs"
+    format_str = _HEALTHOMICS_CONSOLE + "&batchId={batch_id}#/runs"
 
 
 class OmicsRunCacheS3Link(OmicsLink):
     """Link to the folder of a run cache in the S3 console. Needs ``cache_s3_uri``."""
 
     name = "Run Cache in S3"
-    key = "_omics_run_cache_s3"
     format_str = BASE_AWS_CONSOLE_LINK + "/s3/buckets/{bucket}?region={region_name}&prefix={prefix}"
 
     def format_link(self, **kwargs: Any) -> str:
@@ -77,7 +104,6 @@ class OmicsLogGroupLink(OmicsLink):
     """
 
     name = "HealthOmics Logs"
-    key = "_omics_log_group"
     format_str = BASE_AWS_CONSOLE_LINK + "/cloudwatch/home?region={region_name}#logsV2:log-groups/log-group/{log_group}"
 
     def format_link(self, **kwargs: Any) -> str:
@@ -96,27 +122,27 @@ def persist_links(context: Context, operator: Any, **known: str) -> None:
 
     An error is logged and never fails the task. Call this function after the first call to AWS: the client then exists
     and its Region and partition are known. Creating a client can need a call to STS. A link is left out if a value
-    that it needs is missing.
+    that it needs is missing. All links of a task share one XCom with their values.
 
     :param context: Airflow's context of the task.
     :param operator: operator or sensor with a ``hook``. The links in its ``operator_extra_links`` are stored.
-    :param known: values for the links: ``run_id``, ``cache_s3_uri``, ``log_stream_prefix``.
+    :param known: values for the links: ``batch_id``, ``run_id``, ``cache_s3_uri``, ``log_stream_prefix``.
     """
     if not operator.do_xcom_push:
         return
     try:
         ti = context["ti"]
-        region_name, partition = operator.hook.conn_region_name, operator.hook.conn_partition
+        domain = OmicsLink.get_aws_domain(operator.hook.conn_partition)
+        values = {"region_name": operator.hook.conn_region_name, "aws_domain": domain, **known}
+        ti.xcom_push(key=OmicsLink.key, value=values)
+        operator.link_values = values
+        if not hasattr(BaseAwsLink, "xcom_key"):
+            return
         for link in operator.operator_extra_links:
-            if not isinstance(link, OmicsLink):
-                continue
-            values = {"region_name": region_name, "aws_domain": link.get_aws_domain(partition), **known}
-            url = link.format_link(**values)
+            url = link.format_link(**values) if isinstance(link, OmicsLink) else ""
             if url:
-                ti.xcom_push(key=link.key, value=values)
-                if hasattr(link, "xcom_key"):
-                    # Airflow 3 reads the link from this XCom. It writes the XCom only when the task ends or defers.
-                    ti.xcom_push(key=link.xcom_key, value=url)
+                # Airflow 3 reads the link from this XCom. It writes the XCom only when the task ends or defers.
+                ti.xcom_push(key=link.xcom_key, value=url)
     except Exception as error:
         log.debug("Could not store the links of task %s", operator.task_id, exc_info=printable(error))
 

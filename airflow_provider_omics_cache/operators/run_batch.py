@@ -383,10 +383,11 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
                 started = start_batch(
                     self.hook, request, batch_run_settings, generation=found.generation, on_answer=push
                 )
-        persist_links(context, self)
+        batch_id = str(started.batch["id"])
+        persist_links(context, self, batch_id=batch_id)
         push(started)
-        self.batch_id = str(started.batch["id"])
-        return self.batch_id
+        self.batch_id = batch_id
+        return batch_id
 
     def _push_batch(self, context: Context, settings: CheckedSettings, started: StartedBatch) -> None:
         batch_id = str(started.batch["id"])

@@ -17,13 +17,13 @@ from airflow_provider_omics_cache.healthomics.run_caches import (
 )
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.hooks.s3 import s3_client
-from airflow_provider_omics_cache.links.omics import OmicsLogGroupLink, OmicsRunCacheS3Link, persist_links
+from airflow_provider_omics_cache.links.omics import LinkedTask, OmicsLogGroupLink, OmicsRunCacheS3Link, persist_links
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-class CreateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
+class CreateRunCacheOperator(LinkedTask, AwsBaseOperator[OmicsCacheHook]):
     """Create a HealthOmics run cache, or reuse the existing cache of the same name, location and bucket owner.
 
     Retries, cleared tasks and tasks that run at the same time never create a second cache. While the service does not
@@ -143,7 +143,7 @@ class CreateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
         return str(run_cache["id"])
 
 
-class UpdateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
+class UpdateRunCacheOperator(LinkedTask, AwsBaseOperator[OmicsCacheHook]):
     """Change the name, behaviour, description or tags of a HealthOmics run cache.
 
     Only values that differ are sent. Values and tags that are not given do not change. At least one of ``name``,

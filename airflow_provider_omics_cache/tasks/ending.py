@@ -94,7 +94,7 @@ class EndRunBatchOperator(BatchWaitOperator):
                 event = Event(status=EventStatus.ERROR, message=str(error), code=NOT_FOUND)
                 raise self._error(event) from error.__cause__
             self._was_seen = True
-            persist_links(context, self)
+            persist_links(context, self, batch_id=self.batch_id)
             if self.is_over(batch) or not self.wait_for_completion:
                 return self.push(context, Batch.from_answer(self.batch_id, batch))
             # The effect of the request may be late from now on. The deadline counts from the start of the task.

@@ -401,7 +401,8 @@ class RunOutcomeTask(ListingTask):
         ti.xcom_push(key="failed_run_count", value=counts.not_completed if failed is None else failed)
         run_id = next((run["run_id"] for run in outcomes.failed if run["status"] == RunStatus.FAILED), None)
         if run_id:
-            persist_links(context, self, run_id=run_id, log_stream_prefix=f"run/{run_id}")
+            prefix = f"run/{run_id}"
+            persist_links(context, self, batch_id=self.batch_id, run_id=run_id, log_stream_prefix=prefix)
 
     def _push_result(self, batch: Batch, counts: RunCounts, context: Context) -> None:
         """Push the result as ``return_value``, because a task that fails returns nothing."""

@@ -49,7 +49,7 @@ from airflow_provider_omics_cache.healthomics.rounds import (
 from airflow_provider_omics_cache.hooks.arguments import check_deferred_config, check_id
 from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, persist_links
+from airflow_provider_omics_cache.links.omics import LinkedTask, OmicsBatchLink, OmicsLogGroupLink, persist_links
 from airflow_provider_omics_cache.tasks.silence import keep_silence, kept_silence
 from airflow_provider_omics_cache.triggers.run_batch import BatchTrigger
 
@@ -81,7 +81,7 @@ PROGRESS_KEY = "omics_cache_progress"
 WEEK = 7 * 24 * 3600
 
 
-class BatchWaitTask(AwsTask):
+class BatchWaitTask(LinkedTask, AwsTask):
     """Waits for a batch in rounds of one GetBatch, in this process or in the triggerer.
 
     In both cases it ends with an :class:`~airflow_provider_omics_cache.healthomics.rounds.Event`.
@@ -220,7 +220,7 @@ class BatchWaitTask(AwsTask):
             event = wait.answered(answer, time.time())
         if not self._has_links:
             self._has_links = True
-            persist_links(context, self)
+            persist_links(context, self, batch_id=str(self.batch_id))
         self._log_lines(wait)
         self._show_progress(context, wait.shown_progress)
         return event
@@ -345,6 +345,11 @@ class BatchWaitTask(AwsTask):
         self.hook.answered.add("omics")
         return parsed
 
+    def _expect_stored_links(self) -> None:
+        """Let Airflow read the links that the process before the deferral has stored."""
+        if self.do_xcom_push:
+            self.link_values = None
+
     def _defer_again(self, context: Context) -> None:
         """Defer until the same deadline as before."""
         deadline = self._deadline(context)
@@ -459,6 +464,7 @@ class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
         :param next_kwargs: arguments of that method.
         :param context: Airflow's context of the task.
         """
+        self._expect_stored_links()
         if _is_deferral_timeout(next_method, next_kwargs):
             return self.execute_complete(context, self._event_of_a_late_trigger())
         return super().resume_execution(next_method, next_kwargs, context)
@@ -571,6 +577,7 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
         :param next_kwargs: arguments of that method.
         :param context: Airflow's context of the task.
         """
+        self._expect_stored_links()
         with self._failure_flags():
             if _is_deferral_timeout(next_method, next_kwargs):
                 return self.execute_complete(context, self._event_of_a_late_trigger())

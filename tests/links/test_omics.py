@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CACHE_S3_URI = "s3://caches/cohort/a1b2c3d4-0000-1111-2222-333344445555/"
-KNOWN = {"run_id": "1234567", "cache_s3_uri": CACHE_S3_URI, "log_stream_prefix": "run/1234567"}
+KNOWN = {"batch_id": "1000001", "run_id": "1234567", "cache_s3_uri": CACHE_S3_URI, "log_stream_prefix": "run/1234567"}
 LINKS = (OmicsRunLink(), OmicsBatchLink(), OmicsRunCacheS3Link(), OmicsLogGroupLink())
 REGIONS = [
     ("us-east-1", "aws.amazon.com"),
@@ -98,8 +98,8 @@ def test_a_run_opens_its_own_page(region: str, domain: str) -> None:
 
 @pytest.mark.parametrize(("region", "domain"), REGIONS)
 def test_a_batch_opens_the_list_of_runs(region: str, domain: str) -> None:
-    url = f"https://{region}.console.{domain}/omics/home?region={region}#/runs"
-    assert formatted(OmicsBatchLink(), region, domain) == url
+    url = f"https://{region}.console.{domain}/omics/home?region={region}&batchId=1000001#/runs"
+    assert formatted(OmicsBatchLink(), region, domain, batch_id="1000001") == url
 
 
 @pytest.mark.parametrize(("region", "domain"), REGIONS)
@@ -135,7 +135,7 @@ def test_there_is_no_link_where_the_console_is_not_known(link: OmicsLink) -> Non
     assert formatted(link, "eusc-de-east-1", link.get_aws_domain("aws-eusc"), **KNOWN) == ""
 
 
-@pytest.mark.parametrize("link", [OmicsRunLink(), OmicsRunCacheS3Link()])
+@pytest.mark.parametrize("link", [OmicsRunLink(), OmicsBatchLink(), OmicsRunCacheS3Link()])
 def test_there_is_no_link_to_what_is_not_known(link: OmicsLink) -> None:
     assert formatted(link, "us-east-1", "aws.amazon.com") == ""
 
@@ -169,23 +169,24 @@ def test_the_region_is_the_connections(
     monkeypatch: pytest.MonkeyPatch, task_context: dict[str, Any], opened: Any
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", '{"conn_type": "aws", "extra": {"region_name": "eu-central-1"}}')
-    persist_links(task_context, operator(region_name=None))
+    persist_links(task_context, operator(region_name=None), batch_id="1")
     assert opened(OmicsBatchLink()).startswith("https://eu-central-1.console.")
 
 
 def test_what_is_not_known_yet_is_left_out(task_context: dict[str, Any], opened: Any) -> None:
-    persist_links(task_context, operator())
+    persist_links(task_context, operator(), batch_id="1")
     assert [bool(opened(link)) for link in LINKS] == [False, True, False, True]
-    persist_links(task_context, operator(), run_id="1234567")
+    persist_links(task_context, operator(), batch_id="1", run_id="1234567")
     assert [bool(opened(link)) for link in LINKS] == [True, True, False, True]
 
 
-def test_nothing_is_kept_where_the_console_is_not_known(
-    monkeypatch: pytest.MonkeyPatch, task_context: dict[str, Any]
+def test_there_is_no_url_where_the_console_is_not_known(
+    monkeypatch: pytest.MonkeyPatch, task_context: dict[str, Any], opened: Any
 ) -> None:
     monkeypatch.setattr(OmicsCacheHook, "conn_partition", "aws-iso")
     persist_links(task_context, operator(), **KNOWN)
-    assert task_context["ti"].links == {}
+    assert not any(opened(link) for link in LINKS)
+    assert task_context["ti"].links.keys() == {OmicsLink.key}
 
 
 def test_nothing_is_kept_of_a_task_without_xcoms(task_context: dict[str, Any]) -> None:
@@ -199,7 +200,7 @@ def test_other_links_are_left_alone(task_context: dict[str, Any], opened: Any) -
 
     linked = operator()
     linked.operator_extra_links = (OtherLink(), OmicsBatchLink())
-    persist_links(task_context, linked)
+    persist_links(task_context, linked, batch_id="1")
     assert not opened(OtherLink())
     assert opened(OmicsBatchLink())
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+from airflow.providers.amazon.aws.links import base_aws
 
 try:
     from airflow.sdk.exceptions import TaskDeferred
@@ -13,6 +14,7 @@ except ImportError:
     from airflow.exceptions import TaskDeferred
 
 from airflow_provider_omics_cache.exceptions import TooManyFailedRunsError
+from airflow_provider_omics_cache.healthomics.rounds import Batch, Event, EventStatus
 from airflow_provider_omics_cache.links.omics import (
     OmicsBatchLink,
     OmicsLogGroupLink,
@@ -37,7 +39,8 @@ LOGS = (
     "https://console.aws.amazon.com/cloudwatch/home?region=us-east-1"
     "#logsV2:log-groups/log-group/$252Faws$252Fomics$252FWorkflowLog"
 )
-OF_A_BATCH = {"HealthOmics Runs": RUNS, "HealthOmics Logs": LOGS}
+RUNS_OF_THE_BATCH = RUNS.replace("#", "&batchId=1000001#")
+OF_A_BATCH = {"HealthOmics Runs": RUNS_OF_THE_BATCH, "HealthOmics Logs": LOGS}
 
 
 @pytest.fixture
@@ -49,9 +52,8 @@ def local(local_healthomics: LocalHealthOmics) -> LocalHealthOmics:
 def links_of(operator: Any, context: dict[str, Any]) -> dict[str, str]:
     """Give what Airflow shows of a task by now, by the name of the button."""
     kept = context["ti"].links
-    shown = {
-        link.name: link.format_link(**kept[link.key]) for link in operator.operator_extra_links if link.key in kept
-    }
+    urls = {link.name: link.format_link(**kept.get(link.key, {})) for link in operator.operator_extra_links}
+    shown = {name: url for name, url in urls.items() if url}
     if AIRFLOW_3:
         by_key = {link.name: kept.get(link.xcom_key) for link in operator.operator_extra_links}
         assert {name: url for name, url in by_key.items() if url} == shown
@@ -131,6 +133,47 @@ def test_a_sensor_has_its_links_while_the_service_is_silent(
 
 @needs_batches
 @needs_aiobotocore
+def test_no_link_reads_an_xcom_that_does_not_exist(
+    local: LocalHealthOmics, task_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow 3 asks for each link when the process of a task ends, and logs an error for a missing XCom."""
+
+    reads: list[bool] = []
+
+    def stored(*, key: str, ti_key: Any) -> Any:
+        reads.append(key in ti_key.links)
+        return ti_key.links.get(key)
+
+    monkeypatch.setattr(base_aws.XCom, "get_value", stored)
+
+    def opened(task: Any) -> list[bool]:
+        return [bool(link.get_link(task, ti_key=task_context["ti"])) for link in links]
+
+    links = BatchCompletionSensor.operator_extra_links
+    batch_id = start_batch()
+    silent = BatchCompletionSensor(task_id="wait", batch_id=batch_id, deferrable=True)
+    assert opened(silent) == [False, False, False]
+    with pytest.raises(TaskDeferred) as deferral:
+        silent.execute(task_context)
+    assert opened(silent) == [False, True, True]
+    local.clock.advance(3600)
+    resumed = BatchCompletionSensor(task_id="wait", batch_id=batch_id, deferrable=True)
+    batch = Batch.from_answer(batch_id, boto3.client("omics").get_batch(batchId=batch_id))
+    event = Event(status=EventStatus.DONE, batch=batch).to_json()
+    resumed.resume_execution(deferral.value.method_name, {"event": event}, task_context)
+    assert reads == []
+    assert opened(resumed) == [False, True, True]
+    assert set(reads) == {True}
+
+
+def test_the_xcoms_of_links_come_last() -> None:
+    for link in BatchCompletionSensor.operator_extra_links:
+        keys = [link.key, link.xcom_key, "batch", "changed_after_submission", "return_value", "run_counts"]
+        assert sorted(keys)[-2:] == sorted([link.key, link.xcom_key])
+
+
+@needs_batches
+@needs_aiobotocore
 def test_a_deferred_sensor_leads_to_the_runs(local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
     sensor = BatchSubmissionSensor(task_id="wait", batch_id=start_batch(), deferrable=True)
     with pytest.raises(TaskDeferred):
@@ -160,7 +203,7 @@ def test_a_finished_batch_leads_to_the_first_run_that_failed(
         sensor.poke(task_context)
     assert links_of(sensor, task_context) == {
         "HealthOmics Run": f"{RUNS}/{failed}",
-        "HealthOmics Runs": RUNS,
+        "HealthOmics Runs": RUNS_OF_THE_BATCH,
         "HealthOmics Logs": f"{LOGS}$3FlogStreamNameFilter$3Drun$252F{failed}",
     }
 

@@ -29,7 +29,7 @@ print(json.dumps({
 PURE_SWEEP = """
 import importlib, json, sys
 
-names = ("states", "identity", "rounds", "submission", "completion", "failures")
+names = ("states", "identity", "rounds", "submission", "completion", "failures", "progress")
 for name in names:
     importlib.import_module("airflow_provider_omics_cache.healthomics." + name)
 print(json.dumps([name for name in ("airflow", "boto3", "botocore") if name in sys.modules]))

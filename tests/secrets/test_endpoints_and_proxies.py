@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_omics_cache import redaction
+from airflow_provider_omics_cache import _compat
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.healthomics.end import cancel_batch_of_killed_task
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
@@ -56,7 +56,7 @@ def masked(request: pytest.FixtureRequest, closed: str, monkeypatch: pytest.Monk
     connection = {"conn_type": "aws", "login": "testing", "password": "testing", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
     masked: list[str] = []
-    monkeypatch.setattr(redaction, "mask_secret", masked.append)
+    monkeypatch.setattr(_compat, "mask_secret", masked.append)
     return masked
 
 
@@ -128,7 +128,7 @@ def test_a_password_is_masked_before_the_amazon_provider_logs_the_connection(
     extra = {"config_kwargs": {"proxies": {"http": f"http://{closed}"}}}
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps({"conn_type": "aws", "extra": extra}))
     order: list[str] = []
-    monkeypatch.setattr(redaction, "mask_secret", lambda secret: order.append(f"masked {secret}"))
+    monkeypatch.setattr(_compat, "mask_secret", lambda secret: order.append(f"masked {secret}"))
     from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 
     monkeypatch.setattr(AwsConnectionWrapper, "__post_init__", lambda *_: order.append("logged"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_omics_cache import redaction
+from airflow_provider_omics_cache import _compat
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from airflow_provider_omics_cache.tasks.session_policies import MOST_MASKED, with_policies, without_policies
@@ -29,7 +29,7 @@ SETTINGS = [{"runSettingId": f"sample-{number}"} for number in range(3)]
 def masked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is registered at Airflow's masker; it masks nothing, so that it hides no mistake."""
     masked: list[str] = []
-    monkeypatch.setattr(redaction, "mask_secret", masked.append)
+    monkeypatch.setattr(_compat, "mask_secret", masked.append)
     return masked
 
 
