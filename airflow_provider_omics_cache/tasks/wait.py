@@ -23,7 +23,6 @@ from airflow_provider_omics_cache._compat import (
     AirflowSkipException,
     AirflowTaskTimeout,
     PokeReturnValue,
-    conf,
     first_reschedule_date,
     show_in_task_state,
 )
@@ -50,6 +49,7 @@ from airflow_provider_omics_cache.hooks.arguments import check_deferred_config, 
 from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.links.omics import LinkedTask, OmicsBatchLink, OmicsLogGroupLink, persist_links
+from airflow_provider_omics_cache.tasks.parameters import DEFAULT_DEFERRABLE, check_flags
 from airflow_provider_omics_cache.tasks.silence import keep_silence, kept_silence
 from airflow_provider_omics_cache.triggers.run_batch import BatchTrigger
 
@@ -77,7 +77,8 @@ MOST_ACTIVE_RUNS = 100
 
 #: Key of the task state (Airflow 3.3) that shows the progress of the batch.
 PROGRESS_KEY = "omics_cache_progress"
-
+#: Default seconds between two rounds.
+WAITER_DELAY = 60
 WEEK = 7 * 24 * 3600
 
 
@@ -415,13 +416,14 @@ class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
     def __init__(
         self,
         *,
-        waiter_delay: float | timedelta = 60,
+        waiter_delay: float | timedelta = WAITER_DELAY,
         timeout: float | timedelta = WEEK,
         max_silence: float | timedelta = LONGEST_SILENCE,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        deferrable: bool = DEFAULT_DEFERRABLE,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_flags(deferrable=deferrable)
         self.waiter_delay = seconds("waiter_delay", waiter_delay)
         self.timeout = seconds("timeout", timeout)
         self.max_silence = seconds("max_silence", max_silence)
@@ -495,11 +497,12 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
         *,
         batch_id: str,
         max_silence: float | timedelta = LONGEST_SILENCE,
-        poke_interval: float | timedelta = 60,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poke_interval: float | timedelta = WAITER_DELAY,
+        deferrable: bool = DEFAULT_DEFERRABLE,
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
+        check_flags(deferrable=deferrable)
         self.batch_id = batch_id
         self.max_silence = seconds("max_silence", max_silence)
         self.deferrable = deferrable
