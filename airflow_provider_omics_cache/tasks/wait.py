@@ -210,6 +210,7 @@ class BatchWaitTask(LinkedTask, AwsTask):
         except OmicsApiError as error:
             event = wait.failed(error, time.time())
             if event:
+                self._note_end(event, context)
                 raise self._error(event, error) from error.__cause__
         else:
             event = wait.answered(answer, time.time())
@@ -273,6 +274,7 @@ class BatchWaitTask(LinkedTask, AwsTask):
     def _conclude(self, event: Event, context: Context) -> PokeReturnValue | None:
         if event.status == EventStatus.TIMEOUT:
             event = self._last_look(event)
+        self._note_end(event, context)
         if event.status == EventStatus.TIMEOUT:
             raise self.give_up(event.message)
         if event.status == EventStatus.ERROR or event.batch is None:
@@ -280,6 +282,17 @@ class BatchWaitTask(LinkedTask, AwsTask):
         self._show_progress(context, self._shown_progress or event.message)
         with self.until_deadline(context, at_least=LAST_LISTING_SECONDS):
             return self.conclude(event.batch, context, has_failed=event.status == EventStatus.FAILED)
+
+    def _note_end(self, event: Event, context: Context) -> None:
+        if event.batch and event.batch.status:
+            self.push_last_answer(event.batch, context)
+
+    def push_last_answer(self, batch: Batch, context: Context) -> None:
+        """Push what GetBatch showed last, before the wait ends with a result or an error. Default: nothing.
+
+        :param batch: the batch.
+        :param context: Airflow's context of the task.
+        """
 
     @contextmanager
     def until_deadline(self, context: Context, *, at_least: float) -> Iterator[None]:
@@ -449,6 +462,7 @@ class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
             result = self._look(context)
             overdue = wait.overdue(time.time())
             if result is None and overdue:
+                self._note_end(overdue, context)
                 raise self.give_up(overdue.message)
         return result.xcom_value
 
