@@ -274,14 +274,19 @@ class BatchWaitTask(LinkedTask, AwsTask):
     def _conclude(self, event: Event, context: Context) -> PokeReturnValue | None:
         if event.status == EventStatus.TIMEOUT:
             event = self._last_look(event)
-        self._note_end(event, context)
         if event.status == EventStatus.TIMEOUT:
-            raise self.give_up(event.message)
+            raise self._give_up(event, context)
+        self._note_end(event, context)
         if event.status == EventStatus.ERROR or event.batch is None:
             raise self._error(event)
         self._show_progress(context, self._shown_progress or event.message)
         with self.until_deadline(context, at_least=LAST_LISTING_SECONDS):
             return self.conclude(event.batch, context, has_failed=event.status == EventStatus.FAILED)
+
+    def _give_up(self, event: Event, context: Context) -> Exception:
+        error = self.give_up(event.message)
+        self._note_end(event, context)
+        return error
 
     def _note_end(self, event: Event, context: Context) -> None:
         if event.batch and event.batch.status:
@@ -462,8 +467,7 @@ class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
             result = self._look(context)
             overdue = wait.overdue(time.time())
             if result is None and overdue:
-                self._note_end(overdue, context)
-                raise self.give_up(overdue.message)
+                raise self._give_up(overdue, context)
         return result.xcom_value
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
