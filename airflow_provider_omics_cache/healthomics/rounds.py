@@ -230,7 +230,7 @@ class Event:
     :param message: what happened, as a text for logs and errors.
     :param code: the service's error code, or one of the codes of this module.
     :param deadline: deadline of the wait, in epoch seconds.
-    :param batch: the batch. Only its id is known when the wait ended without an answer.
+    :param batch: the batch, as GetBatch showed it last. Only its id is known when the wait had no answer.
     :param first_seen: when an earlier event of the same task showed the batch in which status. None if there was none,
         or if it does not matter.
     """
@@ -374,6 +374,7 @@ class BatchWait:
         #: Returns the silence of the process before this one. Called at most once, in a first round without an answer.
         self.recall: Callable[[], Silence | None] = _no_silence
         self.silence: Silence | None = None
+        self._batch = Batch(id=batch_id)
         self._warned_of_silence = False
         self._unknown_statuses: set[str] = set()
         self._last_line = ""
@@ -407,7 +408,7 @@ class BatchWait:
         self.recall = _no_silence
         self.silence = None
         self._warned_of_silence = False
-        batch = Batch.from_answer(self.batch_id, answer, seen_at=now)
+        batch = self._batch = Batch.from_answer(self.batch_id, answer, seen_at=now)
         verdict = self._decide(batch)
         self._report(batch, answer.get("creationTime"), now, is_over=verdict != Verdict.WAIT)
         if verdict == Verdict.WAIT:
@@ -470,7 +471,7 @@ class BatchWait:
             message=message,
             code=code,
             deadline=self.deadline,
-            batch=batch or Batch(id=self.batch_id),
+            batch=batch or self._batch,
         )
 
     def _report(self, batch: Batch, created: datetime | None, now: float, *, is_over: bool) -> None:

@@ -77,6 +77,8 @@ from airflow_provider_omics_cache.triggers.run_batch import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_omics_cache.xcoms import BatchXCom
+
 _IDS = ("workflowId", "cacheId", "runGroupId")
 _SPOOLED_BYTES = 1024**2
 #: Most seconds to wait, at a timeout, for a batch that cannot be cancelled yet.
@@ -171,7 +173,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         * ``reattached``: whether an earlier try started the batch. A batch that the service does not list yet, and
           returns for the same token, counts as started by this try.
 
-        After a wait, the XComs ``run_counts``, ``failed_runs`` and ``failed_run_count`` are those of
+        After a wait, ``status`` is the last one that GetBatch showed, and ``total_runs``, ``submitted`` and ``failed``
+        are its counts. The XComs ``run_counts``, ``failed_runs`` and ``failed_run_count`` are those of
         BatchCompletionSensor.
     :raises OmicsParameterError: a parameter breaks a rule; nothing was started or uploaded.
     :raises OmicsVersionError: the installed botocore does not know batches.
@@ -207,6 +210,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     operator_extra_links = (OmicsRunLink(), OmicsBatchLink(), OmicsLogGroupLink())
 
     batch_id = ""
+    #: XCom ``batch``, as it was pushed last.
+    _known_batch: BatchXCom | None = None
 
     def __init__(
         self,
@@ -331,6 +336,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         if not batch:
             raise OmicsError("The XCom batch of this task is gone. The next try finds the batch and waits for it.")
         self.batch_id = batch["id"]
+        self._known_batch = batch
         return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
@@ -455,6 +461,16 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
             reattached=started.reattached,
         )
         context["ti"].xcom_push(key="batch", value=value)
+        self._known_batch = value
+
+    def push_last_answer(self, batch: Batch, context: Context) -> None:
+        """Push the XCom ``batch`` again, with the status and the counts at the end of the wait.
+
+        :param batch: the batch.
+        :param context: Airflow's context of the task.
+        """
+        counts = {"total_runs": batch.total_runs, "submitted": batch.submitted, "failed": batch.failed}
+        context["ti"].xcom_push(key="batch", value={**(self._known_batch or {}), "status": batch.status, **counts})
 
     def _identity(self, context: Context) -> BatchIdentity:
         ti = context["ti"]

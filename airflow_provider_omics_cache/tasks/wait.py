@@ -216,6 +216,7 @@ class BatchWaitTask(LinkedTask, AwsTask):
         except OmicsApiError as error:
             event = wait.failed(error, time.time())
             if event:
+                self._note_end(event, context)
                 raise self._error(event, error) from error.__cause__
         else:
             event = wait.answered(answer, time.time())
@@ -280,12 +281,29 @@ class BatchWaitTask(LinkedTask, AwsTask):
         if event.status == EventStatus.TIMEOUT:
             event = self._last_look(event)
         if event.status == EventStatus.TIMEOUT:
-            raise self.give_up(event.message)
+            raise self._give_up(event, context)
+        self._note_end(event, context)
         if event.status == EventStatus.ERROR or event.batch is None:
             raise self._error(event)
         self._show_progress(context, self._shown_progress or event.message)
         with self.until_deadline(context, at_least=LAST_LISTING_SECONDS):
             return self.conclude(event.batch, context, has_failed=event.status == EventStatus.FAILED)
+
+    def _give_up(self, event: Event, context: Context) -> Exception:
+        error = self.give_up(event.message)
+        self._note_end(event, context)
+        return error
+
+    def _note_end(self, event: Event, context: Context) -> None:
+        if event.batch and event.batch.status:
+            self.push_last_answer(event.batch, context)
+
+    def push_last_answer(self, batch: Batch, context: Context) -> None:
+        """Push what GetBatch showed last, before the wait ends with a result or an error. Default: nothing.
+
+        :param batch: the batch.
+        :param context: Airflow's context of the task.
+        """
 
     @contextmanager
     def until_deadline(self, context: Context, *, at_least: float) -> Iterator[None]:
@@ -456,7 +474,7 @@ class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
             result = self._look(context)
             overdue = wait.overdue(time.time())
             if result is None and overdue:
-                raise self.give_up(overdue.message)
+                raise self._give_up(overdue, context)
         return result.xcom_value
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:

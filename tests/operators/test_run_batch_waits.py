@@ -172,8 +172,17 @@ def test_the_batch_is_known_before_the_first_look_at_it(
 
 @each_mode
 def test_all_runs_complete(mode: str, run: Run, task_context: Context) -> None:
-    run(mode, task_context)
+    batch_id = run(mode, task_context)
     xcoms = task_context["ti"].xcoms
+    batch = xcoms["batch"]
+    assert (batch["id"], batch["status"], batch["expected_runs"], batch["reattached"]) == (
+        batch_id,
+        "PROCESSED",
+        4,
+        False,
+    )
+    assert (batch["total_runs"], batch["submitted"], batch["failed"]) == (4, 4, 0)
+    assert batch["name"].startswith("cohort.")
     assert xcoms["run_counts"] == {
         "total": 4,
         "completed": 4,
@@ -471,11 +480,12 @@ def test_a_worker_that_dies_before_the_answer_starts_no_second_batch(
 
 
 @each_mode
-def test_a_timeout_lets_the_batch_go_on(mode: str, local: LocalHealthOmics, run: Run) -> None:
+def test_a_timeout_lets_the_batch_go_on(mode: str, local: LocalHealthOmics, run: Run, task_context: Context) -> None:
     local.settings.run_running_seconds = 10_000
     before = local.clock.elapsed()
     with pytest.raises(BatchTimeoutError, match=r"^Timed out\. Batch \d+ is INPROGRESS") as caught:
-        run(mode, timeout=timedelta(seconds=130))
+        run(mode, task_context, timeout=timedelta(seconds=130))
+    assert task_context["ti"].xcoms["batch"]["status"] == "INPROGRESS"
     assert 130 <= local.clock.elapsed() - before < 135
     assert not isinstance(caught.value, AirflowFailException)
     assert run(mode) == caught.value.batch_id
