@@ -153,7 +153,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         self.mapping_s3_uri = mapping_s3_uri
         self.s3_conn_id = s3_conn_id
         self.s3_extra_args = s3_extra_args
-        self.allowance("max_failed_submissions")
+        self.check_allowance("max_failed_submissions")
 
     @property
     def max_failed(self) -> int | str | None:

@@ -103,7 +103,7 @@ class RunOutcomeTask(ListingTask):
 
         :raises OmicsParameterError: a parameter breaks a rule.
         """
-        self.check_outcome_limits()
+        self.allowance("max_failed_runs")
         self.check_s3_output("runs_s3_uri")
         if self.include_outputs and not self.runs_s3_uri:
             raise OmicsParameterError("include_outputs", _NEEDS_URI, True)
@@ -113,7 +113,7 @@ class RunOutcomeTask(ListingTask):
 
         :raises OmicsParameterError: a parameter breaks a rule.
         """
-        self.allowance("max_failed_runs")
+        self.check_allowance("max_failed_runs")
         if self.include_outputs and self.runs_s3_uri is None:
             raise OmicsParameterError("include_outputs", _NEEDS_URI, True)
 
