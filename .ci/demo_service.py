@@ -11,6 +11,8 @@ import boto3
 from airflow_provider_omics_cache.local import LocalHealthOmicsServer, serve
 
 BUCKET = "omics-quickstart"
+#: The workflow that the examples run if no Airflow variable names another one.
+WORKFLOW_ID = "1234567"
 SAMPLES = 2_000
 #: Runs a second, so that nobody has to wait long for the samples' submission; AWS's own rate is much smaller.
 SUBMISSION_RATE = 50
@@ -23,6 +25,7 @@ def demo_service(port: int = 0) -> Iterator[LocalHealthOmicsServer]:
         del os.environ[name]
     with serve(port=port, speed=1) as service:
         service.settings.submission_rate = SUBMISSION_RATE
+        service.register_workflow(WORKFLOW_ID)
         service.create_bucket(BUCKET)
         boto3.client("s3", **service.client_kwargs).put_object(
             Bucket=BUCKET, Key="samplesheet.csv", Body=samplesheet().encode()

@@ -54,6 +54,8 @@ class LocalHealthOmicsServer(LocalHealthOmics):
     :param port: port to listen on. Default 0: a free port.
     :param speed: service seconds per real second; 0, the default, means that time stands still until
         ``clock.advance`` is called.
+    :param strict: whether only registered workflows and run groups exist, and runs without the bucket of their outputs
+        fail. Default True.
     :param region_name: Region of :attr:`client_kwargs` and :attr:`airflow_connection`. Default us-east-1.
     :param allow_hosts: further names of the server, with any port, under which the control paths answer. Default:
         only ``host``, localhost, 127.0.0.1 and [::1], each with the server's port.
@@ -66,10 +68,11 @@ class LocalHealthOmicsServer(LocalHealthOmics):
         host: str = "127.0.0.1",
         port: int = 0,
         speed: float = 0.0,
+        strict: bool = True,
         region_name: str = "us-east-1",
         allow_hosts: Sequence[str] = (),
     ) -> None:
-        super().__init__(speed=speed)
+        super().__init__(speed=speed, strict=strict)
         self.region_name = region_name
         application = Application(self, host=host, allow_hosts=allow_hosts)
         # werkzeug would end the process if the port is in use.
@@ -140,6 +143,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     speed: float = 0.0,
+    strict: bool = True,
     region_name: str = "us-east-1",
     allow_hosts: Sequence[str] = (),
 ) -> Iterator[LocalHealthOmicsServer]:
@@ -149,12 +153,16 @@ def serve(
     :param port: port to listen on. Default 0: a free port.
     :param speed: service seconds per real second; 0, the default, means that time stands still until
         ``clock.advance`` is called.
+    :param strict: whether only registered workflows and run groups exist, and runs without the bucket of their outputs
+        fail. Default True.
     :param region_name: Region of ``client_kwargs`` and ``airflow_connection``. Default us-east-1.
     :param allow_hosts: further names of the server, with any port, under which the control paths answer. Default:
         only ``host``, localhost, 127.0.0.1 and [::1], each with the server's port.
     :raises OSError: the server cannot listen there, for example because the port is in use.
     """
-    server = LocalHealthOmicsServer(host=host, port=port, speed=speed, region_name=region_name, allow_hosts=allow_hosts)
+    server = LocalHealthOmicsServer(
+        host=host, port=port, speed=speed, strict=strict, region_name=region_name, allow_hosts=allow_hosts
+    )
     server.start()
     try:
         yield server
