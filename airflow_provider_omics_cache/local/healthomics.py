@@ -18,6 +18,7 @@ from airflow_provider_omics_cache.local.batch import Batch
 from airflow_provider_omics_cache.local.clock import Clock
 from airflow_provider_omics_cache.local.faults import Faults
 from airflow_provider_omics_cache.local.moto_backend import State, account_of
+from airflow_provider_omics_cache.local.overview import page_answer
 from airflow_provider_omics_cache.local.protocol import (
     ConnectionDropped,
     Protocol,
@@ -186,6 +187,18 @@ class LocalHealthOmics:
             self.faults.clear()
             self.calls.clear()
             self.call_log.clear()
+
+    def page(self) -> Response:
+        """Return a page for a browser, with the batches, runs and run caches of every account and Region."""
+        with self._lock:
+            regions = self._state.regions()
+            self._context.now = self.clock.elapsed()
+            for region in regions:
+                self._catch_up(region)
+                submitter = batches.RegionSubmitter(region, self._context)
+                for batch in region.every_batch():
+                    batch.advance(self._context.now, submitter)
+            return page_answer(regions, self._context, title="Local HealthOmics")
 
     def handle(self, request: Request, headers: Mapping[str, str]) -> Response:
         """Answer a request.

@@ -30,6 +30,7 @@ from airflow_provider_omics_cache.local.limits import (
     xml_answer,
 )
 from airflow_provider_omics_cache.local.moto_backend import RUNNING_SERVERS
+from airflow_provider_omics_cache.local.overview import is_for_a_browser
 from airflow_provider_omics_cache.local.protocol import (
     ConnectionDropped,
     Request,
@@ -189,7 +190,8 @@ class Application:
         path, _, query = _raw_uri(environ).partition("?")
         headers = _headers(environ)
         is_control = _is_below(CONTROL_PATH, path)
-        if is_control or _is_below(_MOTO_CONTROL_PATH, path):
+        is_page = is_for_a_browser(environ["REQUEST_METHOD"], path, query, headers)
+        if is_control or is_page or _is_below(_MOTO_CONTROL_PATH, path):
             refusal = refuse_foreign(
                 headers,
                 hosts=("localhost", "127.0.0.1", "::1", self._host, environ["SERVER_NAME"]),
@@ -198,6 +200,8 @@ class Application:
             )
             if refusal is not None:
                 return _send(refusal, start_response)
+        if is_page:
+            return _send(self._local.page(), start_response)
         is_omics = is_control or _service(headers, path, query) == "omics"
         try:
             body = read_body(environ, LARGEST_BODY if is_omics else LARGEST_OBJECT)
