@@ -15,6 +15,7 @@ from typing import Any
 import botocore.session
 import pytest
 
+from airflow_provider_omics_cache.local.pytest_plugin import UNPACED
 from tests import quick_clients
 
 # Before anything imports Airflow, which would make itself a home in the user's.
@@ -79,6 +80,14 @@ def _lenient_service() -> Iterator[None]:
         for name, value in LENIENT.items():
             monkeypatch.setitem(Settings.__init__.__kwdefaults__, name, value)
         yield
+
+
+@pytest.fixture
+def local_healthomics(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The local HealthOmics, with calls that are paced as on AWS."""
+    for name in UNPACED:
+        monkeypatch.delenv(name)
+    return local_healthomics
 
 
 @pytest.fixture(scope="session")

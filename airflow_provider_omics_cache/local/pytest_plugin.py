@@ -32,7 +32,7 @@ _ENVIRONMENT = {
     ),
 }
 #: The quotas of AWS do not hold for the local HealthOmics, so that calls are not paced in real time.
-_UNPACED = {
+UNPACED = {
     "AIRFLOW__OMICS_CACHE__MAX_GET_RUN_PER_SECOND": "1000000",
     "AIRFLOW__OMICS_CACHE__MAX_GET_BATCH_PER_SECOND": "1000000",
 }
@@ -45,7 +45,7 @@ def local_healthomics(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHealthOm
 
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    for name, value in {**_ENVIRONMENT, **_UNPACED}.items():
+    for name, value in {**_ENVIRONMENT, **UNPACED}.items():
         monkeypatch.setenv(name, value)
     with mock_healthomics() as local:
         yield local
@@ -58,7 +58,7 @@ def local_healthomics_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalH
 
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in _UNPACED.items():
+    for name, value in UNPACED.items():
         monkeypatch.setenv(name, value)
     with serve(port=0) as server:
         yield server
