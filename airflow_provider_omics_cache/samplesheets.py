@@ -54,7 +54,7 @@ def run_settings_from_table(
     """
     optional = _checked_optional(optional, _checked_parameters(parameters))
     found = read_rows("rows", rows, conn_id=conn_id, allow=allow, max_bytes=max_bytes, most=MAX_RUN_SETTINGS)
-    broken = BrokenRows("rows")
+    broken = BrokenRows("rows", rows)
     settings = make_run_settings(
         found, run_setting_id=run_setting_id, parameters=parameters, optional=optional, broken=broken
     )
@@ -86,7 +86,8 @@ def make_run_settings(
     used = dict.fromkeys([*template.columns, *sources])
     for column in used:
         if column not in columns:
-            broken.add(f"must have the column {column!r}", shown(", ".join(map(str, columns))))
+            rule = f"must have the column {column!r}{_hint_at_delimiter(columns)}"
+            broken.add(rule, shown(", ".join(map(str, columns))))
     if broken:
         return []
     required = [column for column in used if column in template.columns or column not in optional]
@@ -112,6 +113,15 @@ def make_run_settings(
         values = _values(row, parameters, place, broken)
         settings.append({"runSettingId": made, "parameters": values})
     return settings
+
+
+def _hint_at_delimiter(columns: Mapping[Any, None]) -> str:
+    """Return a hint for an error if the only column looks like a header with another delimiter."""
+    (only, *others) = columns or ("",)
+    found = next((delimiter for delimiter in ";\t|," if delimiter in str(only)), None)
+    if others or found is None:
+        return ""
+    return f" (its only column has {found!r}: separate columns with commas in a .csv file, with tabs in a .tsv file)"
 
 
 class _Template:

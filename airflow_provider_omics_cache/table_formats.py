@@ -43,9 +43,22 @@ CheckedRow = tuple[int, Place, dict[str, Any]]
 
 
 class BrokenRows(BrokenRules):
-    """The errors of one table: for each broken rule the first rows and the number of rows."""
+    """The errors of one table: for each broken rule the first rows and the number of rows.
+
+    :param parameter: name of the parameter.
+    :param table: value of the parameter. The errors name it if it is the path or URI of a file.
+    """
 
     entries = "rows"
+
+    def __init__(self, parameter: str, table: Any = None) -> None:
+        super().__init__(parameter)
+        self._file = shown_uri(str(table)) if isinstance(table, str) or hasattr(table, "read_bytes") else ""
+
+    def summary(self) -> tuple[str, str, Any]:
+        """Return parameter, rule and value of the first offender; the rule names the file and the other offenders."""
+        parameter, rule, value = super().summary()
+        return parameter, f"{rule} (file {self._file})" if self._file and self._file not in rule else rule, value
 
     def place(self, index: Any) -> str:
         """Return the name of a row in an error.

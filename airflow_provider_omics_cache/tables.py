@@ -123,7 +123,7 @@ def read_table(
     :raises OmicsApiError: S3 refused or did not answer the call.
     """
     found = _find("table", table, conn_id, allow, max_bytes)
-    broken = BrokenRows("table")
+    broken = BrokenRows("table", table)
     rows: Sequence[dict[str, Any]]
     if isinstance(found, Content):
         rows = Table(shown_uri(str(table)), found, found.check(broken))
@@ -159,7 +159,7 @@ def read_rows(
     :raises OmicsApiError: S3 refused or did not answer the call.
     """
     found = _find(parameter, table, conn_id, allow, max_bytes)
-    broken = BrokenRows(parameter)
+    broken = BrokenRows(parameter, table)
     rows: list[Row] = []
     for row in _checked(found, broken):
         rows.append(row)

@@ -90,7 +90,8 @@ def test_a_column_may_be_named_like_a_template_or_an_attribute() -> None:
 
 def test_names_an_empty_cell(sheet: Path) -> None:
     text = error_of(sheet, run_setting_id="{sample}_{lane}", parameters=PARAMETERS)
-    assert text == "rows, row 2 (line 3), column 'fastq_2' must not be empty, unless optional names the column; got ''"
+    rule = "must not be empty, unless optional names the column"
+    assert text == f"rows, row 2 (line 3), column 'fastq_2' {rule} (file {sheet}); got ''"
     assert error_of([{"sample": " ", "fastq_1": "x"}]) == "rows, row 1, column 'sample' must not be empty; got ' '"
 
 
@@ -104,7 +105,7 @@ def test_names_a_missing_column_once(sheet: Path) -> None:
 
 def test_names_both_rows_of_a_duplicate_sample(sheet: Path) -> None:
     text = error_of(sheet)
-    assert text == "rows, row 2 (line 3), column 'sample' must be unique; got 'S1 as in row 1 (line 2)'"
+    assert text == f"rows, row 2 (line 3), column 'sample' must be unique (file {sheet}); got 'S1 as in row 1 (line 2)'"
     text = error_of(sheet, run_setting_id="{sample}-x")
     assert text.startswith("rows, row 2 (line 3), run_setting_id '{sample}-x' must be unique")
 

@@ -84,7 +84,9 @@ def test_an_error_names_the_place(tmp_path: Path, name: str, content: bytes, tex
     (tmp_path / name).write_bytes(content)
     with pytest.raises(OmicsParameterError) as caught:
         read_table(tmp_path / name)
-    assert text in str(caught.value)
+    named = str(tmp_path / name)
+    assert named in str(caught.value)
+    assert text in str(caught.value).replace(f" (file {named})", "")
 
 
 @pytest.mark.parametrize(
@@ -324,7 +326,7 @@ def test_names_line_and_column_of_broken_json(
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(OmicsParameterError) as caught:
         read_table(tmp_path / "a.json")
-    assert str(caught.value) == f"table must be valid JSON; got {text!r}"
+    assert str(caught.value) == f"table must be valid JSON (file {tmp_path / 'a.json'}); got {text!r}"
 
 
 def test_finds_bytes_that_are_not_utf_8_in_any_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

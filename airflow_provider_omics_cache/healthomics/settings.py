@@ -37,6 +37,7 @@ _SIMILARITY = 0.7
 _CHUNK = 50
 _NEVER_SHOWN = frozenset({"parameters", "engineSettings", "runTags", "sessionPolicy"})
 _JSON_RULE = "must contain only JSON values"
+_TABLE_ROW_RULE = "must be a run setting, not a row of a table: make run settings with run_settings_from_table"
 
 Shape = Mapping[str, Any]
 
@@ -226,7 +227,7 @@ def check_run_settings(
     spare_bytes = MAX_PARAMETERS_BYTES - len(_encode(default_parameters))
     has_output_uri = bool(default_run_setting.get("outputUri"))
 
-    seen: set[str] = set()
+    first_indexes: dict[str, int] = {}
     count = size = digests = 0
     sha256, from_bytes = hashlib.sha256, int.from_bytes
     content = sha256()
@@ -245,6 +246,9 @@ def check_run_settings(
             if not isinstance(setting, dict):
                 broken.add("must be a dict", type(setting).__name__, index=index)
                 continue
+            if not required <= setting.keys() and _is_table_row(setting, shape):
+                broken.add(_TABLE_ROW_RULE, f"keys {', '.join(map(str, setting))}"[:150], index=index)
+                continue
             for name, value in setting.items():
                 fits = quick_checks.get(name)
                 if fits is None or not fits(value):
@@ -257,9 +261,10 @@ def check_run_settings(
                 broken.add("must be given here or in default_run_setting", None, member="outputUri", index=index)
             run_setting_id = setting.get("runSettingId")
             if isinstance(run_setting_id, str):
-                if run_setting_id in seen:
-                    broken.add("must be unique", run_setting_id, member="runSettingId", index=index)
-                seen.add(run_setting_id)
+                first = first_indexes.setdefault(run_setting_id, index)
+                if first != index:
+                    shown = f"{_shown('runSettingId', run_setting_id)} as in [{first}]"
+                    broken.add("must be unique", shown, member="runSettingId", index=index)
         try:
             texts = _encode_each(chunk)
         except (TypeError, ValueError, RecursionError):
@@ -402,6 +407,17 @@ def _similar_member(name: Any, value: Mapping[Any, Any], structure: Shape) -> st
         return members[folded]
     absent = [key for key, member in members.items() if member not in value]
     return next((members[key] for key in difflib.get_close_matches(folded, absent, n=1, cutoff=_SIMILARITY)), None)
+
+
+def _is_table_row(setting: Mapping[Any, Any], structure: Shape) -> bool:
+    """Whether no key of a setting is or resembles a member, as in the rows of a samplesheet.
+
+    :param setting: the setting.
+    :param structure: description of the structure.
+    """
+    return bool(setting) and not any(
+        name in structure["members"] or _similar_member(name, setting, structure) for name in setting
+    )
 
 
 def _check_entries(value: Any, shape: Shape, path: str) -> Iterator[tuple[str, str, Any]]:

@@ -170,9 +170,11 @@ class TestBad:
     def test_duplicates_name_the_first_20_and_count_all(self) -> None:
         settings = [setting(number) for number in range(100)] + [setting(number) for number in range(50)]
         parameter, rule, value = refused(settings)
-        assert (parameter, value) == ("run_settings[100].runSettingId", "sample-0")
-        assert rule.startswith("must be unique (50 settings have this error; the first 20: [100] 'sample-0', ")
-        assert "[119] 'sample-19'" in rule
+        assert (parameter, value) == ("run_settings[100].runSettingId", "sample-0 as in [0]")
+        assert rule.startswith(
+            "must be unique (50 settings have this error; the first 20: [100] 'sample-0 as in [0]', "
+        )
+        assert "[119] 'sample-19 as in [19]'" in rule
         assert "[120]" not in rule
 
     def test_different_rules_are_reported_together(self) -> None:
@@ -182,7 +184,7 @@ class TestBad:
         assert rule.split("; also ") == [
             "must be an integer (0 to 100,000)",
             "has an unknown key (got 'cacheId' at [2])",
-            "runSettingId must be unique (got 'sample-0' at [3])",
+            "runSettingId must be unique (got 'sample-0 as in [0]' at [3])",
             "runSettingId is required (got None at [4])",
         ]
 

@@ -482,7 +482,7 @@ def test_a_refusal_names_the_status_that_getbatch_reported(
 @needs_aiobotocore
 @pytest.mark.parametrize("wait", [True, False])
 def test_what_cannot_be_deferred_asks_for_nothing(
-    cancel: Any, local: Any, client: Any, monkeypatch: pytest.MonkeyPatch, wait: bool
+    cancel: Any, local: Any, client: Any, task_context: Any, monkeypatch: pytest.MonkeyPatch, wait: bool
 ) -> None:
     batch_id = batch_in("INPROGRESS", local, client)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -490,7 +490,9 @@ def test_what_cannot_be_deferred_asks_for_nothing(
         with pytest.raises(AirflowOptionalProviderFeatureException, match="deferrable=True needs aiobotocore"):
             cancel(batch_id, "deferrable")
     else:
-        cancel(batch_id, "deferrable", wait_for_completion=False)
+        task = operator(batch_id, wait_for_completion=False)
+        task.deferrable = True  # as [operators] default_deferrable may set it
+        task.execute(task_context)
     assert local.calls["CancelRunBatch"] == (0 if wait else 1)
 
 

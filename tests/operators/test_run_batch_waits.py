@@ -133,13 +133,15 @@ def test_a_wait_that_is_over_is_not_deferred(mode: str, run: Run, task_context: 
 
 
 def test_without_aiobotocore_nothing_is_started(
-    local: LocalHealthOmics, run: Run, monkeypatch: pytest.MonkeyPatch
+    local: LocalHealthOmics, run: Run, task_context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(AirflowOptionalProviderFeatureException, match=r"airflow-provider-omics-cache\[batch\]"):
         run("deferrable")
     assert local.calls.total() == 0
-    assert run("deferrable", wait_for_completion=False)
+    task = waiting_task(wait_for_completion=False)
+    task.deferrable = True  # as [operators] default_deferrable may set it
+    assert task.execute(task_context)
 
 
 @each_mode

@@ -121,6 +121,7 @@ def test_a_task_that_is_not_deferred_takes_a_password(
 ) -> None:
     use_service_time(monkeypatch, local_healthomics)
     parameters = {**START, "wait_for_completion": not deferrable}
-    task = StartRunBatchOperator(task_id="task", deferrable=deferrable, botocore_config=PROXIES, **parameters)
+    task = StartRunBatchOperator(task_id="task", deferrable=False, botocore_config=PROXIES, **parameters)
+    task.deferrable = deferrable  # as [operators] default_deferrable may set it
     task.execute(task_context)
     assert len(boto3.client("omics").list_batch()["items"]) == 1
