@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import importlib.util
 import json
 import os
@@ -15,7 +14,8 @@ from typing import Any
 
 import botocore.session
 import pytest
-from botocore.loaders import JSONFileLoader
+
+from tests import quick_clients
 
 # Before anything imports Airflow, which would make itself a home in the user's.
 os.environ["AIRFLOW_HOME"] = str(Path(__file__).parents[1] / "build" / "airflow" / version("apache-airflow"))
@@ -64,11 +64,9 @@ class RecordedTaskInstance:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _parse_botocore_models_once() -> Iterator[None]:
-    """Keep botocore's data files parsed: each session parses megabytes of JSON anew otherwise."""
+def _quick_clients() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        parse_once = functools.cache(JSONFileLoader().load_file)
-        monkeypatch.setattr(JSONFileLoader, "load_file", lambda self, path: parse_once(path))
+        quick_clients.install(monkeypatch)
         yield
 
 

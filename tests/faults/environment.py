@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import json
 import logging
@@ -20,7 +19,6 @@ from typing import Any
 
 import pytest
 from airflow.providers.amazon.aws.hooks.base_aws import AwsGenericHook
-from botocore.loaders import JSONFileLoader, Loader
 from botocore.retries.quota import RetryQuota
 
 from airflow_provider_omics_cache.hooks import pace
@@ -29,6 +27,7 @@ from airflow_provider_omics_cache.local import mock_healthomics, moto_backend
 from airflow_provider_omics_cache.local.inprocess import install
 from airflow_provider_omics_cache.local.pytest_plugin import _ENVIRONMENT
 from airflow_provider_omics_cache.tasks.wait import BatchWaitSensor
+from tests import quick_clients
 from tests.faults.schedule import Schedule
 from tests.faults.wire import EndlessCalls, installed
 from tests.faults.world import ACCOUNT, SECRET_KEY, TOKEN, World
@@ -147,16 +146,13 @@ def _keep_quotas(patch_: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def prepared() -> Iterator[None]:
-    """Prepare the process for many schedules: keep what botocore parses, and set the environment."""
+    """Prepare the process for many schedules: make clients quickly, and set the environment."""
     with pytest.MonkeyPatch.context() as patch_:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch_.delenv(name)
         for name, value in {**_ENVIRONMENT, "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(_CONNECTION)}.items():
             patch_.setenv(name, value)
-        parse = functools.cache(JSONFileLoader().load_file)
-        patch_.setattr(JSONFileLoader, "load_file", lambda self, path: parse(path))
-        services = functools.cache(Loader().list_available_services)
-        patch_.setattr(Loader, "list_available_services", lambda self, type_name: services(type_name))
+        quick_clients.install(patch_)
         moto_backend._s3_client(ACCOUNT)
         _keep_clients(patch_)
         _keep_quotas(patch_)
