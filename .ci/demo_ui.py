@@ -1,6 +1,7 @@
 """``make demo-ui``: leave Airflow's UI and the local HealthOmics up, with every example DAG, until Ctrl-C.
 
-Airflow's own home is a temporary directory; whatever is started is stopped, and nothing stays behind.
+Airflow's own home is a temporary directory; whatever is started is stopped, and nothing stays behind. An argument is
+another folder of DAGs.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ PAUSED_DAG = "omics_housekeeping"
 
 
 @contextmanager
-def demo_ui() -> Iterator[tuple[AirflowProcesses, LocalHealthOmicsServer]]:
-    """Run Airflow with the example DAGs on the local HealthOmics while the context lasts."""
+def demo_ui(dags: Path) -> Iterator[tuple[AirflowProcesses, LocalHealthOmicsServer]]:
+    """Run Airflow with the DAGs of a folder on the local HealthOmics while the context lasts."""
     with (
         tempfile.TemporaryDirectory(prefix="omics-demo-ui-", ignore_cleanup_errors=True) as home,
         demo_service(free_port(SERVICE_PORT)) as service,
@@ -34,9 +35,12 @@ def demo_ui() -> Iterator[tuple[AirflowProcesses, LocalHealthOmicsServer]]:
         environment = {
             "AIRFLOW_CONN_AWS_DEFAULT": service.airflow_connection,
             "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
+            # A new DAG file is there within 10 s. By default Airflow looks for one every 5 minutes.
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
             "AIRFLOW__OMICS_CACHE__MAX_GET_RUN_PER_SECOND": "1000",  # nobody shares the local service's quota
         }
-        airflow = AirflowProcesses(Path(home), EXAMPLE_DAGS, environment, port=free_port(AIRFLOW_PORT), paused=True)
+        airflow = AirflowProcesses(Path(home), dags, environment, port=free_port(AIRFLOW_PORT), paused=True)
         with airflow:
             yield airflow, service
 
@@ -44,9 +48,10 @@ def demo_ui() -> Iterator[tuple[AirflowProcesses, LocalHealthOmicsServer]]:
 def main() -> int:
     """Show the demo until the process is told to stop."""
     stop_when_told()
+    dags = Path(sys.argv[1]) if len(sys.argv) > 1 else EXAMPLE_DAGS
     print("Airflow starts; this takes half a minute.", flush=True)
-    with demo_ui() as (airflow, service):
-        dag_ids = airflow.wait_for_files(EXAMPLE_DAGS)
+    with demo_ui(dags) as (airflow, service):
+        dag_ids = airflow.wait_for_files(dags)
         for dag_id in dag_ids:
             if dag_id != PAUSED_DAG:
                 airflow.unpause(dag_id)
@@ -61,11 +66,13 @@ Airflow's UI:           {airflow.url} (no login needed)
 the local HealthOmics:  {service.url}
 Airflow's log:          {airflow.log}
 
+A browser shows what the local HealthOmics holds. A DAG file that is added to {dags} is there after 10 seconds, paused.
+
 Trigger a DAG in the UI, {FIRST_DAG} first; there are {", ".join(dag_ids)}.
 omics_cancel_on_failure cancels its batch, because samples of its samplesheet fail.
 {PAUSED_DAG} runs once a day by itself, and is paused: unpause it to see that.
 
-What the service holds, any AWS client can tell:
+Any AWS client can read what the service holds:
 
   {aws} aws omics list-batch
 

@@ -32,15 +32,20 @@ class DemoUi:
 
 
 @contextmanager
-def running_demo_ui(python: str, output: Path) -> Iterator[DemoUi]:
+def running_demo_ui(python: str, output: Path, dags: Path | None = None) -> Iterator[DemoUi]:
     """Run the demo while the context lasts, and stop it as Ctrl-C does.
 
     :param python: the Python that has Airflow.
     :param output: file for what it prints.
+    :param dags: folder of the DAGs. Default: the examples.
     """
+    arguments = [] if dags is None else [str(dags)]
     with output.open("wb") as file:
         process = subprocess.Popen(  # nosec B603  # the arguments are constants of this file and the caller's Python
-            [python, str(ROOT / ".ci" / "demo_ui.py")], stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+            [python, str(ROOT / ".ci" / "demo_ui.py"), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
         )
     try:
         urls: dict[str, str] = {}

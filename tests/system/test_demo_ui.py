@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -20,6 +22,8 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="there is no /proc to find processes in"),
 ]
 
+#: 10 s on a machine that does nothing else; Airflow's own default would take up to 5 minutes.
+MOST_SECONDS_FOR_A_NEW_FILE = 60
 EXAMPLES = sorted((Path(__file__).parents[2] / "example_dags").glob("*.py"))
 
 
@@ -43,15 +47,23 @@ def airflow_home(demo: DemoUi) -> str:
 def test_is_up_with_every_example_until_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "production")
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "of-the-user"))
-    with running_demo_ui(sys.executable, tmp_path / "output") as demo:
+    folder = tmp_path / "dags"
+    folder.mkdir()
+    examples = {Path(shutil.copy(path, folder)) for path in EXAMPLES}
+    with running_demo_ui(sys.executable, tmp_path / "output", folder) as demo:
         home = airflow_home(demo)
         dags = demo.airflow.call("GET", "/api/v2/dags")["dags"]
-        assert {Path(dag["fileloc"]) for dag in dags} == set(EXAMPLES)
+        assert {Path(dag["fileloc"]) for dag in dags} == examples
         assert {dag["dag_id"] for dag in dags if dag["is_paused"]} == {"omics_housekeeping"}
         assert demo.airflow.call("GET", "/api/v2/dags/~/dagRuns")["total_entries"] == 0
         assert urllib.request.urlopen(demo.airflow.url, timeout=10).status == 200
         assert urllib.request.urlopen(f"{demo.service_url}/local-healthomics/clock", timeout=10).status == 200
         assert len(processes_of(home)) > 4
+
+        (folder / "added.py").write_text("from airflow.sdk import DAG\n\ndag = DAG('omics_added', schedule=None)\n")
+        added_at = time.monotonic()
+        demo.airflow.wait_for_dags(["omics_added"])
+        assert time.monotonic() - added_at < MOST_SECONDS_FOR_A_NEW_FILE
 
         demo.process.send_signal(signal.SIGINT)
         assert demo.process.wait(60) == 128 + signal.SIGINT
