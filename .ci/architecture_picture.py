@@ -50,7 +50,7 @@ FLOORS: tuple[tuple[Box, ...], ...] = (
         Box(
             "tables",
             "functions that a DAG author calls in a task",
-            ("resubmission", "samplesheets", "table_files", "table_formats", "tables"),
+            ("resubmission", "run_settings", "samplesheets", "table_files", "table_formats", "tables"),
         ),
     ),
     (Box("tasks", "what operators and sensors share: the wait, its result, outputs to S3"),),

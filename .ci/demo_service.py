@@ -12,6 +12,8 @@ from airflow_provider_omics_cache.local import LocalHealthOmicsServer, serve
 
 BUCKET = "omics-quickstart"
 SAMPLES = 2_000
+#: Samples of the samplesheet of omics_cancel_on_failure that fail: more than the 5 % that it allows.
+FAILING_SAMPLES = slice(0, 300, 2)
 #: Runs a second, so that nobody has to wait long for the samples' submission; AWS's own rate is much smaller.
 SUBMISSION_RATE = 50
 
@@ -24,14 +26,24 @@ def demo_service(port: int = 0) -> Iterator[LocalHealthOmicsServer]:
     with serve(port=port, speed=1) as service:
         service.settings.submission_rate = SUBMISSION_RATE
         service.create_bucket(BUCKET)
-        boto3.client("s3", **service.client_kwargs).put_object(
-            Bucket=BUCKET, Key="samplesheet.csv", Body=samplesheet().encode()
-        )
+        s3 = boto3.client("s3", **service.client_kwargs)
+        s3.put_object(Bucket=BUCKET, Key="samplesheet.csv", Body=samplesheet("HG").encode())
+        s3.put_object(Bucket=BUCKET, Key="failing.csv", Body=samplesheet("NA").encode())
+        for sample in sample_names("NA")[FAILING_SAMPLES]:
+            service.faults.fail_submission(sample, reason="ValidationException", message="The demo lets it fail")
         yield service
 
 
-def samplesheet() -> str:
-    """Make the samplesheet that the examples read."""
-    samples = [f"HG{number:05}" for number in range(1, SAMPLES + 1)]
+def sample_names(cohort: str) -> list[str]:
+    """Return the names of the samples of a cohort."""
+    return [f"{cohort}{number:05}" for number in range(1, SAMPLES + 1)]
+
+
+def samplesheet(cohort: str) -> str:
+    """Make a samplesheet that the examples read.
+
+    :param cohort: beginning of the names of the samples.
+    """
+    samples = sample_names(cohort)
     reads = f"s3://{BUCKET}/reads"
     return "\n".join(["sample,fastq_1,fastq_2", *(f"{s},{reads}/{s}_1.fq.gz,{reads}/{s}_2.fq.gz" for s in samples)])

@@ -62,6 +62,7 @@ the local HealthOmics:  {service.url}
 Airflow's log:          {airflow.log}
 
 Trigger a DAG in the UI, {FIRST_DAG} first; there are {", ".join(dag_ids)}.
+omics_cancel_on_failure cancels its batch, because samples of its samplesheet fail.
 {PAUSED_DAG} runs once a day by itself, and is paused: unpause it to see that.
 
 What the service holds, any AWS client can tell:

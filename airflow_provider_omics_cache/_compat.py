@@ -11,6 +11,7 @@ try:
     from airflow.providers.common.compat.sdk import (
         AirflowException,
         AirflowFailException,
+        AirflowNotFoundException,
         AirflowOptionalProviderFeatureException,
         AirflowSensorTimeout,
         AirflowSkipException,
@@ -23,6 +24,7 @@ except ImportError:  # an older common-compat provider, for example on Amazon MW
     from airflow.exceptions import (  # type: ignore[attr-defined,no-redef]
         AirflowException,
         AirflowFailException,
+        AirflowNotFoundException,
         AirflowOptionalProviderFeatureException,
         AirflowSensorTimeout,
         AirflowSkipException,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AirflowException",
     "AirflowFailException",
+    "AirflowNotFoundException",
     "AirflowOptionalProviderFeatureException",
     "AirflowSensorTimeout",
     "AirflowSkipException",

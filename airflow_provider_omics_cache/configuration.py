@@ -17,6 +17,14 @@ def setting(option: str) -> str:
     return str(conf.get(SECTION, option, fallback=OPTIONS[option]["default"]) or "")
 
 
+def is_set(option: str) -> bool:
+    """Return whether a setting that is a boolean is true.
+
+    :param option: name of the setting.
+    """
+    return bool(conf.getboolean(SECTION, option, fallback=OPTIONS[option]["default"] == "True"))
+
+
 def calls_per_second(option: str) -> float:
     """Return a setting that limits calls to AWS.
 

@@ -15,6 +15,7 @@ _NO_ANSWER_CODES = _UNREACHABLE_CODES | {
     "IncompleteReadError",
     "LostAnswerError",
     "MetadataRetrievalError",
+    "MissingConnectionError",
     "ReadTimeoutError",
     "ResponseParserError",
     "ResponseStreamingError",
@@ -79,6 +80,27 @@ class OmicsParameterError(OmicsError, AirflowFailException):
         self.parameter = parameter
         self.rule = rule
         self.value = shown
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_restore, (type(self), self.args, self.__dict__))
+
+
+class MissingConnectionError(OmicsError):
+    """Airflow does not find a connection that must exist. No call was made.
+
+    The task can be retried: Airflow also reports a connection as missing while a secrets backend does not answer.
+
+    :param conn_id: id of the connection.
+    :param parameter: name of the parameter with the id. Default: ``aws_conn_id``.
+    """
+
+    def __init__(self, conn_id: str, *, parameter: str = "aws_conn_id") -> None:
+        super().__init__(
+            f"{parameter} must be the id of an existing Airflow connection; got {conn_id!r}. Correct the id or create "
+            "the connection. To use boto3's own credentials instead, set [omics_cache] allow_missing_connection = True"
+        )
+        self.conn_id = conn_id
+        self.parameter = parameter
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_restore, (type(self), self.args, self.__dict__))

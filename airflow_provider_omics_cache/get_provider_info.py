@@ -44,6 +44,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "example": "8",
         "default": "5",
     },
+    "allow_missing_connection": {
+        "description": (
+            "Whether a task works with boto3's own credentials if Airflow does not find the connection that it names, "
+            "as in the amazon provider. Otherwise the task fails. The default connection, aws_default, may be missing "
+            "in any case.\n"
+        ),
+        "version_added": "0.1.0",
+        "type": "boolean",
+        "example": "True",
+        "default": "False",
+    },
 }
 
 

@@ -1,4 +1,4 @@
-"""Select the runs of a batch that can be submitted again: only those that were not submitted."""
+"""Start another batch: for the runs that were not submitted, or for a whole DAG run."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ RETRYABLE_SUBMISSION_FAILURES = frozenset(
         "ServiceQuotaExceededException",
         "ThrottlingException",
     }
+)
+
+#: Template for ``rerun_key`` of StartRunBatchOperator. It renders to the value of the Airflow variable
+#: ``omics_rerun_key_<dag_id>_<run_id>`` if there is one, else to the DAG param ``rerun_key``, else to an empty string.
+#: The name of the variable has a ``-`` in place of each ``:`` and ``+`` of the run id, because secrets backends such as
+#: AWS Secrets Manager do not take these characters.
+RERUN_KEY = (
+    "{{ var.value.get('omics_rerun_key_' ~ ti.dag_id ~ '_' ~ run_id.replace(':', '-').replace('+', '-'),"
+    " params.get('rerun_key', '')) }}"
 )
 
 #: A record with one of these statuses and no run id never had a run.
@@ -61,6 +70,7 @@ def failed_run_settings(
     :raises OmicsParameterError: ``run_settings`` and ``listing`` do not fit each other or the numbers in ``batch``; it
         is not certain whether a run was submitted; or a parameter, a file or a row is not valid. The error names the
         rows.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: S3 refused or did not answer the call.
     """
     if isinstance(reasons, str):

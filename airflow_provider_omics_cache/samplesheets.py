@@ -49,6 +49,7 @@ def run_settings_from_table(
     :return: ``[{"runSettingId": ..., "parameters": {...}}, ...]``, in the order of the rows.
     :raises OmicsParameterError: a parameter of this function is not valid, the file cannot be read, a column is
         missing, or a row is not valid. The error names row, column and rule, and shows the first 20 rows of each rule.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: S3 refused or did not answer the call.
     """
     optional = _checked_optional(optional, _checked_parameters(parameters))

@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_provider_omics_cache._compat import object_storage_path
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
+from airflow_provider_omics_cache.hooks.connections import check_connection
 from airflow_provider_omics_cache.hooks.errors import api_error
 from airflow_provider_omics_cache.hooks.s3 import check_object_uri, open_object, s3_client, shown_uri
 from airflow_provider_omics_cache.redaction import printable
@@ -129,6 +130,8 @@ def read_file(
         raise OmicsParameterError(parameter, f"must end in {', '.join(suffixes)}", name)
     if not isinstance(table, str):
         return _read_path(parameter, lambda: table, name, max_bytes)
+    if conn_id and scheme != "file":
+        check_connection("conn_id", conn_id)
     if scheme == "s3":
         s3 = s3_client(**({"aws_conn_id": conn_id} if conn_id else {}))
         with open_object(f"s3://{rest}", parameter=parameter, s3=s3) as (body, size):

@@ -119,6 +119,7 @@ def read_table(
         strings without leading and trailing spaces.
     :raises OmicsParameterError: the path is not allowed; the file does not exist, cannot be read or is too large; its
         suffix is not one of those above; or its content is not valid. The error names the line or the row.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: S3 refused or did not answer the call.
     """
     found = _find("table", table, conn_id, allow, max_bytes)
@@ -154,6 +155,7 @@ def read_rows(
     :return: pairs of place and row.
     :raises OmicsParameterError: ``table`` is not a table, the file cannot be read, a row is not valid, or the number of
         rows is outside the limits. The error names the parameter, the row and the rule.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: S3 refused or did not answer the call.
     """
     found = _find(parameter, table, conn_id, allow, max_bytes)

@@ -1,54 +1,78 @@
-"""Cancel the rest of a batch if the DAG run fails while runs of the batch are active.
+"""Cancel the rest of a batch as soon as too many of its submissions or runs have failed.
 
-The teardown runs even if a task between its setup and itself fails. If the batch has finished, the teardown does
-nothing. It does not run if the setup itself fails. The setup therefore has retries, which find a batch that was started
-although the answer was lost.
+With `fail_fast` a sensor fails in the first round that counts too many failures. The teardown then cancels the batch.
+If the batch has finished, the teardown does nothing. It does not run if the setup itself fails. The setup therefore has
+retries, which find a batch that was started although the answer was lost.
 
-The DAG runs unchanged against the local HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default``
-and four Airflow variables: ``omics_workflow_id``, ``omics_role_arn``, ``omics_s3_uri`` and ``omics_samplesheet``.
+The DAG runs unchanged against the local HealthOmics (`make demo-ui`). On AWS it needs the connection `aws_default`
+and your own params: change the defaults in the file, or set them when you trigger the DAG.
 """
 
 from __future__ import annotations
 
 # [START cancel_on_failure]
 try:
-    from airflow.sdk import dag, task
+    from airflow.sdk import Param, dag, task
 except ImportError:  # Airflow 2
     from airflow.decorators import dag, task
+    from airflow.models.param import Param
 from airflow_provider_omics_cache.operators.run_batch import CancelRunBatchOperator, StartRunBatchOperator
+from airflow_provider_omics_cache.resubmission import RERUN_KEY
+from airflow_provider_omics_cache.run_settings import save_run_settings
 from airflow_provider_omics_cache.samplesheets import run_settings_from_table
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
 
-S3_URI = "{{ var.value.get('omics_s3_uri', 's3://omics-quickstart') }}"
-SAMPLESHEET = "{{ var.value.get('omics_samplesheet', 's3://omics-quickstart/samplesheet.csv') }}"
-TAGS = {"managed-by": "{{ var.value.get('omics_managed_by', 'airflow') }}"}
-RERUN_KEY = "{{ var.json.get('omics_rerun_keys', {}).get(run_id, '1') }}"
+SETTINGS_URI = "{{ params.s3_uri }}/cancel_on_failure/{{ run_id }}/" + RERUN_KEY + "/settings.json"
 
 
-@dag(schedule=None)
+@dag(
+    schedule=None,
+    description="Cancel the rest of a batch if too many of its runs fail",
+    doc_md=__doc__,
+    tags=["omics", "example"],
+    params={
+        "samplesheet": Param("s3://omics-quickstart/failing.csv", type="string", description="URI of the sheet"),
+        "workflow_id": Param("1234567", type="string", description="Workflow that runs for each sample"),
+        "role_arn": Param("arn:aws:iam::123456789012:role/omics", type="string", description="Role of the runs"),
+        "s3_uri": Param("s3://omics-quickstart", type="string", description="Bucket or folder for all that is written"),
+        "max_failed": Param("5%", type="string", description="Submissions, and runs, that may fail: number or share"),
+        "rerun_key": Param("1", type="string", description="Another key starts another batch in the same DAG run"),
+    },
+)
 def omics_cancel_on_failure():
     @task
-    def read_samplesheet(samplesheet: str) -> list[dict]:
-        return run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"})
+    def save_settings(samplesheet: str, settings_uri: str) -> str:
+        return save_run_settings(
+            lambda: run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"}),
+            settings_uri,
+        )
 
     start = StartRunBatchOperator(
         task_id="start_batch",
         default_run_setting={
-            "workflowId": "{{ var.value.get('omics_workflow_id', '1234567') }}",
-            "roleArn": "{{ var.value.get('omics_role_arn', 'arn:aws:iam::123456789012:role/omics') }}",
-            "outputUri": f"{S3_URI}/runs/",
+            "workflowId": "{{ params.workflow_id }}",
+            "roleArn": "{{ params.role_arn }}",
+            "outputUri": "{{ params.s3_uri }}/runs/",
         },
-        run_settings=read_samplesheet(SAMPLESHEET),
-        settings_s3_prefix=f"{S3_URI}/settings/",
-        tags=TAGS,
+        run_settings=save_settings("{{ params.samplesheet }}", SETTINGS_URI),
+        tags={"managed-by": "airflow"},
         rerun_key=RERUN_KEY,
         retries=3,
     )
     submission = BatchSubmissionSensor(
-        task_id="wait_for_submission", batch_id=start.output, max_failed_submissions="5%"
+        task_id="wait_for_submission",
+        batch_id=start.output,
+        poke_interval=10,
+        max_failed_submissions="{{ params.max_failed }}",
+        fail_fast=True,
     )
     completion = BatchCompletionSensor(
-        task_id="wait_for_completion", batch_id=start.output, max_failed_runs="10%", timeout=2 * 24 * 3600
+        task_id="wait_for_completion",
+        batch_id=start.output,
+        poke_interval=10,
+        max_failed_runs="{{ params.max_failed }}",
+        fail_fast=True,
+        timeout=2 * 24 * 3600,
     )
     cancel = CancelRunBatchOperator(task_id="cancel_batch", batch_id=start.output)
 

@@ -1,8 +1,9 @@
 """Submit a cohort, resubmit the samples whose submission failed for a transient reason, and write one mapping of all.
 
-A sample that was submitted is never submitted again. Runs that fail later are reported. The DAG runs unchanged against
-the local HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default`` and four Airflow variables:
-``omics_workflow_id``, ``omics_role_arn``, ``omics_s3_uri`` and ``omics_samplesheet``.
+A sample that was submitted is never submitted again. Runs that fail later are reported.
+
+The DAG runs unchanged against the local HealthOmics (`make demo-ui`). On AWS it needs the connection `aws_default`
+and your own params: change the defaults in the file, or set them when you trigger the DAG.
 """
 
 from __future__ import annotations
@@ -12,25 +13,22 @@ import json
 from collections import Counter
 
 try:
-    from airflow.sdk import dag, task, task_group
+    from airflow.sdk import Param, dag, task, task_group
     from airflow.sdk.exceptions import AirflowFailException
 except ImportError:  # Airflow 2
     from airflow.decorators import dag, task, task_group
     from airflow.exceptions import AirflowFailException
+    from airflow.models.param import Param
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
-from airflow_provider_omics_cache.resubmission import RETRYABLE_SUBMISSION_FAILURES, failed_run_settings
+from airflow_provider_omics_cache.resubmission import RERUN_KEY, RETRYABLE_SUBMISSION_FAILURES, failed_run_settings
+from airflow_provider_omics_cache.run_settings import save_run_settings
 from airflow_provider_omics_cache.samplesheets import run_settings_from_table
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
 from airflow_provider_omics_cache.tables import read_table
 
-S3_URI = "{{ var.value.get('omics_s3_uri', 's3://omics-quickstart') }}"
-SAMPLESHEET = "{{ var.value.get('omics_samplesheet', 's3://omics-quickstart/samplesheet.csv') }}"
-TAGS = {"managed-by": "{{ var.value.get('omics_managed_by', 'airflow') }}"}
-RERUN_KEY = "{{ var.json.get('omics_rerun_keys', {}).get(run_id, '1') }}"
-RESULTS = f"{S3_URI}/resubmit_failed/{{{{ run_id }}}}/{RERUN_KEY}"
-MAX_FAILED_RUNS = 50
+RESULTS = "{{ params.s3_uri }}/resubmit_failed/{{ run_id }}/" + RERUN_KEY
 # A quota error clears only after runs have ended, so it is not retried; the report names these samples.
 REASONS = RETRYABLE_SUBMISSION_FAILURES - {"ServiceQuotaExceededException"}
 
@@ -40,18 +38,18 @@ def submit(run_settings, name):
     batch = StartRunBatchOperator(
         task_id="start_batch",
         default_run_setting={
-            "workflowId": "{{ var.value.get('omics_workflow_id', '1234567') }}",
-            "roleArn": "{{ var.value.get('omics_role_arn', 'arn:aws:iam::123456789012:role/omics') }}",
-            "outputUri": f"{S3_URI}/runs/",
+            "workflowId": "{{ params.workflow_id }}",
+            "roleArn": "{{ params.role_arn }}",
+            "outputUri": "{{ params.s3_uri }}/runs/",
         },
         run_settings=run_settings,
-        settings_s3_prefix=f"{S3_URI}/settings/",
-        tags=TAGS,
+        tags={"managed-by": "airflow"},
         rerun_key=RERUN_KEY,
     )
     submission = BatchSubmissionSensor(
         task_id="wait_for_submission",
         batch_id=batch.output,
+        poke_interval=10,
         max_failed_submissions="100%",
         mapping_s3_uri=f"{RESULTS}/{name}_submissions.jsonl",
     )
@@ -62,6 +60,7 @@ def wait_for_completion(batch, name):
     return BatchCompletionSensor(
         task_id=f"wait_for_{name}_batch",
         batch_id=batch.output,
+        poke_interval=10,
         max_failed_runs="100%",
         runs_s3_uri=f"{RESULTS}/{name}_runs.jsonl",
     )
@@ -71,19 +70,32 @@ def read_if_there(uri):
     return list(read_table(uri)) if S3Hook().check_for_key(uri) else []
 
 
-@dag(schedule=None)
+@dag(
+    schedule=None,
+    description="Submit the samples of a samplesheet, and again those whose submission failed",
+    doc_md=__doc__,
+    tags=["omics", "example"],
+    params={
+        "samplesheet": Param("s3://omics-quickstart/samplesheet.csv", type="string", description="URI of the sheet"),
+        "workflow_id": Param("1234567", type="string", description="Workflow that runs for each sample"),
+        "role_arn": Param("arn:aws:iam::123456789012:role/omics", type="string", description="Role of the runs"),
+        "s3_uri": Param("s3://omics-quickstart", type="string", description="Bucket or folder for all that is written"),
+        "max_failed_runs": Param(50, type="integer", minimum=0, description="Runs that may fail"),
+        "rerun_key": Param("1", type="string", description="Another key starts another batch in the same DAG run"),
+    },
+)
 def omics_resubmit_failed():
     @task
-    def read_samplesheet(samplesheet: str, settings_uri: str) -> list[dict]:
-        # Read the samplesheet only once: a cleared task gets the submitted settings, even if the sheet has changed.
-        if not S3Hook().check_for_key(settings_uri):
-            settings = run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"})
-            S3Hook().load_string(json.dumps(settings), settings_uri)
-        return list(read_table(settings_uri))
+    def save_settings(samplesheet: str, settings_uri: str) -> str:
+        return save_run_settings(
+            lambda: run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"}),
+            settings_uri,
+        )
 
     @task.short_circuit(ignore_downstream_trigger_rules=False)
-    def find_retryable(settings_uri: str, submissions_uri: str, batch: dict) -> list[dict]:
-        return failed_run_settings(settings_uri, submissions_uri, batch=batch, reasons=REASONS)
+    def save_retryable(settings_uri: str, submissions_uri: str, batch: dict, retryable_uri: str) -> str | None:
+        retryable = failed_run_settings(settings_uri, submissions_uri, batch=batch, reasons=REASONS)
+        return save_run_settings(retryable, retryable_uri) if retryable else None
 
     @task(trigger_rule="all_done")
     def merge_mappings(settings_uri: str, first_uri: str, second_uri: str, merged_uri: str) -> str:
@@ -101,7 +113,7 @@ def omics_resubmit_failed():
         return merged_uri
 
     @task(trigger_rule="all_done")
-    def report(merged_uri: str, first_runs_uri: str, second_runs_uri: str) -> None:
+    def report(merged_uri: str, first_runs_uri: str, second_runs_uri: str, max_failed_runs: str) -> None:
         """Print failures. Fail if a sample was not submitted, a run was cancelled or deleted, or too many failed."""
         records = read_table(merged_uri)
         runs = {run["run_id"]: run for run in read_if_there(first_runs_uri) + read_if_there(second_runs_uri)}
@@ -114,7 +126,7 @@ def omics_resubmit_failed():
         for run in failed:
             print(f"run {run['status']}: {run['run_setting_id']} {run['run_id']} {run['failure_reason']}")
         is_ended = all(run["status"] == "FAILED" for run in failed)
-        if not_submitted or not is_ended or len(failed) > MAX_FAILED_RUNS:
+        if not_submitted or not is_ended or len(failed) > int(max_failed_runs):
             reasons = Counter(
                 [record["reason"] for record in not_submitted]
                 + [run["failure_reason"] or run["status"] for run in failed]
@@ -124,12 +136,14 @@ def omics_resubmit_failed():
             )
 
     settings_uri = f"{RESULTS}/settings.json"
-    first_batch, first = submit(read_samplesheet(SAMPLESHEET, settings_uri), "first")
+    first_batch, first = submit(save_settings("{{ params.samplesheet }}", settings_uri), "first")
 
     @task_group
     def resubmission():
-        retryable = find_retryable(settings_uri, first.output, first.output["batch"])
-        return submit(retryable, "second")
+        retryable_uri = save_retryable(
+            settings_uri, first.output, first.output["batch"], f"{RESULTS}/second_settings.json"
+        )
+        return submit(retryable_uri, "second")
 
     second_batch, second = resubmission()
     merged = merge_mappings(
@@ -144,7 +158,9 @@ def omics_resubmit_failed():
     def completion():
         return wait_for_completion(first_batch, "first"), wait_for_completion(second_batch, "second")
 
-    list(completion()) >> report(merged, f"{RESULTS}/first_runs.jsonl", f"{RESULTS}/second_runs.jsonl")
+    list(completion()) >> report(
+        merged, f"{RESULTS}/first_runs.jsonl", f"{RESULTS}/second_runs.jsonl", "{{ params.max_failed_runs }}"
+    )
 
 
 omics_resubmit_failed()

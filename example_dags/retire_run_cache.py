@@ -2,7 +2,7 @@
 
 The data of the cache stays in S3 and cannot be linked to a cache again. Delete the data, or let a lifecycle rule do it.
 
-The DAG runs unchanged against the local HealthOmics (``make demo-ui``). On AWS it needs the connection ``aws_default``.
+The DAG runs unchanged against the local HealthOmics (`make demo-ui`). On AWS it needs the connection `aws_default`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,27 @@ from __future__ import annotations
 from datetime import timedelta
 
 try:
-    from airflow.sdk import dag, task
+    from airflow.sdk import Param, dag, task
     from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 except ImportError:  # Airflow 2
     from airflow.decorators import dag, task
     from airflow.exceptions import AirflowFailException, AirflowSkipException
+    from airflow.models.param import Param
 
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.operators.run_cache import DeleteRunCacheOperator, UpdateRunCacheOperator
 
 
-@dag(schedule=None, params={"run_cache_name": "quickstart", "cache_s3_location": "s3://"})
+@dag(
+    schedule=None,
+    description="Mark a run cache as retired, and delete it when no run uses it",
+    doc_md=__doc__,
+    tags=["omics", "example"],
+    params={
+        "run_cache_name": Param("quickstart", type="string", description="Name of the run cache"),
+        "cache_s3_location": Param("s3://", type="string", description="Beginning of its S3 location"),
+    },
+)
 def omics_retire_run_cache():
     @task
     def find_run_cache(name: str, location: str) -> str:

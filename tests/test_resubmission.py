@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
-from airflow_provider_omics_cache.resubmission import RETRYABLE_SUBMISSION_FAILURES, failed_run_settings
+from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
+from airflow_provider_omics_cache.resubmission import RERUN_KEY, RETRYABLE_SUBMISSION_FAILURES, failed_run_settings
 
 
 def settings_of(*ids: str) -> list[dict[str, Any]]:
@@ -200,3 +202,24 @@ def test_what_is_given_and_what_was_submitted_are_all_and_disjoint(
     else:
         listed = dict(zip(ids, rows, strict=True))
         assert given_ids == {n for n in ids if listed[n][0] not in {"run", "unlisted"} and listed[n][1] in reasons}
+
+
+@pytest.mark.parametrize(
+    ("variables", "params", "key"),
+    [
+        ({}, {}, ""),
+        ({}, {"rerun_key": "2"}, "2"),
+        ({"omics_rerun_key_my-dag_manual__2026-11-20T09-00-00-00-00": "3"}, {"rerun_key": "2"}, "3"),
+        ({"omics_rerun_key_other_manual__2026-11-20T09-00-00-00-00": "3"}, {"rerun_key": "2"}, "2"),
+    ],
+)
+def test_the_rerun_key_of_a_dag_run(variables: dict[str, str], params: dict[str, str], key: str) -> None:
+    task = StartRunBatchOperator(task_id="start", default_run_setting={}, run_settings=[], rerun_key=RERUN_KEY)
+    context = {
+        "var": SimpleNamespace(value=variables),
+        "params": params,
+        "ti": SimpleNamespace(dag_id="my-dag"),
+        "run_id": "manual__2026-11-20T09:00:00+00:00",
+    }
+    task.render_template_fields(context)  # type: ignore[arg-type]
+    assert task.rerun_key == key

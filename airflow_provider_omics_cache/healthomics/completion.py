@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import Enum, auto
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_omics_cache.healthomics import submission
 from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures
 from airflow_provider_omics_cache.healthomics.rounds import Batch
-from airflow_provider_omics_cache.healthomics.states import RunStatus, SubmissionStatus, Verdict
+from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, RunStatus, SubmissionStatus, Verdict
+from airflow_provider_omics_cache.healthomics.submission import exceeds
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.xcoms import FailedRun, RunCountsXCom, RunRecord
@@ -31,9 +33,27 @@ WITHOUT_RUN_ID = "UNKNOWN"
 _FAILED_RUN_MEMBERS = ("run_setting_id", "run_id", "run_uuid", "status", "failure_reason", "status_message")
 
 
-def decide(batch: Batch) -> Verdict:
-    """Decide what GetBatch's answer means for a wait on completion. Only the status decides, because counts lag."""
-    return batch.meaning.completion
+def decide(batch: Batch, *, max_failed: int | Fraction | None = None) -> Verdict:
+    """Decide what GetBatch's answer means for a wait on completion.
+
+    Only the status shows that every run has ended, because counts lag.
+
+    :param batch: the batch.
+    :param max_failed: number or share of runs that may fail before the wait ends early. None: it never does.
+    """
+    verdict = batch.meaning.completion
+    if verdict == Verdict.WAIT and max_failed is not None and has_too_many_failures(batch, max_failed):
+        return Verdict.FAILED
+    return verdict
+
+
+def has_too_many_failures(batch: Batch, max_failed: int | Fraction) -> bool:
+    """Whether GetBatch counts more runs of an active batch as ended and not COMPLETED than are allowed.
+
+    :param batch: the batch.
+    :param max_failed: number or share of runs that may fail.
+    """
+    return batch.meaning.end is None and exceeds(RunCounts.of_batch(batch).ended_badly, max_failed, batch.expected_runs)
 
 
 def progress(batch: Batch) -> str:
@@ -94,10 +114,14 @@ class RunCounts:
         return max(0, (self.total or 0) - (self.completed or 0))
 
     @property
+    def ended_badly(self) -> int:
+        """Number of runs that are known to have ended, or not to have begun, without being COMPLETED."""
+        return sum(count or 0 for count in (self.failed, self.cancelled, self.deleted, self.not_submitted))
+
+    @property
     def late(self) -> int:
         """Number of runs that no count includes yet."""
-        ends = (self.completed, self.failed, self.cancelled, self.deleted, self.not_submitted)
-        return max(0, (self.total or 0) - sum(count or 0 for count in ends))
+        return max(0, (self.total or 0) - (self.completed or 0) - self.ended_badly)
 
     def judge(self, allowed: int) -> Judgement:
         """Judge a batch that is PROCESSED. Late counts decide nothing, however many runs may fail.
@@ -152,6 +176,21 @@ def join(
         "status_message": known.get("statusMessage") if run_id else row.get("submissionFailureMessage"),
         "run_output_uri": known.get("runOutputUri"),
     }
+
+
+def ended_badly(row: Mapping[str, Any], run_status: str | None, *, only_failed: bool) -> bool:
+    """Whether a run of an active batch has ended, or was not submitted, without being COMPLETED.
+
+    :param row: the run's entry of ListRunsInBatch.
+    :param run_status: status of the run in ListRuns, None if it is not listed there.
+    :param only_failed: whether runs that were cancelled or deleted do not count.
+    """
+    if not row.get("runId"):
+        return row.get("submissionStatus") == SubmissionStatus.FAILED
+    if only_failed:
+        return run_status == RunStatus.FAILED
+    is_deleted = row.get("submissionStatus") == SubmissionStatus.DELETE_SUCCESS
+    return is_deleted or (run_status in ENDED_RUN_STATUSES and run_status != RunStatus.COMPLETED)
 
 
 def is_same_run(row: Mapping[str, Any], run: Mapping[str, Any], *, batch_id: str) -> bool:

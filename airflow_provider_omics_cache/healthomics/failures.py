@@ -16,17 +16,20 @@ MAX_LEFT_RUNS = 20
 
 ALLOWANCE_RULE = 'must be a whole number of runs from 0, or a share from "0%" to "100%"'
 
+_NUMBER = re.compile(r"\s*\d+\s*", re.ASCII)
 _SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*", re.ASCII)
 
 
 def parse_allowance(value: Any) -> int | Fraction:
     """Return how many failures are allowed: a number of runs, or a share of all runs.
 
-    :param value: a number of runs, or a string such as ``"5%"``.
+    :param value: a number of runs, or a string such as ``"5%"`` or ``"5"``, as a template renders it.
     :raises ValueError: the value is neither.
     """
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return int(value)
     if isinstance(value, str) and (share := _SHARE.fullmatch(value)):
         fraction = Fraction(share[1]) / 100
         if fraction <= 1:

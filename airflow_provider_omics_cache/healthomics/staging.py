@@ -116,10 +116,7 @@ def check_settings(
             f"must be an s3:// URI for more than {MAX_INLINE_SETTINGS} settings; run_settings has {found.count:,}",
             area.prefix,
         )
-    if found.size > MAX_FILE_BYTES:
-        raise OmicsParameterError(
-            "run_settings", f"must have at most {MAX_FILE_BYTES:,} bytes as JSON", f"{found.size:,} bytes"
-        )
+    check_file_size(found.size)
     s3_uri = f"{prefix.rstrip('/')}/{found.sha256}.json"
     longest = members["s3UriSettings"].get("max")
     if longest and len(s3_uri) > longest:
@@ -172,16 +169,44 @@ def _check_uri(area: StagingArea, uri: str) -> CheckedSettings:
     return CheckedSettings(digest=digest([uri]), etag=etag, s3_uri=uri)
 
 
-def _upload(area: StagingArea, file: IO[bytes], s3_uri: str, size: int, extra_args: Mapping[str, Any]) -> None:
-    hook = area.hook
+def check_file_size(size: int) -> None:
+    """Check that run settings fit into one S3 object.
+
+    :param size: size of the settings as JSON, in bytes.
+    :raises OmicsParameterError: they do not fit.
+    """
+    if size > MAX_FILE_BYTES:
+        raise OmicsParameterError(
+            "run_settings", f"must have at most {MAX_FILE_BYTES:,} bytes as JSON", f"{size:,} bytes"
+        )
+
+
+def write_once(
+    hook: OmicsCacheHook,
+    file: IO[bytes],
+    s3_uri: str,
+    *,
+    parameter: str,
+    value: str | None,
+    s3: Any,
+    extra_args: Mapping[str, Any],
+) -> bool:
+    """Write run settings to S3, unless the object exists.
+
+    :param hook: the hook.
+    :param file: the settings as a JSON array.
+    :param s3_uri: the ``s3://`` URI of the object.
+    :param parameter: name of the parameter that the URI comes from, for the error.
+    :param value: value of that parameter.
+    :param s3: the S3 client.
+    :param extra_args: upload arguments.
+    :return: True if the object was written, False if it exists.
+    :raises OmicsParameterError: the bucket does not exist, or ``extra_args`` has a value of the wrong type.
+    :raises OmicsError: another try writes the object at the same time.
+    :raises OmicsApiError: S3 refused the upload, or did not answer.
+    """
     put = partial(
-        put_object,
-        file,
-        s3_uri,
-        parameter="settings_s3_prefix",
-        s3=area.s3,
-        extra_args=extra_args,
-        condition={"IfNoneMatch": "*"},
+        put_object, file, s3_uri, parameter=parameter, s3=s3, extra_args=extra_args, condition={"IfNoneMatch": "*"}
     )
     for delay in (*_UPLOAD_CONFLICT_DELAYS, None):
         try:
@@ -189,18 +214,25 @@ def _upload(area: StagingArea, file: IO[bytes], s3_uri: str, size: int, extra_ar
         except OmicsApiError as error:
             if error.code != "NoSuchBucket":
                 raise
-            rule = "must be in a bucket that exists"
-            raise OmicsParameterError("settings_s3_prefix", rule, area.prefix) from error.__cause__
+            raise OmicsParameterError(parameter, "must be in a bucket that exists", value) from error.__cause__
         if refusal is None:
-            hook.log.info("Uploaded the run settings to %s (%s bytes)", s3_uri, f"{size:,}")
-            return
+            return True
         if refusal == "PreconditionFailed":
-            _check_uploaded(area, s3_uri, size, extra_args)
-            hook.log.info("The run settings are already in %s", s3_uri)
-            return
-        if delay is None:
-            raise OmicsError(f"{s3_uri} cannot be written: another try writes it at the same time ({refusal})")
-        hook.rest(delay)
+            return False
+        if delay is not None:
+            hook.rest(delay)
+    raise OmicsError(f"{s3_uri} cannot be written: another try writes it at the same time ({refusal})")
+
+
+def _upload(area: StagingArea, file: IO[bytes], s3_uri: str, size: int, extra_args: Mapping[str, Any]) -> None:
+    is_new = write_once(
+        area.hook, file, s3_uri, parameter="settings_s3_prefix", value=area.prefix, s3=area.s3, extra_args=extra_args
+    )
+    if is_new:
+        area.hook.log.info("Uploaded the run settings to %s (%s bytes)", s3_uri, f"{size:,}")
+        return
+    _check_uploaded(area, s3_uri, size, extra_args)
+    area.hook.log.info("The run settings are already in %s", s3_uri)
 
 
 def _check_uploaded(area: StagingArea, s3_uri: str, size: int, extra_args: Mapping[str, Any]) -> None:

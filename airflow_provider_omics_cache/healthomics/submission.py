@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures
+from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures, allowed
 from airflow_provider_omics_cache.healthomics.rounds import Batch
 from airflow_provider_omics_cache.healthomics.states import (
     CHANGED_AFTER_SUBMISSION_STATUSES,
@@ -30,15 +31,41 @@ _NOT_SUBMITTED_STATUSES = frozenset(SubmissionStatus) - {SubmissionStatus.SUCCES
 _PARTS = 8
 
 
-def decide(batch: Batch) -> Verdict:
+def decide(batch: Batch, *, max_failed: int | Fraction | None = None) -> Verdict:
     """Decide what GetBatch's answer means for a wait on submission.
 
     The status is checked before the counts, because counts lag behind.
+
+    :param batch: the batch.
+    :param max_failed: number or share of submissions that may fail before the wait ends early. None: it never does.
     """
     verdict = batch.meaning.submission
     if verdict == Verdict.DONE_IF_NOTHING_PENDING:
-        return Verdict.DONE if batch.pending == 0 else Verdict.WAIT
+        verdict = Verdict.DONE if batch.pending == 0 else Verdict.WAIT
+    if verdict == Verdict.WAIT and max_failed is not None and has_too_many_failures(batch, max_failed):
+        return Verdict.FAILED
     return verdict
+
+
+def has_too_many_failures(batch: Batch, max_failed: int | Fraction) -> bool:
+    """Whether GetBatch counts more failed submissions of an active batch than are allowed.
+
+    :param batch: the batch.
+    :param max_failed: number or share of submissions that may fail.
+    """
+    return batch.meaning.end is None and exceeds(batch.failed, max_failed, batch.expected_runs)
+
+
+def exceeds(failed: int | None, max_failed: int | Fraction, total: int | None) -> bool:
+    """Whether more runs have failed than are allowed. False if a number is not known that decides.
+
+    :param failed: number of runs that have failed.
+    :param max_failed: number or share of runs that may fail.
+    :param total: number of all runs.
+    """
+    if failed is None or (total is None and isinstance(max_failed, Fraction)):
+        return False
+    return failed > allowed(max_failed, total or 0)
 
 
 def progress(batch: Batch) -> str:

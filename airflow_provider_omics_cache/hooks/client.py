@@ -34,13 +34,13 @@ from airflow_provider_omics_cache.exceptions import (
     PageTokenError,
 )
 from airflow_provider_omics_cache.hooks.answers import LostAnswerError, notice_lost_answers
+from airflow_provider_omics_cache.hooks.connections import ExistingConnectionHook
 from airflow_provider_omics_cache.hooks.errors import (
     api_error,
     as_api_error,
     without_payloads,
     without_session_policy,
 )
-from airflow_provider_omics_cache.hooks.masking import PasswordMaskingHook
 from airflow_provider_omics_cache.redaction import mask, passwords_in, printable
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 30.0
 
 
-class OmicsClientHook(PasswordMaskingHook):
+class OmicsClientHook(ExistingConnectionHook):
     """Creates HealthOmics clients and makes calls. A failed call raises one of the package's errors."""
 
     sleep: Callable[[float], None] = staticmethod(time.sleep)

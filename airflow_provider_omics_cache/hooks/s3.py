@@ -14,8 +14,8 @@ from botocore.parsers import ResponseParserError
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsParameterError
 from airflow_provider_omics_cache.hooks.answers import check_error, check_members
+from airflow_provider_omics_cache.hooks.connections import ExistingConnectionHook
 from airflow_provider_omics_cache.hooks.errors import api_error, as_api_error
-from airflow_provider_omics_cache.hooks.masking import PasswordMaskingHook
 from airflow_provider_omics_cache.redaction import printable
 
 #: Keys that ``s3_extra_args`` can have: the arguments of PutObject that describe the object and the access to it.
@@ -27,7 +27,7 @@ _BUCKET = re.compile("[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _CHANGED = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})
 
 
-class _MaskingS3Hook(PasswordMaskingHook, S3Hook):
+class _S3Hook(ExistingConnectionHook, S3Hook):
     """Airflow's hook for S3."""
 
 
@@ -38,7 +38,7 @@ def s3_client(**parameters: Any) -> Any:
     :raises OmicsApiError: no client can be made, for example because a role cannot be assumed.
     """
     with as_api_error("CreateClient"):
-        return _MaskingS3Hook(**parameters).conn
+        return _S3Hook(**parameters).conn
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:

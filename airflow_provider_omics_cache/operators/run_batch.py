@@ -57,6 +57,7 @@ from airflow_provider_omics_cache.healthomics.states import (
     ToCancel,
     ToDelete,
     meaning_of,
+    shown,
 )
 from airflow_provider_omics_cache.hooks.arguments import check_id, check_request_id, check_tags
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunLink, persist_links
@@ -133,7 +134,10 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. It has no effect without
         ``wait_for_completion``. Default: ``[operators] default_deferrable``.
     :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
-        Default 0.
+        Default 0. (templated)
+    :param fail_fast: whether to end the wait in the first round in which GetBatch counts more failed runs than
+        ``max_failed_runs`` allows, as BatchCompletionSensor does. Default False.
+    :param cancel_on_failure: whether to cancel the batch when ``fail_fast`` ends the wait. Default False.
     :param runs_s3_uri: S3 URI of the object to which a record of each run is written, as by BatchCompletionSensor.
         (templated)
     :param include_outputs: whether to write the output location of each run too. This calls GetRun for every run.
@@ -169,6 +173,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     :raises BatchError: the batch of an earlier try can neither be used nor replaced. After a wait: the batch failed,
         was cancelled or its runs were deleted, or (TooManyFailedRunsError) too many runs did not complete.
     :raises BatchTimeoutError: the batch had not ended at ``timeout``. A retry waits for the same batch.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: a call to AWS failed.
     """
 
@@ -184,6 +189,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         "s3_extra_args",
         "request_id",
         "rerun_key",
+        "max_failed_runs",
         "runs_s3_uri",
     )
     template_fields_renderers = {  # noqa: RUF012
@@ -212,6 +218,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         rerun_key: str | None = None,
         wait_for_completion: bool = False,
         max_failed_runs: int | str = 0,
+        fail_fast: bool = False,
+        cancel_on_failure: bool = False,
         runs_s3_uri: str | None = None,
         include_outputs: bool = False,
         consistency_timeout: float | timedelta = CONSISTENCY_SECONDS,
@@ -232,6 +240,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         self.rerun_key = rerun_key
         self.wait_for_completion = wait_for_completion
         self.max_failed_runs = max_failed_runs
+        self.fail_fast = fail_fast
+        self.cancel_on_failure = cancel_on_failure
         self.runs_s3_uri = runs_s3_uri
         self.include_outputs = include_outputs
         self.consistency_timeout = seconds("consistency_timeout", consistency_timeout)
@@ -298,25 +308,36 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         """
         if not self.cancel_on_timeout:
             return super().give_up(message)
+        text, status = self._cancel("cancel_on_timeout")
+        to_cancel = meaning_of(status).to_cancel
+        if status is not None and to_cancel == ToCancel.FINISHED:
+            return super().give_up(f"{message}; {text}")
+        is_cancelled = status is not None and to_cancel != ToCancel.LATER
+        error_class = BatchCancelledError if is_cancelled else BatchError
+        return error_class(f"{message}; {text}", batch_id=self.batch_id, status=status)
+
+    def settle_active_batch(self) -> str:
+        """Cancel the batch if ``cancel_on_failure`` is set, and say what was done."""
+        return self._cancel("cancel_on_failure")[0] if self.cancel_on_failure else super().settle_active_batch()
+
+    def _cancel(self, parameter: str) -> tuple[str, str | None]:
+        """Cancel the batch because a parameter asks for it; return what happened, and the status before it.
+
+        The status is None if the batch could not be cancelled.
+        """
         try:
             with self.hook.limit(CANCEL_SECONDS):
                 batch = cancel_batch_once(self.hook, self.batch_id, max_seconds=CANCEL_SECONDS - LOOK_AGAIN_SECONDS)
         except OmicsError as error:
-            return BatchError(f"{message}; the batch could not be cancelled: {error}", batch_id=self.batch_id)
-        status = batch.get("status")
+            return f"the batch could not be cancelled: {error}", None
+        status = shown(batch.get("status"))
         to_cancel = meaning_of(status).to_cancel
         if to_cancel == ToCancel.FINISHED:
-            return super().give_up(f"{message}; it is {status} by now")
+            return f"it is {status} by now", status
         if to_cancel == ToCancel.LATER:
-            return BatchError(
-                f"{message}; it is still {status} and could not be cancelled", batch_id=self.batch_id, status=status
-            )
-        cancelled = "it was cancelled before" if to_cancel == ToCancel.ALREADY else "cancel_on_timeout cancelled it"
-        return BatchCancelledError(
-            f"{message}; {cancelled}. Set a new rerun_key to start a new batch.",
-            batch_id=self.batch_id,
-            status=status,
-        )
+            return f"it is still {status} and could not be cancelled", status
+        cancelled = "it was cancelled before" if to_cancel == ToCancel.ALREADY else f"{parameter} cancelled it"
+        return f"{cancelled}. Set a new rerun_key to start a new batch.", status
 
     def _start(self, context: Context) -> str:
         """Find the batch of an earlier try, or check, stage and start a new one."""
@@ -329,6 +350,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         if OWN_TAGS & tags.keys():
             raise OmicsParameterError("tags", f"must not have {', '.join(sorted(OWN_TAGS))}", sorted(tags))
         check_tags("tags", tags, reserved=len(OWN_TAGS))
+        self.check_s3_connection()
         area = StagingArea(self.hook, lambda: self._s3, self.settings_s3_prefix, self.s3_extra_args)
         with SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as file:
             spool: IO[bytes] = file
@@ -466,6 +488,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
     :raises BatchNotFoundError: the service does not know the batch.
     :raises OmicsError: active runs could not be cancelled; the error names them.
     :raises BatchTimeoutError: runs were still active at ``timeout``.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: a call to AWS failed.
     """
 
@@ -620,6 +643,7 @@ class DeleteRunBatchOperator(MappingSavingOperator):
     :raises OmicsError: runs could not be deleted (the error names them), or the saved mapping is gone; the batch is not
         deleted.
     :raises BatchTimeoutError: the runs were still being deleted at ``timeout``.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: a call to AWS failed.
     """
 

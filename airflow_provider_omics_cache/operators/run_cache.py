@@ -68,6 +68,7 @@ class CreateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
         and the bucket does not exist or has another Region or owner.
     :raises RunCacheError: ``if_exists`` is ``fail`` and the existing cache differs, or the cache could not be created
         or changed as requested.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: AWS refused or did not answer a call; or another task has created the cache with other
         values, and ListRunCaches did not show it within 5 minutes.
     :raises OmicsError: within 5 minutes the service did not show whether the cache exists, or GetRunCache did not
@@ -174,6 +175,7 @@ class UpdateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
     :raises OmicsParameterError: a parameter is not valid, or none of ``name``, ``cache_behavior``, ``description`` and
         ``tags`` is given. The cache is not changed.
     :raises RunCacheError: the cache does not exist, or its status is DELETED or FAILED.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: AWS refused or did not answer a call.
     :raises OmicsError: GetRunCache did not return the changed values in time, or it returned no ARN and tags are to be
         set.
@@ -243,6 +245,7 @@ class DeleteRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
 
     :return: id of the cache, after GetRunCache has stopped returning it as active.
     :raises OmicsParameterError: ``run_cache_id`` is not a HealthOmics id (1 to 18 digits).
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: AWS refused or did not answer a call, or an active run uses the cache.
     :raises OmicsError: GetRunCache still returned the cache as active, or without a status, after its deletion.
     """

@@ -26,6 +26,7 @@ from airflow_provider_omics_cache.healthomics.submission import (
     Submissions,
     counted_as_incomplete,
     doubt_about_end,
+    has_too_many_failures,
 )
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunLink
 from airflow_provider_omics_cache.tasks.listing import ListingTask, batch_error
@@ -68,7 +69,10 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
     :param expected_runs: number of runs of the batch. Default: what the service reports. (templated)
     :param max_failed_submissions: how many submissions may fail: a number, or a share of all runs such as ``"5%"``.
-        Default 0.
+        Default 0. (templated)
+    :param fail_fast: whether to fail in the first round in which GetBatch counts more failed submissions than
+        ``max_failed_submissions`` allows. The batch continues. Otherwise the sensor fails when nothing is left to
+        submit. Default False.
     :param consistency_timeout: seconds after the submission, or a timedelta, for which the sensor waits until the
         listing includes every run. If the batch ended early, they count from its failure or, because the service does
         not report when a batch was cancelled, from the first round that shows it as CANCELLED. Default 300.
@@ -99,11 +103,12 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     :raises TooManyFailedSubmissionsError: more than ``max_failed_submissions`` failed.
     :raises IncompleteListingError: the service did not list all runs within ``consistency_timeout``.
     :raises BatchSilenceError: no answer about the batch came for ``max_silence``.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: a call to AWS failed.
     """
 
     template_fields: Sequence[str] = aws_template_fields(
-        "batch_id", "expected_runs", "mapping_s3_uri", "s3_conn_id", "s3_extra_args"
+        "batch_id", "expected_runs", "max_failed_submissions", "mapping_s3_uri", "s3_conn_id", "s3_extra_args"
     )
     trigger_class = BatchSubmissionTrigger
 
@@ -113,6 +118,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         batch_id: str,
         expected_runs: int | str | None = None,
         max_failed_submissions: int | str = 0,
+        fail_fast: bool = False,
         consistency_timeout: float | timedelta = CONSISTENCY_SECONDS,
         mapping_s3_uri: str | None = None,
         s3_conn_id: str | None = None,
@@ -122,10 +128,16 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         super().__init__(batch_id=batch_id, **kwargs)
         self.expected_runs = expected_runs
         self.max_failed_submissions = max_failed_submissions
+        self.fail_fast = fail_fast
         self.consistency_timeout = seconds("consistency_timeout", consistency_timeout)
         self.mapping_s3_uri = mapping_s3_uri
         self.s3_conn_id = s3_conn_id
         self.s3_extra_args = s3_extra_args
+
+    @property
+    def max_failed(self) -> int | str | None:
+        """How many failed submissions end the wait early if there are more. None: it never ends early."""
+        return self.max_failed_submissions if self.fail_fast else None
 
     def check_parameters(self) -> None:
         """Check the parameters before the first call.
@@ -142,9 +154,14 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
 
         :param batch: the batch, as GetBatch showed it last.
         :param context: Airflow's context of the task.
-        :param has_failed: whether the batch ended before every run was submitted.
+        :param has_failed: whether the batch ended, or too many submissions failed, before every run was submitted.
         """
+        max_failed = self.allowance("max_failed_submissions")
         with tempfile.TemporaryFile() if self.mapping_s3_uri else nullcontext() as file:
+            if has_failed and self.fail_fast and has_too_many_failures(batch, max_failed):
+                raise self._fail_fast(batch, file, context)
+            if has_failed and self.must_continue(batch):
+                return None
             if has_failed:
                 failure = self._conclude_failed(batch, file, context)
                 if failure is None:
@@ -160,7 +177,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             if submissions is None:
                 return None
             mapping = self._push(batch, submissions, file, context)
-        if submissions.failed_count > allowed(self.allowance("max_failed_submissions"), submissions.rows):
+        if submissions.failed_count > allowed(max_failed, submissions.rows):
             self._push_mapping(mapping, context)
             raise TooManyFailedSubmissionsError(
                 f"Batch {batch.id}: {submissions.failed_count:,} of {submissions.rows:,} runs were not submitted, "
@@ -176,6 +193,27 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             "all runs have ended" if batch.meaning.end == End.PROCESSED else "the runs continue",
         )
         return PokeReturnValue(is_done=True, xcom_value=mapping)
+
+    def _fail_fast(self, batch: Batch, file: IO[bytes] | None, context: Context) -> TooManyFailedSubmissionsError:
+        """Push what is known of a batch that is still active, and return the error."""
+        submissions = Submissions()
+        note = ""
+        try:
+            submissions = self.hook.list_whole(lambda: self._list(Submissions(), file))
+            failed = max(batch.failed or 0, submissions.failed_count)
+            self._push_mapping(self._push(batch, submissions, file, context, failed=failed), context)
+        except (OmicsError, AirflowSensorTimeout) as error:
+            note = f"; its runs could not be listed, or their mapping could not be saved: {error}"
+            failed = max(batch.failed or 0, submissions.failed_count)
+            self._push(batch, submissions, None, context, failed=failed)
+        total = "" if batch.expected_runs is None else f" of {batch.expected_runs:,}"
+        summary = f": {submissions.failure_summary()}" if submissions.failed_count else ""
+        return TooManyFailedSubmissionsError(
+            f"Batch {batch.id}: {failed:,}{total} runs were not submitted, max_failed_submissions is "
+            f"{self.max_failed_submissions}{summary}{note}; {self.settle_active_batch()}",
+            batch_id=batch.id,
+            status=batch.status,
+        )
 
     def _conclude_failed(self, batch: Batch, file: IO[bytes] | None, context: Context) -> BatchError | None:
         """Push what is known of a batch that ended early, and return its error, even if its runs cannot be listed.
@@ -221,19 +259,26 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         return submissions
 
     def _push(
-        self, batch: Batch, submissions: Submissions, file: IO[bytes] | None, context: Context
+        self,
+        batch: Batch,
+        submissions: Submissions,
+        file: IO[bytes] | None,
+        context: Context,
+        *,
+        failed: int | None = None,
     ) -> dict[str, str] | str:
         ti = context["ti"]
         submitted = submissions.submitted_count
+        failed = submissions.failed_count if failed is None else failed
         ti.xcom_push(key="failed_submissions", value=submissions.failed)
-        ti.xcom_push(key="failed_submission_count", value=submissions.failed_count)
+        ti.xcom_push(key="failed_submission_count", value=failed)
         ti.xcom_push(key="changed_after_submission", value=submissions.changed)
         ti.xcom_push(
             key="batch",
             value=batch.to_xcom(
-                total_runs=max(batch.total_runs or 0, submitted + submissions.failed_count),
+                total_runs=max(batch.total_runs or 0, submitted + failed),
                 submitted=submitted,
-                failed=submissions.failed_count,
+                failed=failed,
             ),
         )
         mapping: dict[str, str] | str = submissions.run_ids
@@ -289,7 +334,10 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
 
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
     :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
-        Default 0.
+        Default 0. (templated)
+    :param fail_fast: whether to fail in the first round in which GetBatch counts more runs as failed, cancelled,
+        deleted or not submitted than ``max_failed_runs`` allows. The batch continues, and ``runs_s3_uri`` is not
+        written. Otherwise the sensor fails when every run has ended. Default False.
     :param runs_s3_uri: S3 URI of the object to which a record of each run is written, one JSON document per line:
         ``run_setting_id``, ``run_id``, ``run_uuid``, ``status``, ``creation_time``, ``start_time``, ``stop_time``,
         ``failure_reason``, ``status_message``, ``run_output_uri``. (templated)
@@ -325,10 +373,13 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         its counts and its listing differ. The task may be retried.
     :raises IncompleteListingError: the service did not list all runs within ``consistency_timeout``.
     :raises BatchSilenceError: no answer about the batch came for ``max_silence``.
+    :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: a call to AWS failed.
     """
 
-    template_fields: Sequence[str] = aws_template_fields("batch_id", "runs_s3_uri", "s3_conn_id", "s3_extra_args")
+    template_fields: Sequence[str] = aws_template_fields(
+        "batch_id", "max_failed_runs", "runs_s3_uri", "s3_conn_id", "s3_extra_args"
+    )
     operator_extra_links = (OmicsRunLink(), OmicsBatchLink(), OmicsLogGroupLink())
     trigger_class = BatchCompletionTrigger
 
@@ -337,6 +388,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         *,
         batch_id: str,
         max_failed_runs: int | str = 0,
+        fail_fast: bool = False,
         runs_s3_uri: str | None = None,
         include_outputs: bool = False,
         consistency_timeout: float | timedelta = CONSISTENCY_SECONDS,
@@ -346,6 +398,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
     ) -> None:
         super().__init__(batch_id=batch_id, **kwargs)
         self.max_failed_runs = max_failed_runs
+        self.fail_fast = fail_fast
         self.runs_s3_uri = runs_s3_uri
         self.include_outputs = include_outputs
         self.consistency_timeout = seconds("consistency_timeout", consistency_timeout)

@@ -21,7 +21,7 @@ from airflow_provider_omics_cache.exceptions import (
 )
 from airflow_provider_omics_cache.healthomics.failures import parse_allowance
 from airflow_provider_omics_cache.healthomics.rounds import Batch, Event, FirstSeen
-from airflow_provider_omics_cache.healthomics.states import End
+from airflow_provider_omics_cache.healthomics.states import BATCH_STATUSES, End
 from airflow_provider_omics_cache.healthomics.submission import Submissions
 from airflow_provider_omics_cache.tasks.s3_output import S3OutputTask
 from airflow_provider_omics_cache.tasks.wait import BatchWaitTask
@@ -44,6 +44,9 @@ class ListingTask(S3OutputTask, BatchWaitTask):
     """Lists runs at the end of the wait, within the task's limits."""
 
     consistency_timeout: float
+    fail_fast: bool
+    #: Whether the task cancels the batch when it fails fast.
+    cancel_on_failure = False
 
     #: When this wait first saw the batch in its status, if the service does not report that time.
     _first_seen: FirstSeen | None = None
@@ -140,7 +143,22 @@ class ListingTask(S3OutputTask, BatchWaitTask):
 
     def trigger_arguments(self) -> dict[str, Any]:
         """Return the arguments that only this task's trigger takes."""
-        return {"first_seen": self._first_seen.to_json()} if self._first_seen else {}
+        first_seen = {"first_seen": self._first_seen.to_json()} if self._first_seen else {}
+        return first_seen if self.max_failed is None else {**first_seen, "max_failed": self.max_failed}
+
+    def must_continue(self, batch: Batch) -> bool:
+        """Whether a wait that its trigger ended must continue, because the task now allows more failures.
+
+        :param batch: the batch, which counts too many failures for the trigger and not for the task.
+        """
+        if batch.meaning.end is not None or batch.status not in BATCH_STATUSES:
+            return False
+        self.log.info("Batch %s is %s, and its failures are within the limit: waiting again", batch.id, batch.status)
+        return True
+
+    def settle_active_batch(self) -> str:
+        """Do with a batch that is still active what the task must do when it fails fast, and say what was done."""
+        return "the batch continues"
 
     def _resume(self, event: dict[str, Any] | None, began_at: float | None) -> Event:
         parsed = super()._resume(event, began_at)

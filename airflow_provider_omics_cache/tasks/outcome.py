@@ -32,6 +32,8 @@ from airflow_provider_omics_cache.healthomics.completion import (
     Judgement,
     RunCounts,
     RunOutcomes,
+    ended_badly,
+    has_too_many_failures,
     join,
 )
 from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, allowed
@@ -81,6 +83,11 @@ class RunOutcomeTask(ListingTask):
         :param counts: how its runs have ended.
         """
 
+    @property
+    def max_failed(self) -> int | str | None:
+        """How many failed runs end the wait early if there are more. None: it never ends early."""
+        return self.max_failed_runs if self.fail_fast else None
+
     def check_parameters(self) -> None:
         """Check the parameters before the first call.
 
@@ -104,8 +111,12 @@ class RunOutcomeTask(ListingTask):
 
         :param batch: the batch, as GetBatch showed it last.
         :param context: Airflow's context of the task.
-        :param has_failed: whether the batch failed, was cancelled, or its runs were deleted.
+        :param has_failed: whether the batch failed, was cancelled, its runs were deleted, or too many runs failed.
         """
+        if has_failed and self.fail_fast and has_too_many_failures(batch, self.allowance("max_failed_runs")):
+            raise self._fail_fast(batch, context)
+        if has_failed and self.must_continue(batch):
+            return None
         if has_failed:
             failure = self._conclude_failed(batch, context)
             if failure is None:
@@ -156,6 +167,44 @@ class RunOutcomeTask(ListingTask):
             batch_id=batch.id,
             status=batch.status,
         )
+
+    def _fail_fast(self, batch: Batch, context: Context) -> TooManyFailedRunsError:
+        """Push what is known of a batch that is still active, and return the error."""
+        counts = RunCounts.of_batch(batch)
+        settled = self.settle_active_batch()
+        outcomes = RunOutcomes()
+        note = ""
+        try:
+            with self.within_limits():
+                self._collect_failures(outcomes)
+        except (OmicsError, AirflowSensorTimeout) as error:
+            note = f"; details of its runs could not be fetched: {error}"
+        self._push(counts, outcomes, context, failed=max(counts.ended_badly, outcomes.counts.total or 0))
+        self._push_result(batch, counts, context)
+        total = "" if counts.total is None else f" of {counts.total:,}"
+        summary = f": {outcomes.failure_summary()}" if outcomes.failed else ""
+        return TooManyFailedRunsError(
+            f"Batch {batch.id}: {counts.ended_badly:,}{total} runs did not complete, "
+            f"max_failed_runs is {self.max_failed_runs}{summary}{note}; {settled}",
+            batch_id=batch.id,
+            status=batch.status,
+        )
+
+    def _collect_failures(self, outcomes: RunOutcomes) -> None:
+        """Collect the runs of an active batch that have ended, or were not submitted, without being COMPLETED."""
+        with tempfile.TemporaryFile() as rows:
+            self.hook.list_whole(partial(self._list_submissions, rows, is_over=False))
+            started = self.hook.list_whole(self._list_started_runs)
+            with tempfile.TemporaryFile() as failed:
+                rows.seek(0)
+                for line in rows:
+                    row = json.loads(line)
+                    status = started.get(row["runId"], (None,))[0]
+                    # Runs that this task has cancelled are no failures.
+                    if ended_badly(row, status, only_failed=self.cancel_on_failure):
+                        failed.write(line)
+                for record in self._records(failed, started, whole=False):
+                    outcomes.add(record)
 
     def _is_confirmed(self, batch: Batch, counts: RunCounts, listed: RunCounts) -> bool:
         """Whether the listed runs confirm GetBatch's counts. If not, the service may still be catching up.
@@ -270,7 +319,7 @@ class RunOutcomeTask(ListingTask):
                 self.wait_for_runs(batch, active)
                 return False
             with self.within_limits():
-                for record in self._records(rows, started):
+                for record in self._records(rows, started, whole=bool(self.runs_s3_uri)):
                     outcomes.add(record)
                     if record["run_id"] and record["status"] not in ENDED_RUN_STATUSES:
                         active.append(record["run_id"])
@@ -314,7 +363,13 @@ class RunOutcomeTask(ListingTask):
         runs = list_started_runs(self.hook, self.batch_id, max_silence=self.max_silence)
         return {run["id"]: _known_of(run) for run in runs}
 
-    def _records(self, rows: IO[bytes], started: Mapping[str, tuple[Any, ...]]) -> Iterator[RunRecord]:
+    def _records(self, rows: IO[bytes], started: Mapping[str, tuple[Any, ...]], *, whole: bool) -> Iterator[RunRecord]:
+        """Join what is known of each run.
+
+        :param rows: a file with entries of ListRunsInBatch.
+        :param started: what ListRuns shows, by run id.
+        :param whole: whether each record must be whole. Otherwise GetRun is called for at most 1,000 runs.
+        """
         asked = 0
         rows.seek(0)
         for line in rows:
@@ -322,27 +377,25 @@ class RunOutcomeTask(ListingTask):
             known = started.get(row["runId"])
             listed = dict(zip(_RUN_MEMBERS, known, strict=True)) if known else None
             run = None
-            if self._is_worth_asking(row, listed, asked):
+            if (whole or asked < MAX_LISTED_RUNS) and self._is_worth_asking(row, listed, whole=whole):
                 run = if_found(partial(self.hook.get_run, run_id=row["runId"], max_silence=self.max_silence))
                 asked += 1
                 listed = listed if run else None
             yield join(row, listed, run, batch_id=self.batch_id)
 
-    def _is_worth_asking(self, row: Mapping[str, Any], listed: Mapping[str, Any] | None, asked: int) -> bool:
+    def _is_worth_asking(self, row: Mapping[str, Any], listed: Mapping[str, Any] | None, *, whole: bool) -> bool:
         """Whether GetRun can add something to what ListRuns shows of a run. ListRuns may not show the run yet."""
         if not row["runId"] or row["submissionStatus"] == SubmissionStatus.DELETE_SUCCESS:
             return False
-        if self.include_outputs:
+        if whole and self.include_outputs:
             return True
-        if listed is not None and listed["status"] in _WITHOUT_REASON:
-            return False
-        return bool(self.runs_s3_uri) or asked < MAX_LISTED_RUNS
+        return listed is None or listed["status"] not in _WITHOUT_REASON
 
-    def _push(self, counts: RunCounts, outcomes: RunOutcomes, context: Context) -> None:
+    def _push(self, counts: RunCounts, outcomes: RunOutcomes, context: Context, *, failed: int | None = None) -> None:
         ti = context["ti"]
         ti.xcom_push(key="run_counts", value=counts.to_json())
         ti.xcom_push(key="failed_runs", value=outcomes.failed)
-        ti.xcom_push(key="failed_run_count", value=counts.not_completed)
+        ti.xcom_push(key="failed_run_count", value=counts.not_completed if failed is None else failed)
         run_id = next((run["run_id"] for run in outcomes.failed if run["status"] == RunStatus.FAILED), None)
         if run_id:
             persist_links(context, self, run_id=run_id, log_stream_prefix=f"run/{run_id}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property, partial
 from typing import IO, Any
 
+from airflow_provider_omics_cache.hooks.connections import check_connection
 from airflow_provider_omics_cache.hooks.s3 import check_object_uri, check_upload_args, put_object, s3_client
 from airflow_provider_omics_cache.tasks.wait import AwsTask
 
@@ -25,15 +26,25 @@ class S3OutputTask(AwsTask):
         return s3_client(**({"aws_conn_id": self.s3_conn_id} if self.s3_conn_id else self._hook_parameters))
 
     def check_s3_output(self, parameter: str) -> None:
-        """Check a parameter with the URI of an object, and ``s3_extra_args``.
+        """Check a parameter with the URI of an object, ``s3_conn_id`` and ``s3_extra_args``.
 
         :param parameter: name of the parameter; nothing is checked if its value is None.
         :raises OmicsParameterError: a parameter breaks a rule.
+        :raises MissingConnectionError: the connection ``s3_conn_id`` does not exist.
         """
         uri = getattr(self, parameter)
         if uri is not None:
             check_object_uri(parameter, uri)
             check_upload_args(self.s3_extra_args)
+            self.check_s3_connection()
+
+    def check_s3_connection(self) -> None:
+        """Check that the connection ``s3_conn_id`` exists if it is given.
+
+        :raises MissingConnectionError: it does not exist.
+        """
+        if self.s3_conn_id:
+            check_connection("s3_conn_id", self.s3_conn_id)
 
     def write_to_s3(self, file: IO[bytes], parameter: str) -> str:
         """Upload a file, and return its URI.

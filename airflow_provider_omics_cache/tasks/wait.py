@@ -125,6 +125,11 @@ class BatchWaitTask(AwsTask):
         """
 
     @property
+    def max_failed(self) -> int | str | None:
+        """How many failures end the wait early if there are more: a number, or a share. None: it never ends early."""
+        return None
+
+    @property
     @abstractmethod
     def interval(self) -> float:
         """Seconds between two rounds."""
@@ -189,7 +194,7 @@ class BatchWaitTask(AwsTask):
     def _new_wait(self, deadline: float | None, *, first_round: bool = False) -> BatchWait:
         return BatchWait(
             batch_id=self.batch_id,
-            decide=self.trigger_class.decide,
+            decide=self.trigger_class.decision(self.max_failed),
             progress=self.trigger_class.progress,
             max_silence=self.max_silence,
             deadline=deadline,

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
-from airflow_provider_omics_cache.exceptions import OmicsError
+from airflow_provider_omics_cache.exceptions import MissingConnectionError, OmicsError
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.redaction import printable, without_passwords
 
@@ -59,8 +59,8 @@ class OpenClient:
     """A client that several calls use at the same time. A retired client closes after its last call.
 
     :param connection: parameters of the client.
-    :param must_exist: whether making the client fails if Airflow does not find the connection. Otherwise the client is
-        made without a connection, as everywhere in the amazon provider.
+    :param must_exist: whether making the client fails if Airflow does not find a connection that may be missing.
+        Otherwise the client is made without a connection.
     """
 
     def __init__(self, connection: Connection, *, must_exist: bool) -> None:
@@ -126,7 +126,7 @@ class OpenClient:
         finally:
             self.has_connection = hook.has_connection
         if must_exist and not self.has_connection:
-            raise OmicsError(f"connection {self._name!r} no longer exists")
+            raise MissingConnectionError(str(self._name))
         return client
 
     async def _close(self) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
@@ -15,6 +16,7 @@ from asgiref.sync import sync_to_async
 from airflow_provider_omics_cache._compat import task_state
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.healthomics import completion, end, submission
+from airflow_provider_omics_cache.healthomics.failures import parse_allowance
 from airflow_provider_omics_cache.healthomics.rounds import (
     TRUST_SECONDS,
     Batch,
@@ -60,6 +62,15 @@ class BatchTrigger(BaseTrigger):
     @abstractmethod
     def decide(batch: Batch) -> Verdict:
         """Decide what GetBatch's answer means for the wait."""
+
+    @classmethod
+    def decision(cls, max_failed: int | str | None = None) -> Callable[[Batch], Verdict]:
+        """Return the function that decides what GetBatch's answer means for the wait.
+
+        :param max_failed: how many failures are allowed before the wait ends early: a number, or a share such as
+            ``"5%"``. None: the wait does not end early.
+        """
+        return cls.decide
 
     @staticmethod
     @abstractmethod
@@ -118,7 +129,7 @@ class BatchTrigger(BaseTrigger):
         """Yield one event when the wait is over."""
         wait = BatchWait(
             batch_id=self.batch_id,
-            decide=self.decide,
+            decide=self._decision(),
             progress=self.progress,
             max_silence=self.max_silence,
             deadline=self.deadline,
@@ -139,6 +150,9 @@ class BatchTrigger(BaseTrigger):
             )
         first_seen = FirstSeen.from_json(self.first_seen)
         yield TriggerEvent(replace(event, first_seen=first_seen).to_json())
+
+    def _decision(self) -> Callable[[Batch], Verdict]:
+        return self.decision()
 
     def _watch(self, subject_id: str, **arguments: Any) -> AbstractAsyncContextManager[Watcher]:
         return shared_poller().watch(
@@ -185,15 +199,46 @@ class BatchTrigger(BaseTrigger):
                     return event
 
 
-class BatchSubmissionTrigger(BatchTrigger):
-    """Waits until every run of a batch was submitted; see :class:`BatchTrigger`."""
+class FailFastTrigger(BatchTrigger):
+    """Calls GetBatch until the wait is over, or until it counts too many failures; see :class:`BatchTrigger`.
+
+    :param max_failed: how many failures are allowed before the wait ends early: a number, or a share of all runs such
+        as ``"5%"``. Default: the wait does not end early.
+    """
+
+    decide: ClassVar[Callable[..., Verdict]]
+
+    def __init__(self, *, max_failed: int | str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_failed = max_failed
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the keyword arguments from which Airflow recreates this trigger."""
+        path, kwargs = super().serialize()
+        return path, kwargs if self.max_failed is None else {**kwargs, "max_failed": self.max_failed}
+
+    @classmethod
+    def decision(cls, max_failed: int | str | None = None) -> Callable[[Batch], Verdict]:
+        """Return the function that decides what GetBatch's answer means for the wait.
+
+        :param max_failed: how many failures are allowed before the wait ends early: a number, or a share such as
+            ``"5%"``. None: the wait does not end early.
+        """
+        return cls.decide if max_failed is None else partial(cls.decide, max_failed=parse_allowance(max_failed))
+
+    def _decision(self) -> Callable[[Batch], Verdict]:
+        return self.decision(self.max_failed)
+
+
+class BatchSubmissionTrigger(FailFastTrigger):
+    """Waits until every run of a batch was submitted; see :class:`FailFastTrigger`."""
 
     decide = staticmethod(submission.decide)
     progress = staticmethod(submission.progress)
 
 
-class BatchCompletionTrigger(BatchTrigger):
-    """Waits until every run of a batch has ended; see :class:`BatchTrigger`."""
+class BatchCompletionTrigger(FailFastTrigger):
+    """Waits until every run of a batch has ended; see :class:`FailFastTrigger`."""
 
     decide = staticmethod(completion.decide)
     progress = staticmethod(completion.progress)

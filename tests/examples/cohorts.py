@@ -14,13 +14,13 @@ BUCKET = "omics-quickstart"
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def put_samplesheet(samples: Iterable[str]) -> None:
-    """Write the samplesheet that the examples read."""
+def put_samplesheet(samples: Iterable[str], key: str = "samplesheet.csv") -> None:
+    """Write a samplesheet that the examples read."""
     lines = ["sample,fastq_1,fastq_2"]
     for number, sample in enumerate(samples):
         paired = f"s3://{BUCKET}/{sample}_2.fq" if number % 2 else ""
         lines.append(f"{sample},s3://{BUCKET}/{sample}_1.fq,{paired}")
-    boto3.client("s3").put_object(Bucket=BUCKET, Key="samplesheet.csv", Body="\n".join(lines).encode())
+    boto3.client("s3").put_object(Bucket=BUCKET, Key=key, Body="\n".join(lines).encode())
 
 
 def run_once_more(dag: Any) -> Any:
@@ -43,6 +43,11 @@ def read_json_lines(name: str) -> list[dict[str, Any]]:
     (key,) = [key for key in keys if key.endswith(f"/{name}")]
     content = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read().decode()
     return [json.loads(line) for line in content.splitlines()]
+
+
+def longest_line(printed: Any) -> int:
+    """Return the number of characters of the longest line that tasks have printed or logged."""
+    return max(len(line) for line in (printed.out + printed.err).splitlines())
 
 
 def states_of(dag_run: Any) -> dict[str, list[str]]:

@@ -7,20 +7,33 @@ import boto3
 import pytest
 from cohort import omics_cohort
 
-from tests.examples.cohorts import BUCKET, all_of, put_samplesheet, read_json_lines, run_once_more, states_of
+from tests.examples.cohorts import (
+    BUCKET,
+    all_of,
+    longest_line,
+    put_samplesheet,
+    read_json_lines,
+    run_once_more,
+    states_of,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
 
 
-def test_joins_the_outputs_of_two_thousand_samples(cohort_service: LocalHealthOmics) -> None:
+def test_joins_the_outputs_of_two_thousand_samples(
+    cohort_service: LocalHealthOmics, capfd: pytest.CaptureFixture[str]
+) -> None:
     samples = [f"HG{number:04}" for number in range(2_000)]
     put_samplesheet(samples)
     cohort_service.faults.fail_run("HG0007")
     cohort_service.faults.fail_submission("HG0008")
 
-    assert omics_cohort().test().state == "success"
+    dag_run = omics_cohort().test()
+    assert dag_run.state == "success"
 
+    assert longest_line(capfd.readouterr()) < 5_000
+    assert dag_run.get_task_instance("save_settings").xcom_pull("save_settings").endswith("/settings.json")
     assert cohort_service.calls["StartRunBatch"] == 1
     (batch,) = all_of("list_batch")
     (cache,) = all_of("list_run_caches")
@@ -48,15 +61,28 @@ def test_the_second_read_is_left_out_where_there_is_none(cohort_service: LocalHe
     ]
 
 
-def test_ids_of_a_json_sheet_may_be_numbers(cohort_service: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_triggered_dag_run_takes_its_params(cohort_service: LocalHealthOmics) -> None:
     rows = [{"sample": number, "fastq_1": f"s3://{BUCKET}/{number}.fq", "fastq_2": None} for number in range(2)]
     boto3.client("s3").put_object(Bucket=BUCKET, Key="samplesheet.json", Body=json.dumps(rows).encode())
-    monkeypatch.setenv("AIRFLOW_VAR_OMICS_SAMPLESHEET", f"s3://{BUCKET}/samplesheet.json")
-    assert omics_cohort().test().state == "success"
+    cohort_service.faults.fail_run("1")
+    params = {
+        "samplesheet": f"s3://{BUCKET}/samplesheet.json",
+        "workflow_id": "7654321",
+        "role_arn": "arn:aws:iam::123456789012:role/other",
+        "s3_uri": f"s3://{BUCKET}/other",
+        "max_failed": "1",
+    }
+    assert omics_cohort().test(run_conf=params).state == "success"
     assert [(result["sample"], result["status"]) for result in read_json_lines("samples.jsonl")] == [
         (0, "COMPLETED"),
-        (1, "COMPLETED"),
+        (1, "FAILED"),
     ]
+    run = boto3.client("omics").get_run(id=all_of("list_runs")[0]["id"])
+    assert (run["workflowId"], run["roleArn"], run["outputUri"]) == (
+        params["workflow_id"],
+        params["role_arn"],
+        f"{params['s3_uri']}/runs/",
+    )
 
 
 @pytest.mark.parametrize("samples", [["HG001", "HG002"], ["HG001", "HG002", "HG003"]], ids=["same", "changed"])
@@ -72,13 +98,15 @@ def test_a_cleared_dag_run_finds_its_batch_whatever_the_sheet_holds(
     assert [result["sample"] for result in read_json_lines("samples.jsonl")] == ["HG001", "HG002"]
 
 
-def test_another_rerun_key_reads_the_sheet_again(
+def test_a_variable_for_the_dag_run_starts_another_batch(
     cohort_service: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_samplesheet(["HG001", "HG002"])
     run_id = run_once_more(omics_cohort()).run_id
     put_samplesheet(["HG001", "HG002", "HG003"])
-    monkeypatch.setenv("AIRFLOW_VAR_OMICS_RERUN_KEYS", json.dumps({"another": "7", run_id: "2"}))
+    assert {":", "+"} < set(run_id)
+    variable = f"omics_rerun_key_omics_cohort_{run_id}".replace(":", "-").replace("+", "-")
+    monkeypatch.setenv(f"AIRFLOW_VAR_{variable.upper()}", "2")
     assert run_once_more(omics_cohort()).state == "success"
     assert cohort_service.calls["StartRunBatch"] == 2
     assert len(all_of("list_runs")) == 5
@@ -88,5 +116,5 @@ def test_a_bad_samplesheet_starts_nothing(cohort_service: LocalHealthOmics) -> N
     put_samplesheet(["HG001", "HG001"])
     dag_run = omics_cohort().test()
     assert dag_run.state == "failed"
-    assert states_of(dag_run)["read_samplesheet"] == ["failed"]
+    assert states_of(dag_run)["save_settings"] == ["failed"]
     assert cohort_service.calls["StartRunBatch"] == 0

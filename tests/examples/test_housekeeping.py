@@ -20,11 +20,12 @@ def _no_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("housekeeping.GET_BATCH_DELAY", 0)
 
 
-def start_batch(name: str) -> str:
+def start_batch(name: str, **tags: str) -> str:
     """Start a batch without the operator."""
     answer = boto3.client("omics").start_run_batch(
         batchName=name,
         requestId=name,
+        tags=tags,
         defaultRunSetting={
             "workflowId": "1234567",
             "roleArn": "arn:aws:iam::123456789012:role/omics",
@@ -35,9 +36,7 @@ def start_batch(name: str) -> str:
     return str(answer["id"])
 
 
-def test_deletes_what_is_old_and_over_and_keeps_the_mapping(
-    cohort_service: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deletes_what_is_old_and_over_and_keeps_the_mapping(cohort_service: LocalHealthOmics) -> None:
     put_samplesheet(["HG001", "HG002"])
     assert omics_cohort().test().state == "success"
     (old,) = all_of("list_batch")
@@ -48,8 +47,7 @@ def test_deletes_what_is_old_and_over_and_keeps_the_mapping(
     young = {batch["id"] for batch in all_of("list_batch")} - {old["id"], foreign}
 
     # The service's clock has gone ahead of Airflow's: "older than -10 days" is what began in its first ten days.
-    monkeypatch.setenv("AIRFLOW_VAR_OMICS_KEEP_DAYS", "-10")
-    dag_run = omics_housekeeping().test()
+    dag_run = omics_housekeeping().test(run_conf={"keep_days": -10})
 
     assert dag_run.state == "success"
     assert {batch["id"] for batch in all_of("list_batch")} == {*young, foreign}
@@ -62,16 +60,13 @@ def test_batches_of_another_airflow_and_those_that_are_gone_are_left_alone(
     cohort_service: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_samplesheet(["HG001", "HG002"])
-    monkeypatch.setenv("AIRFLOW_VAR_OMICS_MANAGED_BY", "another-airflow")
-    assert omics_cohort().test().state == "success"
-    monkeypatch.setenv("AIRFLOW_VAR_OMICS_MANAGED_BY", "airflow")
-    assert omics_cohort().test().state == "success"
-    theirs, ours = [batch["id"] for batch in sorted(all_of("list_batch"), key=lambda batch: batch["createdAt"])]
+    theirs = start_batch("of-another-airflow", **{"managed-by": "another-airflow"})
+    ours = start_batch("of-this-airflow", **{"managed-by": "airflow"})
+    cohort_service.clock.advance(3600)
     gone = {"id": "9999999", "status": "PROCESSED", "createdAt": datetime(2020, 1, 1, tzinfo=UTC)}
     list_batch = OmicsCacheHook.list_batch
     monkeypatch.setattr(OmicsCacheHook, "list_batch", lambda hook, **given: [gone, *list_batch(hook, **given)])
-    monkeypatch.setenv("AIRFLOW_VAR_OMICS_KEEP_DAYS", "-10")
-    assert omics_housekeeping().test().state == "success"
+    assert omics_housekeeping().test(run_conf={"keep_days": -10}).state == "success"
     assert {batch["id"] for batch in all_of("list_batch")} == {theirs}
     assert ours != theirs
 
@@ -86,9 +81,8 @@ def test_throttles_are_waited_out(
     monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(lambda seconds: waited.append(waited[-1] + seconds)))
     monkeypatch.setattr(OmicsCacheHook, "clock", staticmethod(lambda: waited[-1]))
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setenv("AIRFLOW_VAR_OMICS_KEEP_DAYS", "-10")
     cohort_service.faults.throttle(operation, times=12)
-    dag_run = omics_housekeeping().test()
+    dag_run = omics_housekeeping().test(run_conf={"keep_days": -10})
     assert dag_run.state == "success"
     assert dag_run.get_task_instance("find_old_batches").try_number <= 1
     assert waited[-1] > 60

@@ -9,7 +9,7 @@ import pytest
 from resubmit_failed import omics_resubmit_failed
 
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
-from tests.examples.cohorts import all_of, put_samplesheet, read_json_lines, run_once_more, states_of
+from tests.examples.cohorts import all_of, longest_line, put_samplesheet, read_json_lines, run_once_more, states_of
 from tests.sensor_modes import use_service_time_in_tasks
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def runs_by_sample() -> Counter[str]:
     )
 
 
-def test_half_of_three_thousand_samples_is_submitted_again_and_none_twice(cohort_service: LocalHealthOmics) -> None:
+def test_half_of_three_thousand_samples_is_submitted_again_and_none_twice(
+    cohort_service: LocalHealthOmics, capfd: pytest.CaptureFixture[str]
+) -> None:
     samples = [f"HG{number:04}" for number in range(3_000)]
     put_samplesheet(samples)
     for sample in samples[::2]:
@@ -43,6 +45,7 @@ def test_half_of_three_thousand_samples_is_submitted_again_and_none_twice(cohort
 
     assert omics_resubmit_failed().test().state == "success"
 
+    assert longest_line(capfd.readouterr()) < 5_000
     assert cohort_service.calls["StartRunBatch"] == 2
     assert runs_by_sample() == dict.fromkeys(samples, 1)
     assert len(all_of("list_runs")) == 3_000

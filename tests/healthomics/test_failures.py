@@ -14,6 +14,7 @@ from airflow_provider_omics_cache.healthomics.failures import Failures, allowed,
     [
         (0, 10, 0),
         (3, 10, 3),
+        (" 3 ", 10, 3),
         ("0%", 10, 0),
         ("5%", 100, 5),
         ("5%", 99, 4),
@@ -28,7 +29,24 @@ def test_allowed(value: int | str, total: int, number: int) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [-1, "120%", "100.1%", "-5%", "5", "", "%", "five%", "\u0665%", 0.05, True, None, "5%%", "1e1%", Fraction(1, 2)],
+    [
+        -1,
+        "120%",
+        "100.1%",
+        "-5%",
+        "-5",
+        "0.5",
+        "",
+        "%",
+        "five%",
+        "\u0665%",
+        0.05,
+        True,
+        None,
+        "5%%",
+        "1e1%",
+        Fraction(1, 2),
+    ],
 )
 def test_anything_else_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="whole number of runs from 0, or a share"):

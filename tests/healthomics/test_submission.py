@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import tracemalloc
+from fractions import Fraction
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_omics_cache.healthomics import submission
+from airflow_provider_omics_cache.healthomics import completion, submission
 from airflow_provider_omics_cache.healthomics.rounds import Batch
 from airflow_provider_omics_cache.healthomics.states import BatchStatus, SubmissionStatus, Verdict
 from airflow_provider_omics_cache.healthomics.submission import Submissions
@@ -58,6 +59,30 @@ batches = st.builds(
 )
 def test_decide(status: str | None, pending: int | None, verdict: Verdict) -> None:
     assert submission.decide(Batch(id="1", status=status, pending=pending)) == verdict
+
+
+@pytest.mark.parametrize(
+    ("status", "failed", "total_runs", "max_failed", "verdict"),
+    [
+        ("SUBMITTING", 5, 100, Fraction("0.05"), Verdict.WAIT),
+        ("SUBMITTING", 6, 100, Fraction("0.05"), Verdict.FAILED),
+        ("SUBMITTING", 1, 100, 0, Verdict.FAILED),
+        ("SUBMITTING", 1, None, 0, Verdict.FAILED),
+        ("SUBMITTING", 6, None, Fraction("0.05"), Verdict.WAIT),
+        ("SUBMITTING", None, 100, 0, Verdict.WAIT),
+        ("SUBMITTING", 6, 100, None, Verdict.WAIT),
+        ("INPROGRESS", 6, 100, 5, Verdict.FAILED),
+        ("REHYDRATING", 6, 100, 5, Verdict.FAILED),
+        ("STOPPING", 6, 100, 5, Verdict.WAIT),
+        ("PROCESSED", 6, 100, 5, Verdict.DONE),
+    ],
+)
+def test_too_many_failures_of_an_active_batch(
+    status: str, failed: int | None, total_runs: int | None, max_failed: Any, verdict: Verdict
+) -> None:
+    batch = Batch(id="1", status=status, failed=failed, total_runs=total_runs)
+    assert submission.decide(batch, max_failed=max_failed) == verdict
+    assert completion.decide(batch, max_failed=max_failed) == verdict
 
 
 @given(batches)

@@ -1380,6 +1380,7 @@ class TestAnywhere:
             "aws_conn_id",
             "batch_name",
             "default_run_setting",
+            "max_failed_runs",
             "region_name",
             "request_id",
             "rerun_key",

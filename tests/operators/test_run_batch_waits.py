@@ -771,3 +771,50 @@ def test_a_teardown_finds_the_batch_whatever_becomes_of_the_wait(
     batch_id = task_context["ti"].xcoms["return_value"]
     CancelRunBatchOperator(task_id="cancel", batch_id=batch_id).as_teardown().execute(task_context)
     assert client.get_batch(batchId=batch_id)["status"] == "CANCELLED"
+
+
+# fail_fast
+
+
+HUNDRED = [{"runSettingId": f"sample-{n}"} for n in range(100)]
+
+
+@each_mode
+def test_too_many_failures_cancel_the_batch(
+    mode: str, local: LocalHealthOmics, run: Run, client: Any, the_batch: Callable[[], str], task_context: Context
+) -> None:
+    local.settings.submission_rate = 1
+    for number in range(17):
+        local.faults.fail_submission(f"sample-{number}")
+    arguments = {"run_settings": HUNDRED, "max_failed_runs": "5%", "fail_fast": True, "cancel_on_failure": True}
+    with pytest.raises(TooManyFailedRunsError) as caught:
+        run(mode, task_context, **arguments, waiter_delay=25)
+    batch_id = the_batch()
+    batch = client.get_batch(batchId=batch_id)
+    assert batch["status"] in {"STOPPING", "CANCELLED"}
+    assert batch["submissionSummary"]["successfulStartSubmissionCount"] < 50
+    text = str(caught.value)
+    assert text.startswith(f"Batch {batch_id}: 17 of 100 runs did not complete, max_failed_runs is 5%: ")
+    assert "; cancel_on_failure cancelled it. Set a new rerun_key" in text
+    xcoms = task_context["ti"].xcoms
+    assert xcoms["return_value"] == batch_id
+    assert xcoms["failed_run_count"] == xcoms["run_counts"]["not_submitted"] == len(xcoms["failed_runs"]) == 17
+
+
+def test_too_many_failures_without_a_cancellation(
+    local: LocalHealthOmics,
+    run: Run,
+    client: Any,
+    the_batch: Callable[[], str],
+    new_task_context: Callable[[], Context],
+) -> None:
+    local.settings.submission_rate = 1
+    local.faults.fail_submission("sample-0")
+    arguments = {"run_settings": HUNDRED, "fail_fast": True}
+    with pytest.raises(TooManyFailedRunsError, match=r"1 of 100 runs did not complete.*; the batch continues"):
+        run("sync", new_task_context(), **arguments)
+    assert status_of(client, the_batch()) == "SUBMITTING"
+    local.faults.error("CancelRunBatch", code="AccessDeniedException", status=403, message="not for you")
+    with pytest.raises(TooManyFailedRunsError, match=r"1 of 100 .*; the batch could not be cancelled:.*not for you"):
+        run("sync", new_task_context(), **arguments, cancel_on_failure=True)
+    assert status_of(client, the_batch()) == "SUBMITTING"

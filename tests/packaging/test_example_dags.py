@@ -14,6 +14,25 @@ def test_example_imports_on_every_version(example: str) -> None:
     importlib.import_module(example)
 
 
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_ui_shows_what_an_example_does_and_what_it_takes(example: str) -> None:
+    module = importlib.import_module(example)
+    dag = getattr(module, f"omics_{example}")()
+    assert dag.doc_md == module.__doc__
+    assert dag.description
+    assert set(dag.tags) == {"omics", "example"}
+    params = [dag.params.get_param(name) for name in dag.params]
+    assert params
+    assert all(param.schema["type"] and param.description for param in params)
+    assert "var.value" not in Path(module.__file__ or "").read_text()
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_no_task_pushes_an_xcom_for_each_key_of_a_dict(example: str) -> None:
+    dag = getattr(importlib.import_module(example), f"omics_{example}")()
+    assert [task_id for task_id, task in dag.task_dict.items() if getattr(task, "multiple_outputs", False)] == []
+
+
 def test_quickstart_reads_in_the_order_in_which_it_runs() -> None:
     dag = importlib.import_module("quickstart").omics_quickstart()
     expected = ["ensure_run_cache", "start_batch", "wait_for_submission", "print_runs"]
@@ -24,17 +43,17 @@ def test_quickstart_reads_in_the_order_in_which_it_runs() -> None:
 
 GRAPHS = {
     "cohort": [
-        ("read_samplesheet", "start_batch"),
+        ("save_settings", "start_batch"),
         ("ensure_run_cache", "start_batch"),
         ("start_batch", "wait_for_submission"),
         ("wait_for_submission", "wait_for_completion"),
         ("wait_for_completion", "join_outputs"),
     ],
     "resubmit_failed": [
-        ("read_samplesheet", "start_batch"),
+        ("save_settings", "start_batch"),
         ("start_batch", "wait_for_submission"),
-        ("wait_for_submission", "resubmission.find_retryable"),
-        ("resubmission.find_retryable", "resubmission.start_batch"),
+        ("wait_for_submission", "resubmission.save_retryable"),
+        ("resubmission.save_retryable", "resubmission.start_batch"),
         ("resubmission.start_batch", "resubmission.wait_for_submission"),
         ("resubmission.wait_for_submission", "merge_mappings"),
         ("wait_for_submission", "merge_mappings"),
@@ -45,7 +64,7 @@ GRAPHS = {
         ("merge_mappings", "report"),
     ],
     "fan_out": [
-        ("read_samplesheet", "start_batch"),
+        ("save_settings", "start_batch"),
         ("start_batch", "wait_for_submission"),
         ("wait_for_submission", "wait_for_completion"),
         ("wait_for_completion", "make_groups"),
@@ -53,7 +72,7 @@ GRAPHS = {
         ("find_outputs", "count_outputs"),
     ],
     "cancel_on_failure": [
-        ("read_samplesheet", "start_batch"),
+        ("save_settings", "start_batch"),
         ("start_batch", "wait_for_submission"),
         ("wait_for_submission", "wait_for_completion"),
         ("wait_for_completion", "cancel_batch"),

@@ -602,5 +602,6 @@ def test_every_error_of_a_batch_is_final() -> None:
 
 def test_every_template_field_is_an_attribute() -> None:
     sensor = BatchCompletionSensor(task_id="wait", batch_id="42")
-    assert {"batch_id", "runs_s3_uri", "s3_conn_id", "s3_extra_args", "aws_conn_id"} <= set(sensor.template_fields)
+    named = {"batch_id", "max_failed_runs", "runs_s3_uri", "s3_conn_id", "s3_extra_args", "aws_conn_id"}
+    assert named <= set(sensor.template_fields)
     assert all(hasattr(sensor, name) for name in sensor.template_fields)

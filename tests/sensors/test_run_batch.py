@@ -1258,5 +1258,6 @@ def test_every_template_field_is_an_attribute() -> None:
     sensor = BatchSubmissionSensor(task_id="wait", batch_id="42")
     for field in sensor.template_fields:
         assert hasattr(sensor, field)
-    assert {"aws_conn_id", "region_name", "verify", "batch_id"} <= set(sensor.template_fields)
+    named = {"aws_conn_id", "region_name", "verify", "batch_id", "max_failed_submissions"}
+    assert named <= set(sensor.template_fields)
     assert not sensor.template_ext

@@ -260,6 +260,23 @@ async def test_while_no_new_client_can_be_made_the_old_one_is_used(
     assert "aws_default" in lines[0]
 
 
+async def test_a_connection_that_cannot_be_read_for_a_while_fails_no_wait(
+    service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow reports a connection as missing while a secrets backend does not answer."""
+    batch_ids = start_batches(service, 3, after=600)
+    async with nothing_left_behind(clients):
+        waits = [asyncio.create_task(event_of(trigger(batch_id, aws_conn_id="VAULT"))) for batch_id in batch_ids]
+        await until(lambda: service.clock.elapsed() > 200)
+        assert clients.made == 0
+        monkeypatch.setenv("AIRFLOW_CONN_VAULT", connection())
+        assert ends_well(await all_of(*waits))
+        assert clients.made == 1
+        event = await event_of(trigger(batch_ids[0], aws_conn_id="GONE", max_silence=300))
+    assert event["code"] == "MaxSilence"
+    assert "aws_conn_id must be the id of an existing Airflow connection; got 'GONE'" in event["message"]
+
+
 async def test_a_batch_that_is_refused_does_not_take_the_client_from_the_others(
     service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:

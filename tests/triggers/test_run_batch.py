@@ -116,3 +116,8 @@ def test_intervals_vary_by_a_tenth(service: Any, monkeypatch: Any) -> None:
     assert len(intervals) > 10
     assert all(89 <= seconds <= 111 for seconds in intervals)
     assert len({round(seconds) for seconds in intervals}) > 5
+
+
+def test_the_allowed_failures_are_an_argument_only_if_the_task_fails_fast() -> None:
+    assert BatchSubmissionTrigger(**EVERYTHING, max_failed="5%").serialize()[1] == {**EVERYTHING, "max_failed": "5%"}
+    assert BatchSubmissionTrigger(**EVERYTHING, max_failed=0).serialize()[1] == {**EVERYTHING, "max_failed": 0}

@@ -1,0 +1,136 @@
+"""``fail_fast``: a wait that ends as soon as GetBatch counts more failures than are allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_omics_cache._compat import AirflowFailException
+from airflow_provider_omics_cache.exceptions import TooManyFailedRunsError, TooManyFailedSubmissionsError
+from airflow_provider_omics_cache.healthomics.rounds import Batch, Event, EventStatus
+from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
+from tests.conftest import needs_aiobotocore, needs_batches
+from tests.sensor_modes import TaskDeferred, each_mode, run_sensor, start_batch
+
+pytestmark = needs_batches
+
+RUNS = 100
+
+
+@pytest.fixture
+def wait(service: Any, task_context: dict[str, Any]) -> Callable[..., Any]:
+    """Run a sensor in a mode until it ends."""
+
+    def run(sensor: Any, mode: str, batch_id: str, **arguments: Any) -> Any:
+        def make(**mode_arguments: Any) -> Any:
+            everything = {"task_id": "wait", "poke_interval": 25, "timeout": 3_600, **arguments, **mode_arguments}
+            return sensor(batch_id=batch_id, **everything)
+
+        return run_sensor(make, mode, task_context, service.clock)
+
+    return run
+
+
+@pytest.fixture
+def slow_batch(service: Any, client: Any) -> str:
+    """A batch that submits one run a second, of which the first 17 fail."""
+    service.settings.submission_rate = 1
+    for number in range(17):
+        service.faults.fail_submission(f"sample-{number}", message="no such role")
+    return start_batch(client, RUNS)
+
+
+@each_mode
+def test_too_many_failed_submissions_end_the_wait(
+    mode: str, service: Any, client: Any, slow_batch: str, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    began = service.clock.elapsed()
+    with pytest.raises(TooManyFailedSubmissionsError) as caught:
+        wait(BatchSubmissionSensor, mode, slow_batch, max_failed_submissions="5%", fail_fast=True)
+    assert service.clock.elapsed() - began <= 50, "one interval, and the calls"
+    batch = client.get_batch(batchId=slow_batch)
+    assert batch["status"] == "SUBMITTING"
+    assert batch["submissionSummary"]["pendingStartSubmissionCount"] > 50
+    assert isinstance(caught.value, AirflowFailException)
+    text = str(caught.value)
+    assert text.startswith(f"Batch {slow_batch}: 17 of 100 runs were not submitted, max_failed_submissions is 5%: ")
+    assert "sample-0" in text
+    assert text.endswith("; the batch continues")
+    xcoms = task_context["ti"].xcoms
+    assert xcoms["failed_submission_count"] == xcoms["batch"]["failed"] == len(xcoms["failed_submissions"]) == 17
+    assert xcoms["batch"]["total_runs"] == RUNS
+    assert set(xcoms["return_value"]) == {f"sample-{number}" for number in range(17, 17 + xcoms["batch"]["submitted"])}
+
+
+@each_mode
+def test_too_many_failed_runs_end_the_wait(
+    mode: str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    service.settings.submission_rate = 1
+    service.faults.fail_submission("sample-0")
+    for number in range(1, 9):
+        service.faults.fail_run(f"sample-{number}", reason="SERVICE_ERROR")
+    batch_id = start_batch(client, RUNS)
+    with pytest.raises(TooManyFailedRunsError) as caught:
+        wait(
+            BatchCompletionSensor,
+            mode,
+            batch_id,
+            max_failed_runs=8,
+            fail_fast=True,
+            runs_s3_uri="s3://results/runs.jsonl",
+            include_outputs=True,
+        )
+    assert client.get_batch(batchId=batch_id)["status"] in {"SUBMITTING", "INPROGRESS"}
+    text = str(caught.value)
+    assert text.startswith(f"Batch {batch_id}: 9 of 100 runs did not complete, max_failed_runs is 8: SERVICE_ERROR")
+    assert text.endswith("; the batch continues")
+    xcoms = task_context["ti"].xcoms
+    assert xcoms["return_value"] == xcoms["run_counts"]
+    assert (xcoms["run_counts"]["failed"], xcoms["run_counts"]["not_submitted"]) == (8, 1)
+    assert xcoms["failed_run_count"] == 9
+    assert {run["run_setting_id"] for run in xcoms["failed_runs"]} == {f"sample-{number}" for number in range(9)}
+    assert sum(run["failure_reason"] == "SERVICE_ERROR" for run in xcoms["failed_runs"]) == 8
+
+
+@pytest.mark.parametrize("arguments", [{"fail_fast": False}, {"fail_fast": True, "max_failed_submissions": "17%"}])
+def test_a_wait_goes_on_within_the_limit_and_without_the_parameter(
+    arguments: dict[str, Any], client: Any, slow_batch: str, wait: Callable[..., Any]
+) -> None:
+    if arguments["fail_fast"]:
+        assert len(wait(BatchSubmissionSensor, "poke", slow_batch, **arguments)) == RUNS - 17
+    else:
+        with pytest.raises(TooManyFailedSubmissionsError, match=r"17 of 100 runs were not submitted"):
+            wait(BatchSubmissionSensor, "poke", slow_batch, **arguments)
+    summary = client.get_batch(batchId=slow_batch)["submissionSummary"]
+    assert summary.get("pendingStartSubmissionCount", 0) == 0
+
+
+def test_runs_that_cannot_be_listed(
+    service: Any, slow_batch: str, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    service.faults.error("ListRunsInBatch", code="AccessDeniedException", status=403, message="not for you")
+    with pytest.raises(TooManyFailedSubmissionsError, match=r"17 of 100.*could not be listed.*not for you.*continues"):
+        wait(BatchSubmissionSensor, "poke", slow_batch, fail_fast=True, max_failed_submissions=16)
+    xcoms = task_context["ti"].xcoms
+    assert xcoms["failed_submission_count"] == 17
+    assert "return_value" not in xcoms
+
+
+@needs_aiobotocore
+@pytest.mark.parametrize("sensor", [BatchSubmissionSensor, BatchCompletionSensor])
+@pytest.mark.parametrize("arguments", [{"fail_fast": False}, {"fail_fast": True}])
+def test_a_task_that_allows_more_than_its_trigger_waits_again(
+    sensor: Any, arguments: dict[str, Any], service: Any, task_context: dict[str, Any]
+) -> None:
+    """The file of the DAG was changed while the task was deferred."""
+    batch = Batch(id="42", status="SUBMITTING", total_runs=RUNS, submitted=3, failed=17, pending=80)
+    deadline = service.clock.now().timestamp() + 3_600
+    event = Event(status=EventStatus.FAILED, deadline=deadline, batch=batch).to_json()
+    limit = "max_failed_submissions" if sensor is BatchSubmissionSensor else "max_failed_runs"
+    task = sensor(task_id="wait", batch_id="42", deferrable=True, **{limit: 17}, **arguments)
+    with pytest.raises(TaskDeferred) as caught:
+        task.execute_complete(task_context, event)
+    assert caught.value.trigger.serialize()[1].get("max_failed") == (17 if arguments["fail_fast"] else None)
