@@ -44,6 +44,7 @@ class Box:
 
 #: The floors from top to bottom. A module may import from its own box and from the floors below.
 FLOORS: tuple[tuple[Box, ...], ...] = (
+    (Box("testing", "pytest fixtures that run a DAG on the local HealthOmics"),),
     (
         Box("operators", "what a DAG author puts into a DAG: start, change, cancel, delete"),
         Box("sensors", "what a DAG author puts into a DAG: wait for a batch"),
@@ -53,13 +54,13 @@ FLOORS: tuple[tuple[Box, ...], ...] = (
             ("resubmission", "run_settings", "samplesheets", "table_files", "table_formats", "tables"),
         ),
     ),
-    (Box("tasks", "what operators and sensors share: the wait, its result, outputs to S3"),),
+    (Box("tasks", "what operators and sensors share: waits, results, outputs to S3"),),
     (
         Box("triggers", "the waits of deferred tasks, and the poller that makes their calls"),
         Box("links", "links from a task in Airflow's UI to the AWS console"),
     ),
     (Box("healthomics", "facts and decisions about HealthOmics"),),
-    (Box("hooks", "calls to AWS: one method per operation"),),
+    (Box("hooks", "one method per operation of AWS"),),
     (
         Box(
             "base",

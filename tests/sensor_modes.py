@@ -28,6 +28,7 @@ from airflow_provider_omics_cache.tasks import outcome as outcome_module
 from airflow_provider_omics_cache.tasks import silence as silence_module
 from airflow_provider_omics_cache.tasks import wait as wait_module
 from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator, BatchWaitSensor
+from airflow_provider_omics_cache.testing.service_time import ServiceTime
 from airflow_provider_omics_cache.triggers import clients as clients_module
 from airflow_provider_omics_cache.triggers import poller as poller_module
 from airflow_provider_omics_cache.triggers import run_batch as trigger_module
@@ -46,8 +47,6 @@ if AIRFLOW_3:
     STORE = "XCom keys" if version("apache-airflow").startswith(("3.0.", "3.1.", "3.2.")) else "task state store"
 #: The same for every Airflow of the installed major version.
 STORES = ("XCom keys", "task state store") if AIRFLOW_3 else ("audit log",)
-
-_let_others_run = asyncio.sleep
 
 each_mode = pytest.mark.parametrize(
     "mode", [pytest.param(mode, marks=needs_aiobotocore if mode == "deferrable" else ()) for mode in MODES]
@@ -188,26 +187,6 @@ def start_batch(client: Any, runs: int = 3) -> str:
         batchRunSettings=batch_run_settings,
     )
     return str(answer["id"])
-
-
-class ServiceTime:
-    """The local service's clock with the names of the ``time`` module; sleeping moves it on."""
-
-    def __init__(self, clock: Any) -> None:
-        self._clock = clock
-
-    def time(self) -> float:
-        return float(self._clock.now().timestamp())
-
-    monotonic = time
-
-    def sleep(self, seconds: float) -> None:
-        self._clock.advance(seconds)
-
-    async def async_sleep(self, seconds: float) -> None:
-        self._clock.advance(seconds)
-        for _ in range(5):
-            await _let_others_run(0)
 
 
 def use_service_time(monkeypatch: Any, local: Any) -> None:

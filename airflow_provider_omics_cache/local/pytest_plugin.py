@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from airflow_provider_omics_cache.local.healthomics import LocalHealthOmics
     from airflow_provider_omics_cache.local.wsgi import LocalHealthOmicsServer
 
+#: pytest loads these fixtures too. They use the whole package, which modules of ``local`` must not import.
+pytest_plugins = ("airflow_provider_omics_cache.testing.fixtures",)
+
 _REGION = "us-east-1"
 #: The local HealthOmics accepts any key.
 _ANY_KEY = "testing"
@@ -28,6 +31,11 @@ _ENVIRONMENT = {
         {"conn_type": "aws", "login": _ANY_KEY, "password": _ANY_KEY, "extra": {"region_name": _REGION}}
     ),
 }
+#: The quotas of AWS do not hold for the local HealthOmics, so that calls are not paced in real time.
+_UNPACED = {
+    "AIRFLOW__OMICS_CACHE__MAX_GET_RUN_PER_SECOND": "1000000",
+    "AIRFLOW__OMICS_CACHE__MAX_GET_BATCH_PER_SECOND": "1000000",
+}
 
 
 @pytest.fixture
@@ -37,7 +45,7 @@ def local_healthomics(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHealthOm
 
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    for name, value in _ENVIRONMENT.items():
+    for name, value in {**_ENVIRONMENT, **_UNPACED}.items():
         monkeypatch.setenv(name, value)
     with mock_healthomics() as local:
         yield local
@@ -50,5 +58,7 @@ def local_healthomics_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalH
 
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
         monkeypatch.delenv(name, raising=False)
+    for name, value in _UNPACED.items():
+        monkeypatch.setenv(name, value)
     with serve(port=0) as server:
         yield server

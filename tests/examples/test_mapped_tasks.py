@@ -3,49 +3,44 @@
 from __future__ import annotations
 
 import re
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import boto3
 import pytest
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
+    from airflow_provider_omics_cache.testing.dag_run import LocalDags
 
-DAGS = Path(__file__).parents[1] / "dags"
+MAPPED = Path(__file__).parents[1] / "dags" / "mapped.py"
 
 
-@pytest.fixture
-def mapped(local_healthomics: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module with the DAGs, in Airflow's DAGs folder."""
-    monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(DAGS))
-    monkeypatch.syspath_prepend(DAGS)
+@pytest.fixture(autouse=True)
+def _service(local_healthomics: LocalHealthOmics) -> None:
     boto3.client("s3").create_bucket(Bucket="omics-mapped")
-    local_healthomics.clock.tick = 300
-    return import_module("mapped")
+    local_healthomics.register_workflow("1234567")
 
 
-def states_of(dag_run: Any) -> dict[tuple[str, int], str]:
-    return {(ti.task_id, ti.map_index): str(ti.state) for ti in dag_run.get_task_instances()}
-
-
-def test_expanding_over_the_mapping_gives_pairs(mapped: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    assert mapped.omics_run_by_run().test(run_conf={"runs": 3}).state == "success"
+def test_expanding_over_the_mapping_gives_pairs(
+    local_healthomics_dag_run: LocalDags, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert local_healthomics_dag_run(MAPPED, "omics_run_by_run").run({"runs": 3}).state == "success"
     (batch,) = boto3.client("omics").list_batch()["items"]
     runs = boto3.client("omics").list_runs_in_batch(batchId=batch["id"])["runs"]
     printed = dict(re.findall(r"run (sample-\d+)=(\d+)", capfd.readouterr().out))
     assert printed == {run["runSettingId"]: run["runId"] for run in runs}
 
 
-def test_more_pairs_than_airflow_maps_fail_the_sensor(mapped: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    dag_run = mapped.omics_run_by_run().test(run_conf={"runs": 1_025})
-    assert dag_run.state == "failed"
-    assert states_of(dag_run)["wait_for_submission", -1] == "failed"
+def test_more_pairs_than_airflow_maps_fail_the_sensor(local_healthomics_dag_run: LocalDags) -> None:
+    run = local_healthomics_dag_run(MAPPED, "omics_run_by_run").run({"runs": 1_025})
+    assert run.state == "failed"
+    assert run.states["wait_for_submission"] == "failed"
     assert len(boto3.client("omics").list_batch()["items"]) == 1
 
 
-def test_groups_work_for_any_number_of_runs(mapped: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    dag_run = mapped.omics_in_groups().test(run_conf={"runs": 2_000})
-    assert dag_run.state == "success"
+def test_groups_work_for_any_number_of_runs(
+    local_healthomics_dag_run: LocalDags, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert local_healthomics_dag_run(MAPPED, "omics_in_groups").run({"runs": 2_000}).state == "success"
     assert re.findall(r"group of (\d+)", capfd.readouterr().out) == ["500"] * 4
