@@ -93,9 +93,9 @@ def omics_resubmit_failed():
         )
 
     @task.short_circuit(ignore_downstream_trigger_rules=False)
-    def save_retryable(settings_uri: str, submissions_uri: str, batch: dict, retryable_uri: str) -> str | None:
+    def save_retryable(settings_uri: str, submissions_uri: str, batch: dict, results_uri: str) -> str | None:
         retryable = failed_run_settings(settings_uri, submissions_uri, batch=batch, reasons=REASONS)
-        return save_run_settings(retryable, retryable_uri) if retryable else None
+        return save_run_settings(retryable, f"{results_uri}/failed_in_{batch['id']}.json") if retryable else None
 
     @task(trigger_rule="all_done")
     def merge_mappings(settings_uri: str, first_uri: str, second_uri: str, merged_uri: str) -> str:
@@ -140,9 +140,7 @@ def omics_resubmit_failed():
 
     @task_group
     def resubmission():
-        retryable_uri = save_retryable(
-            settings_uri, first.output, first.output["batch"], f"{RESULTS}/second_settings.json"
-        )
+        retryable_uri = save_retryable(settings_uri, first.output, first.output["batch"], RESULTS)
         return submit(retryable_uri, "second")
 
     second_batch, second = resubmission()

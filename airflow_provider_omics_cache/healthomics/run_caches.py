@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import botocore.session
 from botocore.exceptions import ClientError
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError, OmicsParameterError, RunCacheError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 IF_EXISTS = ("reuse", "update", "fail")
+CACHE_BEHAVIORS = ("CACHE_ON_FAILURE", "CACHE_ALWAYS")
 
 _STATUSES = frozenset(RunCacheStatus)
 _GONE = frozenset({RunCacheStatus.DELETED, RunCacheStatus.FAILED})
@@ -239,6 +241,21 @@ def check_if_exists(value: Any) -> None:
     """
     if value not in IF_EXISTS:
         raise OmicsParameterError("if_exists", f"must be one of {', '.join(IF_EXISTS)}", value)
+
+
+def check_cache_behavior(value: Any) -> None:
+    """Check the parameter ``cache_behavior`` if it is known before the DAG runs.
+
+    A value that the installed botocore knows is allowed, because AWS may add values.
+
+    :param value: the value. A template, None or the output of a task is not checked.
+    :raises OmicsParameterError: the value is neither ``CACHE_ON_FAILURE`` nor ``CACHE_ALWAYS``.
+    """
+    if not isinstance(value, str) or "{" in value or value in CACHE_BEHAVIORS:
+        return
+    known = botocore.session.Session().get_service_model("omics").shape_for("CacheBehavior")
+    if value not in getattr(known, "enum", ()):
+        raise OmicsParameterError("cache_behavior", f"must be one of {', '.join(CACHE_BEHAVIORS)}", value)
 
 
 def ensure_run_cache(

@@ -60,12 +60,14 @@ from airflow_provider_omics_cache.healthomics.states import (
     shown,
 )
 from airflow_provider_omics_cache.hooks.arguments import check_id, check_request_id, check_tags
+from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunLink, persist_links
 from airflow_provider_omics_cache.tasks.ending import EndRunBatchOperator
 from airflow_provider_omics_cache.tasks.mapping import MappingSavingOperator
 from airflow_provider_omics_cache.tasks.outcome import RunOutcomeTask
+from airflow_provider_omics_cache.tasks.parameters import DEFAULT_DEFERRABLE, check_effect, check_flags
 from airflow_provider_omics_cache.tasks.session_policies import PolicyHidingTask, with_policies
-from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator, seconds
+from airflow_provider_omics_cache.tasks.wait import WAITER_DELAY, WEEK, BatchWaitOperator, seconds
 from airflow_provider_omics_cache.triggers.run_batch import (
     BatchCancellationTrigger,
     BatchDeletionTrigger,
@@ -128,16 +130,18 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     :param request_id: idempotency token, at most 128 characters. Default: derived from what the batch belongs to and
         from its settings. (templated)
     :param rerun_key: any string. A different string starts another batch in the same DAG run. (templated)
-    :param wait_for_completion: whether to wait for the end of the runs. Default False.
+    :param wait_for_completion: whether to wait for the end of the runs. Without it, the parameters of the wait have no
+        effect: to give one of them is an error, unless it comes from ``default_args``. Default False.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
     :param timeout: seconds of waiting after which the task fails, or a timedelta. Default: 7 days.
-    :param deferrable: whether to wait in the triggerer; needs aiobotocore. It has no effect without
-        ``wait_for_completion``. Default: ``[operators] default_deferrable``.
+    :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
+        default_deferrable``.
     :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
         Default 0. (templated)
     :param fail_fast: whether to end the wait in the first round in which GetBatch counts more failed runs than
         ``max_failed_runs`` allows, as BatchCompletionSensor does. Default False.
-    :param cancel_on_failure: whether to cancel the batch when ``fail_fast`` ends the wait. Default False.
+    :param cancel_on_failure: whether to cancel the batch when ``fail_fast`` ends the wait. It must be used with
+        ``fail_fast=True``. Default False.
     :param runs_s3_uri: S3 URI of the object to which a record of each run is written, as by BatchCompletionSensor.
         (templated)
     :param include_outputs: whether to write the output location of each run too. This calls GetRun for every run.
@@ -217,6 +221,10 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         request_id: str | None = None,
         rerun_key: str | None = None,
         wait_for_completion: bool = False,
+        waiter_delay: float | timedelta = WAITER_DELAY,
+        timeout: float | timedelta = WEEK,
+        max_silence: float | timedelta = LONGEST_SILENCE,
+        deferrable: bool = DEFAULT_DEFERRABLE,
         max_failed_runs: int | str = 0,
         fail_fast: bool = False,
         cancel_on_failure: bool = False,
@@ -225,9 +233,31 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         consistency_timeout: float | timedelta = CONSISTENCY_SECONDS,
         cancel_on_kill: bool = False,
         cancel_on_timeout: bool = False,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            waiter_delay=waiter_delay,
+            timeout=timeout,
+            max_silence=max_silence,
+            deferrable=deferrable,
+            aws_conn_id=aws_conn_id,
+            region_name=region_name,
+            verify=verify,
+            botocore_config=botocore_config,
+            **kwargs,
+        )
+        check_flags(
+            wait_for_completion=wait_for_completion,
+            fail_fast=fail_fast,
+            cancel_on_failure=cancel_on_failure,
+            include_outputs=include_outputs,
+            cancel_on_kill=cancel_on_kill,
+            cancel_on_timeout=cancel_on_timeout,
+        )
         self.default_run_setting = default_run_setting
         self.run_settings = run_settings
         self.batch_name = batch_name
@@ -247,6 +277,28 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         self.consistency_timeout = seconds("consistency_timeout", consistency_timeout)
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
+        self.check_outcome_limits()
+        check_given = partial(
+            check_effect, StartRunBatchOperator.__init__, default_args=kwargs.get("default_args") or {}
+        )
+        if not wait_for_completion:
+            given = {
+                "waiter_delay": waiter_delay,
+                "timeout": timeout,
+                "max_silence": max_silence,
+                "deferrable": deferrable,
+                "max_failed_runs": max_failed_runs,
+                "fail_fast": fail_fast,
+                "cancel_on_failure": cancel_on_failure,
+                "runs_s3_uri": runs_s3_uri,
+                "include_outputs": include_outputs,
+                "consistency_timeout": consistency_timeout,
+                "cancel_on_kill": cancel_on_kill,
+                "cancel_on_timeout": cancel_on_timeout,
+            }
+            check_given(given, needs="wait_for_completion=True")
+        if not fail_fast:
+            check_given({"cancel_on_failure": cancel_on_failure}, needs="fail_fast=True")
 
     def execute(self, context: Context) -> str:
         """Start or find the batch, push its XCom, and wait for its runs if ``wait_for_completion`` is set.
@@ -495,6 +547,35 @@ class CancelRunBatchOperator(EndRunBatchOperator):
     template_fields: Sequence[str] = aws_template_fields("batch_id")
     trigger_class = BatchCancellationTrigger
 
+    def __init__(
+        self,
+        *,
+        batch_id: str,
+        wait_for_completion: bool = True,
+        waiter_delay: float | timedelta = WAITER_DELAY,
+        timeout: float | timedelta = WEEK,
+        max_silence: float | timedelta = LONGEST_SILENCE,
+        deferrable: bool = DEFAULT_DEFERRABLE,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            batch_id=batch_id,
+            wait_for_completion=wait_for_completion,
+            waiter_delay=waiter_delay,
+            timeout=timeout,
+            max_silence=max_silence,
+            deferrable=deferrable,
+            aws_conn_id=aws_conn_id,
+            region_name=region_name,
+            verify=verify,
+            botocore_config=botocore_config,
+            **kwargs,
+        )
+
     def request(self, context: Context) -> dict[str, Any]:
         """Cancel the batch, or its runs if it has FAILED.
 
@@ -661,17 +742,44 @@ class DeleteRunBatchOperator(MappingSavingOperator):
         save_mapping_s3_uri: str | None = None,
         s3_conn_id: str | None = None,
         s3_extra_args: dict[str, Any] | None = None,
+        wait_for_completion: bool = True,
+        waiter_delay: float | timedelta = WAITER_DELAY,
+        timeout: float | timedelta = WEEK,
+        max_silence: float | timedelta = LONGEST_SILENCE,
+        deferrable: bool = DEFAULT_DEFERRABLE,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(batch_id=batch_id, **kwargs)
+        super().__init__(
+            batch_id=batch_id,
+            wait_for_completion=wait_for_completion,
+            waiter_delay=waiter_delay,
+            timeout=timeout,
+            max_silence=max_silence,
+            deferrable=deferrable,
+            aws_conn_id=aws_conn_id,
+            region_name=region_name,
+            verify=verify,
+            botocore_config=botocore_config,
+            **kwargs,
+        )
+        check_flags(delete_batch=delete_batch)
         self.delete_batch = delete_batch
         self.save_mapping_s3_uri = save_mapping_s3_uri
         self.s3_conn_id = s3_conn_id
         self.s3_extra_args = s3_extra_args
+        self._check_deletion()
 
     def check_parameters(self) -> None:
         """Check the parameters before the first call."""
         super().check_parameters()
+        self._check_deletion()
+        self.check_s3_output("save_mapping_s3_uri")
+
+    def _check_deletion(self) -> None:
         if self.delete_batch and self.save_mapping_s3_uri is None:
             raise OmicsParameterError(
                 "save_mapping_s3_uri",
@@ -684,7 +792,6 @@ class DeleteRunBatchOperator(MappingSavingOperator):
                 "must be True for delete_batch=True, because the batch is deleted after its runs",
                 self.wait_for_completion,
             )
-        self.check_s3_output("save_mapping_s3_uri")
 
     def request(self, context: Context) -> dict[str, Any]:
         """Save the mapping, then delete the runs.

@@ -10,6 +10,7 @@ from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from airflow_provider_omics_cache.healthomics.run_caches import (
     change_run_cache,
     check_bucket,
+    check_cache_behavior,
     check_if_exists,
     ensure_run_cache,
     remove_run_cache,
@@ -18,6 +19,7 @@ from airflow_provider_omics_cache.healthomics.run_caches import (
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.hooks.s3 import s3_client
 from airflow_provider_omics_cache.links.omics import OmicsLogGroupLink, OmicsRunCacheS3Link, persist_links
+from airflow_provider_omics_cache.tasks.parameters import check_flags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,10 +103,22 @@ class CreateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
         request_id: str | None = None,
         if_exists: str = "reuse",
         check_bucket: bool = False,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            aws_conn_id=aws_conn_id,
+            region_name=region_name,
+            verify=verify,
+            botocore_config=botocore_config,
+            **kwargs,
+        )
         check_if_exists(if_exists)
+        check_flags(check_bucket=check_bucket)
+        check_cache_behavior(cache_behavior)
         self.name = name
         self.cache_s3_location = cache_s3_location
         self.cache_behavior = cache_behavior
@@ -196,9 +210,20 @@ class UpdateRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
         cache_behavior: str | None = None,
         description: str | None = None,
         tags: Mapping[str, str] | None = None,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            aws_conn_id=aws_conn_id,
+            region_name=region_name,
+            verify=verify,
+            botocore_config=botocore_config,
+            **kwargs,
+        )
+        check_cache_behavior(cache_behavior)
         self.run_cache_id = run_cache_id
         self.name = name
         self.cache_behavior = cache_behavior
@@ -253,8 +278,23 @@ class DeleteRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
     aws_hook_class = OmicsCacheHook
     template_fields: Sequence[str] = aws_template_fields("run_cache_id")
 
-    def __init__(self, *, run_cache_id: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        *,
+        run_cache_id: str,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            aws_conn_id=aws_conn_id,
+            region_name=region_name,
+            verify=verify,
+            botocore_config=botocore_config,
+            **kwargs,
+        )
         self.run_cache_id = run_cache_id
 
     def execute(self, context: Any) -> str:

@@ -28,10 +28,12 @@ from airflow_provider_omics_cache.healthomics.submission import (
     doubt_about_end,
     has_too_many_failures,
 )
+from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunLink
 from airflow_provider_omics_cache.tasks.listing import ListingTask, batch_error
 from airflow_provider_omics_cache.tasks.outcome import RunOutcomeTask
-from airflow_provider_omics_cache.tasks.wait import BatchWaitSensor, seconds
+from airflow_provider_omics_cache.tasks.parameters import DEFAULT_DEFERRABLE, check_flags
+from airflow_provider_omics_cache.tasks.wait import WAITER_DELAY, BatchWaitSensor, seconds
 from airflow_provider_omics_cache.triggers.run_batch import (
     BatchCompletionTrigger,
     BatchSubmissionTrigger,
@@ -123,9 +125,27 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         mapping_s3_uri: str | None = None,
         s3_conn_id: str | None = None,
         s3_extra_args: dict[str, Any] | None = None,
+        max_silence: float | timedelta = LONGEST_SILENCE,
+        poke_interval: float | timedelta = WAITER_DELAY,
+        deferrable: bool = DEFAULT_DEFERRABLE,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(batch_id=batch_id, **kwargs)
+        super().__init__(
+            batch_id=batch_id,
+            max_silence=max_silence,
+            poke_interval=poke_interval,
+            deferrable=deferrable,
+            aws_conn_id=aws_conn_id,
+            region_name=region_name,
+            verify=verify,
+            botocore_config=botocore_config,
+            **kwargs,
+        )
+        check_flags(fail_fast=fail_fast)
         self.expected_runs = expected_runs
         self.max_failed_submissions = max_failed_submissions
         self.fail_fast = fail_fast
@@ -133,6 +153,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         self.mapping_s3_uri = mapping_s3_uri
         self.s3_conn_id = s3_conn_id
         self.s3_extra_args = s3_extra_args
+        self.check_allowance("max_failed_submissions")
 
     @property
     def max_failed(self) -> int | str | None:
@@ -394,9 +415,27 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         consistency_timeout: float | timedelta = CONSISTENCY_SECONDS,
         s3_conn_id: str | None = None,
         s3_extra_args: dict[str, Any] | None = None,
+        max_silence: float | timedelta = LONGEST_SILENCE,
+        poke_interval: float | timedelta = WAITER_DELAY,
+        deferrable: bool = DEFAULT_DEFERRABLE,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(batch_id=batch_id, **kwargs)
+        super().__init__(
+            batch_id=batch_id,
+            max_silence=max_silence,
+            poke_interval=poke_interval,
+            deferrable=deferrable,
+            aws_conn_id=aws_conn_id,
+            region_name=region_name,
+            verify=verify,
+            botocore_config=botocore_config,
+            **kwargs,
+        )
+        check_flags(fail_fast=fail_fast)
         self.max_failed_runs = max_failed_runs
         self.fail_fast = fail_fast
         self.runs_s3_uri = runs_s3_uri
@@ -404,6 +443,8 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         self.consistency_timeout = seconds("consistency_timeout", consistency_timeout)
         self.s3_conn_id = s3_conn_id
         self.s3_extra_args = s3_extra_args
+        check_flags(include_outputs=include_outputs)
+        self.check_outcome_limits()
 
     def result(self, batch: Batch, counts: RunCounts) -> RunCountsXCom:
         """Return the task's return value: the counts.

@@ -19,6 +19,7 @@ from airflow_provider_omics_cache.healthomics.rounds import (
 )
 from airflow_provider_omics_cache.healthomics.submission import Submissions, doubt_about_existing_runs
 from airflow_provider_omics_cache.links.omics import persist_links
+from airflow_provider_omics_cache.tasks.parameters import check_effect, check_flags
 from airflow_provider_omics_cache.tasks.wait import LAST_LOOK_SECONDS, BatchWaitOperator
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ class EndRunBatchOperator(BatchWaitOperator):
 
     def __init__(self, *, batch_id: str, wait_for_completion: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_flags(wait_for_completion=wait_for_completion)
+        if not wait_for_completion:
+            given: dict[str, Any] = {name: kwargs[name] for name in ("waiter_delay", "deferrable") if name in kwargs}
+            default_args = kwargs.get("default_args") or {}
+            check_effect(BatchWaitOperator.__init__, given, needs="wait_for_completion=True", default_args=default_args)
         self.batch_id = batch_id
         self.wait_for_completion = wait_for_completion
         #: Ids of runs of the batch that no longer exist.

@@ -181,6 +181,19 @@ class ListingTask(S3OutputTask, BatchWaitTask):
             time.sleep(min(self.interval, max(0.0, self._deadline(context) - time.time())))
             next_event = self._round(context)
 
+    def check_allowance(self, parameter: str) -> None:
+        """Check how many runs may fail, if it is known when the DAG is parsed.
+
+        A template, or the output of a task, is checked when the task runs.
+
+        :param parameter: name of the parameter that limits the failures.
+        :raises OmicsParameterError: the parameter is neither a number of runs nor a share.
+        """
+        value = getattr(self, parameter)
+        is_known = value is None or isinstance(value, (int, float, str))
+        if is_known and "{" not in str(value):
+            self.allowance(parameter)
+
     def allowance(self, parameter: str) -> int | Fraction:
         """Return how many runs may fail.
 

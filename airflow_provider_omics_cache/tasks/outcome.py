@@ -64,6 +64,8 @@ _ROW_MEMBERS = (
 )
 _RUN_MEMBERS = ("status", "creationTime", "startTime", "stopTime")
 
+_NEEDS_URI = "needs runs_s3_uri, where the outputs are written: set runs_s3_uri, or remove include_outputs"
+
 #: Statuses of runs for which GetRun adds only the output URI to what ListRuns shows.
 _WITHOUT_REASON = frozenset({RunStatus.COMPLETED, RunStatus.CANCELLED, RunStatus.DELETED})
 
@@ -104,7 +106,16 @@ class RunOutcomeTask(ListingTask):
         self.allowance("max_failed_runs")
         self.check_s3_output("runs_s3_uri")
         if self.include_outputs and not self.runs_s3_uri:
-            raise OmicsParameterError("include_outputs", "needs runs_s3_uri, where the outputs are written", True)
+            raise OmicsParameterError("include_outputs", _NEEDS_URI, True)
+
+    def check_outcome_limits(self) -> None:
+        """Check what can be checked before the templates are rendered.
+
+        :raises OmicsParameterError: a parameter breaks a rule.
+        """
+        self.check_allowance("max_failed_runs")
+        if self.include_outputs and self.runs_s3_uri is None:
+            raise OmicsParameterError("include_outputs", _NEEDS_URI, True)
 
     def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
         """Count the runs, join what is known of them, push the XComs, and return the result or raise the error.

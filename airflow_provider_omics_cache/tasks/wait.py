@@ -23,7 +23,6 @@ from airflow_provider_omics_cache._compat import (
     AirflowSkipException,
     AirflowTaskTimeout,
     PokeReturnValue,
-    conf,
     first_reschedule_date,
 )
 from airflow_provider_omics_cache.exceptions import (
@@ -49,6 +48,7 @@ from airflow_provider_omics_cache.hooks.arguments import check_deferred_config, 
 from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, persist_links
+from airflow_provider_omics_cache.tasks.parameters import DEFAULT_DEFERRABLE, check_flags
 from airflow_provider_omics_cache.tasks.silence import keep_silence, kept_silence
 from airflow_provider_omics_cache.triggers.run_batch import BatchTrigger
 
@@ -74,6 +74,8 @@ LONGEST_SLOT_SECONDS = 300
 #: Maximum number of active runs that a trigger waits for.
 MOST_ACTIVE_RUNS = 100
 
+#: Default seconds between two rounds.
+WAITER_DELAY = 60
 WEEK = 7 * 24 * 3600
 
 
@@ -394,13 +396,14 @@ class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
     def __init__(
         self,
         *,
-        waiter_delay: float | timedelta = 60,
+        waiter_delay: float | timedelta = WAITER_DELAY,
         timeout: float | timedelta = WEEK,
         max_silence: float | timedelta = LONGEST_SILENCE,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        deferrable: bool = DEFAULT_DEFERRABLE,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_flags(deferrable=deferrable)
         self.waiter_delay = seconds("waiter_delay", waiter_delay)
         self.timeout = seconds("timeout", timeout)
         self.max_silence = seconds("max_silence", max_silence)
@@ -473,11 +476,12 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
         *,
         batch_id: str,
         max_silence: float | timedelta = LONGEST_SILENCE,
-        poke_interval: float | timedelta = 60,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poke_interval: float | timedelta = WAITER_DELAY,
+        deferrable: bool = DEFAULT_DEFERRABLE,
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
+        check_flags(deferrable=deferrable)
         self.batch_id = batch_id
         self.max_silence = seconds("max_silence", max_silence)
         self.deferrable = deferrable

@@ -244,12 +244,12 @@ def _start(world: World, *, request: str = "start", mode: str = "sync", change: 
     arguments: dict[str, Any] = {
         "default_run_setting": {**DEFAULT, **({"sessionPolicy": POLICY} if world.choices.get("policy") else {})},
         "run_settings": _settings(world),
-        "waiter_delay": world.choices["interval"],
         "botocore_config": _botocore(world),
-        **_limits(world),
         **given,
     }
     waits = arguments.get("wait_for_completion", False)
+    if waits:
+        arguments = {"waiter_delay": world.choices["interval"], **_limits(world), **arguments}
 
     def make(**mode: Any) -> StartRunBatchOperator:
         if change:

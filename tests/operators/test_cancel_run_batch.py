@@ -85,7 +85,8 @@ def cancel(local: Any, new_task_context: Callable[[], dict[str, Any]]) -> Any:
 
 
 def operator(batch_id: Any, **parameters: Any) -> CancelRunBatchOperator:
-    return CancelRunBatchOperator(**{"task_id": "cancel", "batch_id": batch_id, "waiter_delay": 5, **parameters})
+    delay = {"waiter_delay": 5} if parameters.get("wait_for_completion", True) else {}
+    return CancelRunBatchOperator(**{"task_id": "cancel", "batch_id": batch_id, **delay, **parameters})
 
 
 def stopped_but_one(status: str, local: Any, client: Any) -> str:

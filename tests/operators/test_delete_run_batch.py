@@ -70,8 +70,8 @@ def delete(local: Any, new_task_context: Callable[[], dict[str, Any]]) -> Any:
 
     def delete(batch_id: Any, mode: str = "sync", **parameters: Any) -> dict[str, Any]:
         def make(**arguments: Any) -> DeleteRunBatchOperator:
-            given = {"task_id": "delete", "batch_id": batch_id, "waiter_delay": 5, **parameters, **arguments}
-            return DeleteRunBatchOperator(**given)
+            delay = {"waiter_delay": 5} if parameters.get("wait_for_completion", True) else {}
+            return DeleteRunBatchOperator(task_id="delete", batch_id=batch_id, **{**delay, **parameters, **arguments})
 
         context = new_task_context()
         returned = run_operator(make, mode, context, local.clock)

@@ -9,7 +9,11 @@ import pytest
 from airflow import DAG
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
-from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
+from airflow_provider_omics_cache.operators.run_batch import (
+    CancelRunBatchOperator,
+    DeleteRunBatchOperator,
+    StartRunBatchOperator,
+)
 from tests.operators.waiting_task import Run, waiting_task
 
 if TYPE_CHECKING:
@@ -25,7 +29,8 @@ def values_of(task: StartRunBatchOperator) -> dict[str, Any]:
 def test_default_args_reach_it() -> None:
     with DAG("cohorts", schedule=None, default_args=NEW) as dag:
         StartRunBatchOperator(task_id="plain", default_run_setting={}, run_settings=[])
-        StartRunBatchOperator(task_id="own", default_run_setting={}, run_settings=[], timeout=10, deferrable=False)
+        own = {"timeout": 10, "deferrable": False, "wait_for_completion": True}
+        StartRunBatchOperator(task_id="own", default_run_setting={}, run_settings=[], **own)
         StartRunBatchOperator.partial(task_id="mapped", default_run_setting={}).expand(run_settings=[[], []])
     assert values_of(dag.get_task("plain")) == NEW
     assert values_of(dag.get_task("own")) == {**NEW, "timeout": 10, "deferrable": False}
@@ -34,8 +39,9 @@ def test_default_args_reach_it() -> None:
 
 def test_they_can_be_mapped() -> None:
     with DAG("cohorts", schedule=None) as dag:
-        StartRunBatchOperator.partial(task_id="partial", default_run_setting={}, **NEW).expand(run_settings=[[], []])
-        StartRunBatchOperator.partial(task_id="expanded", default_run_setting={}, run_settings=[]).expand(
+        waits = {"default_run_setting": {}, "wait_for_completion": True}
+        StartRunBatchOperator.partial(task_id="partial", **waits, **NEW).expand(run_settings=[[], []])
+        StartRunBatchOperator.partial(task_id="expanded", **waits, run_settings=[]).expand(
             timeout=[8, 9], cancel_on_kill=[True, False]
         )
     assert values_of(dag.get_task("partial").unmap({"run_settings": []})) == NEW
@@ -57,7 +63,6 @@ def test_a_time_is_a_number_of_seconds_or_a_timedelta(parameter: str, value: Any
     assert caught.value.parameter == parameter
 
 
-@pytest.mark.parametrize("wait_for_completion", [True, False])
 @pytest.mark.parametrize(
     ("parameters", "parameter"),
     [
@@ -74,12 +79,69 @@ def test_a_time_is_a_number_of_seconds_or_a_timedelta(parameter: str, value: Any
         ({"runs_s3_uri": "s3://results"}, "runs_s3_uri"),
         ({"runs_s3_uri": "s3://results/a.jsonl", "s3_extra_args": {"Bogus": 1}}, "s3_extra_args"),
         ({"include_outputs": True}, "include_outputs"),
+        ({"include_outputs": True, "runs_s3_uri": ""}, "runs_s3_uri"),
+        ({"cancel_on_kill": "False"}, "cancel_on_kill"),
+        ({"fail_fast": 1}, "fail_fast"),
+        ({"wait_for_completion": "yes"}, "wait_for_completion"),
+        ({"cancel_on_failure": True}, "cancel_on_failure"),
     ],
 )
 def test_bad_parameters_start_nothing(
-    parameters: dict[str, Any], parameter: str, wait_for_completion: bool, local: LocalHealthOmics, run: Run
+    parameters: dict[str, Any], parameter: str, local: LocalHealthOmics, run: Run
 ) -> None:
     with pytest.raises(OmicsParameterError, match=f"^{parameter} ") as caught:
-        run(wait_for_completion=wait_for_completion, **parameters)
+        run(**parameters)
     assert caught.value.parameter == parameter
     assert local.calls.total() == 0
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"waiter_delay": 20},
+        {"timeout": timedelta(days=1)},
+        {"max_silence": 60},
+        {"deferrable": True},
+        {"max_failed_runs": "2%"},
+        {"fail_fast": True},
+        {"runs_s3_uri": "s3://results/runs.jsonl"},
+        {"runs_s3_uri": "s3://results/runs.jsonl", "include_outputs": True},
+        {"consistency_timeout": 60},
+        {"cancel_on_kill": True},
+        {"cancel_on_timeout": True},
+    ],
+)
+def test_a_parameter_of_the_wait_needs_the_wait(parameters: dict[str, Any]) -> None:
+    name, value = next(iter(parameters.items()))
+    given = {"task_id": "start", "default_run_setting": {}, "run_settings": [], **parameters}
+    with pytest.raises(OmicsParameterError) as caught:
+        StartRunBatchOperator(**given)
+    text = f"{name} has no effect without wait_for_completion=True: set wait_for_completion=True, or remove {name}"
+    assert str(caught.value) == f"{text}; got {value!r}"
+    assert getattr(StartRunBatchOperator(**given, wait_for_completion=True), name)
+    with DAG("cohorts", schedule=None, default_args=parameters) as dag:
+        StartRunBatchOperator(task_id="start", default_run_setting={}, run_settings=[])
+    assert getattr(dag.get_task("start"), name)
+
+
+@pytest.mark.parametrize("operator", [CancelRunBatchOperator, DeleteRunBatchOperator])
+@pytest.mark.parametrize("parameters", [{"waiter_delay": 20}, {"deferrable": True}])
+def test_a_cancellation_or_deletion_without_a_wait(operator: Any, parameters: dict[str, Any]) -> None:
+    (name,) = parameters
+    with pytest.raises(OmicsParameterError, match=f"^{name} has no effect without wait_for_completion=True"):
+        operator(task_id="end", batch_id="42", wait_for_completion=False, **parameters)
+    # Both limit the calls that a task makes without a wait.
+    operator(task_id="end", batch_id="42", wait_for_completion=False, timeout=60, max_silence=60)
+    with DAG("cohorts", schedule=None, default_args=parameters):
+        operator(task_id="end", batch_id="42", wait_for_completion=False)
+
+
+def test_defaults_and_false_ask_for_nothing() -> None:
+    given = {"task_id": "start", "default_run_setting": {}, "run_settings": []}
+    StartRunBatchOperator(**given, deferrable=False, cancel_on_kill=False, waiter_delay=60, max_failed_runs=0)
+    StartRunBatchOperator(**given, runs_s3_uri=None, timeout=timedelta(days=7))
+
+
+def test_deferrable_must_be_a_boolean() -> None:
+    with pytest.raises(OmicsParameterError, match="deferrable must be True or False"):
+        waiting_task(deferrable=None)

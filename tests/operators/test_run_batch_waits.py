@@ -64,8 +64,10 @@ def deferred(context: Context) -> Any:
 # The ways to wait
 
 
-@pytest.mark.parametrize("wait_for_completion", [True, False])
-@each_mode
+@pytest.mark.parametrize(
+    ("mode", "wait_for_completion"),
+    [pytest.param("deferrable", True, marks=needs_aiobotocore), ("sync", True), ("sync", False)],
+)
 def test_what_is_waited_for_and_what_is_deferred(
     mode: str, wait_for_completion: bool, run: Run, client: Any, task_context: Context
 ) -> None:

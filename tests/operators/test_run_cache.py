@@ -31,7 +31,7 @@ from airflow_provider_omics_cache.healthomics.identity import run_cache_token
 from airflow_provider_omics_cache.healthomics.run_caches import check_bucket, ensure_run_cache
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.hooks.s3 import s3_client
-from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator
+from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator, UpdateRunCacheOperator
 from tests.altered_answers import Change, alter_run_caches, unseen, without
 from tests.conftest import RecordedTaskInstance
 from tests.operators.batch_states import die
@@ -592,7 +592,7 @@ def test_a_token_that_is_refused_as_invalid_makes_no_second_cache(
 
 def test_a_refused_request_is_sent_once(execute: Any, omics: Any, local: Any) -> None:
     with pytest.raises(OmicsRequestError):
-        execute(cache_behavior="CACHE_NEVER")
+        execute(description="d" * 257)
     assert local.calls["CreateRunCache"] == 1
 
 
@@ -811,7 +811,7 @@ def test_a_cache_that_another_task_has_just_made_is_settled_too(
         ({"tags": {"k" * 129: "v"}}, ["tags", "k" * 60, "128"]),
         ({"tags": {"k": "v" * 257}}, ["tags", "256"]),
         ({"description": "d" * 257}, ["description", "256"]),
-        ({"cache_behavior": "CACHE_NEVER"}, ["cacheBehavior", "CACHE_NEVER"]),
+        ({"cache_behavior": "{{ 'CACHE_NEVER' }}"}, ["cacheBehavior", "CACHE_NEVER"]),
     ],
 )
 @pytest.mark.parametrize("if_exists", ["reuse", "update", "fail"])
@@ -824,6 +824,17 @@ def test_bad_input_is_one_error_that_leaves_nothing(
         assert part in str(caught.value)
     assert isinstance(caught.value, AirflowFailException)
     assert active_caches(omics) == []
+
+
+@pytest.mark.parametrize("operator_class", [CreateRunCacheOperator, UpdateRunCacheOperator])
+def test_a_behaviour_that_does_not_exist_is_refused_when_the_dag_is_parsed(operator_class: Any) -> None:
+    ids = {"name": "a", "cache_s3_location": "s3://a"} if operator_class is CreateRunCacheOperator else {}
+    ids = ids or {"run_cache_id": "1"}
+    text = r"^cache_behavior must be one of CACHE_ON_FAILURE, CACHE_ALWAYS; got 'ALWAYS'$"
+    with pytest.raises(OmicsParameterError, match=text):
+        operator_class(task_id="cache", cache_behavior="ALWAYS", **ids)
+    for behavior in ("CACHE_ALWAYS", None, "{{ params.behavior }}"):
+        operator_class(task_id="cache", cache_behavior=behavior, **ids)
 
 
 @pytest.mark.parametrize(

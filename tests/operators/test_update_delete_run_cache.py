@@ -315,7 +315,7 @@ def test_bad_input_changes_nothing(
 
 def test_a_behaviour_that_the_service_refuses_is_named(update: Any, client: Any, run_cache_id: str) -> None:
     with pytest.raises(OmicsRequestError, match="CACHE_NEVER"):
-        update(run_cache_id, cache_behavior="CACHE_NEVER", tags={"team": "b"})
+        update(run_cache_id, cache_behavior="{{ 'CACHE_NEVER' }}", tags={"team": "b"})
     assert client.get_run_cache(id=run_cache_id)["tags"] == OLD["tags"]
 
 

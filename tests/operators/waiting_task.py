@@ -22,7 +22,7 @@ def waiting_task(**parameters: Any) -> StartRunBatchOperator:
         },
         "run_settings": [{"runSettingId": f"sample-{n}"} for n in range(4)],
         "wait_for_completion": True,
-        "waiter_delay": 20,
+        **({"waiter_delay": 20} if parameters.get("wait_for_completion", True) else {}),
         **parameters,
     }
     return StartRunBatchOperator(task_id="start_batch", **given)
