@@ -11,6 +11,8 @@ import boto3
 from airflow_provider_omics_cache.local import LocalHealthOmicsServer, serve
 
 BUCKET = "omics-quickstart"
+#: The workflow that the examples run if no Airflow variable names another one.
+WORKFLOW_ID = "1234567"
 SAMPLES = 2_000
 #: Samples of the samplesheet of omics_cancel_on_failure that fail: more than the 5 % that it allows.
 FAILING_SAMPLES = slice(0, 300, 2)
@@ -25,6 +27,7 @@ def demo_service(port: int = 0) -> Iterator[LocalHealthOmicsServer]:
         del os.environ[name]
     with serve(port=port, speed=1) as service:
         service.settings.submission_rate = SUBMISSION_RATE
+        service.register_workflow(WORKFLOW_ID)
         service.create_bucket(BUCKET)
         s3 = boto3.client("s3", **service.client_kwargs)
         s3.put_object(Bucket=BUCKET, Key="samplesheet.csv", Body=samplesheet("HG").encode())

@@ -70,6 +70,17 @@ def _quick_clients() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _lenient_service() -> Iterator[None]:
+    """Let any workflow, run group and bucket exist, so that a test makes only what it is about."""
+    from airflow_provider_omics_cache.local.assumptions import LENIENT, Settings
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name, value in LENIENT.items():
+            monkeypatch.setitem(Settings.__init__.__kwdefaults__, name, value)
+        yield
+
+
 @pytest.fixture(scope="session")
 def airflow_database() -> None:
     """Give ``dag.test()`` the database of the tests' own AIRFLOW_HOME."""

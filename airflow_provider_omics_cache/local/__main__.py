@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     host=arguments.host,
                     port=arguments.port,
                     speed=arguments.speed,
+                    strict=not arguments.lenient,
                     region_name=arguments.region,
                     allow_hosts=arguments.allow_host,
                 )
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.rate_limits == "documented":
             server.settings.rate_limits = DOCUMENTED_RATE_LIMITS.copy()
         try:
+            for workflow_id in arguments.workflow:
+                server.register_workflow(workflow_id)
             for name in arguments.bucket:
                 server.create_bucket(name)
         except (BotoCoreError, ClientError) as error:
@@ -99,6 +102,19 @@ def _parser() -> argparse.ArgumentParser:
         "--bucket", action="append", default=[], metavar="NAME", help="S3 bucket to create (repeatable)"
     )
     parser.add_argument(
+        "--workflow",
+        type=_workflow_id,
+        action="append",
+        default=[],
+        metavar="ID",
+        help="id of a workflow that exists (repeatable)",
+    )
+    parser.add_argument(
+        "--lenient",
+        action="store_true",
+        help="every workflow, run group and bucket for outputs exists (default: those that were registered or created)",
+    )
+    parser.add_argument(
         "--rate-limits",
         choices=("none", "documented"),
         default="none",
@@ -117,6 +133,12 @@ def _port(text: str) -> int:
     if not 0 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError("must be from 0 to 65535")
     return int(text)
+
+
+def _workflow_id(text: str) -> str:
+    if re.fullmatch("[0-9]{1,18}", text) is None:
+        raise argparse.ArgumentTypeError("must be 1 to 18 digits")
+    return text
 
 
 def _account(text: str) -> str:

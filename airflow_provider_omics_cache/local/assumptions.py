@@ -55,6 +55,8 @@ DOCUMENTED_RATE_LIMITS: dict[str, float] = {
     "UntagResource": 5,
     "ListTagsForResource": 5,
 }
+#: Settings with which every workflow, every run group and every bucket for outputs exists.
+LENIENT: dict[str, Any] = {"strict_workflows": False, "strict_run_groups": False, "check_output_bucket": False}
 _OPERATIONS = {*DOCUMENTED_RATE_LIMITS, "ListBatch", "DeleteRunBatch", "DeleteBatch"}
 
 
@@ -106,8 +108,11 @@ class Settings:
         (assumed: no).
     :param reuse_run_ids: whether a new run gets the id of a deleted run, if there is one. AWS reuses ids; the moment
         at which it does is assumed.
-    :param strict_workflows: whether only registered workflows exist. Default: every workflow id exists.
-    :param strict_run_groups: whether only registered run groups exist. Default: every run group id exists.
+    :param strict_workflows: whether only registered workflows exist. Otherwise every workflow id exists. Submissions
+        of a workflow that does not exist fail with ResourceNotFoundException.
+    :param strict_run_groups: whether only registered run groups exist. Otherwise every run group id exists.
+    :param check_output_bucket: whether a run fails if the bucket of its ``outputUri`` does not exist at its
+        submission (assumed: the run fails at its end, with ``EXPORT_FAILED``).
     """
 
     creating_seconds: float = 1.0
@@ -137,8 +142,9 @@ class Settings:
     check_cache_bucket: bool = True
     show_deleted_run_caches: bool = False
     reuse_run_ids: bool = False
-    strict_workflows: bool = False
-    strict_run_groups: bool = False
+    strict_workflows: bool = True
+    strict_run_groups: bool = True
+    check_output_bucket: bool = True
 
     def __setattr__(self, name: str, value: Any) -> None:
         types = _types()

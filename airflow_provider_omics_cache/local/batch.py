@@ -48,7 +48,8 @@ _BLOCK = 100
 class RunOverrides:
     """The per-run settings of a batch in their given order, compressed: a batch has up to 100,000 of them.
 
-    ``ids`` lists their runSettingIds, and ``longest`` is the size in bytes of the largest setting.
+    ``ids`` lists their runSettingIds, ``longest`` is the size in bytes of the largest setting, and
+    ``have_output_uris`` is whether a setting has its own outputUri.
 
     :param settings: the run settings.
     """
@@ -56,10 +57,12 @@ class RunOverrides:
     def __init__(self, settings: Iterable[dict[str, Any]]) -> None:
         self.ids: list[str] = []
         self.longest = 0
+        self.have_output_uris = False
         self._blocks: list[bytes] = []
         remaining = iter(settings)
         while block := list(islice(remaining, _BLOCK)):
             self.ids += [setting["runSettingId"] for setting in block]
+            self.have_output_uris = self.have_output_uris or any("outputUri" in setting for setting in block)
             lines = [
                 dump_json({name: value for name, value in setting.items() if name != "runSettingId"})
                 for setting in block
@@ -105,6 +108,9 @@ class Submitter(Protocol):
 
     def failure_of_run(self, batch: Batch, index: int) -> tuple[str, str] | None:
         """Return reason and message if this run cannot be submitted, else None."""
+
+    def failure_of_export(self, batch: Batch, index: int) -> tuple[str, str] | None:
+        """Return failureReason and statusMessage if the outputs of this run cannot be written, else None."""
 
     def new_run_number(self) -> int:
         """Return an id for a new run."""
@@ -158,7 +164,8 @@ class Batch:
         self.run_numbers = array("Q")
         self.run_indexes: dict[int, int] = {}
         self.submission_failures: dict[int, tuple[str, str]] = {}
-        self.run_failures: dict[int, str] = {}
+        #: failureReason and statusMessage of the runs that fail, by run number.
+        self.run_failures: dict[int, tuple[str, str]] = {}
         #: Tags of runs, by run number, once a tag operation has used them. Other runs have the tags of their settings.
         self.run_tags: dict[int, dict[str, str]] = {}
         self._default_parameters_bytes = len(dump_json(self.default.get("parameters", {})))
@@ -266,6 +273,10 @@ class Batch:
         self._started.append(index)
         self._untouched.append(index)
         self._set_outcome(index, _SUCCESS)
+        export_failure = submitter.failure_of_export(self, index)
+        if export_failure is not None:
+            self.run_failures[index] = export_failure
+            insort(self._failing, index)
 
     def _fail(self, failed_at: float, reason: str) -> None:
         self.failed_at = failed_at
@@ -282,7 +293,7 @@ class Batch:
             if index is None or index in self.run_failures or not self._is_untouched(index):
                 continue
             if self.end_time(index) > self._advanced_to:
-                self.run_failures[index] = reason
+                self.run_failures[index] = reason, f"The run failed on demand: {reason}"
                 insort(self._failing, index)
 
     # Times

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_omics_cache.healthomics.states import BatchStatus
 from airflow_provider_omics_cache.local.batch import Batch, RunOverrides
-from airflow_provider_omics_cache.local.moto_backend import etag_of_object, read_object
+from airflow_provider_omics_cache.local.moto_backend import etag_of_object, owner_of_bucket, read_object
 from airflow_provider_omics_cache.local.protocol import (
     ServiceError,
     dump_json,
@@ -276,6 +276,7 @@ class RegionSubmitter:
         self.faults = context.faults
         self._region = region
         self._context = context
+        self._export_failures: dict[str, tuple[str, str] | None] = {}
 
     def load_settings(self, batch: Batch) -> RunOverrides:
         """Return the checked run settings.
@@ -331,6 +332,21 @@ class RegionSubmitter:
             if missing:
                 return "ValidationException", f"Parameters missing for the workflow: {_some(missing)}"
         return None
+
+    def failure_of_export(self, batch: Batch, index: int) -> tuple[str, str] | None:
+        """Return failureReason and statusMessage if the outputs of this run cannot be written, else None."""
+        assert batch.runs is not None
+        if not batch.settings.check_output_bucket:
+            return None
+        setting = batch.merged_setting(index) if batch.runs.have_output_uris else batch.default
+        bucket = setting["outputUri"].removeprefix("s3://").partition("/")[0]
+        if bucket not in self._export_failures:
+            try:
+                owner_of_bucket(bucket)
+                self._export_failures[bucket] = None
+            except LookupError:
+                self._export_failures[bucket] = "EXPORT_FAILED", f"The bucket {bucket} of the outputUri does not exist"
+        return self._export_failures[bucket]
 
     def new_run_number(self) -> int:
         """Return an id for a new run."""

@@ -13,11 +13,12 @@ from urllib.parse import unquote
 
 from airflow_provider_omics_cache.healthomics.states import RunStatus
 from airflow_provider_omics_cache.local import batches, caches, runs
-from airflow_provider_omics_cache.local.assumptions import Settings
+from airflow_provider_omics_cache.local.assumptions import LENIENT, Settings
 from airflow_provider_omics_cache.local.batch import Batch
 from airflow_provider_omics_cache.local.clock import Clock
 from airflow_provider_omics_cache.local.faults import Faults
 from airflow_provider_omics_cache.local.moto_backend import State, account_of
+from airflow_provider_omics_cache.local.overview import page_answer
 from airflow_provider_omics_cache.local.protocol import (
     ConnectionDropped,
     Protocol,
@@ -103,13 +104,15 @@ class LocalHealthOmics:
     """An in-memory HealthOmics.
 
     :param speed: service seconds per real second; 0, the default, means that time stands still.
+    :param strict: whether only registered workflows and run groups exist, and runs without the bucket of their outputs
+        fail. With False the settings are those of :data:`~airflow_provider_omics_cache.local.assumptions.LENIENT`.
     """
 
-    def __init__(self, *, speed: float = 0.0) -> None:
+    def __init__(self, *, speed: float = 0.0, strict: bool = True) -> None:
         #: Service time.
         self.clock = Clock(speed=speed)
         #: Durations, limits and assumptions.
-        self.settings = Settings()
+        self.settings = Settings() if strict else Settings(**LENIENT)
         #: Faults to inject.
         self.faults = Faults(clock=self.clock, operations=OPERATIONS)
         #: Number of received requests by name of the operation.
@@ -140,7 +143,7 @@ class LocalHealthOmics:
     def register_workflow(
         self, workflow_id: str, *, parameter_template: dict[str, dict[str, Any]] | None = None
     ) -> None:
-        """Register a workflow. Its runs are checked against its parameter template.
+        """Register a workflow. Its runs are checked against its parameter template, if it has one.
 
         :param workflow_id: id of the workflow.
         :param parameter_template: parameter names with their properties, as in CreateWorkflow. Only the property
@@ -160,7 +163,7 @@ class LocalHealthOmics:
         self._context.workflows[workflow_id] = None
 
     def register_run_group(self, run_group_id: str) -> None:
-        """Register a run group. This is needed only with ``settings.strict_run_groups``."""
+        """Register a run group."""
         _check_id("run_group_id", run_group_id)
         self._context.run_groups[run_group_id] = True
 
@@ -184,6 +187,18 @@ class LocalHealthOmics:
             self.faults.clear()
             self.calls.clear()
             self.call_log.clear()
+
+    def page(self) -> Response:
+        """Return a page for a browser, with the batches, runs and run caches of every account and Region."""
+        with self._lock:
+            regions = self._state.regions()
+            self._context.now = self.clock.elapsed()
+            for region in regions:
+                self._catch_up(region)
+                submitter = batches.RegionSubmitter(region, self._context)
+                for batch in region.every_batch():
+                    batch.advance(self._context.now, submitter)
+            return page_answer(regions, self._context, title="Local HealthOmics")
 
     def handle(self, request: Request, headers: Mapping[str, str]) -> Response:
         """Answer a request.

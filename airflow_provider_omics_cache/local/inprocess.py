@@ -41,17 +41,19 @@ class mock_healthomics:
 
     :param speed: service seconds per real second; 0, the default, means that time stands still until
         ``clock.advance`` is called.
+    :param strict: whether only registered workflows and run groups exist, and runs without the bucket of their outputs
+        fail. Default True.
     :raises RuntimeError: on entering, if a server that was started outside of a mock runs in this process. Both would
         share moto's services, and a mock deletes their state when it starts.
     """
 
-    def __init__(self, *, speed: float = 0.0) -> None:
-        self._speed = speed
+    def __init__(self, *, speed: float = 0.0, strict: bool = True) -> None:
+        self._options: dict[str, Any] = {"speed": speed, "strict": strict}
         self._entered = contextlib.ExitStack()
 
     def __enter__(self) -> LocalHealthOmics:
         """Start the mock."""
-        return self._entered.enter_context(_served(self._speed))
+        return self._entered.enter_context(_served(**self._options))
 
     def __exit__(self, *error: Any) -> None:
         """Stop the mock."""
@@ -65,18 +67,18 @@ class mock_healthomics:
             )
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            with _served(self._speed):
+            with _served(**self._options):
                 return function(*args, **kwargs)
 
         async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
-            with _served(self._speed):
+            with _served(**self._options):
                 return await function(*args, **kwargs)
 
         return cast("_Function", functools.wraps(function)(run_coroutine if iscoroutinefunction(function) else run))
 
 
 @contextlib.contextmanager
-def _served(speed: float) -> Iterator[LocalHealthOmics]:
+def _served(**options: Any) -> Iterator[LocalHealthOmics]:
     if RUNNING_SERVERS and not botocore_stubber.enabled:
         raise RuntimeError(
             "A local HealthOmics server runs in this process, and a mock would delete its state. "
@@ -84,7 +86,7 @@ def _served(speed: float) -> Iterator[LocalHealthOmics]:
         )
     install()
     with mock_aws():
-        local = LocalHealthOmics(speed=speed)
+        local = LocalHealthOmics(**options)
         _active.append(local)
         try:
             yield local

@@ -66,8 +66,7 @@ def describe_run(
     if "parameters" in merged:
         answer["parameters"] = {**default.get("parameters", {}), **run.get("parameters", {})}
     if status == RunStatus.FAILED:
-        answer["failureReason"] = batch.run_failures[index]
-        answer["statusMessage"] = f"The run failed on demand: {batch.run_failures[index]}"
+        answer["failureReason"], answer["statusMessage"] = batch.run_failures[index]
     return answer
 
 

@@ -30,6 +30,7 @@ from airflow_provider_omics_cache.local.limits import (
     xml_answer,
 )
 from airflow_provider_omics_cache.local.moto_backend import RUNNING_SERVERS
+from airflow_provider_omics_cache.local.overview import is_for_a_browser
 from airflow_provider_omics_cache.local.protocol import (
     ConnectionDropped,
     Request,
@@ -54,6 +55,8 @@ class LocalHealthOmicsServer(LocalHealthOmics):
     :param port: port to listen on. Default 0: a free port.
     :param speed: service seconds per real second; 0, the default, means that time stands still until
         ``clock.advance`` is called.
+    :param strict: whether only registered workflows and run groups exist, and runs without the bucket of their outputs
+        fail. Default True.
     :param region_name: Region of :attr:`client_kwargs` and :attr:`airflow_connection`. Default us-east-1.
     :param allow_hosts: further names of the server, with any port, under which the control paths answer. Default:
         only ``host``, localhost, 127.0.0.1 and [::1], each with the server's port.
@@ -66,10 +69,11 @@ class LocalHealthOmicsServer(LocalHealthOmics):
         host: str = "127.0.0.1",
         port: int = 0,
         speed: float = 0.0,
+        strict: bool = True,
         region_name: str = "us-east-1",
         allow_hosts: Sequence[str] = (),
     ) -> None:
-        super().__init__(speed=speed)
+        super().__init__(speed=speed, strict=strict)
         self.region_name = region_name
         application = Application(self, host=host, allow_hosts=allow_hosts)
         # werkzeug would end the process if the port is in use.
@@ -140,6 +144,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     speed: float = 0.0,
+    strict: bool = True,
     region_name: str = "us-east-1",
     allow_hosts: Sequence[str] = (),
 ) -> Iterator[LocalHealthOmicsServer]:
@@ -149,12 +154,16 @@ def serve(
     :param port: port to listen on. Default 0: a free port.
     :param speed: service seconds per real second; 0, the default, means that time stands still until
         ``clock.advance`` is called.
+    :param strict: whether only registered workflows and run groups exist, and runs without the bucket of their outputs
+        fail. Default True.
     :param region_name: Region of ``client_kwargs`` and ``airflow_connection``. Default us-east-1.
     :param allow_hosts: further names of the server, with any port, under which the control paths answer. Default:
         only ``host``, localhost, 127.0.0.1 and [::1], each with the server's port.
     :raises OSError: the server cannot listen there, for example because the port is in use.
     """
-    server = LocalHealthOmicsServer(host=host, port=port, speed=speed, region_name=region_name, allow_hosts=allow_hosts)
+    server = LocalHealthOmicsServer(
+        host=host, port=port, speed=speed, strict=strict, region_name=region_name, allow_hosts=allow_hosts
+    )
     server.start()
     try:
         yield server
@@ -181,7 +190,8 @@ class Application:
         path, _, query = _raw_uri(environ).partition("?")
         headers = _headers(environ)
         is_control = _is_below(CONTROL_PATH, path)
-        if is_control or _is_below(_MOTO_CONTROL_PATH, path):
+        is_page = is_for_a_browser(environ["REQUEST_METHOD"], path, query, headers)
+        if is_control or is_page or _is_below(_MOTO_CONTROL_PATH, path):
             refusal = refuse_foreign(
                 headers,
                 hosts=("localhost", "127.0.0.1", "::1", self._host, environ["SERVER_NAME"]),
@@ -190,6 +200,8 @@ class Application:
             )
             if refusal is not None:
                 return _send(refusal, start_response)
+        if is_page:
+            return _send(self._local.page(), start_response)
         is_omics = is_control or _service(headers, path, query) == "omics"
         try:
             body = read_body(environ, LARGEST_BODY if is_omics else LARGEST_OBJECT)

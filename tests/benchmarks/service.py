@@ -63,7 +63,16 @@ class Service:
 @contextlib.contextmanager
 def service() -> Iterator[Service]:
     """Run a local HealthOmics in a process of its own while the context lasts."""
-    command = [sys.executable, "-m", "airflow_provider_omics_cache.local", "--speed", "0", "--bucket", BUCKET]
+    command = [
+        sys.executable,
+        "-m",
+        "airflow_provider_omics_cache.local",
+        "--speed",
+        "0",
+        "--bucket",
+        BUCKET,
+        "--lenient",
+    ]
     process = subprocess.Popen(command, env=clean_environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

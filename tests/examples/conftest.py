@@ -31,9 +31,20 @@ def _environment_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
+def local_healthomics(local_healthomics: LocalHealthOmics) -> LocalHealthOmics:
+    """The service as users have it, where only what was made exists."""
+    from airflow_provider_omics_cache.local.assumptions import LENIENT
+
+    for name in LENIENT:
+        setattr(local_healthomics.settings, name, True)
+    return local_healthomics
+
+
+@pytest.fixture
 def cohort_service(local_healthomics: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) -> LocalHealthOmics:
     """The service for big batches: each request sees them five minutes older, and runs are got as fast as can be."""
     boto3.client("s3").create_bucket(Bucket=BUCKET)
+    local_healthomics.register_workflow("1234567")
     monkeypatch.setenv("AIRFLOW__OMICS_CACHE__MAX_GET_RUN_PER_SECOND", "1000000")
     local_healthomics.settings.submission_rate = float("inf")
     local_healthomics.clock.tick = 300

@@ -252,7 +252,16 @@ def _answers(port: int) -> bool:
 
 def _local_healthomics(port: int, logs: Path) -> Process:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AWS_"))}
-    command = [sys.executable, "-m", "airflow_provider_omics_cache.local", "--port", str(port), "--bucket", BUCKET]
+    command = [
+        sys.executable,
+        "-m",
+        "airflow_provider_omics_cache.local",
+        "--port",
+        str(port),
+        "--bucket",
+        BUCKET,
+        "--lenient",
+    ]
     return Process("service", command, environment, logs)
 
 

@@ -599,6 +599,28 @@ def test_what_is_missing_fails_each_submission(omics: Any, local_healthomics: Lo
     assert {row["submissionFailureReason"] for row in rows(omics, batch_id).values()} == {"ResourceNotFoundException"}
 
 
+def test_runs_without_the_bucket_of_their_outputs_fail_at_their_end(
+    omics: Any, local_healthomics: LocalHealthOmics
+) -> None:
+    local_healthomics.settings.check_output_bucket = True
+    lost = omics.start_run_batch(
+        defaultRunSetting={**DEFAULT_RUN_SETTING, "outputUri": "s3://no-such-bucket/out"},
+        batchRunSettings={"inlineSettings": [*run_settings(2), {"runSettingId": "kept", "outputUri": "s3://results/"}]},
+    )["id"]
+    kept = start(omics, 2)
+    local_healthomics.clock.advance(10)
+    assert omics.get_batch(batchId=lost)["submissionSummary"]["successfulStartSubmissionCount"] == 3
+    local_healthomics.clock.advance(100)
+
+    summary = omics.get_batch(batchId=lost)["runSummary"]
+    assert (summary["failedRunCount"], summary["completedRunCount"]) == (2, 1)
+    for item in omics.list_runs(batchId=lost, status="FAILED")["items"]:
+        run = omics.get_run(id=item["id"])
+        assert run["failureReason"] == "EXPORT_FAILED"
+        assert run["statusMessage"] == "The bucket no-such-bucket of the outputUri does not exist"
+    assert omics.get_batch(batchId=kept)["runSummary"]["completedRunCount"] == 2
+
+
 def test_registered_workflows_and_run_groups_exist(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     local_healthomics.settings.strict_workflows = True
     local_healthomics.settings.strict_run_groups = True

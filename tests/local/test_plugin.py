@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import needs_batches
+
 
 def run(code: str, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (tmp_path / "test_it.py").write_text(textwrap.dedent(code))
@@ -70,6 +72,45 @@ def test_without_moto_the_fixtures_say_what_to_install(tmp_path: Path) -> None:
 
     assert "1 passed, 2 errors" in finished.stdout
     assert finished.stdout.count("pip install 'airflow-provider-omics-cache[local]'") >= 2
+
+
+@needs_batches
+def test_only_what_was_made_exists_unless_the_service_is_lenient(tmp_path: Path) -> None:
+    code = """
+        import boto3
+
+        from airflow_provider_omics_cache.local import mock_healthomics
+
+        def counts(local, client):
+            setting = {"workflowId": "1", "roleArn": "arn:aws:iam::123456789012:role/r", "outputUri": "s3://lab/"}
+            settings = {"inlineSettings": [{"runSettingId": "A"}]}
+            batch = client.start_run_batch(defaultRunSetting=setting, batchRunSettings=settings)
+            local.clock.advance(100)
+            found = client.get_batch(batchId=batch["id"])
+            runs, submissions = found["runSummary"], found["submissionSummary"]
+            return submissions["failedStartSubmissionCount"], runs["failedRunCount"], runs["completedRunCount"]
+
+        def by_and_by(local, client, s3):
+            assert counts(local, client) == (1, 0, 0)
+            local.register_workflow("1")
+            assert counts(local, client) == (0, 1, 0)
+            s3.create_bucket(Bucket="lab")
+            assert counts(local, client) == (0, 0, 1)
+
+        def test_in_process(local_healthomics):
+            by_and_by(local_healthomics, boto3.client("omics"), boto3.client("s3"))
+
+        def test_server(local_healthomics_server):
+            kwargs = local_healthomics_server.client_kwargs
+            by_and_by(local_healthomics_server, boto3.client("omics", **kwargs), boto3.client("s3", **kwargs))
+
+        def test_lenient():
+            with mock_healthomics(strict=False) as local:
+                kwargs = {"aws_access_key_id": "any", "aws_secret_access_key": "any", "region_name": "us-east-1"}
+                assert counts(local, boto3.Session().client("omics", **kwargs)) == (0, 0, 1)
+    """
+
+    assert "3 passed" in run(code, tmp_path).stdout
 
 
 def test_no_setting_of_the_user_leads_to_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

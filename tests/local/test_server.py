@@ -24,7 +24,7 @@ from airflow_provider_omics_cache.local import (
     LocalHealthOmicsServer,
     mock_healthomics,
 )
-from airflow_provider_omics_cache.local.assumptions import DOCUMENTED_RATE_LIMITS
+from airflow_provider_omics_cache.local.assumptions import DOCUMENTED_RATE_LIMITS, LENIENT
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.local.conftest import DEFAULT_RUN_SETTING, run_settings
 
@@ -359,6 +359,8 @@ def test_the_command_serves_until_it_is_stopped(stop_with: signal.Signals, monke
         "210987654321",
         "--rate-limits",
         "documented",
+        "--workflow",
+        "1234567",
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -381,6 +383,7 @@ def test_the_command_serves_until_it_is_stopped(stop_with: signal.Signals, monke
             control = LocalHealthOmicsControl(url[0])
             assert control.clock.speed == 1
             assert control.settings.rate_limits == DOCUMENTED_RATE_LIMITS
+            assert {name: getattr(control.settings, name) for name in LENIENT} == dict.fromkeys(LENIENT, True)
         finally:
             process.send_signal(stop_with)
             _, errors = process.communicate(timeout=30)
@@ -405,6 +408,7 @@ def test_the_command_serves_until_it_is_stopped(stop_with: signal.Signals, monke
         ["--account", "1234567890123"],
         ["--region", "eu-west-3"],
         ["--rate-limits", "10"],
+        ["--workflow", "rnaseq"],
     ],
 )
 def test_the_command_refuses_bad_arguments(arguments: list[str]) -> None:

@@ -1,0 +1,178 @@
+"""The page that the local HealthOmics shows to a browser: batches, runs and run caches, with their states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from html import escape
+from itertools import chain, islice
+from typing import Any
+
+from airflow_provider_omics_cache.healthomics.states import RunStatus
+from airflow_provider_omics_cache.local.batch import Batch
+from airflow_provider_omics_cache.local.protocol import Response
+from airflow_provider_omics_cache.local.region import Region, RunCache, ServiceContext
+
+_MOST_BATCHES = 50
+_MOST_RUN_CACHES = 50
+#: Runs are shown of so many batches, the newest first, and so many of each.
+_BATCHES_WITH_RUNS = 10
+_MOST_RUNS_OF_A_BATCH = 20
+#: Most characters of a text that a client chose.
+_LONGEST_TEXT = 200
+
+_BATCHES = (
+    "Batch",
+    "Name",
+    "Status",
+    "Runs",
+    "Not submitted yet",
+    "Submissions failed",
+    "Runs by state",
+    "Workflow",
+    "Run cache",
+    "Created",
+    "Failure",
+)
+_RUNS = ("Run", "Run setting", "Batch", "Status", "Started", "Ended", "Failure")
+_RUN_CACHES = ("Run cache", "Name", "Status", "Behavior", "Location", "Created")
+
+_HEADERS = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+_STYLE = """
+body { font: 14px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 90em; padding: 0 1em; color: #1f2a35 }
+table { border-collapse: collapse; width: 100%; margin-bottom: 2em }
+th, td { text-align: left; vertical-align: top; padding: .3em .8em .3em 0; border-bottom: 1px solid #d5dbe1 }
+th { font-weight: 600; white-space: nowrap }
+td { overflow-wrap: break-word; max-width: 30em }
+p { color: #5a6773 }
+"""
+
+
+def is_for_a_browser(method: str, path: str, query: str, headers: Mapping[str, str]) -> bool:
+    """Return whether a request is a browser's for the page, and not one to S3, which is signed.
+
+    :param method: HTTP method.
+    :param path: path of the request.
+    :param query: query of the request.
+    :param headers: headers of the request by lower-case name.
+    """
+    accepts_html = "text/html" in headers.get("accept", "").lower()
+    return method == "GET" and path == "/" and not query and accepts_html and "authorization" not in headers
+
+
+def page_answer(regions: Sequence[Region], context: ServiceContext, *, title: str) -> Response:
+    """Return the page.
+
+    :param regions: accounts and Regions, with every batch advanced to the present time.
+    :param context: what the Regions share, with the present time.
+    :param title: heading of the page.
+    """
+    now = context.clock.at(context.now)
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta http-equiv='refresh' content='5'>",
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>",
+        f"<p>Service time {_time(now)}. All times are in UTC. The page is loaded again every 5 seconds.</p>",
+    ]
+    used = [region for region in regions if region.batches or region.run_caches]
+    if not used:
+        parts.append("<p>There are no batches and no run caches.</p>")
+    for region in used:
+        parts.append(f"<h2>Account {escape(region.account_id)}, Region {escape(region.name)}</h2>")
+        parts += _region(region, context)
+    parts.append("</body></html>")
+    return Response(200, "".join(parts).encode(), dict(_HEADERS))
+
+
+def _region(region: Region, context: ServiceContext) -> Iterator[str]:
+    batches = list(reversed(region.batches.values()))
+    shown = batches[:_MOST_BATCHES]
+    yield _table("Batches", _BATCHES, [_batch(batch, context) for batch in shown], len(batches))
+    caches = list(reversed(region.run_caches.values()))
+    rows = [_run_cache(cache, context) for cache in caches[:_MOST_RUN_CACHES]]
+    yield _table("Run caches", _RUN_CACHES, rows, len(caches))
+    runs = [row for batch in batches[:_BATCHES_WITH_RUNS] for row in _runs(batch, context)]
+    submitted = sum(batch.submitted for batch in batches)
+    yield _table("Runs", _RUNS, runs, submitted)
+
+
+def _batch(batch: Batch, context: ServiceContext) -> list[Any]:
+    now = context.now
+    counts = batch.submission_summary(now)
+    states = {name.removesuffix("RunCount"): count for name, count in batch.run_summary(now).items() if count}
+    return [
+        batch.number,
+        batch.name,
+        batch.status(now),
+        batch.total_runs(),
+        counts["pendingStartSubmissionCount"],
+        counts["failedStartSubmissionCount"],
+        ", ".join(f"{count:,} {name}" for name, count in states.items()),
+        batch.default.get("workflowId"),
+        batch.default.get("cacheId"),
+        context.clock.at(batch.created_at),
+        batch.failure_reason,
+    ]
+
+
+def _runs(batch: Batch, context: ServiceContext) -> Iterator[list[Any]]:
+    """Give rows for a few submissions of a batch: first those that failed, or whose runs fail, then the others."""
+    if batch.runs is None:
+        return
+    failures = sorted({*islice(batch.submission_failures, _MOST_RUNS_OF_A_BATCH), *_failed_runs(batch, context)})
+    others = (index for index in range(batch.submitted) if index not in failures)
+    for index in islice(chain(failures, others), _MOST_RUNS_OF_A_BATCH):
+        yield _run(batch, batch.runs.ids[index], index, context)
+
+
+def _failed_runs(batch: Batch, context: ServiceContext) -> list[int]:
+    failing = islice(batch.runs_to_list(RunStatus.FAILED, context.now), _MOST_RUNS_OF_A_BATCH)
+    return [index for index in failing if batch.run_status(index, context.now) == RunStatus.FAILED]
+
+
+def _run(batch: Batch, run_setting_id: str, index: int, context: ServiceContext) -> list[Any]:
+    if not batch.was_started(index):
+        reason, message = batch.submission_failures[index]
+        return [None, run_setting_id, batch.number, "not submitted", None, None, f"{reason}: {message}"]
+    status = batch.run_status(index, context.now)
+    ended, started = batch.end_time(index), batch.start_time(index)
+    return [
+        batch.run_numbers[index],
+        run_setting_id,
+        batch.number,
+        status,
+        context.clock.at(started) if started <= min(context.now, ended) else None,
+        context.clock.at(ended) if ended <= context.now else None,
+        ": ".join(batch.run_failures[index]) if status == RunStatus.FAILED else None,
+    ]
+
+
+def _run_cache(cache: RunCache, context: ServiceContext) -> list[Any]:
+    status = "DELETED" if cache.deleted else "ACTIVE"
+    return [cache.id, cache.name, status, cache.behavior, cache.location, context.clock.at(cache.created_at)]
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], total: int) -> str:
+    heading = f"<h3>{title}</h3>" if len(rows) == total else f"<h3>{title} ({len(rows):,} of {total:,})</h3>"
+    if not rows:
+        return f"{heading}<p>None.</p>"
+    names = "".join(f"<th scope='col'>{name}</th>" for name in head)
+    lines = "".join(f"<tr>{''.join(f'<td>{_text(value)}</td>' for value in row)}</tr>" for row in rows)
+    return f"{heading}<table><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return _time(value)
+    text = str(value)
+    return escape(text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}...")
+
+
+def _time(value: datetime) -> str:
+    return f"{value:%Y-%m-%d %H:%M:%S}"
