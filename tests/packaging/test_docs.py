@@ -21,6 +21,9 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 INCLUDE = re.compile(r"^\.\. literalinclude:: (?P<path>\S+)\n(?P<options>(?:   .*\n)*)", re.MULTILINE)
 
+#: Words of hard sentences, and the em dash. "Words" in CONTRIBUTING.md is the rule.
+HARD_WORDS = re.compile(r"—|\b(?:be it|mend(?:ed|s)?|shall|tells?|the former|the latter|told|whoever)\b", re.IGNORECASE)
+
 INCLUDES = [
     pytest.param(page, found["path"], found["options"], id=f"{page.relative_to(DOCS)}:{number}")
     for page in sorted(DOCS.rglob("*.rst"))
@@ -70,6 +73,11 @@ def test_included_code_exists(page: Path, path: str, options: str) -> None:
 def test_python_code_is_never_typed_into_a_page() -> None:
     for page in sorted(DOCS.rglob("*.rst")):
         assert not re.search(r"code-block:: (python|pycon)", page.read_text()), page
+
+
+def test_pages_use_plain_words() -> None:
+    for page in (ROOT / "README.md", *sorted(DOCS.rglob("*.rst"))):
+        assert not HARD_WORDS.findall(page.read_text()), page
 
 
 def test_every_marker_has_both_ends() -> None:

@@ -64,8 +64,8 @@ def test_the_dag_can_be_pasted_whole() -> None:
     exec(compile(code, "README.md", "exec"), found)
     dag = found["rnaseq"]()
     assert dag.dag_id == "rnaseq"
-    assert dag.task_ids == ["run_cache", "run_settings_from_table", "run_samples"]
-    assert dag.get_task("run_samples").upstream_task_ids == {"run_cache", "run_settings_from_table"}
+    assert dag.task_ids == ["run_cache", "save_samples", "run_samples"]
+    assert dag.get_task("run_samples").upstream_task_ids == {"run_cache", "save_samples"}
 
 
 def test_an_unreleased_version_is_not_said_to_be_on_a_package_index() -> None:
