@@ -517,9 +517,8 @@ def test_a_throttle_in_the_middle_of_the_listings_is_waited_out(
 def test_bad_parameters_are_refused_before_the_first_call(
     arguments: dict[str, Any], text: str, service: Any, task_context: dict[str, Any]
 ) -> None:
-    sensor = BatchCompletionSensor(**{"task_id": "wait", "batch_id": "42", **arguments})
     with pytest.raises(OmicsParameterError, match=text):
-        sensor.poke(task_context)
+        BatchCompletionSensor(**{"task_id": "wait", "batch_id": "42", **arguments}).poke(task_context)
     assert not service.calls
 
 

@@ -1210,9 +1210,10 @@ def test_a_resumed_task_asks_get_batch_no_more(service: Any, client: Any, task_c
 def test_bad_parameters_name_parameter_rule_and_value(
     arguments: dict[str, Any], parameter: str, deferrable: bool, service: Any, task_context: dict[str, Any]
 ) -> None:
-    sensor = BatchSubmissionSensor(task_id="wait", deferrable=deferrable, **{"batch_id": "42", **arguments})
     with pytest.raises(OmicsParameterError) as caught:
-        sensor.execute(task_context)
+        BatchSubmissionSensor(task_id="wait", deferrable=deferrable, **{"batch_id": "42", **arguments}).execute(
+            task_context
+        )
     assert caught.value.parameter == parameter
     assert repr(arguments[parameter]) in str(caught.value)
     assert caught.value.rule.startswith(("must be", "must have"))
