@@ -64,6 +64,7 @@ def test_the_second_read_is_left_out_where_there_is_none(cohort_service: LocalHe
 def test_a_triggered_dag_run_takes_its_params(cohort_service: LocalHealthOmics) -> None:
     rows = [{"sample": number, "fastq_1": f"s3://{BUCKET}/{number}.fq", "fastq_2": None} for number in range(2)]
     boto3.client("s3").put_object(Bucket=BUCKET, Key="samplesheet.json", Body=json.dumps(rows).encode())
+    cohort_service.register_workflow("7654321")
     cohort_service.faults.fail_run("1")
     params = {
         "samplesheet": f"s3://{BUCKET}/samplesheet.json",

@@ -26,6 +26,7 @@ def test_each_samplesheet_has_its_batch(local_healthomics: LocalHealthOmics, mon
     for tissue, number in SAMPLES.items():
         sheet = "\n".join(["sample", *(f"{tissue}-{n}" for n in range(number))])
         s3.put_object(Bucket="omics-mapped", Key=f"{tissue}.csv", Body=sheet.encode())
+    local_healthomics.register_workflow("1234567")
     local_healthomics.clock.tick = 300
 
     dag_run = import_module("mapped_batches").omics_mapped_batches().test()
