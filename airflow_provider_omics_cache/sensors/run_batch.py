@@ -229,11 +229,12 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             note = f"; its runs could not be listed, or their mapping could not be saved: {error}"
             failed = max(batch.failed or 0, submissions.failed_count)
             self._push(batch, submissions, None, context, failed=failed)
-        total = "" if batch.expected_runs is None else f" of {batch.expected_runs:,}"
-        summary = f": {submissions.failure_summary()}" if submissions.failed_count else ""
+        listed = submissions.failed_count
+        summary = submissions.failure_summary() if listed else f"{counted(failed, 'submission')} failed"
+        size = " is not finished" if batch.expected_runs is None else f" has {counted(batch.expected_runs, 'run')}"
         return TooManyFailedSubmissionsError(
-            f"Batch {batch.id}: {failed:,}{total} runs were not submitted, max_failed_submissions is "
-            f"{self.max_failed_submissions}{summary}{note}; {self.settle_active_batch()}",
+            f"{summary}. Batch {batch.id}{size}; max_failed_submissions is {self.max_failed_submissions}{note}; "
+            f"{self.settle_active_batch()}",
             batch_id=batch.id,
             status=batch.status,
         )

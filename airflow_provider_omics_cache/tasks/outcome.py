@@ -195,11 +195,11 @@ class RunOutcomeTask(ListingTask):
             note = f"; details of its runs could not be fetched: {error}"
         self._push(counts, outcomes, context, failed=max(counts.ended_badly, outcomes.counts.total or 0))
         self._push_result(batch, counts, context)
-        total = "" if counts.total is None else f" of {counts.total:,}"
         summary = f": {outcomes.failure_summary()}" if outcomes.failed else ""
+        size = " is not finished" if counts.total is None else f" has {counted(counts.total, 'run')}"
         return TooManyFailedRunsError(
-            f"Batch {batch.id}: {counts.ended_badly:,}{total} runs did not complete, "
-            f"max_failed_runs is {self.max_failed_runs}{summary}{note}; {settled}",
+            f"{counted(counts.ended_badly, 'run')} did not complete{summary}. Batch {batch.id}{size}; "
+            f"max_failed_runs is {self.max_failed_runs}{note}; {settled}",
             batch_id=batch.id,
             status=batch.status,
         )

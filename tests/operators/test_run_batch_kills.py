@@ -114,7 +114,7 @@ def test_a_kill_before_there_is_a_batch(
 
 
 def test_a_kill_of_a_task_that_does_not_wait(local: LocalHealthOmics, task_context: Context) -> None:
-    task = waiting_task(cancel_on_kill=True, wait_for_completion=False)
+    task = waiting_task(wait_for_completion=False)
     task.execute(task_context)
     task.on_kill()
     assert local.calls["CancelRunBatch"] == 0

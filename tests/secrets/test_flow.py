@@ -179,7 +179,7 @@ def test_the_service_gets_the_whole_policy(flow: Flow) -> None:
     started = [omics.get_batch(batchId=batch["id"]) for batch in omics.list_batch()["items"]]
     # One batch was deleted. A task whose trigger would hold a password has started none.
     expected = {"start_other", "start_mapped"} | (set() if HAS_AIOBOTOCORE else {"password_for_the_trigger"})
-    assert {batch["name"].rpartition("-")[0] for batch in started} == expected
+    assert {batch["name"].rpartition("-")[0] for batch in started} == {f"omics_secrets.{task}" for task in expected}
     for batch in started:
         assert batch["defaultRunSetting"]["sessionPolicy"] == flow.secrets.policy
 
