@@ -662,7 +662,7 @@ def _create_run_cache_once(search: _RunCacheSearch, request_id: str | None) -> A
                 _check_token_is_spent(search, run_cache)
         spent.add(run_cache_id)
         hook.log.info(
-            "The request token of generation %s is of run cache %s, which was deleted or differs",
+            "The request token of generation %s belongs to run cache %s, which was deleted or differs",
             generation,
             run_cache_id,
         )

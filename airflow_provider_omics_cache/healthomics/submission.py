@@ -237,8 +237,8 @@ class Submissions:
         """Describe what the listing lacks. Return None if it has every run of the batch with its outcome.
 
         :param expected: number of runs of the batch, None if it is not known.
-        :param at_least: minimum number of listed runs: the service may not list runs that were never
-            submitted. Default: ``expected``.
+        :param at_least: minimum number of listed runs: the service may not list runs that were never submitted.
+            Default: ``expected``.
         """
         if not self.rows:
             return "no run is listed"

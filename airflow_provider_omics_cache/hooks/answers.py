@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class LostAnswerError(HTTPClientError):
     """An answer arrived incomplete or damaged. The call may have taken effect."""
 
-    fmt = "the answer is not whole: {reason}"
+    fmt = "the answer is incomplete: {reason}"
 
 
 class AlwaysThere(NamedTuple):

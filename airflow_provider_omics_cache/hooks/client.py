@@ -68,8 +68,8 @@ LONGEST_SILENCE = 3600.0
 LARGEST_PAGE = 100
 #: Seconds between the repeated reads of a task that waits until the service shows what was just written.
 VISIBLE_AFTER = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)
-#: Operations that can affect another run if they are repeated, because HealthOmics reuses the ids of deleted
-#: runs. The SDK must not repeat them: the caller must confirm the run before each attempt.
+#: Operations that can affect another run if they are repeated, because HealthOmics reuses the ids of deleted runs.
+#: The SDK must not repeat them: the caller must confirm the run before each attempt.
 _SINGLE_ATTEMPT_OPERATIONS = frozenset({"CancelRun", "DeleteRun"})
 #: Seconds for which a call is repeated if the service has never answered this task and its endpoint cannot be reached:
 #: the URL of the endpoint may be misspelt.
