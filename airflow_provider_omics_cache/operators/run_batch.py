@@ -657,7 +657,9 @@ class CancelRunBatchOperator(EndRunBatchOperator):
             return None
         cancelled = sum(status == RunStatus.CANCELLED for status in statuses.values())
         if batch.meaning.end == End.PROCESSED:
-            self.log.warning("Batch %s is %s, not CANCELLED: its last runs ended before that", batch.id, batch.status)
+            self.log.warning(
+                "Batch %s is %s, not CANCELLED: its last runs ended before the cancellation", batch.id, batch.status
+            )
         ended = len(statuses) - cancelled
         self.log.info("Batch %s: %s runs are cancelled, %s ended otherwise", batch.id, f"{cancelled:,}", f"{ended:,}")
         return PokeReturnValue(is_done=True, xcom_value=self.push(context, batch, cancelled, ended))

@@ -160,7 +160,7 @@ class RunOutcomeTask(ListingTask):
             counts = replace(outcomes.counts, total=counts.total)
             judgement = counts.judge(max_failed)
             if judgement == Judgement.UNKNOWN:
-                text = f"{counts.late:,} of its runs have not ended, as ListRuns shows them. Retry the task; it lists them again"
+                text = f"ListRuns shows that {counts.late:,} runs have not ended. Retry the task; it lists them again"
                 raise self._unknown_outcome(batch, text)
         self._push(counts, outcomes, context)
         summary = f": {outcomes.failure_summary()}" if outcomes.failed else ""

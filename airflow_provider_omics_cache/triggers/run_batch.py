@@ -167,7 +167,7 @@ class BatchTrigger(BaseTrigger):
         )
 
     async def _wait_for_runs(self) -> bool:
-        """Wait until the active runs have ended. Return True if GetRun is refused: GetBatch's counts must show it then."""
+        """Wait until the active runs have ended. True: GetRun is refused, and GetBatch's counts must show it."""
         wait = RunsWait.from_json(self.runs_wait, batch_id=self.batch_id, max_silence=self.max_silence)
         is_first = True
         while run_id := wait.run_id:
