@@ -326,7 +326,7 @@ def change_run_cache(
     :param description: new description, None to keep it.
     :param tags: tags to set; other tags of the cache do not change.
     :return: the cache as GetRunCache shows it, and what was changed.
-    :raises OmicsParameterError: a parameter breaks a rule, or none is given; nothing is changed.
+    :raises OmicsParameterError: a parameter breaks a rule, or no new value is given. The cache is not changed.
     :raises RunCacheError: the cache does not exist.
     :raises OmicsApiError: a call failed.
     :raises OmicsError: GetRunCache did not show the changes in time.

@@ -24,7 +24,7 @@ _HEALTHOMICS_CONSOLE = "https://{region_name}.console.{aws_domain}/omics/home?re
 
 
 class LinkedTask:
-    """A task whose links :func:`persist_links` stores."""
+    """Base of a task whose links :func:`persist_links` stores."""
 
     #: Values of the links that this process has stored. None if a process before a deferral has stored them.
     link_values: Mapping[str, str | None] | None = MappingProxyType({})

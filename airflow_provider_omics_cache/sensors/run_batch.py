@@ -354,8 +354,8 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
       that the service does not report is None;
     * ``failed_run_count``: number of runs that are not known to be COMPLETED;
     * ``failed_runs``: records of at most 1,000 of these runs, as ``{run_setting_id, run_id, run_uuid, status,
-      failure_reason, status_message}``. A run that was never submitted has the status ``NOT_SUBMITTED``, with the reason
-      and message of its submission. A run that was submitted, but is listed without its id, has the status
+      failure_reason, status_message}``. A run that was never submitted has the status ``NOT_SUBMITTED``, with the
+      reason and message of its submission. A run that was submitted, but is listed without its id, has the status
       ``UNKNOWN``.
 
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)

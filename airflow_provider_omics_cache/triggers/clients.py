@@ -60,7 +60,7 @@ class OpenClient:
 
     :param connection: parameters of the client.
     :param must_exist: whether it is an error that Airflow does not find the connection, even if the connection may be
-        missing. Otherwise the client is then made without a connection.
+        missing. Otherwise the client is made without a connection.
     """
 
     def __init__(self, connection: Connection, *, must_exist: bool) -> None:

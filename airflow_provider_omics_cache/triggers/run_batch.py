@@ -167,7 +167,7 @@ class BatchTrigger(BaseTrigger):
         )
 
     async def _wait_for_runs(self) -> bool:
-        """Wait until the active runs have ended. True: GetRun is refused, and GetBatch's counts must show it."""
+        """Wait until the active runs have ended. Return True if only GetBatch's counts can show it: GetRun is refused."""
         wait = RunsWait.from_json(self.runs_wait, batch_id=self.batch_id, max_silence=self.max_silence)
         is_first = True
         while run_id := wait.run_id:
@@ -286,8 +286,8 @@ class StartRunBatchTrigger(BatchCompletionTrigger):
     def _is_still_deferred(self) -> bool:
         """Whether the trigger was stopped although the task was not killed.
 
-        If another triggerer has taken over the triggers of a paused triggerer, Airflow calls ``on_kill`` in the paused
-        one.
+        If another triggerer has taken over the triggers of a paused triggerer, Airflow stops them in the
+        paused one as if their tasks were killed.
         """
         try:
             return task_state(self.task_instance) == "deferred"
