@@ -107,7 +107,7 @@ class OmicsClientHook(ExistingConnectionHook):
         return self._conn_config
 
     def _read_connection(self) -> AwsConnectionWrapper:
-        # Call its function, not the cached property: before Python 3.12 all hooks of a process share the property's lock.
+        # Do not use the cached property: before Python 3.12 all hooks of a process share its lock.
         wrapper: AwsConnectionWrapper = inspect.getattr_static(AwsBaseHook, "conn_config").func(self)
         config_kwargs = wrapper.extra_config.get("config_kwargs")
         if self._config and config_kwargs:

@@ -167,7 +167,7 @@ class BatchTrigger(BaseTrigger):
         )
 
     async def _wait_for_runs(self) -> bool:
-        """Wait until the active runs have ended. Return True if only GetBatch's counts can show it: GetRun is refused."""
+        """Wait until the active runs have ended. Return True if GetRun is refused and cannot show it."""
         wait = RunsWait.from_json(self.runs_wait, batch_id=self.batch_id, max_silence=self.max_silence)
         is_first = True
         while run_id := wait.run_id:
