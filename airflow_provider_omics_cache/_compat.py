@@ -91,11 +91,11 @@ def reschedule_count(context: Context) -> int:
 
 
 def keep_until_next_start(context: Context, key: str, value: dict[str, Any]) -> bool:
-    """Store a value for the next start of a task that is rescheduled. Return False if this Airflow cannot.
+    """Store a value for the next start of a task that is rescheduled. Return False if Airflow has no place for it.
 
     Every supported Airflow deletes the XComs of a rescheduled task when the task starts again. Airflow 3.3 and later
-    have a task state store. Airflow 3.0 to 3.2 give the task the keys of the XComs that they delete: the value is a
-    part of the key, and the XCom leaves nothing behind. Airflow 2 has the audit log, which tasks may write and read.
+    have a task state store. Airflow 3.0 to 3.2 give the task the keys of the XComs that they deleted: the value is
+    stored in the key of an XCom. Airflow 2 has the audit log, which tasks may write and read.
 
     :param context: Airflow's context of the task.
     :param key: key of the value.
@@ -115,7 +115,7 @@ def keep_until_next_start(context: Context, key: str, value: dict[str, Any]) -> 
 
 
 def kept_values(context: Context, key: str) -> list[Any]:
-    """Return what earlier starts of the task stored with :func:`keep_until_next_start`, the newest or all.
+    """Return the values that earlier starts of the task stored with :func:`keep_until_next_start`: the newest, or all.
 
     :param context: Airflow's context of the task.
     :param key: key of the value.

@@ -1,4 +1,4 @@
-"""Every error that the package raises."""
+"""The package's own errors."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ class IncompleteListingError(OmicsError):
 
 
 class UnknownOutcomeError(OmicsError):
-    """The service does not report how many runs of a processed batch completed."""
+    """The service does not report how many runs of a processed batch completed, or its counts and listing differ."""
 
 
 class BatchTimeoutError(OmicsError):

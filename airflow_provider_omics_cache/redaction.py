@@ -59,31 +59,31 @@ def with_schemes(proxies: Any) -> list[str]:
 
 
 def mask(secrets: Iterable[str]) -> None:
-    """Let Airflow mask texts in the logs of this task, also in those of other packages.
+    """Make Airflow mask texts in the log of this task, including the log lines of other packages.
 
     :param secrets: the texts.
     """
-    # Pure modules hide passwords too. They do not import Airflow.
+    # Imported here, because modules that do not import Airflow use this module too.
     from airflow_provider_omics_cache._compat import mask_secret
 
     for secret in secrets:
         if len(secret) >= _SHORTEST_MASKED:
-            # A log line without a mask must not fail the task.
+            # An error of Airflow's masker must not fail the task.
             with suppress(Exception):
                 mask_secret(secret)
 
 
 def printable(error: Exception) -> Exception:
-    """Return an error whose traceback shows no password of a URL, to be the cause of another error.
+    """Return an error that can be the cause of another error: its traceback shows no password of a URL.
 
     :param error: the error.
-    :return: the error itself if neither it nor the errors before it show a password; else a copy without the errors
-        before it, of the same class where possible.
+    :return: the error itself if neither it nor its causes show a password; else a copy without causes, of the same
+        class where possible.
     """
     if not any(_shows_password(each) for each in _chain(error)):
         return error
     text = without_passwords(str(error))
-    # Some classes cannot be copied so, or make their text from other attributes.
+    # Some classes cannot be copied in this way, or make their text from other attributes.
     with suppress(Exception):
         copy = _copy(error, text)
         if str(copy) == text and not _shows_password(copy):

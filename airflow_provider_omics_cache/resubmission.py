@@ -62,7 +62,7 @@ def failed_run_settings(
     :param reasons: return only settings whose submission failed for one of these reasons, for example
         :data:`RETRYABLE_SUBMISSION_FAILURES`. Default: return all settings that were not submitted.
     :param conn_id: Airflow connection for reading the files. Default: ``aws_default`` for S3.
-    :param allow: schemes that a str can have beside ``s3``, for example ``("file", "gs")``, as for
+    :param allow: schemes that a str can have besides ``s3``, for example ``("file", "gs")``, as for
         :func:`~airflow_provider_omics_cache.tables.read_table`. Default: no other scheme.
     :param max_bytes: maximum size of each file in bytes. A larger file is refused before it is read. Default: 256 MB
         (268,435,456).

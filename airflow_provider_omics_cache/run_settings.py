@@ -17,9 +17,9 @@ from airflow_provider_omics_cache.hooks.s3 import check_object_uri, check_upload
 RunSettings = Sequence[dict[str, Any]]
 
 _SPOOLED_BYTES = 1024**2
-#: HeadObject is denied, instead of not found, if the role is not allowed to list the bucket.
+#: HTTP statuses of HeadObject for a missing object. S3 returns 403 if the role is not allowed to list the bucket.
 _NOT_SEEN = frozenset({403, 404})
-#: The default setting of the batch is not known here. StartRunBatch checks the outputUri.
+#: Stands for the default setting of the batch, which is not known here. StartRunBatch checks the outputUri.
 _DEFAULT_RUN_SETTING = {"outputUri": "s3://"}
 
 

@@ -27,8 +27,8 @@ def run_settings_from_table(
     """Return the ``run_settings`` of a batch for an nf-core style samplesheet: one run for each row.
 
     The file is read when the function is called: call it in a task. A str that begins with ``s3://`` is read with the
-    amazon provider's S3Hook. A str often comes from a template, which whoever triggers the DAG can fill. Any other str
-    is therefore refused, unless ``allow`` has its scheme. A pathlib.Path or an ObjectStoragePath is read as it is.
+    amazon provider's S3Hook. A str often comes from a template, which anyone who triggers the DAG can fill. Any other
+    str is therefore refused, unless ``allow`` has its scheme. A pathlib.Path or an ObjectStoragePath is read as it is.
 
     :param rows: the samplesheet: an iterable of dicts, or the URI (str) or path (pathlib or ObjectStoragePath) of a
         ``.csv`` or ``.tsv`` file with a header, of a ``.json`` file with an array of objects, or of a ``.jsonl`` or
@@ -42,7 +42,7 @@ def run_settings_from_table(
     :param optional: columns whose cells can be empty; the run then does not get the parameter. An empty cell in any
         other column that is used is an error. Default: no column.
     :param conn_id: Airflow connection for reading the file. Default: ``aws_default`` for S3.
-    :param allow: schemes that a str can have beside ``s3``, for example ``("file", "gs")``, as for
+    :param allow: schemes that a str can have besides ``s3``, for example ``("file", "gs")``, as for
         :func:`~airflow_provider_omics_cache.tables.read_table`. Default: no other scheme.
     :param max_bytes: maximum size of the file in bytes. A larger file is refused before it is read. Default: 256 MB
         (268,435,456).

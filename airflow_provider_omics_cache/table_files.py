@@ -1,7 +1,7 @@
 """Which paths of a table are allowed, and how much of a file is read.
 
-The path of a table often comes from a template, which whoever triggers a DAG run can fill. A str therefore gives no
-access beyond S3, with the connection that the DAG's author chose, unless the author allows it.
+The path of a table often comes from a template, which anyone who triggers a DAG run can fill. A str therefore gives
+access to S3 only, with the connection that the author of the DAG chose, unless the author allows other schemes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def check_path(parameter: str, path: str, allow: frozenset[str]) -> tuple[str, s
 
     :param parameter: name of the parameter, for the error.
     :param path: the path or URI.
-    :param allow: the schemes that the author allows beside ``s3``, from :func:`check_allow`.
+    :param allow: the schemes that the author allows besides ``s3``, from :func:`check_allow`.
     :raises OmicsParameterError: the path is not allowed.
     """
     if _CONTROL_CHARACTERS.search(path):
@@ -115,7 +115,7 @@ def read_file(
     :param parameter: name of the parameter, for errors.
     :param table: path or URI as a str, or a path object, which is read as it is.
     :param conn_id: Airflow connection for a str. Default: None, which is the default connection of the filesystem.
-    :param allow: schemes that a str can have beside ``s3``, from :func:`check_allow`.
+    :param allow: schemes that a str can have besides ``s3``, from :func:`check_allow`.
     :param suffixes: suffixes that the file's name can have, in lower case.
     :param max_bytes: maximum size of the file in bytes. A larger file is not read.
     :raises OmicsParameterError: the path is not allowed, or the file does not exist, cannot be read or is too large.
@@ -157,7 +157,7 @@ def _read_path(parameter: str, get_path: Any, name: str, max_bytes: int) -> byte
 
 
 def _read(parameter: str, file: IO[bytes], name: str, *, size: int | None, max_bytes: int) -> bytes:
-    """Read to the end, and never more than ``max_bytes`` and one chunk.
+    """Read a file to its end, but at most ``max_bytes`` and one chunk.
 
     :param parameter: name of the parameter, for the error.
     :param file: the file.

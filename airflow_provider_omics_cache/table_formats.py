@@ -89,7 +89,7 @@ class Content(ABC):
         self._begin = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
 
     def check(self, broken: BrokenRows) -> Iterator[CheckedRow]:
-        """Check everything, and give the rows without an error.
+        """Check the whole content, and yield the rows without an error.
 
         :param broken: object to which the errors are added.
         """
@@ -102,18 +102,18 @@ class Content(ABC):
 
     @abstractmethod
     def rows(self, start: int) -> Iterator[dict[str, Any]]:
-        """Read the rows from one of them to the end, after :meth:`check` found no error.
+        """Yield the rows from a given row to the end. It must be called only after :meth:`check` found no error.
 
         :param start: position of the first byte of the row.
         """
 
     @abstractmethod
     def _check(self, broken: BrokenRows) -> Iterator[CheckedRow]:
-        """Check every row of a file in UTF-8, and give those without an error."""
+        """Check every row of a file in UTF-8, and yield the rows without an error."""
 
 
 def check_objects(values: Iterable[tuple[Place, Any]], broken: BrokenRows) -> Iterator[Row]:
-    """Give the values that are dicts.
+    """Yield the values that are dicts.
 
     :param values: values with their places.
     :param broken: object to which the errors of the others are added.
@@ -169,9 +169,9 @@ class _Lines:
 
     def __init__(self, data: bytes, start: int) -> None:
         self._found = _LINE.finditer(data, start)
-        #: Position behind the lines that were taken.
+        #: Position after the last line that was read.
         self.position = start
-        #: How many lines were taken.
+        #: Number of lines that were read.
         self.count = 0
 
     def __iter__(self) -> _Lines:
@@ -216,12 +216,12 @@ class _Csv(Content):
             broken.add("must be valid CSV", str(error), member=f"line {lines.count}")
 
     def rows(self, start: int) -> Iterator[dict[str, Any]]:
-        """Read the rows from one of them to the end."""
+        """Yield the rows from a given row to the end."""
         for _, _, cells in self._records(_Lines(self._data, start)):
             yield dict(zip(self._columns, cells, strict=True))
 
     def _records(self, lines: _Lines) -> Iterator[tuple[int, int, list[str]]]:
-        """Give position, line and cells of each record that has a cell with text."""
+        """Yield position, line and cells of each record that has a cell with text."""
         position, line = lines.position, 1
         for cells in csv.reader(lines, delimiter=self._delimiter, strict=True):
             cells = [cell.strip() for cell in cells]
@@ -261,7 +261,7 @@ class _JsonLines(Content):
                     yield start, place, value
 
     def rows(self, start: int) -> Iterator[dict[str, Any]]:
-        """Read the rows from one of them to the end."""
+        """Yield the rows from a given row to the end."""
         for content in self._lines(start):
             if content.strip():
                 yield json.loads(content)
@@ -305,7 +305,7 @@ class _Json(Content):
             broken.add(*wrong, index=place)
 
     def rows(self, start: int) -> Iterator[dict[str, Any]]:
-        """Read the rows from one of them to the end."""
+        """Yield the rows from a given row to the end."""
         for _, value in _JsonCursor(self._data, start).elements():
             yield value
 
@@ -327,7 +327,7 @@ class _JsonCursor:
         self._fill(_WINDOW)
 
     def character(self) -> str:
-        """Move over white space, and return the character there; an empty str at the end."""
+        """Skip white space, and return the next character; an empty str at the end."""
         while True:
             found = _JSON_SPACES.match(self._text, self._at)
             self._move(found.end() if found else self._at)
@@ -336,11 +336,11 @@ class _JsonCursor:
             self._fill(_WINDOW)
 
     def skip(self) -> None:
-        """Move over the character."""
+        """Skip one character."""
         self._move(self._at + 1)
 
     def value(self) -> Any:
-        """Return the value that begins here, and move over it.
+        """Return the value that begins here, and skip it.
 
         :raises ValueError: there is no valid value.
         """
@@ -360,7 +360,7 @@ class _JsonCursor:
             self._fill(size)
 
     def elements(self) -> Iterator[tuple[int, Any]]:
-        """Give position and value of this element of an array and of those behind it, up to the end of the commas."""
+        """Yield position and value of this element of an array and of each next one, until no comma follows."""
         while True:
             self.character()
             position = self.position

@@ -97,10 +97,11 @@ def read_table(
     The listing of a batch that failed before its first run has no rows.
 
     The whole file is checked at once. Its rows are made one by one, when they are asked for: the result needs little
-    more memory than the file has bytes. To return the rows of a task as an XCom, or to keep them all, call ``list()``.
+    more memory than the size of the file. To return the rows of a task as an XCom, or to keep them all, call
+    ``list()``.
 
     A str that begins with ``s3://`` is read with the amazon provider's S3Hook, which needs no other package. A str
-    often comes from a template, which whoever triggers the DAG can fill. Any other str is therefore refused, unless
+    often comes from a template, which anyone who triggers the DAG can fill. Any other str is therefore refused, unless
     ``allow`` has its scheme. A pathlib.Path or an ObjectStoragePath can only be made by the author of the DAG. It is
     read as it is, with its own filesystem and connection.
 
@@ -110,7 +111,7 @@ def read_table(
         of dicts is also accepted.
     :param conn_id: Airflow connection for reading a str. A str cannot name a connection itself
         (``s3://conn_id@bucket/key``). Default: ``aws_default`` for S3.
-    :param allow: schemes that a str can have beside ``s3``, for example ``("file", "gs")``. ``file`` also stands for
+    :param allow: schemes that a str can have besides ``s3``, for example ``("file", "gs")``. ``file`` also stands for
         paths without a scheme. Other schemes are opened as an ObjectStoragePath, which needs the package of their
         filesystem. ``http`` and ``https`` are always refused. Default: no other scheme.
     :param max_bytes: maximum size of the file in bytes. A larger file is refused before it is read. Default: 256 MB
@@ -148,7 +149,7 @@ def read_rows(
     :param parameter: name of the parameter, for errors.
     :param table: a file as for :func:`read_table`, or an iterable of dicts.
     :param conn_id: Airflow connection for reading a file, as for :func:`read_table`.
-    :param allow: schemes that a str can have beside ``s3``, as for :func:`read_table`.
+    :param allow: schemes that a str can have besides ``s3``, as for :func:`read_table`.
     :param max_bytes: maximum size of a file in bytes, as for :func:`read_table`.
     :param least: minimum number of rows, 0 or 1. Default: 1.
     :param most: maximum number of rows. Default: no limit.

@@ -66,7 +66,7 @@ class RunCacheXCom(TypedDict):
     tags: dict[str, str]
     #: Whether the cache did not exist yet when this try of CreateRunCacheOperator looked for it.
     created: NotRequired[bool]
-    #: What UpdateRunCacheOperator changed, by parameter.
+    #: Names of the parameters whose values UpdateRunCacheOperator changed.
     updated: NotRequired[list[str]]
 
 

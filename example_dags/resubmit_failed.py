@@ -1,4 +1,4 @@
-"""Submit a cohort, resubmit the samples whose submission failed for a transient reason, and write one mapping of all.
+"""Submit a cohort, resubmit the samples whose submission failed for a transient reason, and write one mapping.
 
 A sample that was submitted is never submitted again. Runs that fail later are reported.
 

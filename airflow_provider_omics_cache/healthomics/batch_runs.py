@@ -134,7 +134,7 @@ def list_existing_runs(
         and run_id not in gone
     ]
     if lacking:
-        hook.log.info("Batch %s: ListRuns lacks %s runs, getting each of them", batch_id, f"{len(lacking):,}")
+        hook.log.info("Batch %s: ListRuns does not show %s runs; getting each of them", batch_id, f"{len(lacking):,}")
     for run in get_confirmed_runs(hook, batch_id, rows, lacking, gone=gone, max_silence=max_silence):
         listed[run.run_id] = run.status
     statuses = {run_id: status for run_id, status in listed.items() if status != RunStatus.DELETED}

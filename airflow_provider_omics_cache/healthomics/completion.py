@@ -40,7 +40,7 @@ def decide(batch: Batch, *, max_failed: int | Fraction | None = None) -> Verdict
     Only the status shows that every run has ended, because counts lag.
 
     :param batch: the batch.
-    :param max_failed: number or share of runs that may fail before the wait ends early. None: it never does.
+    :param max_failed: number or share of runs that may fail before the wait ends early. None: it never ends early.
     """
     verdict = batch.meaning.completion
     if verdict == Verdict.WAIT and max_failed is not None and has_too_many_failures(batch, max_failed):
@@ -49,7 +49,7 @@ def decide(batch: Batch, *, max_failed: int | Fraction | None = None) -> Verdict
 
 
 def has_too_many_failures(batch: Batch, max_failed: int | Fraction) -> bool:
-    """Whether GetBatch counts more runs of an active batch as ended and not COMPLETED than are allowed.
+    """Whether, by GetBatch's counts, more runs of an active batch failed to complete than are allowed.
 
     :param batch: the batch.
     :param max_failed: number or share of runs that may fail.
@@ -116,12 +116,12 @@ class RunCounts:
 
     @property
     def ended_badly(self) -> int:
-        """Number of runs that are known to have ended, or not to have begun, without being COMPLETED."""
+        """Number of runs that are known to have failed, or to have been cancelled, deleted or not submitted."""
         return sum(count or 0 for count in (self.failed, self.cancelled, self.deleted, self.not_submitted))
 
     @property
     def ended(self) -> int:
-        """Number of runs that have ended, however they ended, by the counts that are known."""
+        """Number of runs that have ended in any way, by the known counts."""
         return (self.completed or 0) + self.ended_badly
 
     @property
@@ -130,7 +130,7 @@ class RunCounts:
         return max(0, (self.total or 0) - self.ended)
 
     def judge(self, allowed: int) -> Judgement:
-        """Judge a batch that is PROCESSED. Late counts decide nothing, however many runs may fail.
+        """Judge a batch that is PROCESSED. The result is UNKNOWN while counts are late.
 
         :param allowed: number of runs that may fail.
         """
@@ -141,7 +141,8 @@ class RunCounts:
     def agrees_with(self, listed: RunCounts) -> bool:
         """Whether the runs that were listed confirm the number of completed runs.
 
-        If no count is late, completed runs may have been deleted since they were counted.
+        Completed runs may have been deleted since they were counted. This explains a difference only if no count is
+        late.
 
         :param listed: counts of the runs that were listed.
         """
@@ -161,8 +162,8 @@ def join(
 
     :param row: the run's entry of ListRunsInBatch.
     :param listed: the run's entry of ListRuns; None if there is no entry, for example for a deleted run.
-    :param run: GetRun's answer; None if GetRun was not called or did not find the run. It is ignored if it describes
-        another run that has the id of a deleted run.
+    :param run: GetRun's answer; None if GetRun was not called or did not find the run. If it describes another run,
+        which got the id of a deleted run, neither it nor ``listed`` is used.
     :param batch_id: id of the batch.
     """
     run_id = row.get("runId") or None

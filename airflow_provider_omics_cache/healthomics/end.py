@@ -170,7 +170,7 @@ def cancel_batch_of_killed_task(hook: OmicsCacheHook, batch_id: str) -> None:
     :param batch_id: id of the batch.
     """
     cancel_runs = partial(_cancel_runs_in_time, hook, batch_id)
-    # The last look at a batch that cannot be cancelled yet leaves time to cancel it.
+    # The last GetBatch call leaves time to cancel the batch.
     max_seconds = KILL_SECONDS - LOOK_AGAIN_SECONDS
     try:
         with hook.limit(KILL_SECONDS):
@@ -387,8 +387,8 @@ _ALREADY = {
 def _cancel_runs_in_time(hook: OmicsCacheHook, batch_id: str) -> None:
     """Cancel active runs until the hook's time limit is over.
 
-    The runs in each active status come first, because they are found with few calls. Then the whole listings show runs
-    that ListRuns does not show yet, and runs whose status this version does not know.
+    The runs in each active status come first, because few calls find them. The complete listings come next: they show
+    runs that ListRuns does not show yet, and runs whose status this version does not know.
     """
     list_runs = partial(list_started_runs, hook, batch_id, max_silence=KILL_SECONDS)
 
@@ -456,7 +456,7 @@ def _end_run(
     another batch at the next attempt.
 
     :param ended: statuses of a run that needs no attempt.
-    :return: why the run is left; None if it has ended or no longer exists.
+    :return: why the run was not cancelled or deleted; None if it was, or if it had already ended or no longer exists.
     """
     confirmed: BatchRun | None = run
 

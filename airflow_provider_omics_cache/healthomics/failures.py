@@ -20,7 +20,7 @@ MAX_LEFT_RUNS = 20
 
 ALLOWANCE_RULE = 'must be a whole number of runs from 0, or a share from "0%" to "100%"'
 
-#: Maximum number of different pairs of reason and message that are counted. Each message may name its own sample.
+#: Maximum number of different pairs of reason and message that are kept: each message may name its own sample.
 _MAX_KEPT_GROUPS = 100
 #: Maximum number of characters of a message.
 _MAX_MESSAGE = 200

@@ -99,7 +99,7 @@ class BatchIdentity:
         return {key: _NOT_IN_TAGS.sub("_", value)[:_TAG_VALUE_LENGTH] for key, value in tags if value}
 
     def batch_token(self, *, generation: int) -> str:
-        """Return the request token of the batch. The service refuses it, or returns the batch, if the settings differ.
+        """Return the request token of the batch. With other settings the service refuses it, or returns the same batch.
 
         :param generation: 0 for the task's first batch; it increases when a new batch replaces an old one.
         """

@@ -31,8 +31,8 @@ from airflow_provider_omics_cache.xcoms import BatchXCom, batch_xcom
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.exceptions import OmicsApiError
 
-#: Number of rounds that must not find the batch, without an answer about it between them, before it counts as not
-#: existing. Rounds without any answer may lie between them.
+#: Number of rounds in which the service must report the batch as not found before it counts as not existing. A round
+#: that returns the batch resets the number. A round without an answer does not.
 NOT_FOUND_ROUNDS = 3
 #: Shortest time between two rounds, in seconds.
 SHORTEST_INTERVAL = 1.0
@@ -42,7 +42,7 @@ CONSISTENCY_SECONDS = 300
 PROGRESS_SECONDS = 60
 #: Number of log lines over which the rate is calculated.
 _MAX_MARKS = 10
-#: Seconds for which GetBatch's count of active runs is believed before the runs are listed again.
+#: Seconds for which GetBatch's count of active runs is used before the runs are listed again.
 TRUST_SECONDS = 600
 
 # Codes of events that end a wait without a batch.
@@ -97,8 +97,8 @@ class Batch:
     def settled_time(self) -> datetime | None:
         """When the batch changed last, None if the service does not report it.
 
-        It reports no time of a cancellation or deletion. What a deletion leaves was settled when the batch was
-        processed.
+        It does not report when a batch was cancelled, or when its runs were deleted. After a deletion, this is the time
+        at which the batch was processed.
         """
         if self.meaning.end in {End.PROCESSED, End.DELETED}:
             return self.processed_time
@@ -188,7 +188,7 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstSeen:
-    """When a wait first saw the batch in a status. It replaces a time that the service does not report.
+    """When a wait first saw the batch in a status. It is used if the service does not report that time.
 
     :param status: the status, as messages show it.
     :param at: the time, in epoch seconds.
@@ -231,8 +231,8 @@ class Event:
     :param code: the service's error code, or one of the codes of this module.
     :param deadline: deadline of the wait, in epoch seconds.
     :param batch: the batch, as GetBatch showed it last. Only its id is known when the wait had no answer.
-    :param first_seen: when an earlier event of the same task showed the batch in which status. None if there was none,
-        or if it does not matter.
+    :param first_seen: the status in which an earlier event of the same task showed the batch, and when. None if there
+        was no such event, or if the status is not needed.
     """
 
     status: EventStatus
@@ -301,7 +301,7 @@ def _member(value: Mapping[str, Any], name: str, kind: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Silence:
-    """The rounds since the last answer about the batch.
+    """The consecutive rounds that did not return the batch.
 
     :param since: when the first of them was, in epoch seconds.
     :param not_found: how many of them did not find the batch.
@@ -371,7 +371,8 @@ class BatchWait:
         self._progress = progress
         self._max_silence = max_silence
         self._first_round = first_round
-        #: Returns the silence of the process before this one. Called at most once, in a first round without an answer.
+        #: Returns the silence that the previous process stored. Called at most once, in the first round that does not
+        #: return the batch, and not after a round that returned it.
         self.recall: Callable[[], Silence | None] = _no_silence
         self.silence: Silence | None = None
         self._batch = Batch(id=batch_id)
@@ -383,7 +384,7 @@ class BatchWait:
         self._shown = Progress("")
         self._shown_status: str | None = None
         self._next_progress_at = -math.inf
-        #: Counts from which the rate is calculated: those of the last lines, after those of the batch's creation.
+        #: Counts from which the rate is calculated: 0 at the batch's creation, then those of the last log lines.
         self._marks: deque[Mark] = deque(maxlen=_MAX_MARKS)
         self._lines: list[tuple[int, str]] = []
 
@@ -436,7 +437,7 @@ class BatchWait:
         self.silence = silence
         if silence.not_found >= NOT_FOUND_ROUNDS:
             return self._event(EventStatus.ERROR, message=str(failure), code=NOT_FOUND)
-        # Without a round that had no answer, three rounds decide, however long the interval is.
+        # If every round had an answer (not found), only the number of rounds counts, however long the interval is.
         if silence.no_answer and now - silence.since >= self._max_silence:
             return self._event(EventStatus.ERROR, message=self._silence_text(silence, failure, now), code=SILENCE)
         if failure.is_not_found:
@@ -503,14 +504,14 @@ class BatchWait:
 
 @dataclass(kw_only=True)
 class RunsWait:
-    """The wait for active runs of a batch that has ended. A round is one GetRun, for one run after the other.
+    """The wait for active runs of a batch that has ended. Each round calls GetRun for one of them.
 
     :param batch_id: id of the batch.
     :param run_ids: ids of the active runs.
-    :param only_stopping: whether the wait is left as soon as a run is active and not STOPPING, because it must be
+    :param only_stopping: whether the wait ends as soon as a run is active and not STOPPING, because it must be
         cancelled (again).
-    :param until: when the wait is left at the latest, in epoch seconds; None for never.
-    :param max_silence: seconds without an answer after which the wait is left.
+    :param until: when the wait ends at the latest, in epoch seconds; None for no limit.
+    :param max_silence: seconds without an answer after which the wait ends.
     """
 
     batch_id: str
@@ -528,7 +529,7 @@ class RunsWait:
         return self.run_ids[0] if self.run_ids else None
 
     def answered(self, run: Mapping[str, Any], now: float) -> None:
-        """Take GetRun's answer.
+        """Process an answer of GetRun.
 
         HealthOmics reuses the ids of deleted runs: a run of another batch shows that the batch's own run is gone.
 
@@ -543,7 +544,7 @@ class RunsWait:
             self.run_ids = []
 
     def failed(self, failure: OmicsApiError, now: float) -> None:
-        """Take a failed call of GetRun.
+        """Process a failed call of GetRun.
 
         :param failure: the failure.
         :param now: when it came, in epoch seconds.
@@ -572,7 +573,7 @@ class RunsWait:
 
         :param value: what :meth:`to_json` returned.
         :param batch_id: id of the batch.
-        :param max_silence: seconds without an answer after which the wait is left.
+        :param max_silence: seconds without an answer after which the wait ends.
         """
         stored = value or {}
         return cls(
@@ -595,9 +596,9 @@ def count_active(batch: Batch) -> int | None:
 
 
 def may_trust_counts(now: float, interval: float) -> bool:
-    """Whether this round believes GetBatch's count of active runs, without listing them.
+    """Whether this round uses GetBatch's count of active runs instead of listing the runs.
 
-    Counts may stay stale. One round in :data:`TRUST_SECONDS` lists the runs, whichever process makes it.
+    Counts may stay stale. One round in each :data:`TRUST_SECONDS` therefore lists the runs, whichever process makes it.
 
     :param now: the time, in epoch seconds.
     :param interval: seconds between two rounds.

@@ -182,7 +182,7 @@ class RunCacheRequest(NamedTuple):
         )
 
     def is_ruled_out_by(self, run_cache: Mapping[str, Any]) -> bool:
-        """Whether a cache is not the requested one, whatever its status. An absent member rules nothing out.
+        """Whether a cache is not the requested one, whatever its status. An absent member is ignored.
 
         :param run_cache: GetRunCache's answer, or an item of ListRunCaches.
         """
@@ -190,7 +190,7 @@ class RunCacheRequest(NamedTuple):
         return (bool(name) and name != self.name) or self.is_elsewhere(run_cache)
 
     def is_elsewhere(self, run_cache: Mapping[str, Any]) -> bool:
-        """Whether a cache has another location or bucket owner. An absent member does not differ.
+        """Whether a cache has another location or bucket owner. An absent member is ignored.
 
         :param run_cache: GetRunCache's answer, or an item of ListRunCaches.
         """
@@ -201,7 +201,7 @@ class RunCacheRequest(NamedTuple):
         return bool(is_known) and not has_owner(run_cache, self.owner)
 
     def absent_members(self, run_cache: Mapping[str, Any]) -> list[str]:
-        """Return the members that are absent, and without which it is not known whether the cache matches.
+        """Return the absent members that are needed to decide whether the cache matches.
 
         :param run_cache: GetRunCache's answer, or an item of ListRunCaches. It is not ruled out.
         """
@@ -272,8 +272,8 @@ def ensure_run_cache(
 ) -> EnsuredRunCache:
     """Return the run cache with this name, location and bucket owner; create it if it does not exist.
 
-    All tasks that ask for the same cache, even at the same time, get the same one. While it is not known whether the
-    cache exists, none is created.
+    All tasks that ask for the same cache, even at the same time, get the same one. If it is not known whether the cache
+    exists, no cache is created.
 
     :param hook: the hook.
     :param name: name of the cache.
@@ -326,7 +326,7 @@ def change_run_cache(
     :param description: new description, None to keep it.
     :param tags: tags to set; other tags of the cache do not change.
     :return: the cache as GetRunCache shows it, and what was changed.
-    :raises OmicsParameterError: a parameter breaks a rule, or none is given; nothing is changed.
+    :raises OmicsParameterError: a parameter breaks a rule, or no new value is given. The cache is not changed.
     :raises RunCacheError: the cache does not exist.
     :raises OmicsApiError: a call failed.
     :raises OmicsError: GetRunCache did not show the changes in time.
@@ -471,8 +471,8 @@ def _present(answer: Mapping[str, Any]) -> Answer:
 class _RunCacheSearch:
     """Looks for the requested cache, and keeps what ListRunCaches and GetRunCache have shown.
 
-    An answer may lack a member, and each of the two operations may be late. A cache whose members do not rule it out is
-    unclear until they show that it is the requested one.
+    An answer may lack a member, and each of the two operations may be late. A cache is unclear while its members
+    neither rule it out nor show that it is the requested one.
     """
 
     def __init__(self, hook: OmicsCacheHook, request: RunCacheRequest) -> None:
@@ -549,7 +549,7 @@ class _RunCacheSearch:
         return listed
 
     def _learn(self, run_cache_id: str, answer: Mapping[str, Any]) -> Answer:
-        """Add an answer to what is known. What is DELETED or FAILED remains so, also when a list is late."""
+        """Add an answer to what is known. A DELETED or FAILED cache keeps that status, because a list can be late."""
         known = self._known.setdefault(run_cache_id, {})
         was_gone = {"status": known["status"]} if known.get("status") in _GONE else {}
         known.update(_present(answer) | was_gone)
@@ -564,7 +564,7 @@ class _RunCacheSearch:
         return run_cache.get("name") == self.request.name or not self.request.is_ruled_out_by(run_cache)
 
     def _judge(self, run_cache: Answer, *, is_listed: bool) -> None:
-        """Ask GetRunCache for a candidate, and put it where it belongs."""
+        """Get a candidate, and decide whether it matches, is unclear, or is another cache of the requested name."""
         run_cache_id = run_cache["id"]
         answer = _get_run_cache(self.hook, run_cache_id)
         if answer is None and not is_listed:
@@ -662,7 +662,7 @@ def _create_run_cache_once(search: _RunCacheSearch, request_id: str | None) -> A
                 _check_token_is_spent(search, run_cache)
         spent.add(run_cache_id)
         hook.log.info(
-            "The request token of generation %s is of run cache %s, which was deleted or differs",
+            "The request token of generation %s belongs to run cache %s, which was deleted or differs",
             generation,
             run_cache_id,
         )
@@ -683,7 +683,7 @@ def _find_after_refusal(search: _RunCacheSearch, error: OmicsApiError) -> Answer
 def _find_gone(search: _RunCacheSearch, spent: set[str]) -> str | None:
     """Return the id of the oldest cache that is gone and that may have used a refused token.
 
-    Each refused token needs a cache of its own: an old deleted cache does not show that a later one is deleted too.
+    Each refused token must have its own cache: an old deleted cache does not show that a later one was deleted too.
 
     :param search: the search.
     :param spent: ids of the caches of the earlier tokens.
@@ -700,7 +700,8 @@ def _get_created(search: _RunCacheSearch, created: Answer) -> Answer:
 
     :param search: the search before the creation.
     :param created: CreateRunCache's answer. It may repeat the answer to an earlier call with the same token.
-    :raises OmicsError: GetRunCache does not show the cache whole in time. It may exist: no other one may be created.
+    :raises OmicsError: GetRunCache does not show all needed members of the cache in time. The cache may exist, so that
+        no other cache may be created.
     """
     hook, request, run_cache_id = search.hook, search.request, created["id"]
     if run_cache_id in search.gone:
@@ -741,7 +742,7 @@ def _get_created(search: _RunCacheSearch, created: Answer) -> Answer:
 
 
 def _check_token_is_spent(search: _RunCacheSearch, run_cache: Answer) -> None:
-    """Check that a cache which does not match has only spent its token, so that the next token may be used.
+    """Check that the next token may be used, although the cache of this token does not match.
 
     The token is derived from name, location and owner. A cache of this token can be deleted or renamed, but the service
     cannot move it to another location or owner.
@@ -769,9 +770,9 @@ def _check_token_is_spent(search: _RunCacheSearch, run_cache: Answer) -> None:
 
 
 def _is_own_account(hook: OmicsCacheHook, owner: str | None) -> bool:
-    """Whether an owner is the service's default, so that both ways to ask for it get the same token.
+    """Whether an owner is the caller's account, the service's default. Both ways to ask for it get the same token.
 
-    :raises OmicsApiError: STS is busy for a minute. A guess could make a second cache.
+    :raises OmicsApiError: STS was throttled or failed for a minute. A wrong guess could cause a second cache.
     """
     if owner is None:
         return True

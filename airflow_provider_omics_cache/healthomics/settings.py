@@ -1,4 +1,4 @@
-"""Check, count and write the run settings of a batch in one pass: pure functions.
+"""Check, count and write the run settings of a batch in one pass, without calls to AWS.
 
 The members that a setting can have come from botocore's model, as plain data (see
 :meth:`~airflow_provider_omics_cache.hooks.omics.OmicsCacheHook.describe_shape`). These functions do not raise for bad
@@ -41,7 +41,7 @@ _TABLE_ROW_RULE = "must be a run setting, not a row of a table: make run setting
 
 Shape = Mapping[str, Any]
 
-# The same form as identity.canonical_json, one setting at a time.
+# Writes the same form as identity.canonical_json.
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 # Separates the settings that are encoded together.
 _SEPARATOR = "\x1e"
@@ -292,9 +292,9 @@ def check_run_settings(
 
 
 def _encode_each(settings: Sequence[Any]) -> list[str]:
-    """Return each setting as canonical JSON, with one call of the encoder: one call for each takes twice as long.
+    """Return each setting as canonical JSON. One call encodes all settings: a call for each takes twice as long.
 
-    :raises TypeError: a setting has a value whose type JSON does not have.
+    :raises TypeError: a setting has a value of a type that JSON does not have.
     :raises ValueError: a setting has NaN, an infinite number, a reference to itself or an unpaired surrogate.
     """
     parts: list[Any] = [_SEPARATOR] * (2 * len(settings) - 1)
@@ -433,7 +433,7 @@ def _with_limits(rule: str, form: str, shape: Shape, unit: str = "") -> str:
     """Return a rule with the limits of a shape: "must be a string of 1 to 128 characters".
 
     :param rule: the rule without limits.
-    :param form: format that puts the limits behind the rule.
+    :param form: format that adds the limits after the rule.
     :param shape: description of the shape.
     :param unit: unit of the limits, with a space before it. Default: none.
     """

@@ -1,4 +1,4 @@
-"""Where the run settings of a batch are when StartRunBatch reads them: in the request, or in S3.
+"""Put the run settings of a batch where StartRunBatch reads them: in the request, or in S3.
 
 The service compares the ETag of the S3 file that it read at StartRunBatch with the one it reads later, and fails the
 batch if the file has changed. A file is therefore named after its content and never overwritten.
@@ -85,7 +85,7 @@ def check_settings(
     members: Mapping[str, Any],
     file: IO[bytes],
 ) -> CheckedSettings:
-    """Check run settings. Only a temporary file is written.
+    """Check run settings. They are written to a temporary file, and not to S3.
 
     :param area: where the settings would be written.
     :param run_settings: a list of settings, or the ``s3://`` URI of a JSON array of them.
@@ -93,7 +93,7 @@ def check_settings(
     :param members: description of the members of ``BatchRunSettings``.
     :param file: the temporary file.
     :raises OmicsParameterError: a parameter breaks a rule.
-    :raises OmicsApiError: HeadObject failed for the file at the URI. A denied access is not an error.
+    :raises OmicsApiError: HeadObject failed for the file at the URI. Denied access (403) is not an error.
     """
     prefix = area.prefix or None
     if prefix is not None:

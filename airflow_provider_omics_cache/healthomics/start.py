@@ -156,8 +156,9 @@ def decide_start(
 ) -> StartDecision:
     """Decide what to do about a batch that has the task's own batch name.
 
-    A batch without the digest tag is neither used nor replaced: a missing tag must not cause a second batch, which
-    would cost twice. An ETag that one side does not know matches every ETag of the same file.
+    A batch whose settings must be compared, and whose digest tag is missing, is neither used nor replaced: a missing
+    tag must not cause a second batch, which would cost twice. If one of the two ETags is not known, they count as
+    equal.
 
     :param status: GetBatch's status.
     :param request_digest: digest of the current request.
@@ -218,7 +219,7 @@ def find_batch(hook: OmicsCacheHook, request: BatchRequest) -> FoundBatch:
 
 
 def _get_batches(hook: OmicsCacheHook, name: str) -> list[Answer]:
-    """Get the batches of a name, the newest first. A batch whose name or time is not shown counts as one of them."""
+    """Get the batches of a name, the newest first. A batch whose name is not shown is one of them."""
 
     def list_once() -> list[Answer]:
         return list(hook.list_batch(name=name, max_silence=LONGEST_SILENCE))
@@ -391,7 +392,7 @@ class _Decided(NamedTuple):
 
 
 def _decide(hook: OmicsCacheHook, request: BatchRequest, batch: Answer, *, is_newest: bool = True) -> _Decided:
-    """Decide what to do about a batch, after the service had time to show what it lacks.
+    """Decide what to do about a batch. First wait until the service shows what the decision needs.
 
     :param is_newest: whether the batch is the newest one of its name. The runs of an older batch do not matter.
     """
@@ -430,7 +431,7 @@ def _wait_for_digest(hook: OmicsCacheHook, batch: Answer) -> Answer:
 
 
 def _wait_for_started_runs(hook: OmicsCacheHook, batch: Answer) -> tuple[Answer, int, bool]:
-    """Look for started runs of a FAILED batch until its counts and listings must show them.
+    """Look for started runs of a FAILED batch until its counts and listings had the time to show them.
 
     :return: GetBatch's newest answer, the number of started runs (at least), and whether the batch was cancelled.
     """

@@ -86,7 +86,7 @@ class Verdict(Enum):
 class End(Enum):
     """How a batch has ended."""
 
-    #: Every run has ended, well or not.
+    #: Every run has ended, completed or not.
     PROCESSED = auto()
     #: The batch as a whole failed; runs may be active.
     FAILED = auto()
@@ -139,13 +139,13 @@ class Meaning(NamedTuple):
     """What a status of a batch means.
 
     :param end: how the batch has ended, None if it is active.
-    :param when_found: what a task does that finds its own batch.
-    :param submission: for a wait until every run was submitted.
-    :param completion: for a wait until every run has ended.
+    :param when_found: what a task does when it finds its own batch.
+    :param submission: verdict for a wait until every run was submitted.
+    :param completion: verdict for a wait until every run has ended.
     :param to_cancel: how the batch is cancelled.
-    :param cancellation: for a wait after the batch was cancelled.
+    :param cancellation: verdict for a wait after the batch was cancelled.
     :param to_delete: how its runs are deleted.
-    :param deletion: for a wait after its runs were deleted.
+    :param deletion: verdict for a wait after its runs were deleted.
     """
 
     end: End | None
@@ -199,7 +199,7 @@ BATCH_STATUSES: dict[str, Meaning] = {
         End.DELETED, WhenFound.REFUSE, _FAILED, _FAILED,
         ToCancel.FINISHED, _DONE, ToDelete.ALREADY, _DONE),
 }
-#: What a status means that this version does not know. The batch counts as active. It can be cancelled, because active
+#: Meaning of a status that this version does not know. The batch counts as active. It can be cancelled, because active
 #: runs cost money. Its runs cannot be deleted, because a deletion cannot be undone.
 UNKNOWN_STATUS = Meaning(
     None, WhenFound.TAKE, _IF_NOTHING_PENDING, _WAIT,

@@ -38,7 +38,8 @@ def decide(batch: Batch, *, max_failed: int | Fraction | None = None) -> Verdict
     The status is checked before the counts, because counts lag behind.
 
     :param batch: the batch.
-    :param max_failed: number or share of submissions that may fail before the wait ends early. None: it never does.
+    :param max_failed: number or share of submissions that may fail before the wait ends early. None: it never ends
+        early.
     """
     verdict = batch.meaning.submission
     if verdict == Verdict.DONE_IF_NOTHING_PENDING:
@@ -58,7 +59,7 @@ def has_too_many_failures(batch: Batch, max_failed: int | Fraction) -> bool:
 
 
 def exceeds(failed: int | None, max_failed: int | Fraction, total: int | None) -> bool:
-    """Whether more runs have failed than are allowed. False if a number is not known that decides.
+    """Whether more runs have failed than are allowed. False if the result depends on a number that is not known.
 
     :param failed: number of runs that have failed.
     :param max_failed: number or share of runs that may fail.
@@ -82,7 +83,7 @@ def progress(batch: Batch) -> Progress:
 
 
 def counted_as_incomplete(batch: Batch, expected: int | None) -> str | None:
-    """Describe which runs GetBatch counts as not submitted. None if there are none, or if it is not known.
+    """Describe how many submissions GetBatch's counts lack. None if they lack none, or if that is not known.
 
     :param batch: a batch that ended early. Its counts may lag behind.
     :param expected: number of runs of the batch, None if it is not known.
@@ -94,7 +95,7 @@ def counted_as_incomplete(batch: Batch, expected: int | None) -> str | None:
 
 
 def unlisted_submissions(batch: Batch, listing: Submissions) -> str | None:
-    """Describe which submitted runs are not listed. None if there are none, or if their number is not known.
+    """Describe how many submitted runs are not listed. None if there are none, or if their number is not known.
 
     :param batch: the batch.
     :param listing: the listing of its runs.
@@ -236,8 +237,8 @@ class Submissions:
         """Describe what the listing lacks. Return None if it has every run of the batch with its outcome.
 
         :param expected: number of runs of the batch, None if it is not known.
-        :param at_least: number of runs that are listed at least, because the service may not list runs that were never
-            submitted. Default: ``expected``.
+        :param at_least: minimum number of listed runs: the service may not list runs that were never submitted.
+            Default: ``expected``.
         """
         if not self.rows:
             return "no run is listed"

@@ -29,7 +29,8 @@ def may_be_about_token(code: str, text: str, members: frozenset[str]) -> bool:
     """Whether a refusal may be about the request token.
 
     AWS does not document the answer to a used token with a changed request. A ValidationException that names another
-    member of the request is about that member. A name that is an everyday word must be in quotes.
+    member of the request is about that member. A name without capital letters can be an everyday word, and counts only
+    in quotes.
 
     :param code: the error code.
     :param text: the service's text.

@@ -1,4 +1,4 @@
-"""Notice answers that were damaged on their way: such an answer is lost, not empty.
+"""Detect damaged answers, so that they are not taken for empty ones.
 
 botocore ignores a JSON body that it cannot parse, and its synchronous client accepts a body that is shorter than its
 ``Content-Length``. A damaged answer then looks like an answer without members.
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 class LostAnswerError(HTTPClientError):
-    """An answer came, but not whole. The call may have taken effect."""
+    """An answer arrived incomplete or damaged. The call may have taken effect."""
 
-    fmt = "the answer is not whole: {reason}"
+    fmt = "the answer is incomplete: {reason}"
 
 
 class AlwaysThere(NamedTuple):
-    """What every successful answer of an operation has.
+    """The members that every successful answer of an operation has.
 
     :param members: members of the answer.
-    :param of_each: members of each entry of the first member, which is a list.
+    :param of_each: members of each entry of the first member. The first member is then a list.
     """
 
     members: tuple[str, ...]
     of_each: tuple[str, ...] = ()
 
 
-#: What is always there, by operation. The service model does not mark these members as required. Operations that are
-#: not in the table may answer without a body.
+#: The members that are always present, by operation. botocore's model of the service does not mark them as required.
+#: Operations that are not in the table may answer without a body.
 ALWAYS_THERE: Mapping[str, AlwaysThere] = {
     "CreateRunCache": AlwaysThere(("id",)),
     "GetRunCache": AlwaysThere(("id", "status")),
@@ -55,7 +55,7 @@ _NOTHING = AlwaysThere(())
 
 
 def notice_lost_answers(session: Session) -> None:
-    """Make the clients of a session raise :class:`LostAnswerError` for an answer of HealthOmics that is not whole.
+    """Make the clients of a session raise :class:`LostAnswerError` for a damaged answer of HealthOmics, or of STS.
 
     :param session: session of botocore or aiobotocore.
     """
@@ -82,9 +82,10 @@ def check_members(operation: str, answer: Mapping[str, Any]) -> None:
 
 
 def check_error(answer: Mapping[str, Any]) -> None:
-    """Check that the answer of a failed call says why it failed. S3 answers a HEAD request without saying it.
+    """Check that the answer of a failed call has an error code. S3's answers to HEAD requests have none.
 
-    :param answer: botocore's answer. The HTTP status 408, 429 or 5xx needs no reason: the call may succeed later.
+    :param answer: botocore's answer. It needs no code if its HTTP status is 408, 429 or 5xx: the call may succeed
+        later.
     :raises LostAnswerError: the error code is absent.
     """
     code = str(answer.get("Error", {}).get("Code") or "")

@@ -64,17 +64,17 @@ _BATCH_OPERATIONS = frozenset(
 
 #: Default of ``max_silence``: seconds for which an unanswered call is repeated. The call must be safe to repeat.
 LONGEST_SILENCE = 3600.0
-#: Most items of a page of each list.
+#: Maximum number of items on a page of each list.
 LARGEST_PAGE = 100
-#: Seconds between the reads that wait until the service shows what was just written.
+#: Seconds between the repeated reads of a task that waits until the service shows what was just written.
 VISIBLE_AFTER = (1, 2, 4, 8, 15, 30, 60, 60, 60, 60)
-#: Operations whose effect on another run cannot be excluded if they are repeated, because HealthOmics reuses the ids of
-#: deleted runs. The SDK must not repeat them: the caller must confirm the run before each attempt.
+#: Operations that can affect another run if they are repeated, because HealthOmics reuses the ids of deleted runs.
+#: The SDK must not repeat them: the caller must confirm the run before each attempt.
 _SINGLE_ATTEMPT_OPERATIONS = frozenset({"CancelRun", "DeleteRun"})
 #: Seconds for which a call is repeated if the service has never answered this task and its endpoint cannot be reached:
 #: the URL of the endpoint may be misspelt.
 _MISSPELT_SECONDS = 60.0
-#: Maximum number of attempts to list everything while the service refuses tokens of pages.
+#: Maximum number of attempts to list everything if the service refuses the token of a page.
 _MOST_LISTINGS = 3
 #: First and longest delay, in seconds, before an unanswered call is repeated.
 _FIRST_DELAY = 1.0
@@ -86,7 +86,7 @@ class OmicsClientHook(ExistingConnectionHook):
 
     sleep: Callable[[float], None] = staticmethod(time.sleep)
     clock: Callable[[], float] = staticmethod(time.monotonic)
-    #: When the time limit of the calls is over, by ``clock``.
+    #: End of the time limit for the calls, by ``clock``. Infinite if there is no limit.
     _ends_at = math.inf
     _conn_config: AwsConnectionWrapper | None = None
     _single_attempt_conn: Any = None
@@ -107,7 +107,7 @@ class OmicsClientHook(ExistingConnectionHook):
         return self._conn_config
 
     def _read_connection(self) -> AwsConnectionWrapper:
-        # Do not use the cached property itself: before Python 3.12 all hooks of a process share its lock.
+        # Do not use the cached property: before Python 3.12 all hooks of a process share its lock.
         wrapper: AwsConnectionWrapper = inspect.getattr_static(AwsBaseHook, "conn_config").func(self)
         config_kwargs = wrapper.extra_config.get("config_kwargs")
         if self._config and config_kwargs:
@@ -216,7 +216,7 @@ class OmicsClientHook(ExistingConnectionHook):
     def limit(self, seconds: float) -> Iterator[None]:
         """Limit the time for the calls inside the ``with`` block. This limit replaces an outer one.
 
-        No call begins, and no call is waited for, after the limit. A call that has begun is not interrupted.
+        No call begins after the limit, and the hook does not sleep beyond it. A call that has begun is not interrupted.
 
         :param seconds: the limit, from now.
         """
@@ -229,8 +229,8 @@ class OmicsClientHook(ExistingConnectionHook):
     def rest(self, seconds: float) -> None:
         """Sleep before the next call.
 
-        :param seconds: how long.
-        :raises OmicsTimeLimitError: the time limit would be over then.
+        :param seconds: duration of the sleep.
+        :raises OmicsTimeLimitError: the time limit ends before the sleep does.
         """
         if self.clock() + seconds > self._ends_at:
             raise OmicsTimeLimitError("No time is left for another call")
@@ -239,11 +239,11 @@ class OmicsClientHook(ExistingConnectionHook):
     def patiently(self, call: Callable[[], T], *, service: str = "omics", max_silence: float = LONGEST_SILENCE) -> T:
         """Repeat a call while it is throttled, the service fails, or the connection is lost.
 
-        If the service has never answered this task, and its endpoint cannot be reached or sends something else, the URL
-        of the endpoint may be misspelt: the call is then repeated for at most a minute.
+        If the service has never answered this task, and its endpoint cannot be reached or its answers are damaged, the
+        URL of the endpoint may be misspelt: the call is then repeated for at most a minute.
 
         :param call: the call; repeating it must be safe.
-        :param service: the service that the call asks, as boto3 names it.
+        :param service: boto3's name of the service that is called.
         :param max_silence: seconds after which the last error is raised. Default: an hour. 0 makes one attempt.
         :raises OmicsApiError: the call failed.
         :raises OmicsTimeLimitError: the time limit is over.
@@ -290,7 +290,7 @@ class OmicsClientHook(ExistingConnectionHook):
         """List everything. If the service refuses the token of a page, list again from the first page.
 
         :param list_once: function that lists all pages.
-        :raises PageTokenError: the service refused tokens again and again.
+        :raises PageTokenError: the list could not be read to its end in three attempts.
         """
         for _ in range(_MOST_LISTINGS - 1):
             try:

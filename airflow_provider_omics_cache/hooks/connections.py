@@ -17,7 +17,8 @@ class ExistingConnectionHook(PasswordMaskingHook):
     """Refuses a connection that Airflow does not find.
 
     The amazon provider replaces a missing connection with boto3's own credentials: a task with a misspelt id would
-    work with the credentials of its worker. Only the default connection may be missing, because nobody has named it.
+    work with the credentials of its worker. The default connection may be missing, because the user has not named it.
+    With ``[omics_cache] allow_missing_connection = True`` any connection may be missing.
     """
 
     @classmethod

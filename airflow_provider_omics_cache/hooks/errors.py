@@ -62,7 +62,7 @@ def api_error(
 def as_api_error(operation: str) -> Iterator[None]:
     """Convert an error that botocore raises inside the ``with`` block to the package's error.
 
-    botocore refuses an endpoint or a proxy that is no URL with a ValueError, which shows the value.
+    If an endpoint or a proxy is not a URL, botocore raises a ValueError that shows the value.
 
     :param operation: name of the API operation.
     """
@@ -99,7 +99,7 @@ def _values_of(text: str, members: Mapping[str, Any]) -> str:
 
 
 def without_session_policy(error: ClientError, members: Mapping[str, Any]) -> ClientError:
-    """Remove the session policy from an error. The service repeats a policy that it refuses in its message.
+    """Remove the session policy from an error. When the service refuses a policy, its message repeats the policy.
 
     :param error: botocore's error.
     :param members: members of the request.

@@ -1,4 +1,4 @@
-"""Let Airflow mask what it does not know to be secret in a connection."""
+"""Make Airflow mask those passwords of a connection that it does not recognise as secrets."""
 
 from __future__ import annotations
 

@@ -294,7 +294,7 @@ class OmicsCacheHook(OmicsClientHook):
 
         :param run_ids: ids of the runs.
         :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
-        :return: each id with GetRun's answer, None for a run that the service does not know.
+        :return: pairs of id and GetRun's answer. The answer is None if the service does not know the run.
         """
         for run_id in run_ids:
             yield run_id, if_found(partial(self.get_run, run_id=run_id, max_silence=max_silence))

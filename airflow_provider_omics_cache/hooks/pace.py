@@ -1,4 +1,4 @@
-"""The pace of calls whose quota belongs to the whole account and Region."""
+"""Space the calls of one process to an operation whose quota applies to the whole account and Region."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow_provider_omics_cache.configuration import calls_per_second
 
 
 class Pace:
-    """The turns of an operation, one sequence of turns for each Region.
+    """Gives each call of an operation its turn. Each Region has its own sequence of turns.
 
     :param option: setting of ``[omics_cache]`` with the number of calls per second.
     """
@@ -16,11 +16,11 @@ class Pace:
     def __init__(self, option: str) -> None:
         self._option = option
         self._next_turns: dict[str, float] = {}
-        # Reentrant, because a signal handler may make a call while its own thread takes a turn.
+        # Reentrant, because a signal handler may make a call while its own thread holds the lock.
         self._lock = threading.RLock()
 
     def seconds_to_wait(self, region: str, now: float) -> float:
-        """Take a turn, and return how many seconds it is away.
+        """Reserve the next turn, and return the seconds until it.
 
         :param region: AWS Region of the call.
         :param now: the time, of a clock that all callers share.

@@ -1,4 +1,4 @@
-"""Everything that the package does with S3: clients, URIs, arguments, uploads, errors."""
+"""S3 clients, URIs, arguments of uploads, calls and errors."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def check_object_uri(parameter: str, uri: Any) -> None:
 
 
 def shown_uri(uri: str) -> str:
-    """Return a path or URI as an error shows it: without what can be a credential.
+    """Return a path or URI for an error, without the parts that can be a credential.
 
-    The part before an @ in the authority is hidden. Of a URI that is not in S3, the query is hidden, which holds the
+    The part before an @ in the authority is hidden. The query is hidden unless the URI begins with s3: it can be the
     signature of a presigned URL.
 
     :param uri: the path or URI.
@@ -168,9 +168,9 @@ def put_object(
 
 @contextmanager
 def open_object(uri: str, *, parameter: str, s3: Any) -> Iterator[tuple[IO[bytes], int | None]]:
-    """Open an object for reading while the context lasts. What was not read then is not transferred.
+    """Open an object for reading inside the ``with`` block. The part that is not read is not transferred.
 
-    The context gets the body, and its size in bytes as S3 announces it.
+    The ``with`` block gets the body, and the size in bytes that S3 announced.
 
     :param uri: the ``s3://`` URI of the object.
     :param parameter: name of the parameter that the URI comes from, for the error.

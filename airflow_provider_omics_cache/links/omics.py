@@ -24,7 +24,7 @@ _HEALTHOMICS_CONSOLE = "https://{region_name}.console.{aws_domain}/omics/home?re
 
 
 class LinkedTask:
-    """A task whose links :func:`persist_links` stores."""
+    """Base of a task whose links :func:`persist_links` stores."""
 
     #: Values of the links that this process has stored. None if a process before a deferral has stored them.
     link_values: Mapping[str, str | None] | None = MappingProxyType({})
@@ -51,7 +51,8 @@ class OmicsLink(BaseAwsLink):
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """Return the URL, or an empty string if there is none.
 
-        Airflow 3 calls it in the worker when the task ends, and logs an error if it reads an XCom that does not exist.
+        Airflow 3 calls this method in the worker when the task ends. It logs an error if the method reads an XCom that
+        does not exist.
 
         :param operator: the task. It knows the values if they were stored in this process.
         :param ti_key: the task instance.
@@ -141,7 +142,7 @@ def persist_links(context: Context, operator: Any, **known: str) -> None:
         for link in operator.operator_extra_links:
             url = link.format_link(**values) if isinstance(link, OmicsLink) else ""
             if url:
-                # Airflow 3 reads the link from this XCom. It writes the XCom only when the task ends or defers.
+                # Airflow 3 reads the link from this XCom. Airflow itself writes it only when the task ends or defers.
                 ti.xcom_push(key=link.xcom_key, value=url)
     except Exception as error:
         log.debug("Could not store the links of task %s", operator.task_id, exc_info=printable(error))

@@ -13,8 +13,8 @@ description says "assumed". The following is assumed and has no setting:
   submission status.
 - A batch whose cancellation failed for some runs becomes ``CANCELLED``. Its runs that were never submitted are still
   counted as pending.
-- A batch that shares the StartRun quota and fails while it submits keeps its share. When the limit on kept runs is
-  reached and runs are deleted, the batch that a request reads first can submit runs again.
+- A batch that shares the StartRun quota and fails while it submits keeps its share. If the limit on kept runs is
+  reached and runs are then deleted, the batch that a request reads first submits runs first.
 - A resource has at most 50 tags, and no tag key starts with ``aws:``.
 
 The following is documented but not modelled:
@@ -55,7 +55,7 @@ DOCUMENTED_RATE_LIMITS: dict[str, float] = {
     "UntagResource": 5,
     "ListTagsForResource": 5,
 }
-#: Settings with which every workflow, every run group and every bucket for outputs exists.
+#: Settings that make every workflow and run group exist, and that do not check the buckets of outputs.
 LENIENT: dict[str, Any] = {"strict_workflows": False, "strict_run_groups": False, "check_output_bucket": False}
 _OPERATIONS = {*DOCUMENTED_RATE_LIMITS, "ListBatch", "DeleteRunBatch", "DeleteBatch"}
 
@@ -72,8 +72,8 @@ class Settings:
     :param run_pending_seconds: how long a run is ``PENDING``.
     :param run_starting_seconds: how long a run is ``STARTING``.
     :param run_running_seconds: how long a run is ``RUNNING``.
-    :param run_stopping_seconds: how long a run is ``STOPPING``, after its work and when cancelled.
-    :param cancel_seconds: how long a cancelled batch is ``STOPPING``.
+    :param run_stopping_seconds: how long a run is ``STOPPING``, after its work or after CancelRun.
+    :param cancel_seconds: how long a batch, and each active run in it, is ``STOPPING`` after CancelRunBatch.
     :param delete_seconds: how long a batch is ``RUNS_DELETING``.
     :param seconds_in_progress_without_runs: how long a batch is ``INPROGRESS`` when all its submissions failed;
         0 makes it ``PROCESSED`` at once (assumed).

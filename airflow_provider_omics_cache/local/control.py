@@ -51,7 +51,7 @@ _ACTIONS = frozenset(
 def refuse_foreign(
     headers: Mapping[str, str], *, hosts: Iterable[str], port: int, allow_hosts: Iterable[str]
 ) -> Response | None:
-    """Refuse a request of a web page that a browser on this machine shows, also after DNS rebinding.
+    """Refuse a request that a web page makes from a browser on this machine, including after DNS rebinding.
 
     :param headers: headers of the request by lower-case name.
     :param hosts: names of the server that are accepted with its port.

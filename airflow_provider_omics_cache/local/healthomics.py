@@ -104,8 +104,9 @@ class LocalHealthOmics:
     """An in-memory HealthOmics.
 
     :param speed: service seconds per real second; 0, the default, means that time stands still.
-    :param strict: whether only registered workflows and run groups exist, and runs without the bucket of their outputs
-        fail. With False the settings are those of :data:`~airflow_provider_omics_cache.local.assumptions.LENIENT`.
+    :param strict: whether only registered workflows and run groups exist, and whether runs fail if the bucket of their
+        outputs does not exist. With False the settings are those of
+        :data:`~airflow_provider_omics_cache.local.assumptions.LENIENT`.
     """
 
     def __init__(self, *, speed: float = 0.0, strict: bool = True) -> None:

@@ -41,8 +41,8 @@ class mock_healthomics:
 
     :param speed: service seconds per real second; 0, the default, means that time stands still until
         ``clock.advance`` is called.
-    :param strict: whether only registered workflows and run groups exist, and runs without the bucket of their outputs
-        fail. Default True.
+    :param strict: whether only registered workflows and run groups exist, and whether runs fail if the bucket of their
+        outputs does not exist. Default True.
     :raises RuntimeError: on entering, if a server that was started outside of a mock runs in this process. Both would
         share moto's services, and a mock deletes their state when it starts.
     """

@@ -1,4 +1,4 @@
-"""What the server accepts of a connection: the size of a request, and the time that it takes to arrive."""
+"""Limits of the server: the size of a request, the time in which it must arrive, and the number of requests."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ try:
 except ImportError:  # a moto version without its own handler
     _RequestHandler = WSGIRequestHandler  # type: ignore[misc,assignment]
 
-#: Most bytes of the body of a request to HealthOmics or to a control path: 32 MiB. The largest documented request is
+#: Maximum size of the body of a request to HealthOmics or to a control path: 32 MiB. The largest documented request is
 #: StartRunBatch with 100 inline settings of at most 256,000 bytes of parameters each.
 LARGEST_BODY = 32 * 2**20
-#: Most bytes of the body of a request to another service, such as an object for S3: 1 GiB. moto keeps it in memory.
+#: Maximum size of the body of a request to another service, such as an object for S3: 1 GiB. moto keeps it in memory.
 LARGEST_OBJECT = 2**30
-#: Most bytes of the headers of a request: 64 KiB.
+#: Maximum size of the headers of a request: 64 KiB.
 LARGEST_HEADERS = 64 * 2**10
 #: Seconds that the server waits for the next bytes of a request before it closes the connection.
 READ_SECONDS = 60.0
-#: Most requests that are answered at the same time.
+#: Maximum number of requests that are answered at the same time.
 MOST_REQUESTS = 512
 
-#: Most bytes that are read of a refused request, so that the client sees the refusal.
+#: Maximum number of bytes that are read of a refused request, so that the client gets the refusal.
 _LARGEST_REFUSED = 64 * 2**20
 _ERROR_TYPES = {
     408: "RequestTimeoutException",
@@ -44,7 +44,7 @@ def read_body(environ: dict[str, Any], limit: int) -> bytes:
     """Read the body of a request.
 
     :param environ: WSGI environment of the request.
-    :param limit: most bytes that the body may have.
+    :param limit: maximum size of the body in bytes.
     :raises ServiceError: the body is too large (413), came too slowly (408), or is not whole (400).
     """
     stream = environ["wsgi.input"]
@@ -72,7 +72,7 @@ def read_body(environ: dict[str, Any], limit: int) -> bytes:
 
 
 def xml_answer(error: ServiceError) -> Response:
-    """Return an error in the shape of S3.
+    """Return an error in the form that S3 uses.
 
     :param error: the error.
     """
@@ -82,7 +82,7 @@ def xml_answer(error: ServiceError) -> Response:
 
 
 class BoundedRequestHandler(_RequestHandler):
-    """Reads a request within the limits, and answers a request that it cannot read in the shape of HealthOmics."""
+    """Reads a request within the limits. Answers a request that it cannot read with a HealthOmics error."""
 
     timeout = READ_SECONDS
 
@@ -116,7 +116,7 @@ class BoundedRequestHandler(_RequestHandler):
         """Log nothing: AWS clients log their own calls."""
 
     def log_error(self, *_: Any, **__: Any) -> None:
-        """Log nothing: the client gets the error, or has left."""
+        """Log nothing: the client gets the error, or has closed the connection."""
 
     def _read_the_rest(self) -> None:
         """Read what the client still sends: it may lose the answer if the connection is closed before that."""

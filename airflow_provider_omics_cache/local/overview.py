@@ -15,10 +15,10 @@ from airflow_provider_omics_cache.local.region import Region, RunCache, ServiceC
 
 _MOST_BATCHES = 50
 _MOST_RUN_CACHES = 50
-#: Runs are shown of so many batches, the newest first, and so many of each.
+#: Number of batches, the newest first, whose runs are shown; and number of runs that are shown of each.
 _BATCHES_WITH_RUNS = 10
 _MOST_RUNS_OF_A_BATCH = 20
-#: Most characters of a text that a client chose.
+#: Maximum number of characters of a text that a client chose.
 _LONGEST_TEXT = 200
 
 _BATCHES = (
@@ -54,7 +54,7 @@ p { color: #5a6773 }
 
 
 def is_for_a_browser(method: str, path: str, query: str, headers: Mapping[str, str]) -> bool:
-    """Return whether a request is a browser's for the page, and not one to S3, which is signed.
+    """Return whether a browser requests the page. A signed request is one to S3.
 
     :param method: HTTP method.
     :param path: path of the request.
@@ -120,7 +120,7 @@ def _batch(batch: Batch, context: ServiceContext) -> list[Any]:
 
 
 def _runs(batch: Batch, context: ServiceContext) -> Iterator[list[Any]]:
-    """Give rows for a few submissions of a batch: first those that failed, or whose runs fail, then the others."""
+    """Yield rows for a few submissions of a batch: first those that failed, or whose runs fail, then the others."""
     if batch.runs is None:
         return
     failures = sorted({*islice(batch.submission_failures, _MOST_RUNS_OF_A_BATCH), *_failed_runs(batch, context)})

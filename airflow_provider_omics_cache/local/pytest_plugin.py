@@ -31,7 +31,7 @@ _ENVIRONMENT = {
         {"conn_type": "aws", "login": _ANY_KEY, "password": _ANY_KEY, "extra": {"region_name": _REGION}}
     ),
 }
-#: The quotas of AWS do not hold for the local HealthOmics, so that calls are not paced in real time.
+#: Settings with which the package does not space its calls: the local HealthOmics does not have AWS's quotas.
 UNPACED = {
     "AIRFLOW__OMICS_CACHE__MAX_GET_RUN_PER_SECOND": "1000000",
     "AIRFLOW__OMICS_CACHE__MAX_GET_BATCH_PER_SECOND": "1000000",

@@ -1,4 +1,4 @@
-"""What one account has in one Region, and what all Regions share."""
+"""The state of one account in one Region, and the state that all Regions share."""
 
 from __future__ import annotations
 

@@ -55,8 +55,8 @@ class LocalHealthOmicsServer(LocalHealthOmics):
     :param port: port to listen on. Default 0: a free port.
     :param speed: service seconds per real second; 0, the default, means that time stands still until
         ``clock.advance`` is called.
-    :param strict: whether only registered workflows and run groups exist, and runs without the bucket of their outputs
-        fail. Default True.
+    :param strict: whether only registered workflows and run groups exist, and whether runs fail if the bucket of their
+        outputs does not exist. Default True.
     :param region_name: Region of :attr:`client_kwargs` and :attr:`airflow_connection`. Default us-east-1.
     :param allow_hosts: further names of the server, with any port, under which the control paths answer. Default:
         only ``host``, localhost, 127.0.0.1 and [::1], each with the server's port.
@@ -154,8 +154,8 @@ def serve(
     :param port: port to listen on. Default 0: a free port.
     :param speed: service seconds per real second; 0, the default, means that time stands still until
         ``clock.advance`` is called.
-    :param strict: whether only registered workflows and run groups exist, and runs without the bucket of their outputs
-        fail. Default True.
+    :param strict: whether only registered workflows and run groups exist, and whether runs fail if the bucket of their
+        outputs does not exist. Default True.
     :param region_name: Region of ``client_kwargs`` and ``airflow_connection``. Default us-east-1.
     :param allow_hosts: further names of the server, with any port, under which the control paths answer. Default:
         only ``host``, localhost, 127.0.0.1 and [::1], each with the server's port.

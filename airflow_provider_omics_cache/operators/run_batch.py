@@ -81,7 +81,8 @@ if TYPE_CHECKING:
 
 _IDS = ("workflowId", "cacheId", "runGroupId")
 _SPOOLED_BYTES = 1024**2
-#: Most seconds to wait, at a timeout, for a batch that cannot be cancelled yet.
+#: Maximum seconds to cancel the batch at ``timeout`` or after ``fail_fast``, including the wait for a batch that cannot
+#: be cancelled yet.
 CANCEL_SECONDS = 300.0
 
 
@@ -133,8 +134,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     :param request_id: idempotency token, at most 128 characters. Default: derived from what the batch belongs to and
         from its settings. (templated)
     :param rerun_key: any string. A different string starts another batch in the same DAG run. (templated)
-    :param wait_for_completion: whether to wait for the end of the runs. Without it, the parameters of the wait have no
-        effect: to give one of them is an error, unless it comes from ``default_args``. Default False.
+    :param wait_for_completion: whether to wait for the end of the runs. Without it, the parameters of the wait must not
+        be given, because they have no effect; only ``default_args`` may contain them. Default False.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
     :param timeout: seconds of waiting after which the task fails, or a timedelta. Default: 7 days.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
@@ -143,8 +144,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         Default 0. (templated)
     :param fail_fast: whether to end the wait in the first round in which GetBatch counts more failed runs than
         ``max_failed_runs`` allows, as BatchCompletionSensor does. Default False.
-    :param cancel_on_failure: whether to cancel the batch when ``fail_fast`` ends the wait. It must be used with
-        ``fail_fast=True``. Default False.
+    :param cancel_on_failure: whether to cancel the batch when ``fail_fast`` ends the wait. Needs ``fail_fast=True``.
+        Default False.
     :param runs_s3_uri: S3 URI of the object to which a record of each run is written, as by BatchCompletionSensor.
         (templated)
     :param include_outputs: whether to write the output location of each run too. This calls GetRun for every run.
@@ -168,10 +169,10 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         * ``id``, ``arn``, ``uuid``, ``status``, ``name``: as GetBatch shows them;
         * ``expected_runs``: number of run settings, None if the task did not read them;
         * ``request_id``: idempotency token of the batch;
-        * ``settings_s3_uri``: where the settings are, None for inline settings. A batch of an earlier try whose
-          settings had another order has a file of another name;
-        * ``reattached``: whether an earlier try started the batch. A batch that the service does not list yet, and
-          returns for the same token, counts as started by this try.
+        * ``settings_s3_uri``: where the settings are, None for inline settings. If an earlier try started the batch
+          with the settings in another order, the batch reads a file of another name;
+        * ``reattached``: whether an earlier try started the batch. It is False if the service does not list that batch
+          yet, and returns it only for the same token.
 
         After a wait, ``status`` is the last one that GetBatch showed, and ``total_runs``, ``submitted`` and ``failed``
         are its counts. The XComs ``run_counts``, ``failed_runs`` and ``failed_run_count`` are those of
@@ -519,8 +520,8 @@ class CancelRunBatchOperator(EndRunBatchOperator):
     - STOPPING, CANCELLED: the batch was cancelled before, perhaps by an earlier try.
     - FAILED: it cancels the active runs one by one, because the service does not cancel a FAILED batch.
     - PROCESSED or RUNS_*: the task fails, unless GetBatch counts runs that were cancelled with the batch. If the last
-      runs ended while the batch was being cancelled, GetBatch counts none: the try that cancelled the batch succeeds
-      with a warning, and a later try fails.
+      runs ended while the batch was being cancelled, GetBatch counts no such run: the try that cancelled the batch
+      succeeds with a warning, and a later try fails.
 
     The service may cancel only some of the runs. When the batch is CANCELLED, the task cancels the remaining active
     runs one by one. It cancels a run only after GetRun has confirmed batch and uuid, because HealthOmics reuses the ids
@@ -537,7 +538,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
         service has accepted the request. Default True.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
     :param timeout: seconds after which the task fails if runs are still active, or a timedelta. A retry continues.
-        No call begins later, or 2 minutes later if the batch ends directly before ``timeout``. Default: 7 days.
+        No call begins after ``timeout``, or after 2 more minutes if the batch ends directly before it. Default: 7 days.
     :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
         fails, or a timedelta. Default 3600.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
@@ -554,8 +555,8 @@ class CancelRunBatchOperator(EndRunBatchOperator):
 
         * ``id``, ``arn``, ``uuid``, ``status``: as GetBatch shows them; without waiting, the status is the one before
           the cancellation;
-        * ``cancelled``, ``not_cancelled``: number of started runs that are CANCELLED, and that ended otherwise; None
-          without waiting.
+        * ``cancelled``, ``not_cancelled``: number of started runs that are CANCELLED, and number of started runs that
+          ended otherwise; None without waiting.
     :raises OmicsParameterError: a parameter breaks a rule.
     :raises BatchConflictError: the batch has finished; there is nothing to cancel.
     :raises BatchNotFoundError: the service does not know the batch.
@@ -644,7 +645,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
         statuses = runs.statuses
         active = [run_id for run_id, status in statuses.items() if status not in ENDED_RUN_STATUSES]
         if active:
-            # Lists may lag behind: at that time they are searched once more for runs to cancel.
+            # Lists may lag behind. When ``until`` is reached, the runs are listed again, to find more runs to cancel.
             until = self._wait_began_at(context) + CONSISTENCY_SECONDS
             self.wait_for_runs(batch, active, only_stopping=True, until=until if time.time() < until else None)
             return None
@@ -656,7 +657,9 @@ class CancelRunBatchOperator(EndRunBatchOperator):
             return None
         cancelled = sum(status == RunStatus.CANCELLED for status in statuses.values())
         if batch.meaning.end == End.PROCESSED:
-            self.log.warning("Batch %s is %s, not CANCELLED: its last runs had ended before", batch.id, batch.status)
+            self.log.warning(
+                "Batch %s is %s, not CANCELLED: its last runs ended before the cancellation", batch.id, batch.status
+            )
         ended = len(statuses) - cancelled
         self.log.info("Batch %s: %s runs are cancelled, %s ended otherwise", batch.id, f"{cancelled:,}", f"{ended:,}")
         return PokeReturnValue(is_done=True, xcom_value=self.push(context, batch, cancelled, ended))
@@ -696,12 +699,13 @@ class DeleteRunBatchOperator(MappingSavingOperator):
 
     With ``delete_batch=True`` the task also deletes the batch's metadata when no run is left. The mapping from
     runSettingId to runId is lost with it, so ``save_mapping_s3_uri`` must be set. The task writes the mapping before it
-    deletes anything. The listing of a PROCESSED batch is saved at once if it shows every run. Every other listing may
-    be late, and is made again until it is complete, has not changed, and was made 5 minutes after the last change of
-    the batch. The service does not report when a batch was cancelled: the 5 minutes then count from the beginning of
-    the try. The task waits up to 6 minutes. It keeps the mapping of an earlier try, unless the service lists more runs:
-    it compares them before it deletes a run, and before it deletes the batch. The object's metadata names the batch. If
-    another object exists at the URI, the task fails and does not overwrite it.
+    deletes anything. If the batch is PROCESSED and its listing shows every run, the task saves the listing at once. Any
+    other listing may be late. The task repeats it for up to 6 minutes, until the listing is complete, equals the one
+    before, and was made 5 minutes after the last change of the batch. The service does not report when a batch was
+    cancelled: the 5 minutes then count from the first listing of the try. The task keeps a mapping that an earlier try
+    saved, unless the service now lists more runs. It checks this before it deletes a run, and again before it deletes
+    the batch. The metadata of the S3 object names the batch. If the object at the URI is not the mapping of this batch,
+    the task fails and does not overwrite it.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
 
@@ -716,8 +720,8 @@ class DeleteRunBatchOperator(MappingSavingOperator):
         service has accepted the request. Must be True for ``delete_batch``. Default True.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
     :param timeout: seconds after which the task fails if the runs are still being deleted, or a timedelta. A retry
-        continues. No call begins later, or 2 minutes later if the batch ends directly before ``timeout``. Default: 7
-        days.
+        continues. No call begins after ``timeout``, or after 2 more minutes if the batch ends directly before it.
+        Default: 7 days.
     :param max_silence: seconds without an answer (throttling, server errors, lost connections) after which the task
         fails, or a timedelta. Default 3600.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]

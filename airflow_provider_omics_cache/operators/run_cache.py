@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class CreateRunCacheOperator(LinkedTask, AwsBaseOperator[OmicsCacheHook]):
     """Create a HealthOmics run cache, or reuse the existing cache of the same name, location and bucket owner.
 
-    Retries, cleared tasks and tasks that run at the same time never create a second cache. While the service does not
-    show whether the cache exists, the task fails and can be retried. If the existing cache has another behaviour,
+    Retries, cleared tasks and tasks that run at the same time never create a second cache. If the service does not show
+    whether the cache exists, the task fails and can be retried. If the existing cache has another behaviour,
     description or tags, ``if_exists`` decides what to do.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflow-cache-create.html

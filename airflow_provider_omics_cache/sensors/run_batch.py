@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_omics_cache.xcoms import RunCountsXCom
 
-#: A mapping with more entries than this belongs in S3.
+#: Number of entries above which the sensor logs that the mapping should be written to S3.
 LARGE_MAPPING = 10_000
 
 
@@ -76,8 +76,8 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         ``max_failed_submissions`` allows. The batch continues. Otherwise the sensor fails when nothing is left to
         submit. Default False.
     :param consistency_timeout: seconds after the submission, or a timedelta, for which the sensor waits until the
-        listing includes every run. If the batch ended early, they count from its failure or, because the service does
-        not report when a batch was cancelled, from the first round that shows it as CANCELLED. Default 300.
+        listing includes every run. If the batch failed, they count from its failure. If it was cancelled, they count
+        from the first round that shows it as CANCELLED, because the service does not report the time. Default 300.
     :param max_silence: seconds without an answer about the batch (throttling, server errors, lost connections) after
         which the task fails, or a timedelta. Default 3600.
     :param mapping_s3_uri: S3 URI of the object to which the full listing is written, one JSON document per line. The
@@ -98,7 +98,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
 
     :return: the mapping, or the URI.
     :raises OmicsParameterError: a parameter breaks a rule.
-    :raises BatchFailedError: the batch as a whole failed. The task is not retried on this error and the next four.
+    :raises BatchFailedError: the batch as a whole failed. The task is not retried after this error or the next four.
     :raises BatchCancelledError: the batch was cancelled.
     :raises BatchDeletedError: the runs of the batch were deleted.
     :raises BatchNotFoundError: the service does not know the batch.
@@ -157,7 +157,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
 
     @property
     def max_failed(self) -> int | str | None:
-        """How many failed submissions end the wait early if there are more. None: it never ends early."""
+        """Number or share of submissions that may fail before the wait ends early. None: it never ends early."""
         return self.max_failed_submissions if self.fail_fast else None
 
     def check_parameters(self) -> None:
@@ -353,9 +353,10 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
     * ``return_value`` and ``run_counts``: ``{total, completed, failed, cancelled, deleted, not_submitted}``. A count
       that the service does not report is None;
     * ``failed_run_count``: number of runs that are not known to be COMPLETED;
-    * ``failed_runs``: at most 1,000 of them as ``{run_setting_id, run_id, run_uuid, status, failure_reason,
-      status_message}``. A run that was never submitted has the status ``NOT_SUBMITTED``, with the reason and message of
-      its submission. A run that was submitted, but is listed without its id, has the status ``UNKNOWN``.
+    * ``failed_runs``: records of at most 1,000 of these runs, as ``{run_setting_id, run_id, run_uuid, status,
+      failure_reason, status_message}``. A run that was never submitted has the status ``NOT_SUBMITTED``, with the
+      reason and message of its submission. A run that was submitted, but is listed without its id, has the status
+      ``UNKNOWN``.
 
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
     :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
@@ -389,7 +390,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
 
     :return: the counts.
     :raises OmicsParameterError: a parameter breaks a rule.
-    :raises BatchFailedError: the batch as a whole failed. The task is not retried on this error and the next four.
+    :raises BatchFailedError: the batch as a whole failed. The task is not retried after this error or the next four.
     :raises BatchCancelledError: the batch was cancelled.
     :raises BatchDeletedError: the runs of the batch were deleted.
     :raises BatchNotFoundError: the service does not know the batch.

@@ -103,7 +103,7 @@ class EndRunBatchOperator(BatchWaitOperator):
             persist_links(context, self, batch_id=self.batch_id)
             if self.is_over(batch) or not self.wait_for_completion:
                 return self.push(context, Batch.from_answer(self.batch_id, batch))
-            # The effect of the request may be late from now on. The deadline counts from the start of the task.
+            # The effect of the request may be late, counted from now. The deadline counts from the start of the task.
             self._fixed_deadline = self._deadline(context)
             self._began_at = time.time()
             return str(self.wait(context))

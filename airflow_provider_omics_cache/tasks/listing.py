@@ -54,7 +54,7 @@ class ListingTask(S3OutputTask, BatchWaitTask):
 
     @contextmanager
     def within_limits(self) -> Iterator[None]:
-        """List runs inside the ``with`` block. An error of a call becomes the error of the task's limit.
+        """List runs inside the ``with`` block. An error of a call is converted to the error of the limit that it hit.
 
         :raises BatchSilenceError: no answer came for ``max_silence``.
         :raises OmicsTimeLimitError: the deadline has passed.
@@ -86,7 +86,7 @@ class ListingTask(S3OutputTask, BatchWaitTask):
         :param expected: number of runs of the batch, None if it is not known.
         :param since: when the batch reached its status, None if the service does not report it.
         :param context: Airflow's context of the task.
-        :param at_least: number of runs that are listed at least. Default: ``expected``.
+        :param at_least: minimum number of listed runs. Default: ``expected``.
         :return: the listing, None if it is incomplete and the service may still be catching up.
         :raises IncompleteListingError: the listing is still incomplete ``consistency_timeout`` after ``since``.
         """
@@ -149,7 +149,7 @@ class ListingTask(S3OutputTask, BatchWaitTask):
     def must_continue(self, batch: Batch) -> bool:
         """Whether a wait that its trigger ended must continue, because the task now allows more failures.
 
-        :param batch: the batch, which counts too many failures for the trigger and not for the task.
+        :param batch: the batch. Its failures exceed the limit of the trigger, but not that of the task.
         """
         if batch.meaning.end is not None or batch.status not in BATCH_STATUSES:
             return False
@@ -157,7 +157,7 @@ class ListingTask(S3OutputTask, BatchWaitTask):
         return True
 
     def settle_active_batch(self) -> str:
-        """Do with a batch that is still active what the task must do when it fails fast, and say what was done."""
+        """Handle a batch that is still active when the task fails fast. Return what was done, for the error."""
         return "the batch continues"
 
     def _resume(self, event: dict[str, Any] | None, began_at: float | None) -> Event:
@@ -166,7 +166,7 @@ class ListingTask(S3OutputTask, BatchWaitTask):
         return parsed
 
     def _conclude(self, event: Event, context: Context) -> PokeReturnValue | None:
-        """Conclude the wait. A process that alone knows since when the service catches up makes the next rounds too."""
+        """Conclude the wait. Make the next rounds too if another process would forget ``_first_seen``."""
         next_event: Event | None = event
         result = None
         while True:

@@ -124,7 +124,7 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
         """Write the listing to a file as soon as it has every run, and return the number of runs.
 
         Only the listing of a PROCESSED batch can show that it has every run. Counts and listings may lag behind for
-        :data:`CONSISTENCY_SECONDS`. Until then every other listing is made again. Its last two versions must be equal.
+        :data:`CONSISTENCY_SECONDS`. Until then every other batch is listed again. The last two listings must be equal.
 
         :param file: the file.
         :param batch: the batch. GetBatch is called again before each further listing.
@@ -159,7 +159,7 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
             batch = Batch.from_answer(self.batch_id, answer)
         raise IncompleteListingError(
             f"Batch {batch.id} is {batch.shown_status}, and its mapping cannot be saved yet: {reason}. Retry the task; "
-            f"timeout must leave it at least {CONSISTENCY_SECONDS} s",
+            f"timeout must leave at least {CONSISTENCY_SECONDS} s for it",
             batch_id=batch.id,
             status=batch.status,
         )
@@ -227,7 +227,7 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
 
 
 def _is_complete(batch: Batch, listing: Submissions) -> bool:
-    """Whether the listing shows by itself that it has every run: a later listing has the same mapping."""
+    """Whether the listing alone shows that it has every run. A later listing then has the same mapping."""
     return (
         batch.meaning.end == End.PROCESSED
         and batch.total_runs is not None

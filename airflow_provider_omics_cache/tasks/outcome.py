@@ -87,7 +87,7 @@ class RunOutcomeTask(ListingTask):
 
     @property
     def max_failed(self) -> int | str | None:
-        """How many failed runs end the wait early if there are more. None: it never ends early."""
+        """Number or share of runs that may fail before the wait ends early. None: it never ends early."""
         return self.max_failed_runs if self.fail_fast else None
 
     def check_parameters(self) -> None:
@@ -156,11 +156,11 @@ class RunOutcomeTask(ListingTask):
                 outcomes = RunOutcomes()
                 note = f"; details of its runs could not be fetched: {error}"
         if judgement == Judgement.UNKNOWN:
-            # No count includes some of the runs. The listing does, and has confirmed how many completed.
+            # GetBatch's counts lack some of the runs. The listing includes them, and has confirmed how many completed.
             counts = replace(outcomes.counts, total=counts.total)
             judgement = counts.judge(max_failed)
             if judgement == Judgement.UNKNOWN:
-                text = f"{counts.late:,} of its runs have not ended by ListRuns. Retry the task; it lists them again"
+                text = f"ListRuns shows that {counts.late:,} runs have not ended. Retry the task; it lists them again"
                 raise self._unknown_outcome(batch, text)
         self._push(counts, outcomes, context)
         summary = f": {outcomes.failure_summary()}" if outcomes.failed else ""
@@ -214,7 +214,7 @@ class RunOutcomeTask(ListingTask):
                 for line in rows:
                     row = json.loads(line)
                     status = started.get(row["runId"], (None,))[0]
-                    # Runs that this task has cancelled are no failures.
+                    # Runs that this task has cancelled do not count as failures.
                     if ended_badly(row, status, only_failed=self.cancel_on_failure):
                         failed.write(line)
                 for record in self._records(failed, started, whole=False):
@@ -223,7 +223,8 @@ class RunOutcomeTask(ListingTask):
     def _is_confirmed(self, batch: Batch, counts: RunCounts, listed: RunCounts) -> bool:
         """Whether the listed runs confirm GetBatch's counts. If not, the service may still be catching up.
 
-        :raises UnknownOutcomeError: the service has caught up, and only the listing could have decided.
+        :raises UnknownOutcomeError: the two still differ after ``consistency_timeout``, and the counts alone cannot
+            show a failure.
         """
         if counts.agrees_with(listed):
             return True
@@ -279,7 +280,7 @@ class RunOutcomeTask(ListingTask):
         return batch_error(batch, f"{details}: {summary}{note}" if summary else f"{details}{note}")
 
     def _has_active_runs(self, batch: Batch, context: Context) -> bool:
-        """Whether runs of a batch that ended early are active. If so, their end is waited for."""
+        """Whether runs of a batch that ended early are active. If so, the task waits for another round."""
         counted = count_active(batch)
         if batch.meaning.end == End.DELETED or counted == 0:
             return False
@@ -291,7 +292,7 @@ class RunOutcomeTask(ListingTask):
             self.wait_for_runs(batch, active)
             return True
         if counted and self.may_catch_up(batch, context):
-            self.wait_to_catch_up(batch, f"{counted:,} runs are counted as active, and none is listed")
+            self.wait_to_catch_up(batch, f"{counted:,} runs are counted as active, and no active run is listed")
             return True
         return False
 
@@ -382,7 +383,7 @@ class RunOutcomeTask(ListingTask):
 
         :param rows: a file with entries of ListRunsInBatch.
         :param started: what ListRuns shows, by run id.
-        :param whole: whether each record must be whole. Otherwise GetRun is called for at most 1,000 runs.
+        :param whole: whether each record must be complete. Otherwise GetRun is called for at most 1,000 runs.
         """
         asked = 0
         rows.seek(0)

@@ -30,8 +30,8 @@ def check_effect(
 ) -> None:
     """Check that no parameter was given that has no effect.
 
-    ``default_args`` are shared by tasks of several kinds: a value that comes from them is not an error. Neither is the
-    default of the parameter, nor False.
+    ``default_args`` are shared by tasks of several kinds: a value that comes from them is not an error. The default of
+    the parameter, and False, are not errors either.
 
     :param constructor: ``__init__`` of the task, which has the defaults.
     :param given: values of the parameters that have no effect, by their names.

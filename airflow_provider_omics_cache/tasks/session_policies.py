@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     Task = object
 
-#: Most session policies that are masked in the logs of one task. Each one makes every log line slower.
+#: Maximum number of session policies that are masked in the log of one task. Each one makes every log line slower.
 MOST_MASKED = 20
 
 
@@ -54,13 +54,14 @@ class HiddenPolicy:
 class PolicyHidingTask(Task):
     """Base of a task whose parameters ``default_run_setting`` and ``run_settings`` may hold session policies.
 
-    The rendered parameters hold each policy as a :class:`HiddenPolicy`. :func:`with_policies` takes them out again.
+    The rendered parameters hold each policy as a :class:`HiddenPolicy`. :func:`with_policies` returns the original
+    values.
     """
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Any, context: Context, jinja_env: Any, seen_oids: set[int]
     ) -> None:
-        # Airflow logs a field that it cannot render.
+        # Mask before the rendering too: Airflow logs a field that it cannot render.
         self._mask_policies()
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
         if parent is self:

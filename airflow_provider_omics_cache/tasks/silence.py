@@ -1,4 +1,4 @@
-"""What a rescheduled task hands on to its next process: the rounds since the last answer about its batch."""
+"""Pass the silence of a rescheduled task, the rounds since the last answer about its batch, to its next process."""
 
 from __future__ import annotations
 
@@ -30,14 +30,17 @@ def keep_silence(context: Context, batch_id: str, silence: Silence) -> bool:
     try:
         return keep_until_next_start(context, KEY, value)
     except Exception as error:
-        log.warning("Batch %s: Airflow did not store since when there is no answer: %s", batch_id, error)
+        log.warning(
+            "Batch %s: Airflow did not store the time of the first round without an answer: %s", batch_id, error
+        )
         return False
 
 
 def kept_silence(context: Context, batch_id: str) -> Silence | None:
     """Return the silence that the process before this one stored, None if it stored none.
 
-    What an earlier process stored is out of date: a process without a silence stores nothing, and deletes nothing.
+    A value from an older process is out of date and ignored. It may exist, because a process without a silence does not
+    delete it.
 
     :param context: Airflow's context of the task.
     :param batch_id: id of the batch.

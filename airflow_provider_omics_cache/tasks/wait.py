@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 else:
     AwsTask = object
 
-#: Seconds from the deadline, at which the trigger ends the wait, to Airflow's own timeout of the deferral.
+#: Seconds between the deadline, at which the trigger ends the wait, and Airflow's own timeout of the deferral.
 DEFER_TIMEOUT_MARGIN = 300
 #: Seconds for which a task that resumes at its deadline repeats its last GetBatch call.
 LAST_LOOK_SECONDS = 20
@@ -110,7 +110,7 @@ class BatchWaitTask(LinkedTask, AwsTask):
     _shown_progress = ""
     #: When the wait began, in epoch seconds. None if it began with the task.
     _began_at: float | None = None
-    #: Deadline of a wait whose deadline does not follow from its beginning, in epoch seconds.
+    #: Deadline in epoch seconds, if it is not calculated from the beginning of the wait.
     _fixed_deadline: float | None = None
 
     def check_parameters(self) -> None:
@@ -132,7 +132,7 @@ class BatchWaitTask(LinkedTask, AwsTask):
 
     @property
     def max_failed(self) -> int | str | None:
-        """How many failures end the wait early if there are more: a number, or a share. None: it never ends early."""
+        """Number or share of failures that are allowed before the wait ends early. None: it never ends early."""
         return None
 
     @property
@@ -231,7 +231,7 @@ class BatchWaitTask(LinkedTask, AwsTask):
         """Wait for the end of active runs before the next GetBatch.
 
         :param batch: the batch.
-        :param run_ids: ids of its active runs. At most 100 of them are waited for; the runs are listed again then.
+        :param run_ids: ids of its active runs. The task waits for at most 100 of them, and then lists the runs again.
         :param arguments: arguments of :class:`~airflow_provider_omics_cache.healthomics.rounds.RunsWait`.
         """
         at_least = "at least " if len(run_ids) >= MOST_ACTIVE_RUNS else ""
@@ -247,7 +247,7 @@ class BatchWaitTask(LinkedTask, AwsTask):
         )
 
     def _waits_for_runs(self) -> bool:
-        """Ask for the active runs, one after the other, until one of them is still active."""
+        """Get the active runs one by one. Return True as soon as one of them is still active."""
         wait = self.runs_wait
         while wait and (run_id := wait.run_id):
             try:
@@ -307,7 +307,7 @@ class BatchWaitTask(LinkedTask, AwsTask):
 
     @contextmanager
     def until_deadline(self, context: Context, *, at_least: float) -> Iterator[None]:
-        """Make no call inside the ``with`` block that begins after the task's deadline.
+        """Begin no call inside the ``with`` block after the task's deadline.
 
         :param context: Airflow's context of the task.
         :param at_least: seconds for the calls even if the deadline is nearer or has passed.
@@ -540,8 +540,8 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Make one round. If it ends the wait, return the task's result.
 
-        A rescheduled task makes further rounds while no answer comes. After :data:`LONGEST_SLOT_SECONDS` it gives up
-        its worker slot, and its next process continues to count the rounds.
+        A rescheduled task makes further rounds while no round returns the batch. After :data:`LONGEST_SLOT_SECONDS` it
+        gives up its worker slot, and its next process continues to count the rounds.
 
         :param context: Airflow's context of the task.
         """

@@ -37,7 +37,7 @@ _dags: dict[str, DAG] = {}
 
 
 def dags_of_the_test() -> dict[str, DAG]:
-    """Return the DAGs for the file in Airflow's DAGs folder. Airflow notes that file in them, so they are copies."""
+    """Return copies of the DAGs for the file in Airflow's DAGs folder. Airflow stores the path of that file in them."""
     return {dag_id: copy.copy(dag) for dag_id, dag in _dags.items()}
 
 

@@ -20,7 +20,7 @@ def _empty_airflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def local_healthomics_time(local_healthomics: LocalHealthOmics) -> Iterator[None]:
-    """Waits of the package and of Airflow's sensors, which advance the service's clock in place of sleeping."""
+    """Make the waits of the package and of Airflow's sensors advance the service's clock instead of sleeping."""
     from airflow_provider_omics_cache.testing.service_time import use_service_time
 
     with use_service_time(local_healthomics.clock):

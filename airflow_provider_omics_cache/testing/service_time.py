@@ -118,7 +118,7 @@ def use_service_time(clock: Clock) -> Iterator[ServiceTime]:
         replace(wait.BatchWaitOperator, "_sleep", staticmethod(service_time.sleep))
         replace(wait.BatchWaitTask, "_task_started_at", _in_service_time(service_time))
         replace(wait, "first_reschedule_date", _first_reschedule_date(service_time))
-        # The turns of the other pace are times of another clock.
+        # The shared pace has stored times of the real clock. A new pace starts with service time.
         replace(pace, "get_run_pace", pace.Pace("max_get_run_per_second"))
         replace(airflow_sensors, "time", service_time)
         sensor = airflow_sensors.BaseSensorOperator
@@ -153,7 +153,7 @@ def _first_reschedule_date(service_time: ServiceTime) -> Callable[[Any], datetim
 
 def _poke_interval(original: Callable[..., float], service_time: ServiceTime) -> Callable[..., float]:
     def get_next_poke_interval(sensor: Any, *args: Any, **kwargs: Any) -> float:
-        """Let a rescheduled sensor start again at once, its poke interval later."""
+        """Advance service time by the poke interval, and let a rescheduled sensor start again at once."""
         seconds = max(_SHORTEST_INTERVAL, original(sensor, *args, **kwargs))
         if not sensor.reschedule:
             return seconds
@@ -167,7 +167,7 @@ def _ready_for_retry(service_time: ServiceTime) -> Callable[[Any], bool]:
     waited: set[tuple[str, str, str, int, int]] = set()
 
     def ready_for_retry(ti: Any) -> bool:
-        """Let a retry begin at once, its delay later."""
+        """Advance service time by the delay of a retry, and let the retry begin at once."""
         if str(ti.state) != "up_for_retry":
             return False
         this_try = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number)

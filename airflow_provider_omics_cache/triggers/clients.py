@@ -59,8 +59,8 @@ class OpenClient:
     """A client that several calls use at the same time. A retired client closes after its last call.
 
     :param connection: parameters of the client.
-    :param must_exist: whether making the client fails if Airflow does not find a connection that may be missing.
-        Otherwise the client is made without a connection.
+    :param must_exist: whether it is an error that Airflow does not find the connection, even if the connection may be
+        missing. Otherwise the client is made without a connection.
     """
 
     def __init__(self, connection: Connection, *, must_exist: bool) -> None:
@@ -100,8 +100,8 @@ class OpenClient:
     async def get(self) -> Any:
         """Return aiobotocore's client.
 
-        :raises TimeoutError: making the client takes too long. The making continues, because the thread cannot be
-            stopped.
+        :raises TimeoutError: the client was not made within :data:`LONGEST_WAIT`. The attempt continues, because its
+            thread cannot be stopped.
         """
         await asyncio.wait({self._making}, timeout=LONGEST_WAIT)
         if not self._making.done():
@@ -202,7 +202,7 @@ class SharedClient:
                 self._replace(current, successor)
 
     def _next_client(self) -> OpenClient:
-        """Return the successor of the client. A successor that could not be made is made again after a while."""
+        """Return the successor of the client. A failed attempt is repeated after :data:`SHORTEST_LIFETIME`."""
         failed = self._successor
         if failed and failed.has_failed and failed.age >= SHORTEST_LIFETIME:
             if not self._is_failing:

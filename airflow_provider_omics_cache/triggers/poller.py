@@ -45,7 +45,7 @@ _LONGEST_SLEEP = 1.0
 _MOST_CALLS = 5
 # Seconds that the last trigger of a connection waits for the client to close; it closes later if it takes longer.
 _CLOSING = 5.0
-# Factors by which a throttle slows the calls down and an answer speeds them up, and the lowest share of the rate.
+# Factors of the rate after a throttled call and after an answer, and the lowest rate as a share of the highest.
 _SLOWER, _FASTER, _SLOWEST = 0.5, 1.05, 1 / 64
 
 Outcome = Mapping[str, Any] | OmicsApiError
@@ -74,8 +74,8 @@ class Watcher:
     """One trigger's view of a batch or run.
 
     :param interval: seconds between two rounds.
-    :param deadline: when the last round is, in epoch seconds; None for never.
-    :param earliest: seconds until the first outcome.
+    :param deadline: time of the last round, in epoch seconds; None for no deadline.
+    :param earliest: minimum seconds until the first outcome.
     """
 
     def __init__(self, *, interval: float, deadline: float | None, earliest: float = EARLIEST_EVENT) -> None:
@@ -330,7 +330,7 @@ class Poller:
         :param subject_id: id of the batch or run.
         :param operation: the operation that is repeated. Default: GetBatch.
         :param interval: seconds between two rounds, at least 1.
-        :param deadline: when the last round is, in epoch seconds; None for never.
+        :param deadline: time of the last round, in epoch seconds; None for no deadline.
         :param connection: parameters of the client.
         :param at_once: whether the first round is due now. Default: it is due after the interval, and at the earliest
             10 seconds after the deferral.

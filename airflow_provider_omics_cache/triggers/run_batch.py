@@ -40,18 +40,20 @@ from airflow_provider_omics_cache.triggers.poller import GET_RUN, Watcher, share
 class BatchTrigger(BaseTrigger):
     """Calls GetBatch until the wait is over, then fires one event.
 
-    The event is a :class:`~airflow_provider_omics_cache.healthomics.rounds.Event` as a dict. A trigger never cancels a
-    batch. Keyword arguments that this version does not know are ignored, so that a trigger row survives an upgrade.
+    The event is a :class:`~airflow_provider_omics_cache.healthomics.rounds.Event` as a dict. A trigger does not cancel
+    a batch, except :class:`StartRunBatchTrigger` when its task is killed. Keyword arguments that this version does not
+    know are ignored, so that a trigger row survives an upgrade.
 
     :param batch_id: id of the batch.
     :param poke_interval: seconds between two rounds, at least 1. Default 60.
-    :param deadline: when the wait ends at the latest, in epoch seconds. Default: never.
+    :param deadline: when the wait ends at the latest, in epoch seconds. Default: no limit.
     :param max_silence: seconds without an answer after which the wait ends. Default 3600.
     :param runs_wait: active runs of a batch that has ended, in the JSON form of
         :class:`~airflow_provider_omics_cache.healthomics.rounds.RunsWait`. The trigger waits for their end first, with
         one GetRun a round. Default: none.
-    :param first_seen: when the task first saw the batch in which status, in the JSON form of
-        :class:`~airflow_provider_omics_cache.healthomics.rounds.FirstSeen`. The event carries it. Default: none.
+    :param first_seen: the status in which the task last saw the batch, and when it first saw that status, in the JSON
+        form of :class:`~airflow_provider_omics_cache.healthomics.rounds.FirstSeen`. The event carries it. Default:
+        none.
     :param aws_conn_id: Airflow connection for AWS. Default ``aws_default``.
     :param region_name: AWS Region. Default: the connection's.
     :param verify: False to skip the verification of TLS certificates, or the path of a CA bundle. Default: the
@@ -165,7 +167,7 @@ class BatchTrigger(BaseTrigger):
         )
 
     async def _wait_for_runs(self) -> bool:
-        """Wait until the active runs have ended; return whether GetBatch's counts must say so, as GetRun is refused."""
+        """Wait until the active runs have ended. Return True if GetRun is refused and cannot show it."""
         wait = RunsWait.from_json(self.runs_wait, batch_id=self.batch_id, max_silence=self.max_silence)
         is_first = True
         while run_id := wait.run_id:
@@ -269,7 +271,9 @@ class StartRunBatchTrigger(BatchCompletionTrigger):
 
     def _cancel(self) -> None:
         if self._is_still_deferred():
-            self.log.info("Batch %s is not cancelled: the task was not killed, another triggerer waits", self.batch_id)
+            self.log.info(
+                "Batch %s is not cancelled: the task was not killed, and another triggerer waits", self.batch_id
+            )
             return
         hook = OmicsCacheHook(
             aws_conn_id=self.aws_conn_id,
@@ -282,7 +286,8 @@ class StartRunBatchTrigger(BatchCompletionTrigger):
     def _is_still_deferred(self) -> bool:
         """Whether the trigger was stopped although the task was not killed.
 
-        If another triggerer has taken over the triggers of a paused triggerer, Airflow reports them as killed.
+        If another triggerer has taken over the triggers of a paused triggerer, Airflow stops them in the
+        paused one as if their tasks were killed.
         """
         try:
             return task_state(self.task_instance) == "deferred"

@@ -155,7 +155,7 @@ def test_a_mapping_with_a_hole_is_found_before_the_batch_is_deleted(
 def test_without_time_for_5_minutes_nothing_is_deleted(delete: Callable[..., None], local: Any, client: Any) -> None:
     batch_id = batch_in("CANCELLED", local, client)
     before = local.clock.elapsed()
-    with pytest.raises(IncompleteListingError, match="timeout must leave it at least 300 s"):
+    with pytest.raises(IncompleteListingError, match="timeout must leave at least 300 s for it"):
         delete(batch_id, timeout=100)
     assert local.clock.elapsed() - before <= 100
     assert saved_mapping(batch_id) is None
