@@ -452,7 +452,7 @@ class BatchWait:
         if not silence.not_found:
             return f"Batch {self.batch_id}: no answer for {seconds}. Last error: {failure}"
         return (
-            f"Batch {self.batch_id}: no answer with the batch for {seconds}; calls without an answer: "
+            f"Batch {self.batch_id}: GetBatch has not returned the batch for {seconds}; calls without an answer: "
             f"{silence.no_answer:,}, calls that did not find the batch: {silence.not_found}. Last error: {failure}"
         )
 

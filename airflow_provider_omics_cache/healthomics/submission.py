@@ -91,7 +91,7 @@ def counted_as_incomplete(batch: Batch, expected: int | None) -> str | None:
     if expected is None or batch.submitted is None or batch.failed is None:
         return None
     attempted = batch.submitted + batch.failed
-    return f"only {attempted:,} of {expected:,} submissions are counted" if attempted < expected else None
+    return f"GetBatch counts only {attempted:,} of {expected:,} submissions" if attempted < expected else None
 
 
 def unlisted_submissions(batch: Batch, listing: Submissions) -> str | None:
@@ -257,7 +257,7 @@ class Submissions:
     def contradiction(self) -> str | None:
         """Describe rows that contradict themselves or each other, so that runs are missing. None if there are none."""
         if self._without_run_id:
-            return f"{self._without_run_id:,} of {self.rows:,} listed runs are SUCCESS without a runId"
+            return f"{self._without_run_id:,} of {self.rows:,} listed runs have the status SUCCESS but no runId"
         if self._without_id:
             return f"{self._without_id:,} of {self.rows:,} listed runs have no runSettingId"
         in_both = sum(run_setting_id in self.run_ids for run_setting_id in self._not_submitted)

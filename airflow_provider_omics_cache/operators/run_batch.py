@@ -131,8 +131,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     :param s3_extra_args: arguments of uploads to S3, such as ``ServerSideEncryption``, ``SSEKMSKeyId``,
         ``BucketKeyEnabled`` or ``ExpectedBucketOwner``. HeadObject gets those that it also takes. Default: if the
         settings are in the bucket of ``outputUri``, the expected owner is ``outputBucketOwnerId``. (templated)
-    :param request_id: idempotency token, at most 128 characters. Default: derived from what the batch belongs to and
-        from its settings. (templated)
+    :param request_id: idempotency token, at most 128 characters. Default: derived from the DAG run, the task and
+        ``rerun_key``. (templated)
     :param rerun_key: any string. A different string starts another batch in the same DAG run. (templated)
     :param wait_for_completion: whether to wait for the end of the runs. Without it, the parameters of the wait must not
         be given, because they have no effect; only ``default_args`` may contain them. Default False.
@@ -156,7 +156,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     :param cancel_on_kill: whether to cancel the batch when the task is killed while it waits: marked, cleared, or
         stopped by ``execution_timeout``. For deferred tasks, marking and clearing are detected on Airflow 3.3 and
         newer; ``execution_timeout`` acts like ``timeout``. Default False.
-    :param cancel_on_timeout: whether to cancel the batch at ``timeout``. The task is not retried then. Default False.
+    :param cancel_on_timeout: whether to cancel the batch at ``timeout``. The task is not retried then, unless the batch
+        had ended before the cancellation. Default False.
     :param aws_conn_id: Airflow connection for AWS. If it is None or empty, boto3 searches for credentials itself.
         Default: ``aws_default``. (templated)
     :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
@@ -335,7 +336,9 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         ti = context["ti"]
         batch = ti.xcom_pull(task_ids=ti.task_id, key="batch", map_indexes=ti.map_index)
         if not batch:
-            raise OmicsError("The XCom batch of this task is gone. The next try finds the batch and waits for it.")
+            raise OmicsError(
+                "The XCom batch of this task does not exist. The next try finds the batch and waits for it."
+            )
         self.batch_id = batch["id"]
         self._known_batch = batch
         return super().resume_execution(next_method, next_kwargs, context)

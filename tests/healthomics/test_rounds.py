@@ -156,7 +156,7 @@ def test_rounds_that_did_not_find_the_batch_do_not_end_the_silence() -> None:
     assert event is not None
     assert (event.status, event.code) == ("error", rounds.SILENCE)
     assert event.message == (
-        "Batch 42: no answer with the batch for 100 s; calls without an answer: 2, "
+        "Batch 42: GetBatch has not returned the batch for 100 s; calls without an answer: 2, "
         f"calls that did not find the batch: 2. Last error: {LOST}"
     )
 
@@ -192,7 +192,7 @@ def test_a_wait_continues_the_silence_of_an_earlier_process() -> None:
     assert wait.silence == Silence(since=1_000, not_found=2, no_answer=4)
     event = wait.failed(THROTTLE, 1_100)
     assert event is not None
-    assert "no answer with the batch for 100 s" in event.message
+    assert "GetBatch has not returned the batch for 100 s" in event.message
     assert asked == [1]
 
 

@@ -153,7 +153,7 @@ def test_a_complete_listing() -> None:
         ([row(1), row(2)], None, "2 runs are listed, but the number of runs of the batch is not known"),
         ([row(1), row(2, None, None)], 2, "1 of 2 listed runs have no submission outcome"),
         ([row(1), row(2, None)], 2, "1 of 2 listed runs have no submission outcome"),
-        ([row(1), row(2, "SUCCESS", None)], 2, "1 of 2 listed runs are SUCCESS without a runId"),
+        ([row(1), row(2, "SUCCESS", None)], 2, "1 of 2 listed runs have the status SUCCESS but no runId"),
         ([row(1), row(2, "REJECTED", None)], 2, "no submission outcome"),
         ([row(1), {"runId": "9", "submissionStatus": "SUCCESS"}], 2, "1 of 2 listed runs have no runSettingId"),
         ([row(1), row(2, run_id="1001")], 2, "1 of 2 listed runs have the runId of another run"),
@@ -249,7 +249,7 @@ def test_in_a_batch_that_is_over_a_run_without_run_id_has_failed() -> None:
 @pytest.mark.parametrize("batch_is_over", [False, True])
 def test_a_submitted_run_without_a_run_id_is_neither_submitted_nor_failed(batch_is_over: bool) -> None:
     submissions = listed(row(1), row(2, "SUCCESS", None), batch_is_over=batch_is_over)
-    assert submissions.missing(2) == "1 of 2 listed runs are SUCCESS without a runId"
+    assert submissions.missing(2) == "1 of 2 listed runs have the status SUCCESS but no runId"
     assert (submissions.submitted_count, submissions.claimed_count, submissions.failed_count) == (1, 2, 0)
 
 
@@ -282,7 +282,7 @@ def test_what_may_be_missing_of_a_batch_that_ended_early(
 
 def test_counts_that_do_not_include_every_run() -> None:
     batch = Batch(id="1", total_runs=9, submitted=5, failed=1, pending=3)
-    assert submission.counted_as_incomplete(batch, 9) == "only 6 of 9 submissions are counted"
+    assert submission.counted_as_incomplete(batch, 9) == "GetBatch counts only 6 of 9 submissions"
     assert submission.counted_as_incomplete(batch, 6) is None
     assert submission.counted_as_incomplete(batch, None) is None
     assert submission.counted_as_incomplete(Batch(id="1", total_runs=9), 9) is None

@@ -100,7 +100,7 @@ def test_saving_takes_5_minutes_for_a_cancelled_batch_only(
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda rows: rows[0].pop("runId"), "1 of 3 listed runs are SUCCESS without a runId"),
+        (lambda rows: rows[0].pop("runId"), "1 of 3 listed runs have the status SUCCESS but no runId"),
         (lambda rows: rows[0].update(runId=rows[1]["runId"]), "1 of 3 listed runs have the runId of another run"),
         (lambda rows: rows[0].pop("runSettingId"), "1 of 3 listed runs have no runSettingId"),
         (lambda rows: rows[0].update(runSettingId="sample-1"), "1 of 3 listed runs repeat a runSettingId"),

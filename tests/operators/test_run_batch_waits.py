@@ -764,7 +764,9 @@ def test_a_task_whose_xcoms_are_gone(
     deferred(task_context)
     task_context["ti"].xcoms.clear()
     event = {"status": "done", "batch": {"id": the_batch(), "status": "PROCESSED"}}
-    with pytest.raises(OmicsError, match=r"XCom batch of this task is gone\. The next try finds the batch") as caught:
+    with pytest.raises(
+        OmicsError, match=r"XCom batch of this task does not exist\. The next try finds the batch"
+    ) as caught:
         resume(task_context, event)
     assert not isinstance(caught.value, AirflowFailException)
     assert run() == the_batch()
