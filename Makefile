@@ -7,6 +7,9 @@ PYTHON ?= $(shell test -x .venv/bin/python && echo .venv/bin/python || echo pyth
 PYTHON311 ?= $(shell command -v python3.11 || echo python3)
 UV ?= uv
 PYTEST_ARGS ?=
+# Tests run side by side, each file in one process. PYTEST_WORKERS=0 runs them one after the other.
+PYTEST_WORKERS ?= 2
+PYTEST = -m pytest -n $(PYTEST_WORKERS) --dist loadfile
 BENCH_ARGS ?=
 KILL_MATRIX_ARGS ?=
 SCHEDULES ?= 1000
@@ -49,11 +52,11 @@ screenshots: venv venv-screenshots ## Take the pictures of README.md and docs/ (
 .PHONY: test test-minimum test-all
 test: venv venv-awscli ## Run all tests on the newest Airflow (PYTEST_ARGS="-k sensor" chooses)
 	TEST_ENVIRONMENT=airflow-3.3 AWS_CLI=.venv-awscli/bin/aws \
-		.venv/bin/python -m pytest --junit-xml=build/test-airflow-3.3.xml $(PYTEST_ARGS)
+		.venv/bin/python $(PYTEST) --junit-xml=build/test-airflow-3.3.xml $(PYTEST_ARGS)
 
 test-minimum: venv-minimum ## Run the tests on the oldest supported versions (needs Python 3.11)
 	TEST_ENVIRONMENT=minimum AIRFLOW_HOME=$(CURDIR)/build/airflow-minimum \
-		.venv-minimum/bin/python -m pytest -m "not system" -rfE --junit-xml=build/test-minimum.xml $(PYTEST_ARGS)
+		.venv-minimum/bin/python $(PYTEST) -m "not system" -rfE --junit-xml=build/test-minimum.xml $(PYTEST_ARGS)
 
 test-all: test test-minimum ## Run the tests on every supported line
 
