@@ -18,7 +18,7 @@ import pytest
 from airflow_provider_omics_cache.local.pytest_plugin import UNPACED
 from tests import quick_clients
 
-# Before anything imports Airflow, which would make itself a home in the user's. Each process of pytest-xdist has its own.
+# Before anything imports Airflow, which would make itself a home in the user's. Each process of pytest-xdist has one.
 _HOME = version("apache-airflow") + os.environ.get("PYTEST_XDIST_WORKER", "")
 os.environ["AIRFLOW_HOME"] = str(Path(__file__).parents[1] / "build" / "airflow" / _HOME)
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
