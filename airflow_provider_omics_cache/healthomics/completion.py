@@ -17,11 +17,10 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_omics_cache.healthomics import submission
-from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures
+from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures, exceeds
 from airflow_provider_omics_cache.healthomics.progress import Progress
 from airflow_provider_omics_cache.healthomics.rounds import Batch
 from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, RunStatus, SubmissionStatus, Verdict
-from airflow_provider_omics_cache.healthomics.submission import exceeds
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.xcoms import FailedRun, RunCountsXCom, RunRecord

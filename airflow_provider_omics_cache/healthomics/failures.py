@@ -55,6 +55,18 @@ def allowed(allowance: int | Fraction, total: int) -> int:
     return allowance if isinstance(allowance, int) else int(allowance * total)
 
 
+def exceeds(failed: int | None, max_failed: int | Fraction, total: int | None) -> bool:
+    """Whether more runs have failed than are allowed. False if the result depends on a number that is not known.
+
+    :param failed: number of runs that have failed.
+    :param max_failed: number or share of runs that may fail.
+    :param total: number of all runs.
+    """
+    if failed is None or (total is None and isinstance(max_failed, Fraction)):
+        return False
+    return failed > allowed(max_failed, total or 0)
+
+
 class Failures:
     """Failed runs, grouped by reason and message."""
 
@@ -118,6 +130,18 @@ def counted(number: int, noun: str) -> str:
     :param noun: the noun in the singular.
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size_and_limit(batch_id: str, total: int | None, parameter: str, limit: int | str) -> str:
+    """Describe for an error the size of a batch, and the limit that its failures exceed.
+
+    :param batch_id: id of the batch.
+    :param total: number of its runs, None if it is not known yet.
+    :param parameter: name of the parameter with the limit.
+    :param limit: its value.
+    """
+    size = "is not finished" if total is None else f"has {counted(total, 'run')}"
+    return f"Batch {batch_id} {size}; {parameter} is {limit}"
 
 
 def _one_line(message: str) -> str:

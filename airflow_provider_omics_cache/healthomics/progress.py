@@ -37,7 +37,7 @@ def with_pace(progress: Progress, since: Mark | None, now: float) -> str:
     """Return the text of a progress with the rate and the remaining time, if they are known.
 
     :param progress: the progress.
-    :param since: an earlier count, from which the rate is calculated; None if there is none.
+    :param since: an earlier count, from which the rate is calculated. None: there is no earlier count.
     :param now: the time, in epoch seconds.
     """
     if since is None or progress.done is None or progress.done <= since.done or now <= since.at:

@@ -13,7 +13,7 @@ from fractions import Fraction
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures, allowed, counted
+from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures, counted, exceeds
 from airflow_provider_omics_cache.healthomics.progress import Progress
 from airflow_provider_omics_cache.healthomics.rounds import Batch
 from airflow_provider_omics_cache.healthomics.states import (
@@ -58,18 +58,6 @@ def has_too_many_failures(batch: Batch, max_failed: int | Fraction) -> bool:
     return batch.meaning.end is None and exceeds(batch.failed, max_failed, batch.expected_runs)
 
 
-def exceeds(failed: int | None, max_failed: int | Fraction, total: int | None) -> bool:
-    """Whether more runs have failed than are allowed. False if the result depends on a number that is not known.
-
-    :param failed: number of runs that have failed.
-    :param max_failed: number or share of runs that may fail.
-    :param total: number of all runs.
-    """
-    if failed is None or (total is None and isinstance(max_failed, Fraction)):
-        return False
-    return failed > allowed(max_failed, total or 0)
-
-
 def progress(batch: Batch) -> Progress:
     """Describe the progress of the submission."""
     text = f"Batch {batch.id} is {batch.shown_status}"
@@ -95,7 +83,7 @@ def counted_as_incomplete(batch: Batch, expected: int | None) -> str | None:
 
 
 def unlisted_submissions(batch: Batch, listing: Submissions) -> str | None:
-    """Describe how many submitted runs are not listed. None if there are none, or if their number is not known.
+    """Describe how many submitted runs are not listed. None if all of them are listed, or if their number is not known.
 
     :param batch: the batch.
     :param listing: the listing of its runs.

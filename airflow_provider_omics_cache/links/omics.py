@@ -49,7 +49,7 @@ class OmicsLink(BaseAwsLink):
         return str(super().format_link(**kwargs)) if kwargs.get("aws_domain") else ""
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """Return the URL, or an empty string if there is none.
+        """Return the URL, or an empty string if the task has no such link.
 
         Airflow 3 calls this method in the worker when the task ends. It logs an error if the method reads an XCom that
         does not exist.

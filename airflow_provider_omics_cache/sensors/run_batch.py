@@ -19,7 +19,7 @@ from airflow_provider_omics_cache.exceptions import (
 )
 from airflow_provider_omics_cache.healthomics.batch_runs import list_submissions
 from airflow_provider_omics_cache.healthomics.completion import RunCounts
-from airflow_provider_omics_cache.healthomics.failures import allowed, counted
+from airflow_provider_omics_cache.healthomics.failures import allowed, counted, size_and_limit
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch
 from airflow_provider_omics_cache.healthomics.states import End
 from airflow_provider_omics_cache.healthomics.submission import (
@@ -200,9 +200,9 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             mapping = self._push(batch, submissions, file, context)
         if submissions.failed_count > allowed(max_failed, submissions.rows):
             self._push_mapping(mapping, context)
+            limit = size_and_limit(batch.id, submissions.rows, "max_failed_submissions", self.max_failed_submissions)
             raise TooManyFailedSubmissionsError(
-                f"{submissions.failure_summary()}. Batch {batch.id} has {counted(submissions.rows, 'run')}; "
-                f"max_failed_submissions is {self.max_failed_submissions}",
+                f"{submissions.failure_summary()}. {limit}",
                 batch_id=batch.id,
                 status=batch.status,
             )
@@ -231,10 +231,9 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             self._push(batch, submissions, None, context, failed=failed)
         listed = submissions.failed_count
         summary = submissions.failure_summary() if listed else f"{counted(failed, 'submission')} failed"
-        size = " is not finished" if batch.expected_runs is None else f" has {counted(batch.expected_runs, 'run')}"
+        limit = size_and_limit(batch.id, batch.expected_runs, "max_failed_submissions", self.max_failed_submissions)
         return TooManyFailedSubmissionsError(
-            f"{summary}. Batch {batch.id}{size}; max_failed_submissions is {self.max_failed_submissions}{note}; "
-            f"{self.settle_active_batch()}",
+            f"{summary}. {limit}{note}; {self.settle_active_batch()}",
             batch_id=batch.id,
             status=batch.status,
         )

@@ -36,7 +36,7 @@ from airflow_provider_omics_cache.healthomics.completion import (
     has_too_many_failures,
     join,
 )
-from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, allowed, counted
+from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, allowed, counted, size_and_limit
 from airflow_provider_omics_cache.healthomics.rounds import Batch, count_active, may_trust_counts
 from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, End, RunStatus, SubmissionStatus
 from airflow_provider_omics_cache.healthomics.submission import (
@@ -175,9 +175,9 @@ class RunOutcomeTask(ListingTask):
         if outcomes.counts.total and outcomes.counts.not_completed <= max_failed:
             raise self._contradiction(batch, counts, outcomes.counts)
         self._push_result(batch, counts, context)
+        limit = size_and_limit(batch.id, counts.total, "max_failed_runs", self.max_failed_runs)
         raise TooManyFailedRunsError(
-            f"{not_completed}. Batch {batch.id} has {counted(counts.total or 0, 'run')}; "
-            f"max_failed_runs is {self.max_failed_runs}{note}",
+            f"{not_completed}. {limit}{note}",
             batch_id=batch.id,
             status=batch.status,
         )
@@ -196,10 +196,9 @@ class RunOutcomeTask(ListingTask):
         self._push(counts, outcomes, context, failed=max(counts.ended_badly, outcomes.counts.total or 0))
         self._push_result(batch, counts, context)
         summary = f": {outcomes.failure_summary()}" if outcomes.failed else ""
-        size = " is not finished" if counts.total is None else f" has {counted(counts.total, 'run')}"
+        limit = size_and_limit(batch.id, counts.total, "max_failed_runs", self.max_failed_runs)
         return TooManyFailedRunsError(
-            f"{counted(counts.ended_badly, 'run')} did not complete{summary}. Batch {batch.id}{size}; "
-            f"max_failed_runs is {self.max_failed_runs}{note}; {settled}",
+            f"{counted(counts.ended_badly, 'run')} did not complete{summary}. {limit}{note}; {settled}",
             batch_id=batch.id,
             status=batch.status,
         )
