@@ -119,7 +119,7 @@ class World:
         self.logs: list[str] = []
         self._is_dead = False
         self._task: Task | None = None
-        #: The current try, if its task has ``fail_fast``.
+        #: The current try.
         self._attempt: Try | None = None
         self._has_twin = False
         self._due: list[tuple[float, Fault]] = []
@@ -262,16 +262,19 @@ class World:
 
     @contextmanager
     def _watched_cancellation(self, operation: str, number: int | None) -> Iterator[None]:
-        """Let the judge of ``fail_fast`` see which batches a call cancels."""
-        judge, attempt, oracle = self._task and self._task.fail_fast, self._attempt, self.oracle
-        if judge is None or attempt is None or operation not in ("CancelRunBatch", "CancelRun"):
+        """Let the judge of ``fail_fast`` see which batches a call cancels.
+
+        :param number: the batch of the run that CancelRun is about.
+        """
+        if operation not in ("CancelRunBatch", "CancelRun") or self._judged is None:
             yield
             return
+        judge, attempt = self._judged
         if number is not None:
             judge.check_owner(operation, number)
         active = [
             (batch, judge.failures(batch.number), len(batch._cancelled_runs))
-            for batch in oracle.region.every_batch()
+            for batch in self.oracle.region.every_batch()
             if batch.cancelled_at is None
         ]
         yield
@@ -279,15 +282,23 @@ class World:
             if batch.cancelled_at is not None:
                 judge.has_cancelled(attempt, batch.number, failed, cancelled_before)
 
+    @property
+    def _judged(self) -> tuple[FailFast, Try] | None:
+        """The judge of the current task and its current try, if the task has ``fail_fast``."""
+        if self._task is None or self._task.fail_fast is None or self._attempt is None:
+            return None
+        return self._task.fail_fast, self._attempt
+
     def asks(self, operation: str) -> None:
         """Let the judge of ``fail_fast`` see a call."""
-        if operation == "GetBatch" and self._attempt is not None and self._task is not None and self._task.fail_fast:
-            self._task.fail_fast.asked(self._attempt, self.clock.elapsed())
+        if operation == "GetBatch" and self._judged is not None:
+            judge, attempt = self._judged
+            judge.asked(attempt, self.clock.elapsed())
 
     def answers(self, operation: str, url: str, body: bytes) -> None:
         """Let the judge of ``fail_fast`` see an answer that no fault has changed."""
-        if operation == "GetBatch" and self._attempt is not None and self._task is not None and self._task.fail_fast:
-            judge, attempt = self._task.fail_fast, self._attempt
+        if operation == "GetBatch" and self._judged is not None:
+            judge, attempt = self._judged
             if str(judge.number(attempt)) == batch_of(url):
                 judge.answered(attempt, json.loads(body), self.clock.elapsed())
 
