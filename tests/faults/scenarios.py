@@ -154,6 +154,18 @@ def _ends(world: World) -> dict[str, float]:
     return {"seconds": world.choices["timeout"], "silence": world.choices["max_silence"]}
 
 
+def _judge(world: World, counted: str, given: dict[str, Any], **task: Any) -> FailFast | None:
+    """Return the judge of a task with ``fail_fast``, None for another task.
+
+    :param counted: what counts as a failure, ``submissions`` or ``runs``.
+    :param given: arguments of the task.
+    :param task: the other arguments of the judge.
+    """
+    if not given.get("fail_fast"):
+        return None
+    return FailFast(world.oracle, counted, world.choices["max_failed"], world.choices["timeout"], **task)
+
+
 def _batch(world: World, *, name: str = "given") -> str:
     """Start a batch that no task of the scenario has started."""
     region = world.oracle.region
@@ -266,15 +278,8 @@ def _start(world: World, *, request: str = "start", mode: str = "sync", change: 
             world.oracle.is_completed(result, xcoms["run_counts"], written)
 
     limits = {"seconds": 4 * 3600.0 + world.choices["timeout"], "silence": LONGEST_SILENCE} if waits else {}
-    judge = None
-    if arguments.get("fail_fast"):
-        judge = _judge(
-            world,
-            "runs",
-            request=request,
-            cancels=arguments["cancel_on_failure"],
-            uri=given.get("runs_s3_uri"),
-        )
+    cancels, uri = given.get("cancel_on_failure", False), given.get("runs_s3_uri")
+    judge = _judge(world, "runs", given, request=request, cancels=cancels, uri=uri)
     return world.run(
         Task(request.split("/")[0], make, mode=mode, request=request, check=check, fail_fast=judge, **limits)
     )
@@ -352,11 +357,6 @@ def start_batch_and_wait(world: World) -> None:
 # Sensors
 
 
-def _judge(world: World, counted: str, **given: Any) -> FailFast:
-    """Return the judge of a task with ``fail_fast``."""
-    return FailFast(world.oracle, counted, world.choices["max_failed"], world.choices["timeout"], **given)
-
-
 def _submission(world: World, batch_id: str, **given: Any) -> Outcome:
     arguments = {
         "batch_id": batch_id,
@@ -374,9 +374,7 @@ def _submission(world: World, batch_id: str, **given: Any) -> Outcome:
         written = world.oracle.object_at(result) if isinstance(result, str) else None
         world.oracle.is_submitted(batch_id, result, written)
 
-    judge = None
-    if given.get("fail_fast"):
-        judge = _judge(world, "submissions", batch_id=batch_id, uri=given.get("mapping_s3_uri"))
+    judge = _judge(world, "submissions", given, batch_id=batch_id, uri=given.get("mapping_s3_uri"))
     return world.run(
         Task(
             "submission",
@@ -437,9 +435,7 @@ def _completion(world: World, batch_id: str, **given: Any) -> Outcome:
         written = world.oracle.object_at(records["runs_s3_uri"]) if records else None
         world.oracle.is_completed(batch_id, xcoms["run_counts"], written)
 
-    judge = None
-    if given.get("fail_fast"):
-        judge = _judge(world, "runs", batch_id=batch_id, uri=records.get("runs_s3_uri"))
+    judge = _judge(world, "runs", given, batch_id=batch_id, uri=records.get("runs_s3_uri"))
     return world.run(
         Task(
             "completion",
