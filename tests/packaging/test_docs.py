@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import boto3
 import pytest
 
-from airflow_provider_omics_cache.get_provider_info import get_provider_info
+from airflow_provider_omics_cache.get_provider_info import OPTIONS, SECTION, get_provider_info
 from tests.conftest import needs_batches
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +118,19 @@ def test_every_page_is_reachable_from_the_index() -> None:
         page.relative_to(DOCS).with_suffix("").as_posix() for suffix in ("*.rst", "*.md") for page in DOCS.rglob(suffix)
     }
     assert pages - {"index"} == listed
+
+
+def test_every_option_is_described() -> None:
+    parts = re.split(r"^(\w+)\n-+\n", (DOCS / "configuration.rst").read_text(), flags=re.MULTILINE)[1:]
+    described = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert described.keys() == OPTIONS.keys()
+    for name, option in OPTIONS.items():
+        text, _, fields = described[name].partition(":Type: ")
+        default = f"``{option['default']}``" if option["default"] else "empty"
+        variable = f"``AIRFLOW__{SECTION}__{name}``".upper()
+        expected = f"{option['type']}\n:Default: {default}\n:Environment variable: {variable}\n:Read by: the "
+        assert text.strip(), name
+        assert fields.startswith(expected), name
 
 
 @pytest.mark.parametrize(("found", "page"), CLASSES)
