@@ -396,7 +396,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         status = shown(batch.get("status"))
         to_cancel = meaning_of(status).to_cancel
         if to_cancel == ToCancel.FINISHED:
-            return f"it is {status} by now", status
+            return f"the batch was not cancelled, because it has ended with the status {status}", status
         if to_cancel == ToCancel.LATER:
             return f"it is still {status} and could not be cancelled", status
         cancelled = "it was cancelled before" if to_cancel == ToCancel.ALREADY else f"{parameter} cancelled it"
