@@ -716,9 +716,10 @@ class DeleteRunBatchOperator(MappingSavingOperator):
     :param delete_batch: whether to delete the batch's metadata too. Default False.
     :param save_mapping_s3_uri: S3 URI of the object to which the listing of the batch is written before anything is
         deleted: one JSON document per line, as in BatchSubmissionSensor's ``mapping_s3_uri``. (templated)
-    :param s3_conn_id: Airflow connection for ``save_mapping_s3_uri``. Default: ``aws_conn_id``. (templated)
-    :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
-        (templated)
+    :param s3_conn_id: Airflow connection for ``save_mapping_s3_uri``. Giving it without that URI is an error. Default:
+        ``aws_conn_id``. (templated)
+    :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``. Giving
+        them without that URI is an error. (templated)
     :param wait_for_completion: whether to wait until the runs are deleted. Otherwise the task succeeds as soon as the
         service has accepted the request. Must be True for ``delete_batch``. Default True.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
@@ -799,6 +800,7 @@ class DeleteRunBatchOperator(MappingSavingOperator):
         self.save_mapping_s3_uri = save_mapping_s3_uri
         self.s3_conn_id = s3_conn_id
         self.s3_extra_args = s3_extra_args
+        self.check_s3_effect(DeleteRunBatchOperator.__init__, "save_mapping_s3_uri", kwargs.get("default_args"))
         self._check_deletion()
 
     def check_parameters(self) -> None:
