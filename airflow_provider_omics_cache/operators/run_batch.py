@@ -35,7 +35,7 @@ from airflow_provider_omics_cache.healthomics.end import (
 )
 from airflow_provider_omics_cache.healthomics.identity import TASK_TAGS, BatchIdentity, request_digest
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch, count_active
-from airflow_provider_omics_cache.healthomics.settings import check_member, unknown_key_rule
+from airflow_provider_omics_cache.healthomics.settings import check_cache_behavior, check_member, unknown_key_rule
 from airflow_provider_omics_cache.healthomics.staging import (
     CheckedSettings,
     StagingArea,
@@ -499,6 +499,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         check_member(
             "default_run_setting", setting, shape=shape, unknown_rule=unknown_key_rule("DefaultRunSetting")
         ).raise_if_any()
+        check_cache_behavior("default_run_setting", setting)
         default_tags = setting.get("runTags", {})
         check_tags("default_run_setting.runTags", default_tags)
         check_tags("run_tags", run_tags, present=default_tags)
