@@ -49,7 +49,7 @@ _STYLE = """
 body { font: 14px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 90em; padding: 0 1em; color: #1f2a35 }
 table { border-collapse: collapse; width: 100%; margin-bottom: 2em }
 th, td { text-align: left; vertical-align: top; padding: .3em .8em .3em 0; border-bottom: 1px solid #d5dbe1 }
-th { font-weight: 600; white-space: nowrap }
+th { font-weight: 600 }
 td { overflow-wrap: break-word; max-width: 30em }
 td.unbroken { white-space: nowrap }
 p { color: #5a6773 }
