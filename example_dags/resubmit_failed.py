@@ -88,7 +88,7 @@ def omics_resubmit_failed():
     @task
     def save_settings(samplesheet: str, settings_uri: str) -> str:
         return save_run_settings(
-            lambda: run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"}),
+            lambda: run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample_name": "sample"}),
             settings_uri,
         )
 

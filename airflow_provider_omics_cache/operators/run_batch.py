@@ -140,16 +140,16 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     :param timeout: seconds of waiting after which the task fails, or a timedelta. Default: 7 days.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
         default_deferrable``.
-    :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
-        Default 0. (templated)
+    :param max_failed_runs: how many runs may fail to complete, as for BatchCompletionSensor: a number, or a share of
+        all runs such as ``"5%"``. Default 0. (templated)
     :param fail_fast: whether to end the wait in the first round in which GetBatch counts more failed runs than
         ``max_failed_runs`` allows, as BatchCompletionSensor does. Default False.
     :param cancel_on_failure: whether to cancel the batch when ``fail_fast`` ends the wait. Needs ``fail_fast=True``.
         Default False.
     :param runs_s3_uri: S3 URI of the object to which a record of each run is written, as by BatchCompletionSensor.
         (templated)
-    :param include_outputs: whether to write the output location of each run too. This calls GetRun for every run.
-        Default False.
+    :param include_outputs: whether to write the output location of each run too. This calls GetRun for every run, as
+        by BatchCompletionSensor. Default False.
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the task waits until the
         counts and listings include every run. Default 300.
     :param max_silence: seconds of waiting without an answer after which the task fails, or a timedelta. Default 3600.

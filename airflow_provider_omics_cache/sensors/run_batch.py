@@ -70,8 +70,8 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
 
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
     :param expected_runs: number of runs of the batch. Default: what the service reports. (templated)
-    :param max_failed_submissions: how many submissions may fail: a number, or a share of all runs such as ``"5%"``.
-        Default 0. (templated)
+    :param max_failed_submissions: how many submissions may fail: a number, or a share of all runs such as ``"5%"``,
+        rounded down. Default 0. (templated)
     :param fail_fast: whether to fail in the first round in which GetBatch counts more failed submissions than
         ``max_failed_submissions`` allows. The batch continues. Otherwise the sensor fails when nothing is left to
         submit. Default False.
@@ -358,16 +358,18 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
       ``UNKNOWN``.
 
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
-    :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
-        Default 0. (templated)
+    :param max_failed_runs: how many runs may fail to complete, including those whose submission failed: a number, or a
+        share of all runs such as ``"5%"``. A share is rounded down: ``"2%"`` of 299 runs allows 5. Default 0.
+        (templated)
     :param fail_fast: whether to fail in the first round in which GetBatch counts more runs as failed, cancelled,
         deleted or not submitted than ``max_failed_runs`` allows. The batch continues, and ``runs_s3_uri`` is not
         written. Otherwise the sensor fails when every run has ended. Default False.
-    :param runs_s3_uri: S3 URI of the object to which a record of each run is written, one JSON document per line:
-        ``run_setting_id``, ``run_id``, ``run_uuid``, ``status``, ``creation_time``, ``start_time``, ``stop_time``,
-        ``failure_reason``, ``status_message``, ``run_output_uri``. (templated)
-    :param include_outputs: whether to call GetRun for every run, so that ``run_output_uri`` is known. GetRun is called
-        at most ``[omics_cache] max_get_run_per_second`` times a second: 100,000 runs take hours. Default False.
+    :param runs_s3_uri: S3 URI of the object to which a record of each run setting is written, one JSON document per
+        line: ``run_setting_id``, ``run_id``, ``run_uuid``, ``status``, ``creation_time``, ``start_time``,
+        ``stop_time``, ``failure_reason``, ``status_message``, ``run_output_uri``. (templated)
+    :param include_outputs: whether to call GetRun for every run, so that ``run_output_uri`` is known. Otherwise it is
+        null. GetRun is called at most ``[omics_cache] max_get_run_per_second`` times a second (default 5): 300 runs
+        take a minute, and 100,000 runs take hours. Default False.
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the sensor waits until the
         counts and listings include every run. If the service does not report when the batch ended, they count from the
         first round that shows the end. Default 300.
