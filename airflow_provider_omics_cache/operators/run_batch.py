@@ -148,8 +148,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         Default False.
     :param runs_s3_uri: S3 URI of the object to which a record of each run is written, as by BatchCompletionSensor.
         (templated)
-    :param include_outputs: whether to write the output location of each run too. This calls GetRun for every run, as
-        by BatchCompletionSensor. Default False.
+    :param include_outputs: whether to write the output location of each run too. This calls GetRun for every run,
+        at most ``[omics_cache] max_get_run_per_second`` times a second. Default False.
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the task waits until the
         counts and listings include every run. Default 300.
     :param max_silence: seconds of waiting without an answer after which the task fails, or a timedelta. Default 3600.

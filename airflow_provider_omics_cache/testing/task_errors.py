@@ -23,7 +23,7 @@ def task_name(ti: Any) -> str:
 
 
 class _TaskListener:
-    """An Airflow listener."""
+    """An Airflow listener. Airflow calls it before each try of a task, and after a try that failed."""
 
     def __init__(self) -> None:
         self.errors: dict[str, BaseException] = {}
