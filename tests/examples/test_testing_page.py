@@ -1,13 +1,17 @@
-# [START dag]
+"""The tests of the page on testing, in a folder as the page describes it."""
+
+import shutil
 from pathlib import Path
 
+# isort: split
+# [START dag]
 import boto3
 import pytest
 
 from airflow_provider_omics_cache.exceptions import TooManyFailedRunsError
 from airflow_provider_omics_cache.tables import read_table
 
-DAG_FILE = Path(__file__).parents[2] / "example_dags" / "cohort.py"
+DAG_FILE = "dags/cohort.py"
 SAMPLES = [f"HG{number:03}" for number in range(300)]
 
 
@@ -56,3 +60,11 @@ def test_two_failed_samples_are_too_many_if_one_is_allowed(cohort):
     records = read_table(f"s3://omics-quickstart/cohort/{run.run_id}/1/runs.jsonl")
     assert [record["run_setting_id"] for record in records] == SAMPLES
     # [END dag]
+
+
+@pytest.fixture(autouse=True)
+def _dags_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save the DAG where the page says."""
+    (tmp_path / "dags").mkdir()
+    shutil.copy(Path(__file__).parents[2] / "example_dags" / "cohort.py", tmp_path / "dags")
+    monkeypatch.chdir(tmp_path)
