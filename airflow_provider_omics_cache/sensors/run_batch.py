@@ -19,7 +19,7 @@ from airflow_provider_omics_cache.exceptions import (
 )
 from airflow_provider_omics_cache.healthomics.batch_runs import list_submissions
 from airflow_provider_omics_cache.healthomics.completion import RunCounts
-from airflow_provider_omics_cache.healthomics.failures import allowed, counted, size_and_limit
+from airflow_provider_omics_cache.healthomics.failures import allowed, counted, size_and_limit, what_continues
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch
 from airflow_provider_omics_cache.healthomics.states import End
 from airflow_provider_omics_cache.healthomics.submission import (
@@ -201,8 +201,10 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         if submissions.failed_count > allowed(max_failed, submissions.rows):
             self._push_mapping(mapping, context)
             limit = size_and_limit(batch.id, submissions.rows, "max_failed_submissions", self.max_failed_submissions)
+            submitted = submissions.submitted_count
+            is_active = submitted and batch.meaning.end != End.PROCESSED
             raise TooManyFailedSubmissionsError(
-                f"{submissions.failure_summary()}. {limit}",
+                f"{submissions.failure_summary()}. {limit}{f'; {what_continues(submitted)}' if is_active else ''}",
                 batch_id=batch.id,
                 status=batch.status,
             )
@@ -267,9 +269,11 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         except (OmicsError, AirflowSensorTimeout) as error:
             note = f"; its runs could not be listed, or their mapping could not be saved: {error}"
         submitted = max(submissions.claimed_count, batch.submitted or 0)
-        at_least = "at least " if batch.meaning.end == End.FAILED else ""
         failures = f"; {submissions.failure_summary()}" if submissions.failed else ""
-        return batch_error(batch, f"{at_least}{submitted:,} runs were submitted{note}{failures}")
+        known = f"{submitted:,} runs were submitted"
+        if batch.meaning.end == End.FAILED:
+            known = f"at least {known}{' and may continue' if submitted else ''}"
+        return batch_error(batch, f"{known}{note}{failures}")
 
     def _list(self, submissions: Submissions, file: IO[bytes] | None) -> Submissions:
         if file:
@@ -307,7 +311,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         )
         mapping: dict[str, str] | str = submissions.run_ids
         if file and self.mapping_s3_uri:
-            mapping = self.write_to_s3(file, "mapping_s3_uri")
+            mapping = self.write_to_s3(file, "mapping_s3_uri", context)
         elif len(mapping) > LARGE_MAPPING:
             self.log.warning(
                 "Batch %s: the mapping has %s entries; set mapping_s3_uri, or use an object storage XCom backend",
