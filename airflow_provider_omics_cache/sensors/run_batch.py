@@ -81,7 +81,9 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     :param max_silence: seconds without an answer about the batch (throttling, server errors, lost connections) after
         which the task fails, or a timedelta. Default 3600.
     :param mapping_s3_uri: S3 URI of the object to which the full listing is written, one JSON document per line. The
-        sensor then returns the URI instead of the mapping. (templated)
+        sensor then returns the URI instead of the mapping. In a mapped task it must differ for each map index, for
+        example by ``{{ ti.map_index }}``: the task does not overwrite an object that another map index has written in
+        the same DAG run. (templated)
     :param s3_conn_id: Airflow connection for ``mapping_s3_uri``. Default: ``aws_conn_id``. (templated)
     :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
         (templated)
@@ -369,7 +371,9 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         written. Otherwise the sensor fails when every run has ended. Default False.
     :param runs_s3_uri: S3 URI of the object to which a record of each run is written, one JSON document per line:
         ``run_setting_id``, ``run_id``, ``run_uuid``, ``status``, ``creation_time``, ``start_time``, ``stop_time``,
-        ``failure_reason``, ``status_message``, ``run_output_uri``. (templated)
+        ``failure_reason``, ``status_message``, ``run_output_uri``. In a mapped task it must differ for each map index,
+        for example by ``{{ ti.map_index }}``: the task does not overwrite an object that another map index has written
+        in the same DAG run. (templated)
     :param include_outputs: whether to call GetRun for every run, so that ``run_output_uri`` is known. GetRun is called
         at most ``[omics_cache] max_get_run_per_second`` times a second: 100,000 runs take hours. Default False.
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the sensor waits until the

@@ -117,8 +117,8 @@ class S3OutputTask(AwsTask):
         if metadata.get(_TASK_METADATA) == own[_TASK_METADATA] and writer != own[_MAP_INDEX_METADATA]:
             raise OmicsParameterError(
                 parameter,
-                f"must differ for each map index, for example by {{{{ ti.map_index }}}}: map index {writer} of this task "
-                "has written this object in this DAG run. Delete the object only if nobody needs it",
+                f"must differ for each map index, for example by {{{{ ti.map_index }}}}: map index {writer} of this "
+                "task has written this object in this DAG run. Delete the object only if nobody needs it",
                 uri,
             )
         return str(found["ETag"])
