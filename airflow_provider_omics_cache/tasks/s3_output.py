@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 #: Seconds for which an upload that S3 does not answer is repeated.
 _UPLOAD_SECONDS = 600
-#: Seconds to wait before each new attempt while another task writes the same object.
-_UPLOAD_CONFLICT_DELAYS = (1, 2, 4)
+#: Seconds to wait before each new attempt after S3 refused a conditional write.
+_REFUSAL_DELAYS = (0, 1, 4)
 #: Metadata keys of an object that a mapped task has written: digest of the task in its DAG run, and the map index.
 _TASK_METADATA = "airflow-task-digest"
 _MAP_INDEX_METADATA = "airflow-map-index"
@@ -99,15 +99,18 @@ class S3OutputTask(AwsTask):
 
     def _put_for_map_index(self, file: IO[bytes], parameter: str, context: Context) -> None:
         ti = context["ti"]
-        extra_args = self.s3_extra_args or {}
         own = {_TASK_METADATA: digest([ti.dag_id, ti.run_id, ti.task_id]), _MAP_INDEX_METADATA: str(ti.map_index)}
-        extra_args = {**extra_args, "Metadata": {**extra_args.get("Metadata", {}), **own}}
+        extra_args = self.s3_extra_args or {}
+        metadata = extra_args.get("Metadata", {})
+        if isinstance(metadata, dict):  # S3's client refuses any other type
+            extra_args = {**extra_args, "Metadata": {**metadata, **own}}
         condition = {"IfNoneMatch": "*"}
-        for delay in (*_UPLOAD_CONFLICT_DELAYS, None):
+        for delay in (*_REFUSAL_DELAYS, None):
             refusal = self._put(file, parameter, extra_args, condition)
             if refusal is None:
                 return
-            condition = {"IfMatch": self._etag_unless_foreign(parameter, own)}
+            if refusal == "PreconditionFailed":
+                condition = {"IfMatch": self._etag_unless_foreign(parameter, own)}
             if delay is not None:
                 self.hook.rest(delay)
         raise OmicsError(

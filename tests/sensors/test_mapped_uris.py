@@ -59,6 +59,8 @@ def test_a_second_map_index_is_refused(sensor: Any, parameter: str, client: Any,
     wait(sensor, first, 0)
     wait(sensor, second, 1, run_id="manual__2026-11-21")
     assert not written_runs() & expected
+    with pytest.raises(OmicsParameterError, match="s3_extra_args must have values of the types that PutObject takes"):
+        wait(sensor, second, 1, s3_extra_args={"Metadata": "lab"})
     # The metadata of the user stays.
     wait(sensor, second, 1, run_id="manual__2026-11-21", s3_extra_args={"Metadata": {"lab": "north"}})
     found = boto3.client("s3").head_object(Bucket="results", Key="of-all.jsonl")["Metadata"]
