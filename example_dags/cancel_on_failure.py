@@ -4,6 +4,9 @@ With `fail_fast` a sensor fails in the first round that counts too many failures
 If the batch has finished, the teardown does nothing. It does not run if the setup itself fails. The setup therefore has
 retries, which find a batch that was started although the answer was lost.
 
+For several batches use a mapped task group, as `omics_mapped_batches` does. If each operator is mapped by itself, one
+failed batch makes the teardown cancel all batches.
+
 The DAG runs unchanged against the local HealthOmics (`make demo-ui`). On AWS it needs the connection `aws_default`
 and your own params: change the defaults in the file, or set them when you trigger the DAG.
 """

@@ -146,8 +146,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         ``max_failed_runs`` allows, as BatchCompletionSensor does. Default False.
     :param cancel_on_failure: whether to cancel the batch when ``fail_fast`` ends the wait. Needs ``fail_fast=True``.
         Default False.
-    :param runs_s3_uri: S3 URI of the object to which a record of each run is written, as by BatchCompletionSensor.
-        (templated)
+    :param runs_s3_uri: S3 URI of the object to which a record of each run is written, as by BatchCompletionSensor. In a
+        mapped task it must differ for each map index. (templated)
     :param include_outputs: whether to write the output location of each run too. This calls GetRun for every run.
         Default False.
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the task waits until the
@@ -534,6 +534,9 @@ class CancelRunBatchOperator(EndRunBatchOperator):
 
     As a teardown (``operator.as_teardown(setups=...)``) the task succeeds if there is nothing to cancel: the batch has
     finished, is not found for 5 minutes (with a warning), or ``batch_id`` is empty because no batch was started.
+
+    A mapped teardown must be inside a mapped task group. Otherwise it cancels the batches of all map indexes if one of
+    them fails.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
 

@@ -1,11 +1,17 @@
-# [START dag]
+"""The test of the page on testing, in a folder as the page describes it."""
+
+import shutil
 from pathlib import Path
 
+import pytest
+
+# isort: split
+# [START dag]
 import boto3
 
 from airflow_provider_omics_cache.tables import read_table
 
-DAG_FILE = Path(__file__).parents[2] / "example_dags" / "cohort.py"
+DAG_FILE = "dags/cohort.py"
 
 
 def test_one_failed_run_of_300_is_tolerated(local_healthomics, local_healthomics_dag_run):
@@ -28,3 +34,11 @@ def test_one_failed_run_of_300_is_tolerated(local_healthomics, local_healthomics
     assert [result["sample"] for result in results if result["status"] != "COMPLETED"] == ["HG007"]
     assert all(result["output_uri"].startswith("s3://omics-quickstart/runs/") for result in results)
     # [END dag]
+
+
+@pytest.fixture(autouse=True)
+def _dags_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save the DAG where the page says."""
+    (tmp_path / "dags").mkdir()
+    shutil.copy(Path(__file__).parents[2] / "example_dags" / "cohort.py", tmp_path / "dags")
+    monkeypatch.chdir(tmp_path)
