@@ -5,7 +5,6 @@ It follows the `guide on batch runs <https://docs.aws.amazon.com/omics/latest/de
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.exceptions import (
     BatchCancelledError,
     BatchConflictError,
@@ -447,7 +447,7 @@ def _wait_for_started_runs(hook: OmicsCacheHook, batch: Answer) -> tuple[Answer,
     def is_known(looked: tuple[Answer, int]) -> bool:
         seen, runs_started = looked
         failed_time = seen.get("failedTime")
-        is_old = failed_time is not None and time.time() >= failed_time.timestamp() + CONSISTENCY_SECONDS
+        is_old = failed_time is not None and timing.time() >= failed_time.timestamp() + CONSISTENCY_SECONDS
         return bool(runs_started) or is_cancelled or is_old
 
     hook.log.info(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -11,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache._compat import PokeReturnValue
 from airflow_provider_omics_cache.configuration import is_set, setting
 from airflow_provider_omics_cache.exceptions import (
@@ -322,7 +322,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
                 # A teardown needs the id, even if the wait fails.
                 context["ti"].xcom_push(key="return_value", value=batch_id)
             # The timeout begins now. The time that the start took does not count.
-            self._began_at = time.time()
+            self._began_at = timing.time()
             self.wait(context)
         return batch_id
 
@@ -654,7 +654,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
         if active:
             # Lists may lag behind. When ``until`` is reached, the runs are listed again, to find more runs to cancel.
             until = self._wait_began_at(context) + CONSISTENCY_SECONDS
-            self.wait_for_runs(batch, active, only_stopping=True, until=until if time.time() < until else None)
+            self.wait_for_runs(batch, active, only_stopping=True, until=until if timing.time() < until else None)
             return None
         counted = count_active(batch)
         if counted and self.may_lag(context):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.exceptions import (
     BatchCancelledError,
     BatchDeletedError,
@@ -92,7 +92,7 @@ class ListingTask(S3OutputTask, BatchWaitTask):
         """
         submissions = self.hook.list_whole(list_once)
         missing = submissions.missing(expected, at_least=at_least)
-        if missing and self.has_caught_up(batch, since, time.time()):
+        if missing and self.has_caught_up(batch, since, timing.time()):
             submissions = self.hook.list_whole(list_once)
             missing = submissions.missing(expected, at_least=at_least)
             if missing:
@@ -130,7 +130,7 @@ class ListingTask(S3OutputTask, BatchWaitTask):
         """
         if self.has_caught_up(batch, batch.settled_time, seen_at(batch)):
             return False
-        return time.time() + self.interval < self._deadline(context)
+        return timing.time() + self.interval < self._deadline(context)
 
     def wait_to_catch_up(self, batch: Batch, text: str) -> None:
         """Log that the task waits for another round because the service may be catching up.
@@ -176,9 +176,9 @@ class ListingTask(S3OutputTask, BatchWaitTask):
             elif not self._started_wait(context).is_disturbed:
                 return None
             would_forget = self._is_catching_up and self._first_seen is not None and self.must_trust_counts
-            if result is not None or not would_forget or time.time() >= self._deadline(context):
+            if result is not None or not would_forget or timing.time() >= self._deadline(context):
                 return result
-            time.sleep(min(self.interval, max(0.0, self._deadline(context) - time.time())))
+            timing.sleep(min(self.interval, max(0.0, self._deadline(context) - timing.time())))
             next_event = self._round(context)
 
     def check_allowance(self, parameter: str) -> None:
@@ -212,7 +212,7 @@ def seen_at(batch: Batch) -> float:
 
     :param batch: the batch.
     """
-    return time.time() if batch.seen_at is None else batch.seen_at
+    return timing.time() if batch.seen_at is None else batch.seen_at
 
 
 def batch_error(batch: Batch, details: str) -> BatchError:

@@ -35,6 +35,7 @@ from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOpera
 from tests.altered_answers import Change, alter_run_caches, unseen, without
 from tests.conftest import RecordedTaskInstance
 from tests.operators.batch_states import die
+from tests.sensor_modes import use_service_time_in_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,8 +48,7 @@ ACCOUNT = "123456789012"
 def local(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The local HealthOmics with a bucket; who waits, lets the service's time pass."""
     boto3.client("s3").create_bucket(Bucket="cohort-data")
-    monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(local_healthomics.clock.advance))
-    monkeypatch.setattr(OmicsCacheHook, "clock", staticmethod(lambda: local_healthomics.clock.now().timestamp()))
+    use_service_time_in_tasks(monkeypatch, local_healthomics)
     return local_healthomics
 
 

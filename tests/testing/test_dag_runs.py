@@ -14,9 +14,9 @@ import boto3
 import pytest
 from airflow import settings
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.hooks import pace
 from airflow_provider_omics_cache.local.clock import Clock
-from airflow_provider_omics_cache.tasks import wait
 from airflow_provider_omics_cache.testing.airflow_database import use_airflow
 from airflow_provider_omics_cache.testing.service_time import use_service_time
 from tests.conftest import needs_aiobotocore, needs_batches
@@ -143,14 +143,14 @@ def test_what_is_no_dag_is_refused(local_healthomics_dag_run: LocalDags, tmp_pat
 
 def test_everything_is_as_before_after_the_test(tmp_path: Path) -> None:
     def state() -> tuple[Any, ...]:
-        connection, environment = settings.SQL_ALCHEMY_CONN, dict(os.environ)
-        return connection, settings.DAGS_FOLDER, str(settings.engine.url), list(sys.path), environment, pace, wait.time
+        airflow = settings.SQL_ALCHEMY_CONN, settings.DAGS_FOLDER, str(settings.engine.url)
+        return *airflow, list(sys.path), dict(os.environ), pace, timing._source
 
     before, pace_before = state(), pace.get_run_pace
     with use_service_time(Clock()) as service_time, use_airflow(tmp_path / "a.db", dags_folder=tmp_path / "dags"):
         assert str(settings.engine.url).endswith("/a.db")
         assert str(tmp_path / "dags") == settings.DAGS_FOLDER
-        assert wait.time is service_time
+        assert timing._source is service_time
         assert pace.get_run_pace is not pace_before
         os.environ["AIRFLOW__CORE__LEFT_BEHIND"] = "True"
     assert state() == before
