@@ -340,8 +340,9 @@ def change_run_cache(
         "tags": tags or None,
     }
     if all(value is None for value in wanted.values()):
-        rule = "or one of cache_behavior, description and tags must be given"
-        raise OmicsParameterError("name", rule, name if tags is None else {"tags": {}})
+        parameters = "name, cache_behavior, description, tags"
+        rule = "must not all be empty, because the task would change nothing: set at least one of them"
+        raise OmicsParameterError(parameters, rule, name if tags is None else {"tags": {}})
     run_cache = _get_existing(hook, run_cache_id)
     status = None if run_cache is None else run_cache.get("status")
     if run_cache is None or status in _GONE:
@@ -510,8 +511,8 @@ class _RunCacheSearch:
         if not matching:
             if self._unclear:
                 raise OmicsError(
-                    f"It is not known whether run cache {self.request.name!r} exists at {self.request.location}: "
-                    f"{'; '.join(self._unclear)}. No run cache was created. Retry the task."
+                    f"HealthOmics does not show whether run cache {self.request.name!r} exists at "
+                    f"{self.request.location}: {'; '.join(self._unclear)}. No run cache was created. Retry the task."
                 )
             return None
         run_cache = matching[0]

@@ -155,6 +155,19 @@ class RunSettings:
     broken: BrokenRules
 
 
+def check_cache_behavior(where: str, setting: Mapping[str, Any]) -> None:
+    """Check that a setting with ``cacheBehavior`` has the ``cacheId`` that it needs.
+
+    :param where: name of the parameter with the setting.
+    :param setting: the default run setting of a batch.
+    :raises OmicsParameterError: the setting has a behaviour and no cache.
+    """
+    behavior = setting.get("cacheBehavior")
+    if behavior is not None and setting.get("cacheId") is None:
+        rule = "has no effect without cacheId: set cacheId, or remove cacheBehavior"
+        raise OmicsParameterError(f"{where}.cacheBehavior", rule, behavior)
+
+
 def unknown_key_rule(shape: str) -> str:
     """Return the error for a key that a shape does not have.
 

@@ -199,11 +199,13 @@ class Submissions:
             if not status:
                 self._unfinished += 1
         else:
+            is_repeated = run_setting_id in self._not_submitted
             self._not_submitted.add(run_setting_id)
             if status == SubmissionStatus.SUCCESS:
                 self._without_run_id += 1
             elif status in _NOT_SUBMITTED_STATUSES or self._batch_is_over:
-                self._add_failed(run_setting_id, row)
+                if not is_repeated:
+                    self._add_failed(run_setting_id, row)
                 self.assumed_failures += status != SubmissionStatus.FAILED
             else:
                 self._unfinished += 1

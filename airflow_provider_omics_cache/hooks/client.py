@@ -74,6 +74,19 @@ _SINGLE_ATTEMPT_OPERATIONS = frozenset({"CancelRun", "DeleteRun"})
 #: Seconds for which a call is repeated if the service has never answered this task and its endpoint cannot be reached:
 #: the URL of the endpoint may be misspelt.
 _MISSPELT_SECONDS = 60.0
+#: Operations that fetch credentials for a call to another service. A client makes them before or during its own call.
+#: ``CreateClient`` stands for those that are made while the package creates a client.
+_CREDENTIAL_OPERATIONS = frozenset(
+    {
+        "CreateClient",
+        "AssumeRole",
+        "AssumeRoleWithSAML",
+        "AssumeRoleWithWebIdentity",
+        "GetCallerIdentity",
+        "GetRoleCredentials",
+        "GetSessionToken",
+    }
+)
 #: Maximum number of attempts to list everything if the service refuses the token of a page.
 _MOST_LISTINGS = 3
 #: First and longest delay, in seconds, before an unanswered call is repeated.
@@ -240,7 +253,8 @@ class OmicsClientHook(ExistingConnectionHook):
         """Repeat a call while it is throttled, the service fails, or the connection is lost.
 
         If the service has never answered this task, and its endpoint cannot be reached or its answers are damaged, the
-        URL of the endpoint may be misspelt: the call is then repeated for at most a minute.
+        URL of the endpoint may be misspelt: the call is then repeated for at most a minute. An answer of STS, which the
+        client asks for credentials, is not an answer of the service.
 
         :param call: the call; repeating it must be safe.
         :param service: boto3's name of the service that is called.
@@ -248,18 +262,22 @@ class OmicsClientHook(ExistingConnectionHook):
         :raises OmicsApiError: the call failed.
         :raises OmicsTimeLimitError: the time limit is over.
         """
-        began_at = self.clock()
+        gives_up_at = self.clock() + max_silence
+        called_first_at: dict[str, float] = {}
         delay = _FIRST_DELAY
         while True:
-            if self.clock() >= self._ends_at:
+            called_at = self.clock()
+            if called_at >= self._ends_at:
                 raise OmicsTimeLimitError("No time is left for another call")
             try:
                 result = call()
             except OmicsApiError as error:
+                called = "sts" if error.operation in _CREDENTIAL_OPERATIONS else service
+                first_at = called_first_at.setdefault(called, called_at)
                 if not error.is_unreachable and error.code != LostAnswerError.__name__:
-                    self.answered.add(service)
-                patience = max_silence if service in self.answered else min(max_silence, _MISSPELT_SECONDS)
-                if not error.is_passing or self.clock() + delay > began_at + patience:
+                    self.answered.add(called)
+                misspelt_at = math.inf if called in self.answered else first_at + _MISSPELT_SECONDS
+                if not error.is_passing or self.clock() + delay > min(gives_up_at, misspelt_at):
                     raise
                 if self.clock() + delay > self._ends_at:
                     raise OmicsTimeLimitError(f"No time is left for another call: {error}") from error.__cause__

@@ -35,6 +35,8 @@ _BATCHES = (
     "Failure",
 )
 _RUNS = ("Run", "Run setting", "Batch", "Status", "Started", "Ended", "Failure")
+#: Columns with ids and dates, which a line break would make hard to read.
+_UNBROKEN = frozenset({"Batch", "Run", "Run cache", "Workflow", "Created", "Started", "Ended"})
 _RUN_CACHES = ("Run cache", "Name", "Status", "Behavior", "Location", "Created")
 
 _HEADERS = {
@@ -47,8 +49,9 @@ _STYLE = """
 body { font: 14px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 90em; padding: 0 1em; color: #1f2a35 }
 table { border-collapse: collapse; width: 100%; margin-bottom: 2em }
 th, td { text-align: left; vertical-align: top; padding: .3em .8em .3em 0; border-bottom: 1px solid #d5dbe1 }
-th { font-weight: 600; white-space: nowrap }
+th { font-weight: 600 }
 td { overflow-wrap: break-word; max-width: 30em }
+td.unbroken { white-space: nowrap }
 p { color: #5a6773 }
 """
 
@@ -161,7 +164,11 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]], total
     if not rows:
         return f"{heading}<p>None.</p>"
     names = "".join(f"<th scope='col'>{name}</th>" for name in head)
-    lines = "".join(f"<tr>{''.join(f'<td>{_text(value)}</td>' for value in row)}</tr>" for row in rows)
+    starts = ["<td class='unbroken'>" if name in _UNBROKEN else "<td>" for name in head]
+    lines = "".join(
+        f"<tr>{''.join(f'{start}{_text(value)}</td>' for start, value in zip(starts, row, strict=True))}</tr>"
+        for row in rows
+    )
     return f"{heading}<table><thead><tr>{names}</tr></thead><tbody>{lines}</tbody></table>"
 
 

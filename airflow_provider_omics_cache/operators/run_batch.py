@@ -35,7 +35,7 @@ from airflow_provider_omics_cache.healthomics.end import (
 )
 from airflow_provider_omics_cache.healthomics.identity import TASK_TAGS, BatchIdentity, request_digest
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch, count_active
-from airflow_provider_omics_cache.healthomics.settings import check_member, unknown_key_rule
+from airflow_provider_omics_cache.healthomics.settings import check_cache_behavior, check_member, unknown_key_rule
 from airflow_provider_omics_cache.healthomics.staging import (
     CheckedSettings,
     StagingArea,
@@ -396,7 +396,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         status = shown(batch.get("status"))
         to_cancel = meaning_of(status).to_cancel
         if to_cancel == ToCancel.FINISHED:
-            return f"it is {status} by now", status
+            return f"the batch was not cancelled, because it has ended with the status {status}", status
         if to_cancel == ToCancel.LATER:
             return f"it is still {status} and could not be cancelled", status
         cancelled = "it was cancelled before" if to_cancel == ToCancel.ALREADY else f"{parameter} cancelled it"
@@ -499,6 +499,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         check_member(
             "default_run_setting", setting, shape=shape, unknown_rule=unknown_key_rule("DefaultRunSetting")
         ).raise_if_any()
+        check_cache_behavior("default_run_setting", setting)
         default_tags = setting.get("runTags", {})
         check_tags("default_run_setting.runTags", default_tags)
         check_tags("run_tags", run_tags, present=default_tags)
@@ -716,9 +717,10 @@ class DeleteRunBatchOperator(MappingSavingOperator):
     :param delete_batch: whether to delete the batch's metadata too. Default False.
     :param save_mapping_s3_uri: S3 URI of the object to which the listing of the batch is written before anything is
         deleted: one JSON document per line, as in BatchSubmissionSensor's ``mapping_s3_uri``. (templated)
-    :param s3_conn_id: Airflow connection for ``save_mapping_s3_uri``. Default: ``aws_conn_id``. (templated)
-    :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
-        (templated)
+    :param s3_conn_id: Airflow connection for ``save_mapping_s3_uri``. Giving it without that URI is an error. Default:
+        ``aws_conn_id``. (templated)
+    :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``. Giving
+        them without that URI is an error. (templated)
     :param wait_for_completion: whether to wait until the runs are deleted. Otherwise the task succeeds as soon as the
         service has accepted the request. Must be True for ``delete_batch``. Default True.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
@@ -799,6 +801,7 @@ class DeleteRunBatchOperator(MappingSavingOperator):
         self.save_mapping_s3_uri = save_mapping_s3_uri
         self.s3_conn_id = s3_conn_id
         self.s3_extra_args = s3_extra_args
+        self.check_s3_effect(DeleteRunBatchOperator.__init__, "save_mapping_s3_uri", kwargs.get("default_args"))
         self._check_deletion()
 
     def check_parameters(self) -> None:

@@ -82,9 +82,10 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         which the task fails, or a timedelta. Default 3600.
     :param mapping_s3_uri: S3 URI of the object to which the full listing is written, one JSON document per line. The
         sensor then returns the URI instead of the mapping. (templated)
-    :param s3_conn_id: Airflow connection for ``mapping_s3_uri``. Default: ``aws_conn_id``. (templated)
-    :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
-        (templated)
+    :param s3_conn_id: Airflow connection for ``mapping_s3_uri``. Giving it without that URI is an error. Default:
+        ``aws_conn_id``. (templated)
+    :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``. Giving
+        them without that URI is an error. (templated)
     :param poke_interval: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
         ``exponential_backoff`` has no effect on a deferred task.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
@@ -153,6 +154,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         self.mapping_s3_uri = mapping_s3_uri
         self.s3_conn_id = s3_conn_id
         self.s3_extra_args = s3_extra_args
+        self.check_s3_effect(BatchSubmissionSensor.__init__, "mapping_s3_uri", kwargs.get("default_args"))
         self.check_allowance("max_failed_submissions")
 
     @property
@@ -373,9 +375,10 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         first round that shows the end. Default 300.
     :param max_silence: seconds without an answer about the batch (throttling, server errors, lost connections) after
         which the task fails, or a timedelta. Default 3600.
-    :param s3_conn_id: Airflow connection for ``runs_s3_uri``. Default: ``aws_conn_id``. (templated)
-    :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``.
-        (templated)
+    :param s3_conn_id: Airflow connection for ``runs_s3_uri``. Giving it without that URI is an error. Default:
+        ``aws_conn_id``. (templated)
+    :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``. Giving
+        them without that URI is an error. (templated)
     :param poke_interval: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
         ``exponential_backoff`` has no effect on a deferred task.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
@@ -448,6 +451,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         self.s3_conn_id = s3_conn_id
         self.s3_extra_args = s3_extra_args
         check_flags(include_outputs=include_outputs)
+        self.check_s3_effect(BatchCompletionSensor.__init__, "runs_s3_uri", kwargs.get("default_args"))
         self.check_outcome_limits()
 
     def result(self, batch: Batch, counts: RunCounts) -> RunCountsXCom:

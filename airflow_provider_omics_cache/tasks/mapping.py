@@ -206,9 +206,11 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
         """
         saved = self._saved_mapping()
         if saved is not None and saved.batch_id != self.batch_id:
-            held = f"the mapping of batch {saved.batch_id}" if saved.batch_id else "something else"
+            held = f"has the mapping of batch {saved.batch_id}" if saved.batch_id else "is not a mapping"
             raise OmicsParameterError(
-                "save_mapping_s3_uri", f"must be another object, because this one has {held}", self.save_mapping_s3_uri
+                "save_mapping_s3_uri",
+                f"must not name an object with other content: the object exists and {held}. Choose another URI",
+                self.save_mapping_s3_uri,
             )
         return saved
 

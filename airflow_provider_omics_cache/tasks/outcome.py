@@ -204,7 +204,11 @@ class RunOutcomeTask(ListingTask):
         )
 
     def _collect_failures(self, outcomes: RunOutcomes) -> None:
-        """Collect the runs of an active batch that have ended, or were not submitted, without being COMPLETED."""
+        """Collect the runs of an active batch that have ended, or were not submitted, without being COMPLETED.
+
+        A run that is listed twice counts once.
+        """
+        collected: set[str | None] = set()
         with tempfile.TemporaryFile() as rows:
             self.hook.list_whole(partial(self._list_submissions, rows, is_over=False))
             started = self.hook.list_whole(self._list_started_runs)
@@ -214,7 +218,9 @@ class RunOutcomeTask(ListingTask):
                     row = json.loads(line)
                     status = started.get(row["runId"], (None,))[0]
                     # Runs that this task has cancelled do not count as failures.
-                    if ended_badly(row, status, only_failed=self.cancel_on_failure):
+                    is_failed = ended_badly(row, status, only_failed=self.cancel_on_failure)
+                    if is_failed and row["runSettingId"] not in collected:
+                        collected.add(row["runSettingId"])
                         failed.write(line)
                 for record in self._records(failed, started, whole=False):
                     outcomes.add(record)

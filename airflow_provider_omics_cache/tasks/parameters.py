@@ -44,4 +44,6 @@ def check_effect(
         number = value.total_seconds() if isinstance(value, timedelta) else value
         is_given = value is not False and number != parameters[name].default
         if is_given and not (name in default_args and default_args[name] is value):
-            raise OmicsParameterError(name, f"has no effect without {needs}: set {needs}, or remove {name}", value)
+            # The values of a dict, such as a customer's encryption key of an upload, are not shown.
+            shown = sorted(map(str, value)) if isinstance(value, Mapping) else value
+            raise OmicsParameterError(name, f"has no effect without {needs}: set {needs}, or remove {name}", shown)

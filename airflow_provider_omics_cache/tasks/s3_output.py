@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import IO, Any
 
 from airflow_provider_omics_cache.hooks.connections import check_connection
 from airflow_provider_omics_cache.hooks.s3 import check_object_uri, check_upload_args, put_object, s3_client
+from airflow_provider_omics_cache.tasks.parameters import check_effect
 from airflow_provider_omics_cache.tasks.wait import AwsTask
 
 #: Seconds for which an upload that S3 does not answer is repeated.
@@ -24,6 +26,20 @@ class S3OutputTask(AwsTask):
     @cached_property
     def _s3(self) -> Any:
         return s3_client(**({"aws_conn_id": self.s3_conn_id} if self.s3_conn_id else self._hook_parameters))
+
+    def check_s3_effect(
+        self, constructor: Callable[..., None], parameter: str, default_args: Mapping[str, Any] | None
+    ) -> None:
+        """Check that ``s3_conn_id`` and ``s3_extra_args`` have an effect if they are given.
+
+        :param constructor: ``__init__`` of the task.
+        :param parameter: name of the parameter with the URI of the object. Without it the task does not use S3.
+        :param default_args: Airflow's ``default_args`` of the task.
+        :raises OmicsParameterError: one of them was given without the URI.
+        """
+        if getattr(self, parameter) is None:
+            given = {"s3_conn_id": self.s3_conn_id or None, "s3_extra_args": self.s3_extra_args or None}
+            check_effect(constructor, given, needs=parameter, default_args=default_args or {})
 
     def check_s3_output(self, parameter: str) -> None:
         """Check a parameter with the URI of an object, ``s3_conn_id`` and ``s3_extra_args``.

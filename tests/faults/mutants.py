@@ -19,6 +19,7 @@ from airflow_provider_omics_cache import resubmission
 from airflow_provider_omics_cache.healthomics import (
     completion,
     end,
+    failures,
     rounds,
     run_caches,
     start,
@@ -30,6 +31,7 @@ from airflow_provider_omics_cache.healthomics.submission import Submissions
 from airflow_provider_omics_cache.hooks import answers
 from airflow_provider_omics_cache.hooks.client import OmicsClientHook
 from airflow_provider_omics_cache.operators import run_batch as operators
+from airflow_provider_omics_cache.sensors import run_batch as sensors
 from airflow_provider_omics_cache.tasks import ending, mapping, outcome, wait
 
 Patch = pytest.MonkeyPatch
@@ -220,6 +222,62 @@ def partial_mapping_is_saved(patch: Patch) -> None:
     """Save whatever the lists show, and delete."""
     patch.setattr(mapping.MappingSavingOperator, "_missing", lambda *_: None)
     patch.setattr(mapping, "_is_complete", lambda *_: True)
+
+
+# Waits that end early
+
+
+def _change_limit(patch: Patch, by: int) -> None:
+    exceeds = failures.exceeds
+
+    def changed(failed: int | None, max_failed: Any, total: int | None) -> bool:
+        return exceeds(failed if failed is None else failed - by, max_failed, total)
+
+    for module in (submission, completion):
+        patch.setattr(module, "exceeds", changed)
+
+
+@mutant("completion_sensor_with_fail_fast", "honest", "early-failure", seed=7)
+def one_failure_fewer_is_allowed(patch: Patch) -> None:
+    """Fail at the limit, instead of above it."""
+    _change_limit(patch, -1)
+
+
+@mutant("submission_sensor_with_fail_fast", "honest", "missed-failure", seed=12)
+def one_failure_more_is_allowed(patch: Patch) -> None:
+    """Wait although one more submission than allowed has failed."""
+    _change_limit(patch, 1)
+
+
+@mutant("start_batch_with_fail_fast", "honest", "wrong-cancellation", seed=6)
+def batch_is_cancelled_at_the_limit(patch: Patch) -> None:
+    """Cancel the batch at the limit, instead of above it."""
+    _change_limit(patch, -1)
+
+
+@mutant("start_batch_with_fail_fast", "honest", "false-claim", seed=2)
+def batch_is_not_cancelled(patch: Patch) -> None:
+    """Say that the batch was cancelled, and do not cancel it."""
+    claim = "cancel_on_failure cancelled it. Set a new rerun_key to start a new batch."
+    patch.setattr(operators.StartRunBatchOperator, "settle_active_batch", lambda self: claim)
+
+
+@mutant("completion_sensor_with_fail_fast", "honest", "unpushed-failure", seed=4)
+def known_failures_are_not_pushed(patch: Patch) -> None:
+    """Push nothing before the wait ends early."""
+    push = outcome.RunOutcomeTask._push
+
+    def push_at_the_end(self: Any, *given: Any, failed: int | None = None) -> None:
+        if failed is None:
+            push(self, *given)
+
+    patch.setattr(outcome.RunOutcomeTask, "_push", push_at_the_end)
+
+
+@mutant("submission_sensor_with_fail_fast", "honest", "ignored-failure", seed=3)
+def failures_at_the_end_are_ignored(patch: Patch) -> None:
+    """Succeed with any number of failed submissions when nothing is left to submit."""
+    patch.setattr(sensors, "allowed", lambda max_failed, total: total)
 
 
 # What was failed, and what is shown

@@ -43,6 +43,12 @@ INVARIANTS = {
     "hang": "a try ends within its deadline and a fixed bound of service time",
     "raw-error": "a task fails with an error of the package, of Airflow, or of botocore",
     "final-failure": "an error that forbids a retry is true",
+    "ignored-failure": "a wait succeeds only if the service has no more failures than are allowed",
+    "early-failure": "a wait fails because of failures only if the service has more than are allowed",
+    "missed-failure": "with fail_fast a wait ends in the first round that counts more failures than are allowed",
+    "unpushed-failure": "a wait that fails fast pushes what is known",
+    "false-claim": "an error that ends a wait early says truly whether the batch continues or was cancelled",
+    "wrong-cancellation": "cancel_on_failure cancels its own batch only, after more failures than are allowed",
     "secret": "no secret is in a log, an error or an XCom",
 }
 
@@ -132,6 +138,16 @@ class Oracle:
             **{name: statuses.count(name.upper()) for name in ("completed", "failed", "cancelled", "deleted")},
             "not_submitted": total - len(statuses),
         }
+
+    def failures(self, batch_id: str | int, *, runs: bool) -> int:
+        """Return how many runs of a batch were not submitted, and, with ``runs``, have ended without completing."""
+        batch = self.batch(batch_id)
+        failed = len(batch.submission_failures)
+        if batch.cancelled_at is not None or batch.failed_at is not None:
+            failed += max(0, (batch.total_runs() or 0) - batch.submitted)
+        if runs:
+            failed += sum(status in ENDED - {"COMPLETED"} for status in self.run_statuses(batch_id).values())
+        return failed
 
     def seconds_since_submission(self, url: str, run_setting_id: str | None) -> float:
         """Return how long ago a run was submitted; ``url`` is that of a ListRunsInBatch call."""

@@ -28,6 +28,7 @@ from airflow_provider_omics_cache.operators.run_cache import (
 )
 from airflow_provider_omics_cache.resubmission import failed_run_settings
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
+from tests.faults.fail_fast import FailFast
 from tests.faults.schedule import Schedule, draw
 from tests.faults.world import LONGEST_SILENCE, POLICY, Outcome, Task, World
 from tests.sensor_modes import STORES
@@ -153,6 +154,18 @@ def _ends(world: World) -> dict[str, float]:
     return {"seconds": world.choices["timeout"], "silence": world.choices["max_silence"]}
 
 
+def _judge(world: World, counted: str, given: dict[str, Any], **task: Any) -> FailFast | None:
+    """Return the judge of a task with ``fail_fast``, None for another task.
+
+    :param counted: what counts as a failure, ``submissions`` or ``runs``.
+    :param given: arguments of the task.
+    :param task: the other arguments of the judge.
+    """
+    if not given.get("fail_fast"):
+        return None
+    return FailFast(world.oracle, counted, world.choices["max_failed"], world.choices["timeout"], **task)
+
+
 def _batch(world: World, *, name: str = "given") -> str:
     """Start a batch that no task of the scenario has started."""
     region = world.oracle.region
@@ -265,7 +278,11 @@ def _start(world: World, *, request: str = "start", mode: str = "sync", change: 
             world.oracle.is_completed(result, xcoms["run_counts"], written)
 
     limits = {"seconds": 4 * 3600.0 + world.choices["timeout"], "silence": LONGEST_SILENCE} if waits else {}
-    return world.run(Task(request.split("/")[0], make, mode=mode, request=request, check=check, **limits))
+    cancels, uri = given.get("cancel_on_failure", False), given.get("runs_s3_uri")
+    judge = _judge(world, "runs", given, request=request, cancels=cancels, uri=uri)
+    return world.run(
+        Task(request.split("/")[0], make, mode=mode, request=request, check=check, fail_fast=judge, **limits)
+    )
 
 
 _START_CALLS = ("StartRunBatch", "ListBatch", "GetBatch", "ListRunsInBatch")
@@ -357,7 +374,18 @@ def _submission(world: World, batch_id: str, **given: Any) -> Outcome:
         written = world.oracle.object_at(result) if isinstance(result, str) else None
         world.oracle.is_submitted(batch_id, result, written)
 
-    return world.run(Task("submission", make, world.choices["mode"], batch_id=batch_id, **_ends(world), check=check))
+    judge = _judge(world, "submissions", given, batch_id=batch_id, uri=given.get("mapping_s3_uri"))
+    return world.run(
+        Task(
+            "submission",
+            make,
+            world.choices["mode"],
+            batch_id=batch_id,
+            **_ends(world),
+            check=check,
+            fail_fast=judge,
+        )
+    )
 
 
 _AFTER_START = (*_CACHE_ONLY, "fail_delete")
@@ -388,7 +416,7 @@ def completion_sensor(world: World) -> None:
     _completion(world, _batch(world))
 
 
-def _completion(world: World, batch_id: str) -> Outcome:
+def _completion(world: World, batch_id: str, **given: Any) -> Outcome:
     records = {"runs_s3_uri": f"s3://{BUCKET}/runs.jsonl"} if world.choices["records"] else {}
     arguments = {
         "batch_id": batch_id,
@@ -397,6 +425,7 @@ def _completion(world: World, batch_id: str) -> Outcome:
         "max_failed_runs": world.choices["max_failed"],
         **_limits(world),
         **records,
+        **given,
     }
 
     def make(**mode: Any) -> BatchCompletionSensor:
@@ -406,7 +435,112 @@ def _completion(world: World, batch_id: str) -> Outcome:
         written = world.oracle.object_at(records["runs_s3_uri"]) if records else None
         world.oracle.is_completed(batch_id, xcoms["run_counts"], written)
 
-    return world.run(Task("completion", make, world.choices["mode"], batch_id=batch_id, **_ends(world), check=check))
+    judge = _judge(world, "runs", given, batch_id=batch_id, uri=records.get("runs_s3_uri"))
+    return world.run(
+        Task(
+            "completion",
+            make,
+            world.choices["mode"],
+            batch_id=batch_id,
+            **_ends(world),
+            check=check,
+            fail_fast=judge,
+        )
+    )
+
+
+# Waits that end early
+
+#: Runs fail one after the other, while others are active.
+_FAILURES: dict[str, tuple[Any, ...]] = {
+    "runs": (3, 5, 9, 12),
+    "failing_submissions": (0, 1, 2, 4),
+    "failing_runs": (0, 1, 2, 4),
+    "max_failed": (0, 1, 2, "20%", "50%"),
+    "submission_rate": (20.0, 0.2, 0.05, 0.02),
+    "run_running_seconds": (5.0, 20.0, 200.0),
+}
+
+
+def _let_fail(world: World) -> None:
+    """Let submissions and runs fail, as many as the choices say."""
+    names = [setting["runSettingId"] for setting in _settings(world)]
+    for name in world.random.sample(names, min(len(names), world.choices["failing_submissions"])):
+        world.local.faults.fail_submission(name)
+    for name in world.random.sample(names, min(len(names), world.choices["failing_runs"])):
+        world.local.faults.fail_run(name)
+
+
+@scenario(
+    "GetBatch",
+    "ListRunsInBatch",
+    "s3.PutObject",
+    without=(*_AFTER_START, "fail_run"),
+    **SENSOR,
+    **{**_FAILURES, "failing_submissions": (1, 2, 4), "failing_runs": (0,)},
+    written=(False, True),
+)
+def submission_sensor_with_fail_fast(world: World) -> None:
+    """Wait for the submission of a batch until too many submissions have failed."""
+    _let_fail(world)
+    written = {"mapping_s3_uri": f"s3://{BUCKET}/mapping.jsonl"} if world.choices["written"] else {}
+    _submission(world, _batch(world), fail_fast=True, max_failed_submissions=world.choices["max_failed"], **written)
+
+
+@scenario(
+    "GetBatch",
+    "ListRunsInBatch",
+    "ListRuns",
+    "GetRun",
+    "s3.PutObject",
+    without=_AFTER_START,
+    **SENSOR,
+    **_FAILURES,
+    records=(False, True),
+)
+def completion_sensor_with_fail_fast(world: World) -> None:
+    """Wait for the runs of a batch until too many of them have failed."""
+    _let_fail(world)
+    _completion(world, _batch(world), fail_fast=True)
+
+
+@scenario(
+    *_START_CALLS,
+    "CancelRunBatch",
+    "ListRuns",
+    "GetRun",
+    "CancelRun",
+    "s3.PutObject",
+    without=(*_CACHE_ONLY, "fail_delete"),
+    **OPERATOR,
+    **_FAILURES,
+    records=(False, True),
+    cancel_on_failure=(False, True, True),
+    others=(False, False, True),
+    again=(False, True),
+)
+def start_batch_with_fail_fast(world: World) -> None:
+    """Start a batch, wait until too many runs have failed, and run the task again when it is cleared."""
+    _let_fail(world)
+    if world.choices["others"]:
+        _batch(world, name="another")
+    records = {"runs_s3_uri": f"s3://{BUCKET}/runs.jsonl"} if world.choices["records"] else {}
+
+    def start_and_wait() -> None:
+        _start(
+            world,
+            mode=world.choices["mode"],
+            wait_for_completion=True,
+            max_failed_runs=world.choices["max_failed"],
+            fail_fast=True,
+            cancel_on_failure=world.choices["cancel_on_failure"],
+            **records,
+        )
+
+    start_and_wait()
+    if world.choices["again"]:
+        world.clock.advance(world.random.choice((0, 5, 100, 4_000)))
+        start_and_wait()
 
 
 # The end of a batch

@@ -133,6 +133,7 @@ class Wire:
         self.calls[operation] += 1
         self._world.clock.advance(SECONDS_PER_CALL)
         self._world.passed()
+        self._world.asks(operation)
         number = self.calls[operation]
         hits = [fault for fault in self._faults if fault.hits(operation, number)]
         hits += [fault for fault in self._faults if fault.kind == "late" and operation in LISTS]
@@ -142,8 +143,11 @@ class Wire:
         response = next((found for fault in hits if (found := self._refused(fault, operation, request))), None)
         if response is None:
             response = self._served(request, operation, event_name)
+            served = response
             for fault in hits:
                 response = self._after(fault, operation, url, response)
+            if response is served and response.status < 300:
+                self._world.answers(operation, url, response.body)
         self._world.tell(f"{operation} {number}: {response.status} {response.body[:300]!r}")
         if response.status < 300:
             self.answered_at = self._world.clock.elapsed()

@@ -17,6 +17,7 @@ from airflow_provider_omics_cache.local import moto_backend
 from airflow_provider_omics_cache.local.batches import start_run_batch
 from airflow_provider_omics_cache.local.runs import find_run
 from tests.conftest import RecordedTaskInstance
+from tests.faults.fail_fast import FailFast, Try, batch_of
 from tests.faults.oracle import Oracle
 from tests.faults.schedule import Fault, Schedule
 from tests.faults.wire import PROXY_PASSWORD, EndlessCalls, Killed, Wire
@@ -61,6 +62,7 @@ class Task:
     :param seconds: seconds after which a try must have ended.
     :param silence: seconds without an answer after which a try must have ended.
     :param check: judges the result of a try that succeeds.
+    :param fail_fast: judges a task with ``fail_fast``.
     """
 
     id: str
@@ -72,6 +74,7 @@ class Task:
     seconds: float = LONGEST_TRY
     silence: float = LONGEST_TRY
     check: Callable[[Any, dict[str, Any]], None] = lambda result, xcoms: None
+    fail_fast: FailFast | None = None
 
 
 @dataclass
@@ -116,6 +119,8 @@ class World:
         self.logs: list[str] = []
         self._is_dead = False
         self._task: Task | None = None
+        #: The current try.
+        self._attempt: Try | None = None
         self._has_twin = False
         self._due: list[tuple[float, Fault]] = []
         self._happens(schedule.faults)
@@ -246,13 +251,56 @@ class World:
         changed_before = run
         if operation in ("DeleteRunBatch", "DeleteBatch", "DeleteRun") and task.batch_id:
             oracle.deleting(operation, task.batch_id, task.mapping_uri)
-        yield
+        with self._watched_cancellation(operation, run and run[0]):
+            yield
         if operation == "StartRunBatch" and task.request:
             oracle.started(before, task.request)
         elif operation == "CreateRunCache":
             oracle.created()
         elif run is not None and task.batch_id and oracle.run_of(url) != changed_before:
             oracle.ended_run(operation, run, task.batch_id)
+
+    @contextmanager
+    def _watched_cancellation(self, operation: str, number: int | None) -> Iterator[None]:
+        """Let the judge of ``fail_fast`` see which batches a call cancels.
+
+        :param number: the batch of the run that CancelRun is about.
+        """
+        if operation not in ("CancelRunBatch", "CancelRun") or self._judged is None:
+            yield
+            return
+        judge, attempt = self._judged
+        if number is not None:
+            judge.check_owner(operation, number)
+        active = [
+            (batch, judge.failures(batch.number), len(batch._cancelled_runs))
+            for batch in self.oracle.region.every_batch()
+            if batch.cancelled_at is None
+        ]
+        yield
+        for batch, failed, cancelled_before in active:
+            if batch.cancelled_at is not None:
+                judge.has_cancelled(attempt, batch.number, failed, cancelled_before)
+
+    @property
+    def _judged(self) -> tuple[FailFast, Try] | None:
+        """The judge of the current task and its current try, if the task has ``fail_fast``."""
+        if self._task is None or self._task.fail_fast is None or self._attempt is None:
+            return None
+        return self._task.fail_fast, self._attempt
+
+    def asks(self, operation: str) -> None:
+        """Let the judge of ``fail_fast`` see a call."""
+        if operation == "GetBatch" and self._judged is not None:
+            judge, attempt = self._judged
+            judge.asked(attempt, self.clock.elapsed())
+
+    def answers(self, operation: str, url: str, body: bytes) -> None:
+        """Let the judge of ``fail_fast`` see an answer that no fault has changed."""
+        if operation == "GetBatch" and self._judged is not None:
+            judge, attempt = self._judged
+            if str(judge.number(attempt)) == batch_of(url):
+                judge.answered(attempt, json.loads(body), self.clock.elapsed())
 
     def run_twin(self) -> bool:
         """Run another try of the current task while the first one makes a call. Return whether it was run."""
@@ -288,6 +336,8 @@ class World:
         context = {"ti": ti, "task_instance": ti, "run_id": ti.run_id, "deferrals": []}
         began = self.wire.answered_at = self.clock.elapsed()
         outcome = Outcome(None, None, ti.xcoms)
+        outer = self._attempt
+        self._attempt = attempt = Try(began, ti.xcoms)
         self.tell(f"-- a try of {task.id} ({task.mode})")
         try:
             outcome.result = self._execute(task, context)
@@ -301,6 +351,9 @@ class World:
             self.oracle.failed(error, task.batch_id, task.request, self.wire.applied)
         else:
             task.check(outcome.result, ti.xcoms)
+        self._attempt = outer
+        if task.fail_fast and not isinstance(outcome.error, (Killed, EndlessCalls)):
+            task.fail_fast.ended(attempt, outcome.error, self.wire.applied)
         took = self.clock.elapsed() - began
         self.tell(f"-- {task.id}: {outcome.result if outcome.is_success else repr(outcome.error)}")
         if took > task.seconds + BOUND:

@@ -168,6 +168,7 @@ def test_an_incomplete_listing_says_what_it_lacks(rows: list[dict[str, Any]], ex
 def test_a_repeated_run_is_counted_once() -> None:
     submissions = listed(row(1), row(2), row(1), row(3, "FAILED"), row(3, "FAILED"))
     assert submissions.submitted_count == 2
+    assert (submissions.failed_count, len(submissions.failed)) == (1, 1)
     assert submissions.missing(5) == "2 of 5 listed runs repeat a runSettingId"
 
 

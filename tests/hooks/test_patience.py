@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -204,6 +205,56 @@ def test_an_endpoint_that_has_answered_before_is_waited_for(
     hook.conn.meta.events.register_first(f"before-send.omics.{operation}", refuse)
     assert list(call(hook, ids, max_silence=3_600))
     assert failures < 0
+
+
+@pytest.mark.parametrize("role", ["of the connection", "of the SDK"])
+def test_throttled_credentials_are_no_answer_of_healthomics(
+    role: str, service: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """STS throttles for ten minutes. HealthOmics then cannot be reached: its endpoint is tried for a minute."""
+    seen: list[str] = []
+
+    def throttle(request: Any, **_: Any) -> Any:
+        seen.append("sts")
+        if service.clock.elapsed() - before < 600:
+            error = (
+                "<ErrorResponse><Error><Code>Throttling</Code><Message>Rate exceeded</Message></Error></ErrorResponse>"
+            )
+            return answer(request, 400, error.encode())
+        return None
+
+    def refuse(request: Any, **_: Any) -> None:
+        seen.append("omics")
+        raise EndpointConnectionError(endpoint_url=request.url)
+
+    monkeypatch.setattr(
+        botocore.handlers,
+        "BUILTIN_HANDLERS",
+        [
+            ("before-send.sts.AssumeRole", throttle),
+            ("before-send.omics", refuse),
+            *botocore.handlers.BUILTIN_HANDLERS,
+        ],
+    )
+    arn = "arn:aws:iam::123456789012:role/airflow"
+    if role == "of the SDK":
+        config = tmp_path / "config"
+        config.write_text(f"[profile lab]\nrole_arn = {arn}\ncredential_source = Environment\nregion = us-east-1\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+        extra = {"profile_name": "lab", "region_name": "us-east-1"}
+        connection = {"conn_type": "aws", "extra": extra}
+    else:
+        extra = {"role_arn": arn, "region_name": "us-east-1"}
+        connection = {"conn_type": "aws", "login": "testing", "password": "testing", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_ROLE", json.dumps(connection))
+    hook = OmicsCacheHook(aws_conn_id="ROLE", config={"retries": {"total_max_attempts": 1}})
+    before = service.clock.elapsed()
+    with pytest.raises(OmicsApiError, match="EndpointConnectionError") as caught:
+        hook.get_batch(batch_id="1234567", max_silence=3_600)
+    assert caught.value.operation == "GetBatch"
+    assert "omics" not in hook.answered
+    assert seen.index("omics") > 10
+    assert 600 + 20 < service.clock.elapsed() - before <= 600 + 30 + 60
 
 
 def test_an_endpoint_that_sends_web_pages_is_asked_for_a_minute(service: Any, hook: OmicsCacheHook) -> None:

@@ -36,7 +36,7 @@ def get(
 
 
 def cells(page: str) -> list[str]:
-    return re.findall("<td>(.*?)</td>", page)
+    return re.findall("<td[^>]*>(.*?)</td>", page)
 
 
 @needs_batches
@@ -73,6 +73,10 @@ def test_shows_batches_runs_and_run_caches_with_their_states(server: LocalHealth
     assert {"a&amp;b", "&lt;script&gt;alert(1)&lt;/script&gt;", "&lt;b&gt;88", "&lt;b&gt;89"} <= set(shown)
     assert "ThrottlingException: &lt;i&gt;slow&lt;/i&gt;" in shown
     assert "88 completed, 1 failed" in shown
+    assert "td.unbroken { white-space: nowrap }" in page
+    unbroken = set(re.findall("<td class='unbroken'>(.*?)</td>", page))
+    assert {batch["id"], cache["id"], "4711"} <= unbroken
+    assert any(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", text) for text in unbroken)
     assert "Runs (20 of 90)" in page
     assert SECRET not in page
     assert not re.search("<(script|b|i)>", page)

@@ -286,7 +286,8 @@ def test_the_mapping_of_another_batch_is_not_overwritten(delete: Any, local: Any
     second = batch_in("PROCESSED", local, client)
     with pytest.raises(
         OmicsParameterError,
-        match=f"^save_mapping_s3_uri must be another object, because this one has the mapping of batch {first}; ",
+        match="^save_mapping_s3_uri must not name an object with other content: the object exists and has the "
+        f"mapping of batch {first}. Choose another URI; ",
     ):
         delete(second, **GONE)
     assert mapping() == saved
@@ -316,7 +317,7 @@ def test_something_else_is_not_taken_for_the_mapping(delete: Any, local: Any, cl
     s3 = boto3.client("s3")
     s3.put_object(Bucket=BUCKET, Key="mapping.jsonl", Body=b"precious", Metadata={"team": "a"})
     with pytest.raises(
-        OmicsParameterError, match=f"must be another object, because this one has something else; got '{URI}'"
+        OmicsParameterError, match=f"the object exists and is not a mapping. Choose another URI; got '{URI}'"
     ):
         delete(batch_id, **GONE)
     assert s3.get_object(Bucket=BUCKET, Key="mapping.jsonl")["Body"].read() == b"precious"
@@ -337,7 +338,7 @@ def test_of_two_batches_that_are_saved_to_one_object_one_is_left(
         if wins == "the other one":
             delete(second, **GONE)
         else:
-            with pytest.raises(OmicsParameterError, match=f"this one has the mapping of batch {first};"):
+            with pytest.raises(OmicsParameterError, match=f"exists and has the mapping of batch {first}\\. Choose"):
                 delete(second, **GONE)
 
     def interrupted(*args: Any, **members: Any) -> Any:
@@ -349,7 +350,7 @@ def test_of_two_batches_that_are_saved_to_one_object_one_is_left(
         delete_second()
     else:
         monkeypatch.setattr(mapping_module, "list_submissions", interrupted)
-        with pytest.raises(OmicsParameterError, match=f"this one has the mapping of batch {second};"):
+        with pytest.raises(OmicsParameterError, match=f"exists and has the mapping of batch {second}\\. Choose"):
             delete(first, **GONE)
     kept, gone = (second, first) if wins == "this one" else (first, second)
     assert is_gone(client, gone)

@@ -14,6 +14,7 @@ from airflow_provider_omics_cache.operators.run_batch import (
     DeleteRunBatchOperator,
     StartRunBatchOperator,
 )
+from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
 from tests.operators.waiting_task import Run, waiting_task
 
 if TYPE_CHECKING:
@@ -134,6 +135,33 @@ def test_a_cancellation_or_deletion_without_a_wait(operator: Any, parameters: di
     operator(task_id="end", batch_id="42", wait_for_completion=False, timeout=60, max_silence=60)
     with DAG("cohorts", schedule=None, default_args=parameters):
         operator(task_id="end", batch_id="42", wait_for_completion=False)
+
+
+@pytest.mark.parametrize(
+    ("task", "needs"),
+    [
+        (BatchSubmissionSensor, "mapping_s3_uri"),
+        (BatchCompletionSensor, "runs_s3_uri"),
+        (DeleteRunBatchOperator, "save_mapping_s3_uri"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("parameters", "shown"),
+    [
+        ({"s3_conn_id": "lab"}, "'lab'"),
+        ({"s3_extra_args": {"SSECustomerKey": "secret", "SSECustomerAlgorithm": "AES256"}}, None),
+    ],
+)
+def test_parameters_of_s3_need_the_uri(task: Any, needs: str, parameters: dict[str, Any], shown: str | None) -> None:
+    (name,) = parameters
+    with pytest.raises(OmicsParameterError) as caught:
+        task(task_id="task", batch_id="42", **parameters)
+    text = f"{name} has no effect without {needs}: set {needs}, or remove {name}; got "
+    assert str(caught.value) == text + (shown or "['SSECustomerAlgorithm', 'SSECustomerKey']")
+    task(task_id="task", batch_id="42", **parameters, **{needs: "s3://results/lines.jsonl"})
+    task(task_id="task", batch_id="42", s3_conn_id="", s3_extra_args={})
+    with DAG("cohorts", schedule=None, default_args=parameters):
+        task(task_id="task", batch_id="42")
 
 
 def test_defaults_and_false_ask_for_nothing() -> None:

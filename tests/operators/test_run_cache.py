@@ -484,7 +484,9 @@ def test_a_state_of_the_future_of_a_listed_cache_is_waited_for(
 
     altered(creating)
     if answers is None:
-        fails_for_now(execute, f"^It is not known whether run cache 'cohort' exists .* {returned} is still CREATING")
+        fails_for_now(
+            execute, f"^HealthOmics does not show whether run cache 'cohort' exists at .* {returned} is still CREATING"
+        )
     else:
         assert execute()[0] == returned
     assert len(active_caches(omics)) == 1

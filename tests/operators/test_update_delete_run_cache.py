@@ -283,9 +283,8 @@ def test_something_has_to_be_asked_for(
     update: Any, local: Any, run_cache_id: str, given: dict[str, Any], shown: str
 ) -> None:
     before = sum(local.calls.values())
-    with pytest.raises(
-        OmicsParameterError, match=f"name or one of cache_behavior, description and tags must be given; got {shown}"
-    ):
+    rule = "must not all be empty, because the task would change nothing: set at least one of them"
+    with pytest.raises(OmicsParameterError, match=f"^name, cache_behavior, description, tags {rule}; got {shown}$"):
         update(run_cache_id, **given)
     assert sum(local.calls.values()) == before
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
-from airflow_provider_omics_cache.exceptions import OmicsError
+from airflow_provider_omics_cache.exceptions import OmicsError, TooManyFailedRunsError
 from airflow_provider_omics_cache.operators.run_batch import CancelRunBatchOperator, StartRunBatchOperator
 from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator
 from airflow_provider_omics_cache.samplesheets import run_settings_from_table
@@ -108,6 +108,18 @@ TASKS: list[Case] = [
     ("b18, no wait", start, {"max_failed_runs": "2%"}, f"max_failed_runs {NO_EFFECT} max_failed_runs; got '2%'"),
     ("b18, timeout", start, {"timeout": 60}, f"timeout {NO_EFFECT} timeout; got 60"),
     ("b18, kill", start, {"cancel_on_kill": True}, f"cancel_on_kill {NO_EFFECT} cancel_on_kill; got True"),
+    (
+        "b19",
+        start,
+        {"region_name": "eu-central-9"},
+        "ListBatch failed: AccessDeniedException: HealthOmics is not offered in Region eu-central-9",
+    ),
+    (
+        "b20",
+        start,
+        {"default_run_setting": {**DEFAULT, "cacheBehavior": "CACHE_ALWAYS"}},
+        "default_run_setting.cacheBehavior has no effect without cacheId: set cacheId, or remove cacheBehavior; got",
+    ),
     ("s01", BatchCompletionSensor, {"batch_id": None}, "batch_id must be an id of 1 to 18 digits; got None"),
     (
         "s02",
@@ -142,17 +154,35 @@ TASKS: list[Case] = [
     ("x01", CancelRunBatchOperator, UNKNOWN, "Batch 9999999 was not found in account"),
 ]
 
-#: Why these tasks start, or fail with an error that is not the package's.
-NO_ERROR = {
-    "b08": "the output bucket does not exist: StartRunBatch accepts it, and the runs fail with AWS's reason",
-    "b09": "the workflow does not exist: StartRunBatch accepts it, and the submissions fail with AWS's reason",
-    "b14": "the run cache was deleted: StartRunBatch accepts it, and the submissions fail with AWS's reason",
-    "b15": "an id that is an integer is used as a string",
-    "b17": "None is null in JSON, and a workflow decides whether a parameter can be null",
-    "b19": "the Region does not exist: the error is botocore's, and names the endpoint",
-    "b20": "cacheBehavior without cacheId: both are valid members, and the service decides",
-    "b21": "an Airflow variable does not exist: the error is Airflow's, which renders the template",
-}
+#: Why these tasks start: default_run_setting, and the error of the batch. Each check would need a permission that
+#: StartRunBatch does not need: s3:ListBucket, omics:GetWorkflow (also for shared workflows) or omics:GetRunCache.
+FOUND_BY_THE_SERVICE: list[tuple[str, dict[str, Any], str]] = [
+    (
+        "b08, the output bucket does not exist",
+        {**DEFAULT, "outputUri": "s3://no-such-bucket-1/"},
+        "2 runs did not complete: EXPORT_FAILED: ",
+    ),
+    (
+        "b09, the workflow does not exist",
+        {**DEFAULT, "workflowId": "7654321"},
+        "2 runs did not complete: not submitted, ResourceNotFoundException: Workflow 7654321 ",
+    ),
+    (
+        "b14, the run cache does not exist",
+        {**DEFAULT, "cacheId": "1008271"},
+        "2 runs did not complete: not submitted, ResourceNotFoundException: Run cache 1008271 does not exist",
+    ),
+]
+#: Why these settings are no mistakes.
+VALID: list[tuple[str, dict[str, Any]]] = [
+    ("b15, an id that is an integer is used as a string", {"default_run_setting": {**DEFAULT, "workflowId": 1234567}}),
+    (
+        "b17, None is null in JSON, and a workflow decides whether a parameter can be null",
+        {"run_settings": [{"runSettingId": "A", "parameters": {"fastq_2": None}}]},
+    ),
+]
+#: Airflow renders the templates of a task before the package's code runs.
+NOT_OF_THE_PACKAGE = {"b21": "an Airflow variable does not exist: the error is Airflow's"}
 
 #: Name, content or URI of the sheet, parameters of run_settings_from_table, and parts of the error.
 SHEETS: list[tuple[str, Any, dict[str, Any], list[str]]] = [
@@ -230,6 +260,29 @@ def test_a_task(
     assert local.calls["StartRunBatch"] == 0 or name == "b03"
 
 
+@pytest.mark.usefixtures("bucket", "local_healthomics_time")
+@pytest.mark.parametrize(
+    ("default", "text"),
+    [case[1:] for case in FOUND_BY_THE_SERVICE],
+    ids=[case[0].split(",")[0] for case in FOUND_BY_THE_SERVICE],
+)
+def test_what_the_service_finds(
+    default: dict[str, Any], text: str, local: LocalHealthOmics, task_context: dict[str, Any]
+) -> None:
+    local.settings.strict_workflows = local.settings.check_output_bucket = True
+    local.register_workflow("1234567")
+    task = start(task_id="start", default_run_setting=default, wait_for_completion=True, deferrable=False)
+    with pytest.raises(TooManyFailedRunsError) as caught:
+        task.execute(task_context)
+    assert str(caught.value).startswith(text)
+
+
+@pytest.mark.parametrize("parameters", [case[1] for case in VALID], ids=[case[0].split(",")[0] for case in VALID])
+def test_what_is_valid(parameters: dict[str, Any], local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
+    start(task_id="start", **parameters).execute(task_context)
+    assert local.calls["StartRunBatch"] == 1
+
+
 @pytest.mark.usefixtures("bucket")
 @pytest.mark.parametrize(("name", "sheet", "parameters", "parts"), SHEETS, ids=[case[0] for case in SHEETS])
 def test_a_samplesheet(name: str, sheet: Any, parameters: dict[str, Any], parts: list[str]) -> None:
@@ -252,5 +305,6 @@ def test_a_samplesheet_without_a_mistake() -> None:
 
 def test_each_of_the_trial_has_a_verdict() -> None:
     tried = {f"c{n:02}" for n in range(1, 5)} | {f"b{n:02}" for n in range(1, 22)} | {f"s{n:02}" for n in range(1, 7)}
-    assert {case[0].split(",")[0] for case in TASKS} | NO_ERROR.keys() == tried | {"x01"}
+    verdicts = {case[0].split(",")[0] for case in [*TASKS, *FOUND_BY_THE_SERVICE, *VALID]}
+    assert verdicts | NOT_OF_THE_PACKAGE.keys() == tried | {"x01"}
     assert len(tried) + 1 + len(SHEETS) + 1 == 54

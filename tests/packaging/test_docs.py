@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ from xml.etree import ElementTree
 import boto3
 import pytest
 
-from airflow_provider_omics_cache.get_provider_info import get_provider_info
+from airflow_provider_omics_cache.get_provider_info import OPTIONS, SECTION, get_provider_info
+from airflow_provider_omics_cache.healthomics.completion import join
+from airflow_provider_omics_cache.healthomics.submission import Submissions
 from tests.conftest import needs_batches
 
 ROOT = Path(__file__).parents[2]
@@ -52,9 +56,9 @@ CLASSES = list(public_classes())
 SECTIONS = ["Parameters", "XCom", "Failures", "IAM"]
 
 
-def policy_actions(page: Path) -> set[str]:
-    """Return the actions that the one IAM policy of a page allows."""
-    (policy,) = re.findall(r"^\.\. code-block:: json\n\n((?:(?:   .*)?\n)+)", page.read_text(), re.MULTILINE)
+def policy_actions(page: Path, part: int = 0) -> set[str]:
+    """Return the actions that the IAM policy of a page allows, the first one if it has several."""
+    policy = re.findall(r"^\.\. code-block:: json\n\n((?:(?:   .*)?\n)+)", page.read_text(), re.MULTILINE)[part]
     listed = [statement["Action"] for statement in json.loads(policy)["Statement"]]
     return {action for one in listed for action in ([one] if isinstance(one, str) else one)}
 
@@ -120,6 +124,27 @@ def test_every_page_is_reachable_from_the_index() -> None:
     assert pages - {"index"} == listed
 
 
+def test_the_dag_that_shows_what_is_installed() -> None:
+    found = runpy.run_path(str(ROOT / "tests" / "dags" / "installed_versions.py"))
+    task = found["installed_versions"]().get_task("show_versions")
+    versions = task.python_callable()
+    assert versions["boto3"] == boto3.__version__
+    assert all(re.match(r"\d|not installed$", version) for version in versions.values()), versions
+
+
+def test_every_option_is_described() -> None:
+    parts = re.split(r"^(\w+)\n-+\n", (DOCS / "configuration.rst").read_text(), flags=re.MULTILINE)[1:]
+    described = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert described.keys() == OPTIONS.keys()
+    for name, option in OPTIONS.items():
+        text, _, fields = described[name].partition(":Type: ")
+        default = f"``{option['default']}``" if option["default"] else "empty"
+        variable = f"``AIRFLOW__{SECTION}__{name}``".upper()
+        expected = f"{option['type']}\n:Default: {default}\n:Environment variable: {variable}\n:Read by: the "
+        assert text.strip(), name
+        assert fields.startswith(expected), name
+
+
 @pytest.mark.parametrize(("found", "page"), CLASSES)
 def test_every_operator_and_sensor_has_its_page(found: type, page: Path) -> None:
     text = page.read_text()
@@ -141,6 +166,43 @@ def test_every_parameter_is_described(found: type, page: Path) -> None:
 def test_the_whole_policy_is_what_the_pages_ask_for() -> None:
     wanted = {action for case in CLASSES for action in policy_actions(case.values[1])}
     assert policy_actions(DOCS / "iam.rst") == wanted
+
+
+def test_the_policy_for_the_readme_is_a_part_of_the_whole_policy() -> None:
+    actions = policy_actions(DOCS / "iam.rst", 1)
+    assert actions < policy_actions(DOCS / "iam.rst")
+    assert not any(word in action for action in actions for word in ("Cancel", "Delete", "Update"))
+
+
+def code_texts() -> Iterator[str]:
+    """Yield each text of the package's code, with ``...`` in place of values."""
+    for path in sorted((ROOT / "airflow_provider_omics_cache").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node, ast.JoinedStr):
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in node.values)
+
+
+def test_error_texts_are_those_of_the_code() -> None:
+    section = (DOCS / "operations.rst").read_text().partition(".. _error-texts:")[2].partition("\n.. _")[0]
+    cells = re.findall(r"^   \* - (``.+?)\n     - ", section, re.MULTILINE | re.DOTALL)
+    shown = [text for cell in cells for text in re.findall(r"``(.+?)``", cell)]
+    known = list(code_texts())
+    assert len(shown) > 20
+    assert [text for text in shown if not any(text in one for one in known)] == []
+
+
+def test_lines_of_files_in_s3_have_the_members_of_the_code() -> None:
+    mapping, runs, settings = re.findall(
+        r"^\.\. code-block:: text\n\n((?:   .*\n)+)", (DOCS / "s3_files.rst").read_text(), re.MULTILINE
+    )
+    members = list(json.loads(Submissions.line({})))
+    assert [list(json.loads(line)) for line in mapping.splitlines()] == [members] * 3
+    row = {"runSettingId": "HG001", "submissionStatus": "FAILED"}
+    members = list(join(row, None, None, batch_id="1000001"))
+    assert [list(json.loads(line)) for line in runs.splitlines()] == [members] * 3
+    assert [setting["runSettingId"] for setting in json.loads(settings)] == ["HG001", "HG002"]
 
 
 @needs_batches

@@ -25,8 +25,11 @@ def targets(text: str) -> list[tuple[str, str]]:
 def test_relative_links_lead_to_files() -> None:
     relative = [path for _, path in targets(README) if not path.startswith("https://")]
     assert relative
-    for path in relative:
-        assert (ROOT / path).is_file(), path
+    for target in relative:
+        path, _, heading = target.partition("#")
+        assert (ROOT / path).is_file(), target
+        headings = re.findall(r"^(.+)\n[-=]+$", (ROOT / path).read_text(), re.MULTILINE) if heading else []
+        assert not heading or heading in {found.lower().replace(" ", "-") for found in headings}, target
 
 
 def test_a_package_index_gets_no_relative_link() -> None:

@@ -121,6 +121,19 @@ def test_runs_that_cannot_be_listed(
     assert "return_value" not in xcoms
 
 
+def test_a_failure_that_is_listed_twice_counts_once(
+    slow_batch: str, wait: Callable[..., Any], task_context: dict[str, Any], answer_with: Callable[..., None]
+) -> None:
+    answer_with("ListRunsInBatch", lambda answer: {**answer, "runs": [*answer["runs"], *answer["runs"][:3]]})
+    xcoms = task_context["ti"].xcoms
+    with pytest.raises(TooManyFailedRunsError, match=r"^17 runs did not complete"):
+        wait(BatchCompletionSensor, "poke", slow_batch, fail_fast=True)
+    assert xcoms["failed_run_count"] == len(xcoms["failed_runs"]) == 17
+    with pytest.raises(TooManyFailedSubmissionsError, match=r"^17 submissions failed"):
+        wait(BatchSubmissionSensor, "poke", slow_batch, fail_fast=True)
+    assert xcoms["failed_submission_count"] == len(xcoms["failed_submissions"]) == 17
+
+
 @needs_aiobotocore
 @pytest.mark.parametrize("sensor", [BatchSubmissionSensor, BatchCompletionSensor])
 @pytest.mark.parametrize("arguments", [{"fail_fast": False}, {"fail_fast": True}])
