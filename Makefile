@@ -12,6 +12,7 @@ PYTEST_WORKERS ?= 2
 PYTEST = -m pytest -n $(PYTEST_WORKERS) --dist loadfile
 BENCH_ARGS ?=
 KILL_MATRIX_ARGS ?=
+MUTANTS_ARGS ?=
 SCHEDULES ?= 1000
 SEED ?= 1
 
@@ -97,6 +98,10 @@ faults: venv ## Run tasks under seeded schedules of faults: SCHEDULES=10000 of e
 
 faults-table: ## Show what make faults has found last in the documentation
 	@$(PYTHON) -m tests.faults.publish
+
+.PHONY: mutants
+mutants: venv ## Plant faults in healthomics/, each of which its tests must notice (MUTANTS_ARGS="--only start" chooses)
+	@.venv/bin/python -m tests.mutants $(MUTANTS_ARGS)
 
 .PHONY: locks
 locks: ## Compile requirements/ anew (needs uv)
