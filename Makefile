@@ -3,9 +3,16 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-PYTHON ?= $(shell test -x .venv/bin/python && echo .venv/bin/python || echo python3)
-PYTHON311 ?= $(shell command -v python3.11 || echo python3)
-UV ?= uv
+# The Airflow lines besides the newest, which .venv has. Each has its lock and its environment.
+OLDER_LINES := 2.11 3.0 3.1 3.2
+# The newest Airflow is tested on these too. .venv has the oldest Python, unless PYTHON chooses another.
+NEWER_PYTHONS := 3.12 3.13
+
+PYTHON ?= $(shell test -x .venv/bin/python && echo .venv/bin/python || .ci/python 3.11 3.12 3.13 2>/dev/null)
+# The Python of an older line: the first that is there, or PYTHON. MWAA runs 3.12.
+LINE_PYTHONS = 3.12 3.11 $(if $(filter 3.1 3.2,$*),3.13)
+CHOSEN_PYTHON = $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
+UV ?= .venv-uv/bin/uv
 PYTEST_ARGS ?=
 # Tests run side by side, each file in one process. PYTEST_WORKERS=0 runs them one after the other.
 PYTEST_WORKERS ?= 2
@@ -24,20 +31,30 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: venv venv-minimum venv-awscli venv-kill-matrix venv-screenshots
-venv: ## Make .venv: the newest Airflow and this package, editable (PYTHON=python3.12 chooses the Python)
+.PHONY: venv-uv venv venv-minimum venv-awscli venv-kill-matrix venv-screenshots
+.PHONY: $(OLDER_LINES:%=venv-airflow-%) $(NEWER_PYTHONS:%=venv-python-%)
+venv-uv:
+	@.ci/venv_uv
+
+venv: venv-uv ## Make .venv: the newest Airflow and this package, editable (PYTHON=python3.12 chooses the Python)
 	@.ci/venv .venv requirements/airflow-3.3.txt "$(PYTHON)" "3.11 3.12 3.13" --package
 
-venv-minimum:
-	@.ci/venv .venv-minimum requirements/minimum.txt "$(PYTHON311)" "3.11" --package
+venv-minimum: venv-uv
+	@.ci/venv .venv-minimum requirements/minimum.txt "" "3.11" --package
 
-venv-awscli:
+$(OLDER_LINES:%=venv-airflow-%): venv-airflow-%: venv-uv
+	@.ci/venv .venv-airflow-$* requirements/airflow-$*.txt "$(CHOSEN_PYTHON)" "$(strip $(LINE_PYTHONS))" --package
+
+$(NEWER_PYTHONS:%=venv-python-%): venv-python-%: venv-uv
+	@.ci/venv .venv-python-$* requirements/airflow-3.3.txt "" "$*" --package
+
+venv-awscli: venv-uv
 	@.ci/venv .venv-awscli requirements/awscli.txt "$(PYTHON)" "3.11 3.12 3.13"
 
-venv-kill-matrix:
+venv-kill-matrix: venv-uv
 	@.ci/venv .venv-kill-matrix requirements/kill-matrix.txt "$(PYTHON)" "3.11 3.12 3.13" --package
 
-venv-screenshots:
+venv-screenshots: venv-uv
 	@.ci/venv .venv-screenshots requirements/screenshots.txt "$(PYTHON)" "3.11 3.12 3.13"
 
 .PHONY: demo demo-ui screenshots
@@ -50,6 +67,9 @@ demo-ui: venv ## Leave Airflow's UI and the local HealthOmics up with the exampl
 screenshots: venv venv-screenshots ## Take the pictures of README.md and docs/ (needs Chromium; CHROMIUM=/usr/bin/chromium)
 	@.venv-screenshots/bin/python .ci/screenshots.py
 
+# What depends on the versions of Airflow, the amazon provider, botocore and Python.
+LINE_TESTS := $(addprefix tests/,examples hooks links operators packaging secrets sensors system testing triggers)
+
 .PHONY: test test-minimum test-all
 test: venv venv-awscli ## Run all tests on the newest Airflow (PYTEST_ARGS="-k sensor" chooses)
 	TEST_ENVIRONMENT=airflow-3.3 AWS_CLI=.venv-awscli/bin/aws \
@@ -59,7 +79,21 @@ test-minimum: venv-minimum ## Run the tests on the oldest supported versions (ne
 	TEST_ENVIRONMENT=minimum AIRFLOW_HOME=$(CURDIR)/build/airflow-minimum \
 		.venv-minimum/bin/python $(PYTEST) -m "not system" -rfE --junit-xml=build/test-minimum.xml $(PYTEST_ARGS)
 
-test-all: test test-minimum ## Run the tests on every supported line
+.PHONY: $(OLDER_LINES:%=test-airflow-%) test-airflow-3.3 $(NEWER_PYTHONS:%=test-python-%)
+$(OLDER_LINES:%=test-airflow-%): test-airflow-%: venv-airflow-%
+	TEST_ENVIRONMENT=airflow-$* .venv-airflow-$*/bin/python $(PYTEST) \
+		--junit-xml=build/test-airflow-$*.xml $(or $(PYTEST_ARGS),$(LINE_TESTS))
+
+test-airflow-3.3: test
+
+$(NEWER_PYTHONS:%=test-python-%): test-python-%: venv-python-%
+	TEST_ENVIRONMENT=airflow-3.3 .venv-python-$*/bin/python $(PYTEST) \
+		--junit-xml=build/test-python-$*.xml $(or $(PYTEST_ARGS),$(LINE_TESTS))
+
+test-all: test test-minimum $(OLDER_LINES:%=test-airflow-%) ## Run the tests on every supported line and Python
+	@for version in $(NEWER_PYTHONS); do \
+		if .ci/python $$version >/dev/null; then $(MAKE) test-python-$$version || exit; else echo "Not tested"; fi; \
+	done
 
 .PHONY: lint
 lint: venv ## Check style (ruff), types (mypy --strict) and known security faults (bandit)
@@ -103,20 +137,29 @@ faults-table: ## Show what make faults has found last in the documentation
 mutants: venv ## Plant faults in healthomics/, each of which its tests must notice (MUTANTS_ARGS="--only start" chooses)
 	@.venv/bin/python -m tests.mutants $(MUTANTS_ARGS)
 
-.PHONY: locks
-locks: ## Compile requirements/ anew (needs uv)
-	$(UV) pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade -q \
-		pyproject.toml --extra batch --extra local \
-		--group test --group lint --group docs \
+# What a line's Airflow was released with, because newer FastAPI and Cadwyn break Airflow 3.0 and 3.2.
+RELEASED_2.11 := 2026-03-20
+RELEASED_3.0 := 2025-09-05
+RELEASED_3.1 := 2026-04-01
+RELEASED_3.2 := 2026-06-05
+ALWAYS_NEW := boto3 botocore aiobotocore s3transfer s3fs fsspec moto
+COMPILE = $(UV) pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade -q
+
+.PHONY: locks locks-newest $(OLDER_LINES:%=lock-airflow-%)
+locks: locks-newest $(OLDER_LINES:%=lock-airflow-%) ## Compile requirements/ anew, except minimum.txt
+
+locks-newest: venv-uv
+	$(COMPILE) pyproject.toml --extra batch --extra local --group test --group lint --group docs \
 		-c <(echo apache-airflow==3.3.2) -o requirements/airflow-3.3.txt
-	$(UV) pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade -q \
-		<(echo awscli==1.46.2) -o requirements/awscli.txt
-	$(UV) pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade -q \
-		pyproject.toml --extra batch --extra local --group kill-matrix \
+	$(COMPILE) <(echo awscli==1.46.2) -o requirements/awscli.txt
+	$(COMPILE) pyproject.toml --extra batch --extra local --group kill-matrix \
 		-c requirements/airflow-3.3.txt -o requirements/kill-matrix.txt
-	$(UV) pip compile --universal --python-version 3.11 --no-header --no-annotate --upgrade -q \
-		<(echo playwright; echo pillow; echo psutil) -o requirements/screenshots.txt
+	$(COMPILE) <(echo playwright; echo pillow; echo psutil) -o requirements/screenshots.txt
+
+$(OLDER_LINES:%=lock-airflow-%): lock-airflow-%: venv-uv
+	$(COMPILE) pyproject.toml --extra batch --extra local --group test -c requirements/airflow-$*.in \
+		--exclude-newer $(RELEASED_$*) $(ALWAYS_NEW:%=--exclude-newer-package %=false) -o requirements/airflow-$*.txt
 
 .PHONY: clean
 clean: ## Remove environments and everything built
-	rm -rf .venv .venv-minimum .venv-awscli .venv-kill-matrix .venv-screenshots build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -34,6 +34,8 @@ WIDTH = 1400
 MAX_BYTES = 200_000
 #: Graphs are drawn and moved after their data has come.
 SETTLED_AFTER_MS = 1500
+#: A page of Airflow is slow while its tasks work.
+LOADED_AFTER_MS = 60_000
 #: Pixels around the graph.
 MARGIN = 16
 RUN_ID = "november"
@@ -98,7 +100,7 @@ class Camera:
         dag_id = "omics_quickstart"
         self._airflow.trigger(dag_id, RUN_ID)
         self._finish(dag_id)
-        self._open_xcom(dag_id, "wait_for_submission")
+        self._open_xcom(dag_id, "wait_for_submission", "return_value")
         self._take("xcom")
 
     def take_resubmission(self) -> None:
@@ -109,7 +111,7 @@ class Camera:
             self._control("faults/fail_submission", args=[sample], kwargs=fault)
         self._airflow.trigger(dag_id, RUN_ID)
         self._finish(dag_id)
-        self._open_xcom(dag_id, "wait_for_submission")
+        self._open_xcom(dag_id, "wait_for_submission", "failed_submission_count")
         self._take("failed_submissions")
         self._open(self._run(dag_id), view="graph", details=30)
         self._take("resubmitted_run")
@@ -126,7 +128,7 @@ class Camera:
             self._control("faults/fail_run", args=[sample], kwargs={"reason": reason})
         self._airflow.trigger(dag_id, run_id)
         self._finish(dag_id, run_id)
-        self._open_xcom(dag_id, "wait_for_completion", run_id, height=1100)
+        self._open_xcom(dag_id, "wait_for_completion", "failed_run_count", run_id, height=1100)
         self._take("cohort_results")
 
     def _run(self, dag_id: str, run_id: str = RUN_ID) -> str:
@@ -138,10 +140,12 @@ class Camera:
         if set(states.values()) != {"success"}:
             sys.exit(f"{dag_id} has not succeeded: {states}")
 
-    def _open_xcom(self, dag_id: str, task_id: str, run_id: str = RUN_ID, height: int = 900) -> None:
-        path = f"{self._run(dag_id, run_id)}/tasks/{task_id}/xcom?sort=-key"
+    def _open_xcom(self, dag_id: str, task_id: str, first: str, run_id: str = RUN_ID, height: int = 900) -> None:
+        """Open the XComs of a task with the one of a key at the top."""
+        path = f"{self._run(dag_id, run_id)}/tasks/{task_id}/xcom?sort=key"
         self._open(path, view="grid", details=75, height=height)
         self._page.get_by_label("Expand all extra JSON").click()
+        self._page.get_by_role("row").filter(has_text=first).first.evaluate("row => row.scrollIntoView()")
 
     def _state(self, dag_id: str, task_id: str) -> str:
         state: str = self._airflow.task(dag_id, RUN_ID, task_id)["state"]
@@ -176,7 +180,7 @@ class Camera:
         """Take the page, or the part of it that shows the elements of a selector, when everything is there."""
         self._page.wait_for_load_state("networkidle")
         for unfinished in (".chakra-skeleton", ".chakra-spinner", "[role=progressbar]"):
-            expect(self._page.locator(f"{unfinished}:visible")).to_have_count(0)
+            expect(self._page.locator(f"{unfinished}:visible")).to_have_count(0, timeout=LOADED_AFTER_MS)
         alerts = [text for text in self._page.get_by_role("alert").all_inner_texts() if text.strip()]
         if alerts:
             sys.exit(f"{self._page.url} shows {alerts}")
