@@ -31,7 +31,7 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: venv-uv venv venv-minimum venv-awscli venv-kill-matrix venv-screenshots
+.PHONY: venv-uv venv venv-minimum venv-awscli venv-kill-matrix venv-screenshots venv-release
 .PHONY: $(OLDER_LINES:%=venv-airflow-%) $(NEWER_PYTHONS:%=venv-python-%)
 venv-uv:
 	@.ci/venv_uv
@@ -56,6 +56,9 @@ venv-kill-matrix: venv-uv
 
 venv-screenshots: venv-uv
 	@.ci/venv .venv-screenshots requirements/screenshots.txt "$(PYTHON)" "3.11 3.12 3.13"
+
+venv-release: venv-uv
+	@.ci/venv .venv-release requirements/release.txt "$(PYTHON)" "3.11 3.12 3.13"
 
 .PHONY: demo demo-ui screenshots
 demo: venv ## Run the quickstart DAG on a real Airflow against the local HealthOmics
@@ -94,6 +97,10 @@ test-all: test test-minimum $(OLDER_LINES:%=test-airflow-%) ## Run the tests on 
 	@for version in $(NEWER_PYTHONS); do \
 		if .ci/python $$version >/dev/null; then $(MAKE) test-python-$$version || exit; else echo "Not tested"; fi; \
 	done
+
+.PHONY: test-wheel
+test-wheel: venv venv-release ## Build the wheel, install it into an empty environment, and use it as users do
+	@PYTHONPATH=.ci .venv/bin/python -m tests.wheel
 
 .PHONY: lint
 lint: venv ## Check style (ruff), types (mypy --strict) and known security faults (bandit)
@@ -149,12 +156,13 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --no-header --no-a
 locks: locks-newest $(OLDER_LINES:%=lock-airflow-%) ## Compile requirements/ anew, except minimum.txt
 
 locks-newest: venv-uv
-	$(COMPILE) pyproject.toml --extra batch --extra local --group test --group lint --group docs \
+	$(COMPILE) pyproject.toml --extra batch --extra local --group test --group coverage --group lint --group docs \
 		-c <(echo apache-airflow==3.3.2) -o requirements/airflow-3.3.txt
 	$(COMPILE) <(echo awscli==1.46.2) -o requirements/awscli.txt
 	$(COMPILE) pyproject.toml --extra batch --extra local --group kill-matrix \
 		-c requirements/airflow-3.3.txt -o requirements/kill-matrix.txt
 	$(COMPILE) <(echo playwright; echo pillow; echo psutil) -o requirements/screenshots.txt
+	$(COMPILE) <(echo twine; echo check-jsonschema) -o requirements/release.txt
 
 $(OLDER_LINES:%=lock-airflow-%): lock-airflow-%: venv-uv
 	$(COMPILE) pyproject.toml --extra batch --extra local --group test -c requirements/airflow-$*.in \
