@@ -7,6 +7,8 @@ MAKEFLAGS += --no-print-directory
 OLDER_LINES := 2.11 3.0 3.1 3.2
 # The newest Airflow is tested on these too. .venv has the oldest Python, unless PYTHON chooses another.
 NEWER_PYTHONS := 3.12 3.13
+# The images of Amazon MWAA. tests/mwaa/ has the packages of each.
+MWAA_IMAGES := 2.11.0 2.11.2 3.0.6 3.2.1 3.3.1
 
 PYTHON ?= $(shell test -x .venv/bin/python && echo .venv/bin/python || .ci/python 3.11 3.12 3.13 2>/dev/null)
 # The Python of an older line: the first that is there, or PYTHON. MWAA runs 3.12.
@@ -60,6 +62,11 @@ venv-screenshots: venv-uv
 venv-release: venv-uv
 	@.ci/venv .venv-release requirements/release.txt "$(PYTHON)" "3.11 3.12 3.13"
 
+# MWAA runs 3.12. With another Python pip decides the same, apart from requirements that depend on the Python.
+.PHONY: $(MWAA_IMAGES:%=venv-mwaa-%)
+$(MWAA_IMAGES:%=venv-mwaa-%): venv-mwaa-%: venv-uv
+	@.ci/venv .venv-mwaa-$* tests/mwaa/$*.txt "" "3.12 3.11"
+
 .PHONY: demo demo-ui screenshots
 demo: venv ## Run the quickstart DAG on a real Airflow against the local HealthOmics
 	@.venv/bin/python .ci/demo.py
@@ -97,6 +104,10 @@ test-all: test test-minimum $(OLDER_LINES:%=test-airflow-%) ## Run the tests on 
 	@for version in $(NEWER_PYTHONS); do \
 		if .ci/python $$version >/dev/null; then $(MAKE) test-python-$$version || exit; else echo "Not tested"; fi; \
 	done
+
+.PHONY: test-mwaa
+test-mwaa: venv $(MWAA_IMAGES:%=venv-mwaa-%) ## Let pip resolve the requirements of docs/install.rst as each MWAA image does
+	@.venv/bin/python -m tests.mwaa
 
 .PHONY: test-wheel
 test-wheel: venv venv-release ## Build the wheel, install it into an empty environment, and use it as users do
