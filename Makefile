@@ -105,6 +105,25 @@ test-all: test test-minimum $(OLDER_LINES:%=test-airflow-%) ## Run the tests on 
 		if .ci/python $$version >/dev/null; then $(MAKE) test-python-$$version || exit; else echo "Not tested"; fi; \
 	done
 
+# Smallest share of lines and branches, in per cent, that the tests must run: of the package, and of it without local/.
+COVERED := 90
+COVERED_WITHOUT_LOCAL := 95
+
+.PHONY: coverage
+coverage: venv venv-awscli ## Run all tests as make test does, and print the lines of each module that no test runs
+	@mkdir -p build
+	@$(MAKE) test PYTEST_ARGS="--cov --cov-report= $(PYTEST_ARGS)"
+	@.venv/bin/coverage report --show-missing --fail-under=$(COVERED)
+	@echo "Without local/: $$(.venv/bin/coverage report --omit='*/local/*' --format=total) %"
+	@.venv/bin/coverage report --omit='*/local/*' --format=total --fail-under=$(COVERED_WITHOUT_LOCAL) >/dev/null
+
+.PHONY: test-newest
+test-newest: venv-uv ## Run all tests on the newest releases of everything, without a lock
+	@mkdir -p build
+	@$(COMPILE) pyproject.toml --extra batch --extra local --group test -o build/newest.txt
+	@.ci/venv .venv-newest build/newest.txt "$(CHOSEN_PYTHON)" "3.13 3.12 3.11" --package
+	.venv-newest/bin/python $(PYTEST) --junit-xml=build/test-newest.xml $(PYTEST_ARGS)
+
 .PHONY: test-mwaa
 test-mwaa: venv $(MWAA_IMAGES:%=venv-mwaa-%) ## Let pip resolve the requirements of docs/install.rst as each MWAA image does
 	@.venv/bin/python -m tests.mwaa
@@ -119,6 +138,13 @@ lint: venv ## Check style (ruff), types (mypy --strict) and known security fault
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/bandit -q -c pyproject.toml -r airflow_provider_omics_cache .ci example_dags docs/conf.py
+
+.PHONY: lint-workflows
+lint-workflows: venv-release ## Check the files in .github/ against their schemas
+	@.venv-release/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@.venv-release/bin/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	@.venv-release/bin/check-jsonschema --builtin-schema vendor.github-issue-forms \
+		$(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
 .PHONY: docs
 docs: venv ## Build the documentation into build/docs; a warning is an error
