@@ -75,7 +75,7 @@ from airflow_provider_omics_cache.triggers.run_batch import (
 )
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, XComArg
 
     from airflow_provider_omics_cache.xcoms import BatchXCom
 
@@ -579,7 +579,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
     def __init__(
         self,
         *,
-        batch_id: str,
+        batch_id: str | XComArg,
         wait_for_completion: bool = True,
         waiter_delay: float | timedelta = WAITER_DELAY,
         timeout: float | timedelta = WEEK,
@@ -770,7 +770,7 @@ class DeleteRunBatchOperator(MappingSavingOperator):
     def __init__(
         self,
         *,
-        batch_id: str,
+        batch_id: str | XComArg,
         delete_batch: bool = False,
         save_mapping_s3_uri: str | None = None,
         s3_conn_id: str | None = None,

@@ -40,7 +40,7 @@ from airflow_provider_omics_cache.triggers.run_batch import (
 )
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, XComArg
 
     from airflow_provider_omics_cache.xcoms import RunCountsXCom
 
@@ -120,7 +120,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     def __init__(
         self,
         *,
-        batch_id: str,
+        batch_id: str | XComArg,
         expected_runs: int | str | None = None,
         max_failed_submissions: int | str = 0,
         fail_fast: bool = False,
@@ -424,7 +424,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
     def __init__(
         self,
         *,
-        batch_id: str,
+        batch_id: str | XComArg,
         max_failed_runs: int | str = 0,
         fail_fast: bool = False,
         runs_s3_uri: str | None = None,
