@@ -111,12 +111,12 @@ class AirflowApi:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._token = ""  # nosec B105  # log_in asks for the token
+        self._authorization = ""
 
     def log_in(self, timeout: float) -> None:
         """Wait until Airflow is healthy, and get a token."""
         self.wait(self._is_healthy, "Airflow to be healthy", timeout)
-        self._token = self.call("GET", "/auth/token")["access_token"]
+        self._authorization = f"Bearer {self.call('GET', '/auth/token')['access_token']}"
 
     def _is_healthy(self) -> bool:
         try:
@@ -131,7 +131,7 @@ class AirflowApi:
             self.url + path,
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"},
+            headers={"Content-Type": "application/json", "Authorization": self._authorization},
         )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:  # nosec B310  # the demo's own Airflow
@@ -140,7 +140,7 @@ class AirflowApi:
             error.add_note(error.read().decode(errors="replace")[:1000])
             raise
 
-    def wait(self, condition: Callable[[], bool], what: str, timeout: float) -> None:
+    def wait(self, condition: Callable[[], object], what: str, timeout: float) -> None:
         """Wait until the condition holds."""
         give_up = time.monotonic() + timeout
         while not condition():
@@ -246,21 +246,29 @@ class AirflowProcesses(AirflowApi):
         self, home: Path, dags: Path, environment: dict[str, str], *, port: int = 0, paused: bool = False
     ) -> None:
         super().__init__(f"http://localhost:{port or free_port()}")
+        self.home = home
+        self._triggerers: list[subprocess.Popen[bytes]] = []
         self.log = home / "standalone.log"
         self._environment = airflow_environment(
             home,
             dags,
             AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION=str(paused),
             AIRFLOW__CORE__PARALLELISM="6",
-            AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
-            AIRFLOW__API__HOST="localhost",
-            AIRFLOW__API__PORT=self.url.rpartition(":")[2],
-            AIRFLOW__API__BASE_URL=self.url,
-            AIRFLOW__API__WORKERS="1",
             AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT=str(free_port()),
             AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT=str(free_port()),
+            **self.server_settings(),
             **environment,
         )
+
+    def server_settings(self) -> dict[str, str]:
+        """Return the settings of the API server."""
+        return {
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__API__HOST": "localhost",
+            "AIRFLOW__API__PORT": self.url.rpartition(":")[2],
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__WORKERS": "1",
+        }
 
     def __enter__(self) -> AirflowProcesses:
         with ExitStack() as stack:
@@ -287,27 +295,25 @@ class AirflowProcesses(AirflowApi):
         """Wait until Airflow has ended by itself."""
         self._process.wait()
 
-    @contextmanager
-    def another_triggerer(self) -> Iterator[None]:
-        """Kill the triggerer, with no time to put anything away; another one runs while the context lasts."""
-        children = {child.pid for child in psutil.Process(self._process.pid).children(recursive=True)}
-        triggerers = [
+    def replace_triggerer(self) -> None:
+        """Kill the triggerer, with no time to put anything away, and start another one."""
+        ours = {self._process.pid, *(triggerer.pid for triggerer in self._triggerers)}
+        children = {child.pid for pid in ours for child in psutil.Process(pid).children(recursive=True)} | ours
+        killed = [
             process
             for process in psutil.process_iter(["cmdline"])
             if process.pid in children and "triggerer" in " ".join(process.info["cmdline"] or ())
         ]
-        assert triggerers, "there is no triggerer"
-        for process in triggerers:
+        assert killed, "there is no triggerer"
+        for process in killed:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         environment = {**self._environment, "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port())}
-        with (
-            (self.log.parent / "triggerer.log").open("wb") as log,
-            airflow_command("triggerer", environment=environment, stdout=log),
-        ):
-            yield
+        log = self._stack.enter_context((self.home / f"triggerer-{len(self._triggerers)}.log").open("wb"))
+        command = airflow_command("triggerer", environment=environment, stdout=log)
+        self._triggerers.append(self._stack.enter_context(command))
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1) -> str:
         """Read what a task logged on the workers."""
         name = f"dag_id={dag_id}/run_id={run_id}/task_id={task_id}/attempt={attempt}.log"
-        return (self.log.parent / "logs" / name).read_text()
+        return (self.home / "logs" / name).read_text()

@@ -221,4 +221,5 @@ def object_storage_path(path: str, *, conn_id: str | None) -> Any:
         from airflow.sdk import ObjectStoragePath
     except ImportError:  # Airflow 2
         from airflow.io.path import ObjectStoragePath  # type: ignore[no-redef]
-    return ObjectStoragePath(path, conn_id=conn_id)
+    # Airflow before 3.2 takes a conn_id of None for a choice, and does not look at the URI.
+    return ObjectStoragePath(path) if conn_id is None else ObjectStoragePath(path, conn_id=conn_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.exceptions import BatchNotFoundError, OmicsApiError, OmicsError
@@ -23,7 +23,7 @@ from airflow_provider_omics_cache.tasks.parameters import check_effect, check_fl
 from airflow_provider_omics_cache.tasks.wait import LAST_LOOK_SECONDS, BatchWaitOperator
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, XComArg
 
 #: Values of ``batch_id`` when no batch was started.
 EMPTY_IDS = (None, "", "None")
@@ -34,14 +34,14 @@ _REQUEST_SECONDS = 600
 class EndRunBatchOperator(BatchWaitOperator):
     """Base of the operators that cancel a batch or delete its runs."""
 
-    def __init__(self, *, batch_id: str, wait_for_completion: bool = True, **kwargs: Any) -> None:
+    def __init__(self, *, batch_id: str | XComArg, wait_for_completion: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_flags(wait_for_completion=wait_for_completion)
         if not wait_for_completion:
             given: dict[str, Any] = {name: kwargs[name] for name in ("waiter_delay", "deferrable") if name in kwargs}
             default_args = kwargs.get("default_args") or {}
             check_effect(BatchWaitOperator.__init__, given, needs="wait_for_completion=True", default_args=default_args)
-        self.batch_id = batch_id
+        self.batch_id = cast("str", batch_id)
         self.wait_for_completion = wait_for_completion
         #: Ids of runs of the batch that no longer exist.
         self._gone: set[str] = set()

@@ -19,7 +19,7 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsParameterError,
     OmicsTimeLimitError,
 )
-from airflow_provider_omics_cache.healthomics.failures import parse_allowance
+from airflow_provider_omics_cache.healthomics.failures import parse_allowance, what_continues
 from airflow_provider_omics_cache.healthomics.rounds import Batch, Event, FirstSeen
 from airflow_provider_omics_cache.healthomics.states import BATCH_STATUSES, End
 from airflow_provider_omics_cache.healthomics.submission import Submissions
@@ -158,7 +158,7 @@ class ListingTask(S3OutputTask, BatchWaitTask):
 
     def settle_active_batch(self) -> str:
         """Handle a batch that is still active when the task fails fast. Return what was done, for the error."""
-        return "the batch continues"
+        return what_continues()
 
     def _resume(self, event: dict[str, Any] | None, began_at: float | None) -> Event:
         parsed = super()._resume(event, began_at)

@@ -355,7 +355,7 @@ class RunOutcomeTask(ListingTask):
             if counts and not self._is_confirmed(batch, counts, outcomes.counts):
                 return False
             if output:
-                self.write_to_s3(output, "runs_s3_uri")
+                self.write_to_s3(output, "runs_s3_uri", context)
         return True
 
     def _list_rows(

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.sensors.base_aws import AwsBaseSensor
@@ -55,7 +55,7 @@ from airflow_provider_omics_cache.triggers.run_batch import BatchTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.amazon.aws.utils.mixins import AwsBaseHookMixin
-    from airflow.sdk import BaseOperatorLink, Context
+    from airflow.sdk import BaseOperatorLink, Context, XComArg
 
     AwsTask = AwsBaseHookMixin[OmicsCacheHook]
 else:
@@ -511,7 +511,7 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
     def __init__(
         self,
         *,
-        batch_id: str,
+        batch_id: str | XComArg,
         max_silence: float | timedelta = LONGEST_SILENCE,
         poke_interval: float | timedelta = WAITER_DELAY,
         deferrable: bool = DEFAULT_DEFERRABLE,
@@ -519,7 +519,7 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
         check_flags(deferrable=deferrable)
-        self.batch_id = batch_id
+        self.batch_id = cast("str", batch_id)
         self.max_silence = seconds("max_silence", max_silence)
         self.deferrable = deferrable
 

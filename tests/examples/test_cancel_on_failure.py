@@ -6,6 +6,7 @@ import boto3
 import pytest
 from cancel_on_failure import omics_cancel_on_failure
 
+from airflow_provider_omics_cache.testing.service_time import airflow_sensors
 from tests.examples.cohorts import all_of, put_samplesheet, states_of
 from tests.sensor_modes import use_service_time_in_tasks
 
@@ -20,7 +21,7 @@ def test_too_many_failures_cancel_the_batch_while_most_is_not_submitted(
 ) -> None:
     samples = [f"HG{number:03}" for number in range(100)]
     put_samplesheet(samples, "failing.csv")
-    monkeypatch.setattr("airflow.sdk.bases.sensor.time", use_service_time_in_tasks(monkeypatch, cohort_service))
+    monkeypatch.setattr(airflow_sensors, "time", use_service_time_in_tasks(monkeypatch, cohort_service))
     cohort_service.clock.tick = 1
     cohort_service.settings.submission_rate = 1
     for sample in samples[:34:2]:

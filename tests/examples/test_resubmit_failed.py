@@ -9,6 +9,7 @@ import pytest
 from resubmit_failed import omics_resubmit_failed
 
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
+from airflow_provider_omics_cache.testing.service_time import airflow_sensors
 from tests.examples.cohorts import all_of, longest_line, put_samplesheet, read_json_lines, run_once_more, states_of
 from tests.sensor_modes import use_service_time_in_tasks
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def _time_of_the_service(cohort_service: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let tasks wait by the service's clock, which runs ahead."""
     clock = use_service_time_in_tasks(monkeypatch, cohort_service)
-    monkeypatch.setattr("airflow.sdk.bases.sensor.time", clock)
+    monkeypatch.setattr(airflow_sensors, "time", clock)
 
 
 def runs_by_sample() -> Counter[str]:

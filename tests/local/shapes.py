@@ -9,6 +9,9 @@ from typing import Any
 from botocore.model import Shape
 from botocore.validate import ParamValidator
 
+#: Values that came into botocore after 1.42.84. botocore passes on what its model does not know.
+NEWER_VALUES = {"BatchStatus": {"CREATING", "RUNS_DELETE_FAILED"}}
+
 _UNICODE = re.compile(r"[^\x00-\x1f\x7f-\x9f]+")
 
 
@@ -52,7 +55,7 @@ def _walk_string(shape: Any, value: Any, path: str, found: list[str]) -> None:
     metadata = shape.metadata
     if not metadata.get("min", 0) <= len(value) <= metadata.get("max", len(value)):
         found.append(f"{path}: {value!r} has a wrong length")
-    if value not in metadata.get("enum", [value]):
+    if value not in {*metadata.get("enum", [value]), *NEWER_VALUES.get(shape.name, ())}:
         found.append(f"{path}: {value!r} is not in the enum")
     pattern = metadata.get("pattern")
     if pattern is not None:

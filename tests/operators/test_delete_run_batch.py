@@ -338,7 +338,7 @@ def test_of_two_batches_that_are_saved_to_one_object_one_is_left(
         if wins == "the other one":
             delete(second, **GONE)
         else:
-            with pytest.raises(OmicsParameterError, match=f"this one has the mapping of batch {first};"):
+            with pytest.raises(OmicsParameterError, match=f"exists and has the mapping of batch {first}\\. Choose"):
                 delete(second, **GONE)
 
     def interrupted(*args: Any, **members: Any) -> Any:
@@ -350,7 +350,7 @@ def test_of_two_batches_that_are_saved_to_one_object_one_is_left(
         delete_second()
     else:
         monkeypatch.setattr(mapping_module, "list_submissions", interrupted)
-        with pytest.raises(OmicsParameterError, match=f"this one has the mapping of batch {second};"):
+        with pytest.raises(OmicsParameterError, match=f"exists and has the mapping of batch {second}\\. Choose"):
             delete(first, **GONE)
     kept, gone = (second, first) if wins == "this one" else (first, second)
     assert is_gone(client, gone)

@@ -630,6 +630,24 @@ def test_the_users_request_id_is_the_token(execute: Any, omics: Any, local: Any)
     assert active_caches(omics) == []
 
 
+@pytest.mark.parametrize("error", ["ConflictException", "ValidationException"])
+def test_no_other_cache_explains_the_refusal_of_the_users_request_id(
+    execute: Any, omics: Any, local: Any, error: str
+) -> None:
+    """Only a derived token belongs to the caches of one name. The user's may belong to any request."""
+    local.settings.changed_request_error = error
+    local.settings.show_deleted_run_caches = True
+    omics.create_run_cache(name="another", cacheS3Location=LOCATION, requestId="mine")
+    omics.delete_run_cache(id=execute()[0])
+    before = local.calls["CreateRunCache"]
+    with pytest.raises(
+        OmicsApiError,
+        match=r"^CreateRunCache failed: .* requestId was used before, for another request \(request id [0-9a-f-]+\)$",
+    ):
+        execute(request_id="mine")
+    assert local.calls["CreateRunCache"] == before + 1
+
+
 def test_a_renamed_cache_is_another_one(execute: Any, omics: Any) -> None:
     first, _ = execute()
     omics.update_run_cache(id=first, name="renamed")
