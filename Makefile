@@ -7,6 +7,8 @@ MAKEFLAGS += --no-print-directory
 OLDER_LINES := 2.11 3.0 3.1 3.2
 # The newest Airflow is tested on these too. .venv has the oldest Python, unless PYTHON chooses another.
 NEWER_PYTHONS := 3.12 3.13
+# The images of Amazon MWAA. tests/mwaa/ has the packages of each.
+MWAA_IMAGES := 2.11.0 2.11.2 3.0.6 3.2.1 3.3.1
 
 PYTHON ?= $(shell test -x .venv/bin/python && echo .venv/bin/python || .ci/python 3.11 3.12 3.13 2>/dev/null)
 # The Python of an older line: the first that is there, or PYTHON. MWAA runs 3.12.
@@ -19,6 +21,7 @@ PYTEST_WORKERS ?= 2
 PYTEST = -m pytest -n $(PYTEST_WORKERS) --dist loadfile
 BENCH_ARGS ?=
 KILL_MATRIX_ARGS ?=
+MUTANTS_ARGS ?=
 SCHEDULES ?= 1000
 SEED ?= 1
 
@@ -30,7 +33,7 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: venv-uv venv venv-minimum venv-awscli venv-kill-matrix venv-screenshots
+.PHONY: venv-uv venv venv-minimum venv-awscli venv-kill-matrix venv-screenshots venv-release
 .PHONY: $(OLDER_LINES:%=venv-airflow-%) $(NEWER_PYTHONS:%=venv-python-%)
 venv-uv:
 	@.ci/venv_uv
@@ -55,6 +58,14 @@ venv-kill-matrix: venv-uv
 
 venv-screenshots: venv-uv
 	@.ci/venv .venv-screenshots requirements/screenshots.txt "$(PYTHON)" "3.11 3.12 3.13"
+
+venv-release: venv-uv
+	@.ci/venv .venv-release requirements/release.txt "$(PYTHON)" "3.11 3.12 3.13"
+
+# MWAA runs 3.12. With another Python pip decides the same, apart from requirements that depend on the Python.
+.PHONY: $(MWAA_IMAGES:%=venv-mwaa-%)
+$(MWAA_IMAGES:%=venv-mwaa-%): venv-mwaa-%: venv-uv
+	@.ci/venv .venv-mwaa-$* tests/mwaa/$*.txt "" "3.12 3.11"
 
 .PHONY: demo demo-ui screenshots
 demo: venv ## Run the quickstart DAG on a real Airflow against the local HealthOmics
@@ -105,12 +116,46 @@ test-results: ## Print how many tests ran on each line, and why others were skip
 support-table: ## Show in README.md and docs/install.rst what make test-all has run on
 	@$(PYTHON) .ci/support_table.py
 
+# Smallest share of lines and branches, in per cent, that the tests must run: of the package, and of it without local/.
+COVERED := 90
+COVERED_WITHOUT_LOCAL := 95
+
+.PHONY: coverage
+coverage: venv venv-awscli ## Run all tests as make test does, and print the lines of each module that no test runs
+	@mkdir -p build
+	@$(MAKE) test PYTEST_ARGS="--cov --cov-report= $(PYTEST_ARGS)"
+	@.venv/bin/coverage report --show-missing --fail-under=$(COVERED)
+	@echo "Without local/: $$(.venv/bin/coverage report --omit='*/local/*' --format=total) %"
+	@.venv/bin/coverage report --omit='*/local/*' --format=total --fail-under=$(COVERED_WITHOUT_LOCAL) >/dev/null
+
+.PHONY: test-newest
+test-newest: venv-uv ## Run all tests on the newest releases of everything, without a lock
+	@mkdir -p build
+	@$(COMPILE) pyproject.toml --extra batch --extra local --group test -o build/newest.txt
+	@.ci/venv .venv-newest build/newest.txt "$(CHOSEN_PYTHON)" "3.13 3.12 3.11" --package
+	.venv-newest/bin/python $(PYTEST) --junit-xml=build/test-newest.xml $(PYTEST_ARGS)
+
+.PHONY: test-mwaa
+test-mwaa: venv $(MWAA_IMAGES:%=venv-mwaa-%) ## Let pip resolve the requirements of docs/install.rst as each MWAA image does
+	@.venv/bin/python -m tests.mwaa
+
+.PHONY: test-wheel
+test-wheel: venv venv-release ## Build the wheel, install it into an empty environment, and use it as users do
+	@PYTHONPATH=.ci .venv/bin/python -m tests.wheel
+
 .PHONY: lint
 lint: venv ## Check style (ruff), types (mypy --strict) and known security faults (bandit)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/bandit -q -c pyproject.toml -r airflow_provider_omics_cache .ci example_dags docs/conf.py
+
+.PHONY: lint-workflows
+lint-workflows: venv-release ## Check the files in .github/ against their schemas
+	@.venv-release/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@.venv-release/bin/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	@.venv-release/bin/check-jsonschema --builtin-schema vendor.github-issue-forms \
+		$(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
 .PHONY: docs
 docs: venv ## Build the documentation into build/docs; a warning is an error
@@ -143,6 +188,10 @@ faults: venv ## Run tasks under seeded schedules of faults: SCHEDULES=10000 of e
 faults-table: ## Show what make faults has found last in the documentation
 	@$(PYTHON) -m tests.faults.publish
 
+.PHONY: mutants
+mutants: venv ## Plant faults in healthomics/, each of which its tests must notice (MUTANTS_ARGS="--only start" chooses)
+	@.venv/bin/python -m tests.mutants $(MUTANTS_ARGS)
+
 # What a line's Airflow was released with, because newer FastAPI and Cadwyn break Airflow 3.0 and 3.2.
 RELEASED_2.11 := 2026-03-20
 RELEASED_3.0 := 2025-09-05
@@ -155,12 +204,13 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --no-header --no-a
 locks: locks-newest $(OLDER_LINES:%=lock-airflow-%) ## Compile requirements/ anew, except minimum.txt
 
 locks-newest: venv-uv
-	$(COMPILE) pyproject.toml --extra batch --extra local --group test --group lint --group docs \
+	$(COMPILE) pyproject.toml --extra batch --extra local --group test --group coverage --group lint --group docs \
 		-c <(echo apache-airflow==3.3.2) -o requirements/airflow-3.3.txt
 	$(COMPILE) <(echo awscli==1.46.2) -o requirements/awscli.txt
 	$(COMPILE) pyproject.toml --extra batch --extra local --group kill-matrix \
 		-c requirements/airflow-3.3.txt -o requirements/kill-matrix.txt
 	$(COMPILE) <(echo playwright; echo pillow; echo psutil) -o requirements/screenshots.txt
+	$(COMPILE) <(echo twine; echo check-jsonschema) -o requirements/release.txt
 
 $(OLDER_LINES:%=lock-airflow-%): lock-airflow-%: venv-uv
 	$(COMPILE) pyproject.toml --extra batch --extra local --group test -c requirements/airflow-$*.in \

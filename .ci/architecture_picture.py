@@ -65,7 +65,7 @@ FLOORS: tuple[tuple[Box, ...], ...] = (
         Box(
             "base",
             "what every floor may use",
-            ("__init__", "_compat", "configuration", "exceptions", "get_provider_info", "redaction", "xcoms"),
+            ("__init__", "_compat", "configuration", "exceptions", "get_provider_info", "redaction", "timing", "xcoms"),
         ),
     ),
 )

@@ -107,11 +107,11 @@ class FailedRun(TypedDict):
 
 
 class RunRecord(FailedRun):
-    """One run of the file at ``runs_s3_uri``."""
+    """One line of the file at ``runs_s3_uri``: a run, submitted or not."""
 
     #: Times are ISO 8601.
     creation_time: str | None
     start_time: str | None
     stop_time: str | None
-    #: Where the outputs of the run are; None unless ``include_outputs=True``.
+    #: Where the outputs of the run are, as GetRun returns it; None unless ``include_outputs=True``.
     run_output_uri: str | None

@@ -4,6 +4,9 @@ With `fail_fast` a sensor fails in the first round that counts too many failures
 If the batch has finished, the teardown does nothing. It does not run if the setup itself fails. The setup therefore has
 retries, which find a batch that was started although the answer was lost.
 
+For several batches use a mapped task group, as `omics_mapped_batches` does. If each operator is mapped by itself, one
+failed batch makes the teardown cancel all batches.
+
 The DAG runs unchanged against the local HealthOmics (`make demo-ui`). On AWS it needs the connection `aws_default`
 and your own params: change the defaults in the file, or set them when you trigger the DAG.
 """
@@ -35,7 +38,7 @@ SETTINGS_URI = "{{ params.s3_uri }}/cancel_on_failure/{{ run_id }}/" + RERUN_KEY
         "workflow_id": Param("1234567", type="string", description="Workflow that runs for each sample"),
         "role_arn": Param("arn:aws:iam::123456789012:role/omics", type="string", description="Role of the runs"),
         "s3_uri": Param("s3://omics-quickstart", type="string", description="Bucket or folder for all that is written"),
-        "max_failed": Param("5%", type="string", description="Submissions, and runs, that may fail: number or share"),
+        "max_failed": Param("5%", type="string", description="Failures that each sensor allows: number or share"),
         "rerun_key": Param("1", type="string", description="Another key starts another batch in the same DAG run"),
     },
 )
@@ -43,7 +46,7 @@ def omics_cancel_on_failure():
     @task
     def save_settings(samplesheet: str, settings_uri: str) -> str:
         return save_run_settings(
-            lambda: run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"}),
+            lambda: run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample_name": "sample"}),
             settings_uri,
         )
 

@@ -37,7 +37,7 @@ RESULTS = "{{ params.s3_uri }}/cohort/{{ run_id }}/" + RERUN_KEY
         "workflow_id": Param("1234567", type="string", description="Workflow that runs for each sample"),
         "role_arn": Param("arn:aws:iam::123456789012:role/omics", type="string", description="Role of the runs"),
         "s3_uri": Param("s3://omics-quickstart", type="string", description="Bucket or folder for all that is written"),
-        "max_failed": Param("5%", type="string", description="Submissions, and runs, that may fail: number or share"),
+        "max_failed": Param("5%", type="string", description="Failures that each sensor allows: number or share"),
         "rerun_key": Param("1", type="string", description="Another key starts another batch in the same DAG run"),
     },
 )
@@ -48,7 +48,8 @@ def omics_cohort():
             lambda: run_settings_from_table(
                 samplesheet,
                 run_setting_id="sample",
-                parameters={"sample": "sample", "fastq_1": "fastq_1", "fastq_2": "fastq_2"},
+                # workflow parameter: column
+                parameters={"sample_name": "sample", "reads_1": "fastq_1", "reads_2": "fastq_2"},
                 optional=["fastq_2"],
             ),
             settings_uri,

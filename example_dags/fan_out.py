@@ -34,14 +34,14 @@ GROUP = 500
         "workflow_id": Param("1234567", type="string", description="Workflow that runs for each sample"),
         "role_arn": Param("arn:aws:iam::123456789012:role/omics", type="string", description="Role of the runs"),
         "s3_uri": Param("s3://omics-quickstart", type="string", description="Bucket or folder for all that is written"),
-        "max_failed": Param("5%", type="string", description="Submissions, and runs, that may fail: number or share"),
+        "max_failed": Param("5%", type="string", description="Failures that each sensor allows: number or share"),
     },
 )
 def omics_fan_out():
     @task
     def save_settings(samplesheet: str, settings_uri: str) -> str:
         return save_run_settings(
-            lambda: run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"}),
+            lambda: run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample_name": "sample"}),
             settings_uri,
         )
 

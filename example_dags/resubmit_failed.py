@@ -14,10 +14,10 @@ from collections import Counter
 
 try:
     from airflow.sdk import Param, dag, task, task_group
-    from airflow.sdk.exceptions import AirflowFailException
+    from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 except ImportError:  # Airflow 2
     from airflow.decorators import dag, task, task_group
-    from airflow.exceptions import AirflowFailException
+    from airflow.exceptions import AirflowFailException, AirflowSkipException
     from airflow.models.param import Param
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
@@ -88,14 +88,16 @@ def omics_resubmit_failed():
     @task
     def save_settings(samplesheet: str, settings_uri: str) -> str:
         return save_run_settings(
-            lambda: run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample": "sample"}),
+            lambda: run_settings_from_table(samplesheet, run_setting_id="sample", parameters={"sample_name": "sample"}),
             settings_uri,
         )
 
-    @task.short_circuit(ignore_downstream_trigger_rules=False)
-    def save_retryable(settings_uri: str, submissions_uri: str, batch: dict, results_uri: str) -> str | None:
+    @task
+    def save_retryable(settings_uri: str, submissions_uri: str, batch: dict, results_uri: str) -> str:
         retryable = failed_run_settings(settings_uri, submissions_uri, batch=batch, reasons=REASONS)
-        return save_run_settings(retryable, f"{results_uri}/failed_in_{batch['id']}.json") if retryable else None
+        if not retryable:
+            raise AirflowSkipException("There is nothing to submit again")
+        return save_run_settings(retryable, f"{results_uri}/failed_in_{batch['id']}.json")
 
     @task(trigger_rule="all_done")
     def merge_mappings(settings_uri: str, first_uri: str, second_uri: str, merged_uri: str) -> str:

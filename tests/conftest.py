@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -25,12 +26,50 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 # ``dag.test()`` looks for the DAG there. Airflow reads it when it is imported.
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(__file__).parents[1] / "example_dags")
 
+_REAL_AIRFLOW = "tests/system/"
+_LONGEST = (
+    _REAL_AIRFLOW,
+    "tests/secrets/test_flow.py",
+    "tests/faults/",
+    "tests/examples/",
+    "tests/triggers/",
+    "tests/sensors/",
+    "tests/operators/",
+    "tests/local/",
+)
+
 HAS_BATCHES = "StartRunBatch" in (botocore.session.Session().get_service_model("omics").operation_names)
 AIRFLOW_3 = not version("apache-airflow").startswith("2.")
 HAS_AIOBOTOCORE = importlib.util.find_spec("aiobotocore") is not None
 
 needs_batches = pytest.mark.skipif(not HAS_BATCHES, reason="the installed botocore has no HealthOmics batches")
 needs_aiobotocore = pytest.mark.skipif(not HAS_AIOBOTOCORE, reason="aiobotocore is not installed")
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what was imported: Airflow's modules have a million objects."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that the processes of pytest-xdist end together."""
+    items.sort(key=lambda item: next((n for n, path in enumerate(_LONGEST) if item.nodeid.startswith(path)), 99))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
+    """Let one process run everything that starts a real Airflow: it mostly waits."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _REAL_AIRFLOW if nodeid.startswith(_REAL_AIRFLOW) else super()._split_scope(nodeid)
+
+    if config.getoption("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 class RecordedTaskInstance:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -17,21 +18,10 @@ import boto3
 import pytest
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_omics_cache import _compat
-from airflow_provider_omics_cache.healthomics import start as start_module
-from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.operators import run_batch as operator_module
-from airflow_provider_omics_cache.tasks import ending as end_module
-from airflow_provider_omics_cache.tasks import listing as listing_module
-from airflow_provider_omics_cache.tasks import mapping as mapping_module
-from airflow_provider_omics_cache.tasks import outcome as outcome_module
-from airflow_provider_omics_cache.tasks import silence as silence_module
+from airflow_provider_omics_cache import _compat, timing
 from airflow_provider_omics_cache.tasks import wait as wait_module
-from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator, BatchWaitSensor
+from airflow_provider_omics_cache.tasks.wait import BatchWaitSensor
 from airflow_provider_omics_cache.testing.service_time import ServiceTime
-from airflow_provider_omics_cache.triggers import clients as clients_module
-from airflow_provider_omics_cache.triggers import poller as poller_module
-from airflow_provider_omics_cache.triggers import run_batch as trigger_module
 from tests.conftest import AIRFLOW_3, needs_aiobotocore
 
 try:
@@ -193,29 +183,21 @@ def start_batch(client: Any, runs: int = 3) -> str:
     return str(answer["id"])
 
 
+class TimeOfTasks(ServiceTime):
+    """The service's clock, by which the tests also start tasks."""
+
+    def at(self, date: datetime) -> float:
+        return date.timestamp()
+
+
 def use_service_time(monkeypatch: Any, local: Any) -> None:
     """Make the local service's clock the clock of everything that waits: waiting moves it on."""
     clock = use_service_time_in_tasks(monkeypatch, local)
     monkeypatch.setattr("time.sleep", clock.sleep)
-    monkeypatch.setattr("asyncio.sleep", clock.async_sleep)
 
 
 def use_service_time_in_tasks(monkeypatch: Any, local: Any) -> ServiceTime:
     """Make the local service's clock the clock of the package, and no other code."""
-    clock = ServiceTime(local.clock)
-    waits = (
-        start_module,
-        wait_module,
-        silence_module,
-        listing_module,
-        end_module,
-        mapping_module,
-        outcome_module,
-        operator_module,
-    )
-    for module in (trigger_module, poller_module, clients_module, operator_module, *waits):
-        monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(BatchWaitOperator, "_sleep", staticmethod(clock.sleep))
-    monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(clock.sleep))
-    monkeypatch.setattr(OmicsCacheHook, "clock", staticmethod(clock.monotonic))
+    clock = TimeOfTasks(local.clock)
+    monkeypatch.setattr(timing, "_source", clock)
     return clock

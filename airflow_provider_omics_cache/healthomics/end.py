@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.exceptions import (
     BatchConflictError,
     OmicsApiError,
@@ -250,7 +251,7 @@ def delete_runs_once(
     :raises OmicsApiError: a call failed, or the service refused.
     :raises OmicsError: runs could not be deleted.
     """
-    give_up = hook.clock() + max_seconds
+    give_up = timing.monotonic() + max_seconds
     delete = partial(hook.delete_run_batch, batch_id=batch_id)
     while True:
         status = batch.get("status")
@@ -322,7 +323,7 @@ def delete_batch_once(
     :param max_silence: seconds for which an unanswered call is repeated. Default: an hour.
     :raises OmicsApiError: a call failed, or the service refused.
     """
-    give_up = hook.clock() + max_seconds
+    give_up = timing.monotonic() + max_seconds
     delete = partial(if_found, partial(hook.delete_batch, batch_id=batch_id))
     while True:
         refusal = _unless_refused(hook, delete, max_silence=max_silence)
@@ -345,7 +346,7 @@ def _cancel(
     max_silence: float,
     cancel_runs: Callable[[], object],
 ) -> Answer:
-    give_up = hook.clock() + max_seconds
+    give_up = timing.monotonic() + max_seconds
     cancel = partial(hook.cancel_run_batch, batch_id=batch_id)
     logged = None
     refusal: OmicsApiError | None = None
@@ -366,7 +367,7 @@ def _cancel(
         elif to_cancel != ToCancel.LATER:
             hook.log.info("Batch %s is %s: %s", batch_id, status, _ALREADY[to_cancel])
             return batch
-        is_over_time = hook.clock() + LOOK_AGAIN_SECONDS > give_up
+        is_over_time = timing.monotonic() + LOOK_AGAIN_SECONDS > give_up
         if refusal is None and is_over_time:
             return batch
         if refusal is not None and is_over_time:
@@ -498,7 +499,7 @@ def _unless_refused(hook: OmicsCacheHook, call: Callable[[], object], *, max_sil
 
 def _look_again(hook: OmicsCacheHook, give_up: float, refusal: OmicsApiError, text: str, batch_id: str) -> None:
     """Wait before the next GetBatch call. Raise the refusal if no time is left for the call."""
-    if hook.clock() + LOOK_AGAIN_SECONDS > give_up:
+    if timing.monotonic() + LOOK_AGAIN_SECONDS > give_up:
         raise refusal.with_text(f"{text}: {refusal}", batch_id=batch_id) from refusal.__cause__
     hook.rest(LOOK_AGAIN_SECONDS)
 

@@ -144,6 +144,14 @@ def size_and_limit(batch_id: str, total: int | None, parameter: str, limit: int 
     return f"Batch {batch_id} {size}; {parameter} is {limit}"
 
 
+def what_continues(submitted: int | None = None) -> str:
+    """Say in an error that a wait has ended before its batch, whose runs cost until they have ended or are cancelled.
+
+    :param submitted: number of submitted runs if nothing is left to submit. Default: the batch also submits the rest.
+    """
+    return "the batch continues" + (f" with {counted(submitted, 'submitted run')}" if submitted else "")
+
+
 def _one_line(message: str) -> str:
     """Return a message of the service in one short line without passwords or session policies."""
     if "sessionPolicy" in message:

@@ -550,6 +550,7 @@ class RunsWait:
         :param now: when it came, in epoch seconds.
         """
         if failure.is_not_found:
+            self._silent_since = None
             self.run_ids = self.run_ids[1:]
             return
         if self._silent_since is None:

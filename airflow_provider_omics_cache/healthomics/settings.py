@@ -225,6 +225,12 @@ def check_run_settings(
             "render_template_as_native_obj=True",
             f"str of {len(settings):,} characters",
         )
+    elif settings is None or settings == "None":
+        broken.add(
+            "must be a list of dicts or an s3:// URI. None usually means that the task before it returned None or was "
+            "skipped. To skip this task too, raise AirflowSkipException there",
+            settings,
+        )
     elif not isinstance(settings, Sequence) or isinstance(settings, (str, bytes, bytearray)):
         broken.add("must be a list of dicts or an s3:// URI", _shown("run_settings", settings))
     elif not settings:

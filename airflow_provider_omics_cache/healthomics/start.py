@@ -5,8 +5,7 @@ It follows the `guide on batch runs <https://docs.aws.amazon.com/omics/latest/de
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -14,6 +13,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.exceptions import (
     BatchCancelledError,
     BatchConflictError,
@@ -53,7 +53,6 @@ OWN_TAGS = frozenset({DIGEST_TAG, GENERATION_TAG, ETAG_TAG})
 
 #: Maximum number of batches that a try starts. If each of them fails before it starts a run, the task fails.
 _MAX_FAILED_STARTS = 3
-#: A batch whose time of creation is not shown counts as the newest.
 _UNKNOWN_TIME = datetime.max.replace(tzinfo=UTC)
 _CANCELLED_STATUSES = (SubmissionStatus.CANCEL_SUCCESS, SubmissionStatus.CANCEL_FAILED)
 #: Submission statuses of runs that were started.
@@ -193,6 +192,16 @@ def generation_of(tags: Mapping[str, str] | None) -> int:
     return int(text) if text.isdecimal() else 0
 
 
+def newest_first(batches: Iterable[Answer]) -> list[Answer]:
+    """Sort batches by creation time, then by id. A batch whose time of creation is not shown counts as the newest.
+
+    :param batches: GetBatch's answers.
+    """
+    return sorted(
+        batches, key=lambda batch: (batch.get("creationTime") or _UNKNOWN_TIME, int(batch["id"])), reverse=True
+    )
+
+
 def find_batch(hook: OmicsCacheHook, request: BatchRequest) -> FoundBatch:
     """Find the batch that an earlier try of the task started.
 
@@ -232,7 +241,7 @@ def _get_batches(hook: OmicsCacheHook, name: str) -> list[Answer]:
         batch = _get_started_batch(hook, item["id"]) if may_be_newest else _get_batch(hook, item["id"])
         if batch is not None and batch.get("name") in {None, name}:
             batches.append({**batch, "creationTime": batch.get("creationTime") or item.get("createdAt")})
-    return sorted(batches, key=lambda batch: (batch["creationTime"] or _UNKNOWN_TIME, int(batch["id"])), reverse=True)
+    return newest_first(batches)
 
 
 def start_batch(
@@ -447,7 +456,7 @@ def _wait_for_started_runs(hook: OmicsCacheHook, batch: Answer) -> tuple[Answer,
     def is_known(looked: tuple[Answer, int]) -> bool:
         seen, runs_started = looked
         failed_time = seen.get("failedTime")
-        is_old = failed_time is not None and time.time() >= failed_time.timestamp() + CONSISTENCY_SECONDS
+        is_old = failed_time is not None and timing.time() >= failed_time.timestamp() + CONSISTENCY_SECONDS
         return bool(runs_started) or is_cancelled or is_old
 
     hook.log.info(

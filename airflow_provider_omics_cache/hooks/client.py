@@ -7,7 +7,6 @@ import math
 import os
 import random
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -26,6 +25,7 @@ from botocore.config import Config
 from botocore.configprovider import ConfiguredEndpointProvider
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.exceptions import (
     OmicsApiError,
     OmicsRequestError,
@@ -97,9 +97,7 @@ _LONGEST_DELAY = 30.0
 class OmicsClientHook(ExistingConnectionHook):
     """Creates HealthOmics clients and makes calls. A failed call raises one of the package's errors."""
 
-    sleep: Callable[[float], None] = staticmethod(time.sleep)
-    clock: Callable[[], float] = staticmethod(time.monotonic)
-    #: End of the time limit for the calls, by ``clock``. Infinite if there is no limit.
+    #: End of the time limit for the calls, by the monotonic clock. Infinite if there is no limit.
     _ends_at = math.inf
     _conn_config: AwsConnectionWrapper | None = None
     _single_attempt_conn: Any = None
@@ -233,7 +231,7 @@ class OmicsClientHook(ExistingConnectionHook):
 
         :param seconds: the limit, from now.
         """
-        outer, self._ends_at = self._ends_at, self.clock() + seconds
+        outer, self._ends_at = self._ends_at, timing.monotonic() + seconds
         try:
             yield
         finally:
@@ -245,9 +243,9 @@ class OmicsClientHook(ExistingConnectionHook):
         :param seconds: duration of the sleep.
         :raises OmicsTimeLimitError: the time limit ends before the sleep does.
         """
-        if self.clock() + seconds > self._ends_at:
+        if timing.monotonic() + seconds > self._ends_at:
             raise OmicsTimeLimitError("No time is left for another call")
-        self.sleep(seconds)
+        timing.sleep(seconds)
 
     def patiently(self, call: Callable[[], T], *, service: str = "omics", max_silence: float = LONGEST_SILENCE) -> T:
         """Repeat a call while it is throttled, the service fails, or the connection is lost.
@@ -262,11 +260,11 @@ class OmicsClientHook(ExistingConnectionHook):
         :raises OmicsApiError: the call failed.
         :raises OmicsTimeLimitError: the time limit is over.
         """
-        gives_up_at = self.clock() + max_silence
+        gives_up_at = timing.monotonic() + max_silence
         called_first_at: dict[str, float] = {}
         delay = _FIRST_DELAY
         while True:
-            called_at = self.clock()
+            called_at = timing.monotonic()
             if called_at >= self._ends_at:
                 raise OmicsTimeLimitError("No time is left for another call")
             try:
@@ -277,16 +275,16 @@ class OmicsClientHook(ExistingConnectionHook):
                 if not error.is_unreachable and error.code != LostAnswerError.__name__:
                     self.answered.add(called)
                 misspelt_at = math.inf if called in self.answered else first_at + _MISSPELT_SECONDS
-                if not error.is_passing or self.clock() + delay > min(gives_up_at, misspelt_at):
+                if not error.is_passing or timing.monotonic() + delay > min(gives_up_at, misspelt_at):
                     raise
-                if self.clock() + delay > self._ends_at:
+                if timing.monotonic() + delay > self._ends_at:
                     raise OmicsTimeLimitError(f"No time is left for another call: {error}") from error.__cause__
                 if delay == _FIRST_DELAY:
                     self.log.info("Calling again: %s", error)
             else:
                 self.answered.add(service)
                 return result
-            self.sleep(delay * random.uniform(0.5, 1.0))  # nosec B311  # jitter is not a secret
+            timing.sleep(delay * random.uniform(0.5, 1.0))  # nosec B311  # jitter is not a secret
             delay = min(2 * delay, _LONGEST_DELAY)
 
     def until_seen(self, look: Callable[[], T], is_seen: Callable[[T], object] = bool) -> T:

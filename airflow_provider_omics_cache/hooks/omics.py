@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.hooks import pace
 from airflow_provider_omics_cache.hooks.arguments import check_id, check_one_filter
 from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE, Answer, OmicsClientHook
@@ -284,7 +285,7 @@ class OmicsCacheHook(OmicsClientHook):
 
         .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_GetRun.html
         """
-        self.rest(pace.get_run_pace.seconds_to_wait(self.client_region, self.clock()))
+        self.rest(pace.get_run_pace.seconds_to_wait(self.client_region, timing.monotonic()))
         return self._call("GetRun", id=check_id("run_id", run_id), export=export, max_silence=max_silence)
 
     def get_runs(

@@ -166,7 +166,7 @@ class Faults:
         :param run_setting_id: the run's runSettingId.
         :param reason: submissionFailureReason. Default ValidationException.
         :param message: submissionFailureMessage.
-        :param times: in how many batches. Default: in all.
+        :param times: number of batches in which the submission fails; None for every batch. Default None.
         """
         for name, value in (("run_setting_id", run_setting_id), ("reason", reason), ("message", message)):
             _texts(name, [value])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -11,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache._compat import PokeReturnValue
 from airflow_provider_omics_cache.configuration import is_set, setting
 from airflow_provider_omics_cache.exceptions import (
@@ -75,7 +75,7 @@ from airflow_provider_omics_cache.triggers.run_batch import (
 )
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, XComArg
 
     from airflow_provider_omics_cache.xcoms import BatchXCom
 
@@ -140,16 +140,16 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     :param timeout: seconds of waiting after which the task fails, or a timedelta. Default: 7 days.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
         default_deferrable``.
-    :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
-        Default 0. (templated)
+    :param max_failed_runs: how many runs may fail to complete, as for BatchCompletionSensor: a number, or a share of
+        all runs such as ``"5%"``. Default 0. (templated)
     :param fail_fast: whether to end the wait in the first round in which GetBatch counts more failed runs than
         ``max_failed_runs`` allows, as BatchCompletionSensor does. Default False.
     :param cancel_on_failure: whether to cancel the batch when ``fail_fast`` ends the wait. Needs ``fail_fast=True``.
         Default False.
-    :param runs_s3_uri: S3 URI of the object to which a record of each run is written, as by BatchCompletionSensor.
-        (templated)
-    :param include_outputs: whether to write the output location of each run too. This calls GetRun for every run.
-        Default False.
+    :param runs_s3_uri: S3 URI of the object to which a record of each run is written, as by BatchCompletionSensor. In a
+        mapped task it must differ for each map index. (templated)
+    :param include_outputs: whether to write the output location of each run too. This calls GetRun for every run,
+        at most ``[omics_cache] max_get_run_per_second`` times a second. Default False.
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the task waits until the
         counts and listings include every run. Default 300.
     :param max_silence: seconds of waiting without an answer after which the task fails, or a timedelta. Default 3600.
@@ -322,7 +322,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
                 # A teardown needs the id, even if the wait fails.
                 context["ti"].xcom_push(key="return_value", value=batch_id)
             # The timeout begins now. The time that the start took does not count.
-            self._began_at = time.time()
+            self._began_at = timing.time()
             self.wait(context)
         return batch_id
 
@@ -535,6 +535,9 @@ class CancelRunBatchOperator(EndRunBatchOperator):
     As a teardown (``operator.as_teardown(setups=...)``) the task succeeds if there is nothing to cancel: the batch has
     finished, is not found for 5 minutes (with a warning), or ``batch_id`` is empty because no batch was started.
 
+    A mapped teardown must be inside a mapped task group. Otherwise it cancels the batches of all map indexes if one of
+    them fails.
+
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflows-batch.html
 
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
@@ -576,7 +579,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
     def __init__(
         self,
         *,
-        batch_id: str,
+        batch_id: str | XComArg,
         wait_for_completion: bool = True,
         waiter_delay: float | timedelta = WAITER_DELAY,
         timeout: float | timedelta = WEEK,
@@ -651,7 +654,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
         if active:
             # Lists may lag behind. When ``until`` is reached, the runs are listed again, to find more runs to cancel.
             until = self._wait_began_at(context) + CONSISTENCY_SECONDS
-            self.wait_for_runs(batch, active, only_stopping=True, until=until if time.time() < until else None)
+            self.wait_for_runs(batch, active, only_stopping=True, until=until if timing.time() < until else None)
             return None
         counted = count_active(batch)
         if counted and self.may_lag(context):
@@ -767,7 +770,7 @@ class DeleteRunBatchOperator(MappingSavingOperator):
     def __init__(
         self,
         *,
-        batch_id: str,
+        batch_id: str | XComArg,
         delete_batch: bool = False,
         save_mapping_s3_uri: str | None = None,
         s3_conn_id: str | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
@@ -23,6 +23,8 @@ from airflow_provider_omics_cache.tasks.parameters import check_flags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from airflow.sdk import XComArg
 
 
 class CreateRunCacheOperator(LinkedTask, AwsBaseOperator[OmicsCacheHook]):
@@ -205,7 +207,7 @@ class UpdateRunCacheOperator(LinkedTask, AwsBaseOperator[OmicsCacheHook]):
     def __init__(
         self,
         *,
-        run_cache_id: str,
+        run_cache_id: str | XComArg,
         name: str | None = None,
         cache_behavior: str | None = None,
         description: str | None = None,
@@ -224,7 +226,7 @@ class UpdateRunCacheOperator(LinkedTask, AwsBaseOperator[OmicsCacheHook]):
             **kwargs,
         )
         check_cache_behavior(cache_behavior)
-        self.run_cache_id = run_cache_id
+        self.run_cache_id = cast("str", run_cache_id)
         self.name = name
         self.cache_behavior = cache_behavior
         self.description = description
@@ -281,7 +283,7 @@ class DeleteRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
     def __init__(
         self,
         *,
-        run_cache_id: str,
+        run_cache_id: str | XComArg,
         aws_conn_id: str | None = "aws_default",
         region_name: str | None = None,
         verify: bool | str | None = None,
@@ -295,7 +297,7 @@ class DeleteRunCacheOperator(AwsBaseOperator[OmicsCacheHook]):
             botocore_config=botocore_config,
             **kwargs,
         )
-        self.run_cache_id = run_cache_id
+        self.run_cache_id = cast("str", run_cache_id)
 
     def execute(self, context: Any) -> str:
         """Delete the cache and return its id.

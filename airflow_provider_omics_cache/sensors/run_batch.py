@@ -19,7 +19,7 @@ from airflow_provider_omics_cache.exceptions import (
 )
 from airflow_provider_omics_cache.healthomics.batch_runs import list_submissions
 from airflow_provider_omics_cache.healthomics.completion import RunCounts
-from airflow_provider_omics_cache.healthomics.failures import allowed, counted, size_and_limit
+from airflow_provider_omics_cache.healthomics.failures import allowed, counted, size_and_limit, what_continues
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch
 from airflow_provider_omics_cache.healthomics.states import End
 from airflow_provider_omics_cache.healthomics.submission import (
@@ -40,7 +40,7 @@ from airflow_provider_omics_cache.triggers.run_batch import (
 )
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, XComArg
 
     from airflow_provider_omics_cache.xcoms import RunCountsXCom
 
@@ -70,8 +70,8 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
 
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
     :param expected_runs: number of runs of the batch. Default: what the service reports. (templated)
-    :param max_failed_submissions: how many submissions may fail: a number, or a share of all runs such as ``"5%"``.
-        Default 0. (templated)
+    :param max_failed_submissions: how many submissions may fail: a number, or a share of all runs such as ``"5%"``,
+        rounded down. Default 0. (templated)
     :param fail_fast: whether to fail in the first round in which GetBatch counts more failed submissions than
         ``max_failed_submissions`` allows. The batch continues. Otherwise the sensor fails when nothing is left to
         submit. Default False.
@@ -81,7 +81,9 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     :param max_silence: seconds without an answer about the batch (throttling, server errors, lost connections) after
         which the task fails, or a timedelta. Default 3600.
     :param mapping_s3_uri: S3 URI of the object to which the full listing is written, one JSON document per line. The
-        sensor then returns the URI instead of the mapping. (templated)
+        sensor then returns the URI instead of the mapping. In a mapped task it must differ for each map index, for
+        example by ``{{ ti.map_index }}``: the task does not overwrite an object that another map index has written in
+        the same DAG run. (templated)
     :param s3_conn_id: Airflow connection for ``mapping_s3_uri``. Giving it without that URI is an error. Default:
         ``aws_conn_id``. (templated)
     :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``. Giving
@@ -118,7 +120,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
     def __init__(
         self,
         *,
-        batch_id: str,
+        batch_id: str | XComArg,
         expected_runs: int | str | None = None,
         max_failed_submissions: int | str = 0,
         fail_fast: bool = False,
@@ -203,8 +205,10 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         if submissions.failed_count > allowed(max_failed, submissions.rows):
             self._push_mapping(mapping, context)
             limit = size_and_limit(batch.id, submissions.rows, "max_failed_submissions", self.max_failed_submissions)
+            submitted = submissions.submitted_count
+            is_active = submitted and batch.meaning.end != End.PROCESSED
             raise TooManyFailedSubmissionsError(
-                f"{submissions.failure_summary()}. {limit}",
+                f"{submissions.failure_summary()}. {limit}{f'; {what_continues(submitted)}' if is_active else ''}",
                 batch_id=batch.id,
                 status=batch.status,
             )
@@ -269,9 +273,11 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         except (OmicsError, AirflowSensorTimeout) as error:
             note = f"; its runs could not be listed, or their mapping could not be saved: {error}"
         submitted = max(submissions.claimed_count, batch.submitted or 0)
-        at_least = "at least " if batch.meaning.end == End.FAILED else ""
         failures = f"; {submissions.failure_summary()}" if submissions.failed else ""
-        return batch_error(batch, f"{at_least}{submitted:,} runs were submitted{note}{failures}")
+        known = f"{submitted:,} runs were submitted"
+        if batch.meaning.end == End.FAILED:
+            known = f"at least {known}{' and may continue' if submitted else ''}"
+        return batch_error(batch, f"{known}{note}{failures}")
 
     def _list(self, submissions: Submissions, file: IO[bytes] | None) -> Submissions:
         if file:
@@ -309,7 +315,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         )
         mapping: dict[str, str] | str = submissions.run_ids
         if file and self.mapping_s3_uri:
-            mapping = self.write_to_s3(file, "mapping_s3_uri")
+            mapping = self.write_to_s3(file, "mapping_s3_uri", context)
         elif len(mapping) > LARGE_MAPPING:
             self.log.warning(
                 "Batch %s: the mapping has %s entries; set mapping_s3_uri, or use an object storage XCom backend",
@@ -360,16 +366,20 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
       ``UNKNOWN``.
 
     :param batch_id: id of the batch, as StartRunBatchOperator returns it. (templated)
-    :param max_failed_runs: how many runs may fail to complete: a number, or a share of all runs such as ``"5%"``.
-        Default 0. (templated)
+    :param max_failed_runs: how many runs may fail to complete, including those whose submission failed: a number, or a
+        share of all runs such as ``"5%"``. A share is rounded down: ``"2%"`` of 299 runs allows 5. Default 0.
+        (templated)
     :param fail_fast: whether to fail in the first round in which GetBatch counts more runs as failed, cancelled,
         deleted or not submitted than ``max_failed_runs`` allows. The batch continues, and ``runs_s3_uri`` is not
         written. Otherwise the sensor fails when every run has ended. Default False.
-    :param runs_s3_uri: S3 URI of the object to which a record of each run is written, one JSON document per line:
-        ``run_setting_id``, ``run_id``, ``run_uuid``, ``status``, ``creation_time``, ``start_time``, ``stop_time``,
-        ``failure_reason``, ``status_message``, ``run_output_uri``. (templated)
-    :param include_outputs: whether to call GetRun for every run, so that ``run_output_uri`` is known. GetRun is called
-        at most ``[omics_cache] max_get_run_per_second`` times a second: 100,000 runs take hours. Default False.
+    :param runs_s3_uri: S3 URI of the object to which a record of each run is written, even of a run that was never
+        submitted. It has one JSON document per line: ``run_setting_id``, ``run_id``, ``run_uuid``, ``status``,
+        ``creation_time``, ``start_time``, ``stop_time``, ``failure_reason``, ``status_message``, ``run_output_uri``.
+        In a mapped task it must differ for each map index, for example by ``{{ ti.map_index }}``: the task does not
+        overwrite an object that another map index has written in the same DAG run. (templated)
+    :param include_outputs: whether to call GetRun for every run, so that ``run_output_uri`` is known. Otherwise it is
+        null. GetRun is called at most ``[omics_cache] max_get_run_per_second`` times a second (default 5): 300 runs
+        take a minute, and 100,000 runs take hours. Default False.
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the sensor waits until the
         counts and listings include every run. If the service does not report when the batch ended, they count from the
         first round that shows the end. Default 300.
@@ -414,7 +424,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
     def __init__(
         self,
         *,
-        batch_id: str,
+        batch_id: str | XComArg,
         max_failed_runs: int | str = 0,
         fail_fast: bool = False,
         runs_s3_uri: str | None = None,

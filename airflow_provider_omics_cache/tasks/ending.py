@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.exceptions import BatchNotFoundError, OmicsApiError, OmicsError
 from airflow_provider_omics_cache.healthomics.end import is_batch_visible
 from airflow_provider_omics_cache.healthomics.rounds import (
@@ -23,7 +23,7 @@ from airflow_provider_omics_cache.tasks.parameters import check_effect, check_fl
 from airflow_provider_omics_cache.tasks.wait import LAST_LOOK_SECONDS, BatchWaitOperator
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, XComArg
 
 #: Values of ``batch_id`` when no batch was started.
 EMPTY_IDS = (None, "", "None")
@@ -34,14 +34,14 @@ _REQUEST_SECONDS = 600
 class EndRunBatchOperator(BatchWaitOperator):
     """Base of the operators that cancel a batch or delete its runs."""
 
-    def __init__(self, *, batch_id: str, wait_for_completion: bool = True, **kwargs: Any) -> None:
+    def __init__(self, *, batch_id: str | XComArg, wait_for_completion: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_flags(wait_for_completion=wait_for_completion)
         if not wait_for_completion:
             given: dict[str, Any] = {name: kwargs[name] for name in ("waiter_delay", "deferrable") if name in kwargs}
             default_args = kwargs.get("default_args") or {}
             check_effect(BatchWaitOperator.__init__, given, needs="wait_for_completion=True", default_args=default_args)
-        self.batch_id = batch_id
+        self.batch_id = cast("str", batch_id)
         self.wait_for_completion = wait_for_completion
         #: Ids of runs of the batch that no longer exist.
         self._gone: set[str] = set()
@@ -105,7 +105,7 @@ class EndRunBatchOperator(BatchWaitOperator):
                 return self.push(context, Batch.from_answer(self.batch_id, batch))
             # The effect of the request may be late, counted from now. The deadline counts from the start of the task.
             self._fixed_deadline = self._deadline(context)
-            self._began_at = time.time()
+            self._began_at = timing.time()
             return str(self.wait(context))
 
         return self._unless_settled(end, context)
@@ -128,7 +128,7 @@ class EndRunBatchOperator(BatchWaitOperator):
 
         :param context: Airflow's context of the task.
         """
-        return max(0.0, self._deadline(context) - time.time())
+        return max(0.0, self._deadline(context) - timing.time())
 
     def request_seconds(self, context: Context) -> float:
         """Return the seconds to wait for a batch that cannot be cancelled or deleted yet.
@@ -142,7 +142,7 @@ class EndRunBatchOperator(BatchWaitOperator):
 
         :param context: Airflow's context of the task.
         """
-        return time.time() < self._wait_began_at(context) + CONSISTENCY_SECONDS
+        return timing.time() < self._wait_began_at(context) + CONSISTENCY_SECONDS
 
     def may_list_more(self, batch: Batch, listing: Submissions, context: Context) -> bool:
         """Whether the batch may have runs that are not listed yet. If so, the task waits for another round.
@@ -153,7 +153,7 @@ class EndRunBatchOperator(BatchWaitOperator):
         """
         settled = batch.settled_time.timestamp() if batch.settled_time else self._wait_began_at(context)
         doubt = doubt_about_existing_runs(batch, listing)
-        if not doubt or time.time() >= settled + CONSISTENCY_SECONDS:
+        if not doubt or timing.time() >= settled + CONSISTENCY_SECONDS:
             return False
         self.log.info("Batch %s is %s, but %s; the service may be catching up", batch.id, batch.shown_status, doubt)
         return True

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.exceptions import (
     BatchCancelledError,
     BatchDeletedError,
@@ -19,7 +19,7 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsParameterError,
     OmicsTimeLimitError,
 )
-from airflow_provider_omics_cache.healthomics.failures import parse_allowance
+from airflow_provider_omics_cache.healthomics.failures import parse_allowance, what_continues
 from airflow_provider_omics_cache.healthomics.rounds import Batch, Event, FirstSeen
 from airflow_provider_omics_cache.healthomics.states import BATCH_STATUSES, End
 from airflow_provider_omics_cache.healthomics.submission import Submissions
@@ -92,7 +92,7 @@ class ListingTask(S3OutputTask, BatchWaitTask):
         """
         submissions = self.hook.list_whole(list_once)
         missing = submissions.missing(expected, at_least=at_least)
-        if missing and self.has_caught_up(batch, since, time.time()):
+        if missing and self.has_caught_up(batch, since, timing.time()):
             submissions = self.hook.list_whole(list_once)
             missing = submissions.missing(expected, at_least=at_least)
             if missing:
@@ -130,7 +130,7 @@ class ListingTask(S3OutputTask, BatchWaitTask):
         """
         if self.has_caught_up(batch, batch.settled_time, seen_at(batch)):
             return False
-        return time.time() + self.interval < self._deadline(context)
+        return timing.time() + self.interval < self._deadline(context)
 
     def wait_to_catch_up(self, batch: Batch, text: str) -> None:
         """Log that the task waits for another round because the service may be catching up.
@@ -158,7 +158,7 @@ class ListingTask(S3OutputTask, BatchWaitTask):
 
     def settle_active_batch(self) -> str:
         """Handle a batch that is still active when the task fails fast. Return what was done, for the error."""
-        return "the batch continues"
+        return what_continues()
 
     def _resume(self, event: dict[str, Any] | None, began_at: float | None) -> Event:
         parsed = super()._resume(event, began_at)
@@ -176,9 +176,9 @@ class ListingTask(S3OutputTask, BatchWaitTask):
             elif not self._started_wait(context).is_disturbed:
                 return None
             would_forget = self._is_catching_up and self._first_seen is not None and self.must_trust_counts
-            if result is not None or not would_forget or time.time() >= self._deadline(context):
+            if result is not None or not would_forget or timing.time() >= self._deadline(context):
                 return result
-            time.sleep(min(self.interval, max(0.0, self._deadline(context) - time.time())))
+            timing.sleep(min(self.interval, max(0.0, self._deadline(context) - timing.time())))
             next_event = self._round(context)
 
     def check_allowance(self, parameter: str) -> None:
@@ -212,7 +212,7 @@ def seen_at(batch: Batch) -> float:
 
     :param batch: the batch.
     """
-    return time.time() if batch.seen_at is None else batch.seen_at
+    return timing.time() if batch.seen_at is None else batch.seen_at
 
 
 def batch_error(batch: Batch, details: str) -> BatchError:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.exceptions import (
     IncompleteListingError,
     OmicsApiError,
@@ -130,7 +130,7 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
         :param batch: the batch. GetBatch is called again before each further listing.
         :param context: Airflow's context of the task.
         """
-        first_asked = asked_at = time.time()
+        first_asked = asked_at = timing.time()
         waited = 0
         previous: tuple[int, bytes] | None = None
         for delay in (*VISIBLE_AFTER, VISIBLE_AFTER[-1], None):
@@ -152,9 +152,9 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
             self.log.info("Batch %s is %s: %s; listing again", batch.id, batch.shown_status, reason)
             previous = found
             del listing  # two listings are never in memory at the same time
-            self._sleep(delay)
+            timing.sleep(delay)
             waited += delay
-            asked_at = time.time()
+            asked_at = timing.time()
             answer = get_batch_patiently(self.hook, self.batch_id, max_silence=self.max_silence)
             batch = Batch.from_answer(self.batch_id, answer)
         raise IncompleteListingError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -14,6 +13,7 @@ from datetime import UTC
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache._compat import AirflowSensorTimeout, PokeReturnValue
 from airflow_provider_omics_cache.exceptions import (
     BatchError,
@@ -233,7 +233,7 @@ class RunOutcomeTask(ListingTask):
         """
         if counts.agrees_with(listed):
             return True
-        if not self.has_caught_up(batch, batch.processed_time, time.time()):
+        if not self.has_caught_up(batch, batch.processed_time, timing.time()):
             text = f"{counts.completed:,} completed runs are counted, and {listed.completed:,} are listed"
             self.wait_to_catch_up(batch, text)
             return False
@@ -289,7 +289,7 @@ class RunOutcomeTask(ListingTask):
         counted = count_active(batch)
         if batch.meaning.end == End.DELETED or counted == 0:
             return False
-        if counted and self.must_trust_counts and may_trust_counts(time.time(), self.interval):
+        if counted and self.must_trust_counts and may_trust_counts(timing.time(), self.interval):
             return True
         with self.within_limits():
             active = list_active_runs(self.hook, batch.id, most=MOST_ACTIVE_RUNS, max_silence=self.max_silence)
@@ -355,7 +355,7 @@ class RunOutcomeTask(ListingTask):
             if counts and not self._is_confirmed(batch, counts, outcomes.counts):
                 return False
             if output:
-                self.write_to_s3(output, "runs_s3_uri")
+                self.write_to_s3(output, "runs_s3_uri", context)
         return True
 
     def _list_rows(

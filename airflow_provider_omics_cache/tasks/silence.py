@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache._compat import keep_until_next_start, kept_values, reschedule_count
 from airflow_provider_omics_cache.healthomics.rounds import Silence
 
@@ -55,7 +55,7 @@ def kept_silence(context: Context, batch_id: str) -> Silence | None:
     for value in values:
         try:
             silence = Silence.from_json(value)
-            if silence.since > time.time():
+            if silence.since > timing.time():
                 raise ValueError(f"since is {silence.since!r}, a time in the future")
         except ValueError as error:
             log.warning("Batch %s: the value under %s is ignored: %s", batch_id, KEY, error)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.sensors.base_aws import AwsBaseSensor
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache._compat import (
     AirflowFailException,
     AirflowOptionalProviderFeatureException,
@@ -55,7 +55,7 @@ from airflow_provider_omics_cache.triggers.run_batch import BatchTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.amazon.aws.utils.mixins import AwsBaseHookMixin
-    from airflow.sdk import BaseOperatorLink, Context
+    from airflow.sdk import BaseOperatorLink, Context, XComArg
 
     AwsTask = AwsBaseHookMixin[OmicsCacheHook]
 else:
@@ -160,7 +160,7 @@ class BatchWaitTask(LinkedTask, AwsTask):
 
     def _task_started_at(self, context: Context) -> float:
         started = context["ti"].start_date
-        return started.timestamp() if started else time.time()
+        return timing.at(started) if started else timing.time()
 
     def _wait_began_at(self, context: Context) -> float:
         """Return when the wait began, in epoch seconds."""
@@ -214,12 +214,12 @@ class BatchWaitTask(LinkedTask, AwsTask):
         try:
             answer = self.hook.get_batch(batch_id=wait.batch_id)
         except OmicsApiError as error:
-            event = wait.failed(error, time.time())
+            event = wait.failed(error, timing.time())
             if event:
                 self._note_end(event, context)
                 raise self._error(event, error) from error.__cause__
         else:
-            event = wait.answered(answer, time.time())
+            event = wait.answered(answer, timing.time())
         if not self._has_links:
             self._has_links = True
             persist_links(context, self, batch_id=str(self.batch_id))
@@ -253,9 +253,9 @@ class BatchWaitTask(LinkedTask, AwsTask):
             try:
                 run = self.hook.get_run(run_id=run_id)
             except OmicsApiError as error:
-                wait.failed(error, time.time())
+                wait.failed(error, timing.time())
             else:
-                wait.answered(run, time.time())
+                wait.answered(run, timing.time())
             if wait.run_id == run_id:
                 return True
         return False
@@ -314,7 +314,7 @@ class BatchWaitTask(LinkedTask, AwsTask):
         :raises Exception: the deadline has passed; the error is that of :meth:`give_up`.
         """
         try:
-            with self.hook.limit(max(self._deadline(context) - time.time(), at_least)):
+            with self.hook.limit(max(self._deadline(context) - timing.time(), at_least)):
                 yield
         except OmicsTimeLimitError as error:
             raise self.give_up(f"Timed out. Batch {self.batch_id}: {error}") from error
@@ -324,7 +324,7 @@ class BatchWaitTask(LinkedTask, AwsTask):
             status=EventStatus.TIMEOUT,
             message=f"Batch {self.batch_id}: the trigger did not end the wait in time",
             code=rounds.DEADLINE,
-            deadline=time.time(),
+            deadline=timing.time(),
             batch=Batch(id=str(self.batch_id)),
         ).to_json()
 
@@ -338,7 +338,7 @@ class BatchWaitTask(LinkedTask, AwsTask):
                 return replace(overdue, status=EventStatus.ERROR, message=str(error), code=rounds.NOT_FOUND)
             self.log.warning("Batch %s: the last GetBatch before the timeout failed: %s", self.batch_id, error)
             return overdue
-        event = wait.answered(answer, time.time()) or wait.overdue(time.time()) or overdue
+        event = wait.answered(answer, timing.time()) or wait.overdue(timing.time()) or overdue
         self._log_lines(wait)
         return event
 
@@ -372,7 +372,7 @@ class BatchWaitTask(LinkedTask, AwsTask):
     def _defer_again(self, context: Context) -> None:
         """Defer until the same deadline as before."""
         deadline = self._deadline(context)
-        if time.time() >= deadline:
+        if timing.time() >= deadline:
             waits_for_runs = self.runs_wait and self.runs_wait.run_id
             reason = "runs are still active" if waits_for_runs else "the service is still catching up"
             raise self.give_up(f"Timed out. Batch {self.batch_id}: {reason}")
@@ -389,7 +389,7 @@ class BatchWaitTask(LinkedTask, AwsTask):
 
     def _defer(self, deadline: float) -> None:
         self.check_deferral()
-        remaining = max(0.0, deadline - time.time())
+        remaining = max(0.0, deadline - timing.time())
         self.defer(
             trigger=self.trigger_class(
                 batch_id=self.batch_id,
@@ -428,8 +428,6 @@ class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
     """Base of the operators that wait for a batch."""
 
     aws_hook_class = OmicsCacheHook
-
-    _sleep: Callable[[float], None] = staticmethod(time.sleep)
 
     def __init__(
         self,
@@ -470,9 +468,9 @@ class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
             self._defer(self._deadline(context))
         while result is None:
             wait = self._started_wait(context)
-            self._sleep(min(self.interval, max(0.0, (wait.deadline or math.inf) - time.time())))
+            timing.sleep(min(self.interval, max(0.0, (wait.deadline or math.inf) - timing.time())))
             result = self._look(context)
-            overdue = wait.overdue(time.time())
+            overdue = wait.overdue(timing.time())
             if result is None and overdue:
                 raise self._give_up(overdue, context)
         return result.xcom_value
@@ -513,7 +511,7 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
     def __init__(
         self,
         *,
-        batch_id: str,
+        batch_id: str | XComArg,
         max_silence: float | timedelta = LONGEST_SILENCE,
         poke_interval: float | timedelta = WAITER_DELAY,
         deferrable: bool = DEFAULT_DEFERRABLE,
@@ -521,7 +519,7 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
         check_flags(deferrable=deferrable)
-        self.batch_id = batch_id
+        self.batch_id = cast("str", batch_id)
         self.max_silence = seconds("max_silence", max_silence)
         self.deferrable = deferrable
 
@@ -545,16 +543,16 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
 
         :param context: Airflow's context of the task.
         """
-        slot_until = time.time() + LONGEST_SLOT_SECONDS
+        slot_until = timing.time() + LONGEST_SLOT_SECONDS
         wait = self._started_wait(context)
         if self.reschedule:
             wait.recall = partial(kept_silence, context, self.batch_id)
         event = self._round(context)
         while event is None and self.reschedule and wait.silence:
-            if time.time() + self.interval > slot_until and keep_silence(context, self.batch_id, wait.silence):
+            if timing.time() + self.interval > slot_until and keep_silence(context, self.batch_id, wait.silence):
                 break
-            time.sleep(self.interval)
-            event = wait.overdue(time.time()) or self._round(context)
+            timing.sleep(self.interval)
+            event = wait.overdue(timing.time()) or self._round(context)
         return (event is not None and self._conclude(event, context)) or False
 
     def execute(self, context: Context) -> Any:
@@ -633,7 +631,7 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
     def _wait_began_at(self, context: Context) -> float:
         """Return when the wait began, in epoch seconds. For a rescheduled task this is its first poke."""
         first = first_reschedule_date(context) if self.reschedule else None
-        return first.timestamp() if first else super()._wait_began_at(context)
+        return timing.at(first) if first else super()._wait_began_at(context)
 
     @property
     def must_trust_counts(self) -> bool:

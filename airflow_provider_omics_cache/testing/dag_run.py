@@ -8,13 +8,14 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from airflow_provider_omics_cache.testing.airflow_database import create_database, use_airflow
+from airflow_provider_omics_cache.testing.task_errors import collect_task_errors, task_name
 
 try:
     from airflow.sdk import DAG
@@ -46,9 +47,12 @@ class LocalDagRun:
     """A DAG run that has ended.
 
     :param airflow: Airflow's own object.
+    :param errors: the exception of each task that failed, by its name in ``states``. A task that is
+        ``upstream_failed`` did not run, and is not in it.
     """
 
     airflow: Any
+    errors: Mapping[str, BaseException] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -64,7 +68,7 @@ class LocalDagRun:
     def states(self) -> dict[str, str]:
         """State of each task by its id; a mapped task has one for each map index, under ``task_id[map_index]``."""
         instances = sorted(self.airflow.get_task_instances(), key=lambda ti: (ti.task_id, ti.map_index))
-        return {_name(ti): str(ti.state) for ti in instances}
+        return {task_name(ti): str(ti.state) for ti in instances}
 
     def xcom(self, task_id: str, key: str = "return_value", *, map_index: int = -1) -> Any:
         """Return an XCom of a task; None if the task has not pushed it.
@@ -77,10 +81,6 @@ class LocalDagRun:
         if instance is None:
             raise KeyError(f"the DAG run has no task {task_id!r} with map index {map_index}; it has {[*self.states]}")
         return instance.xcom_pull(task_ids=task_id, key=key, map_indexes=map_index)
-
-
-def _name(ti: Any) -> str:
-    return str(ti.task_id) if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]"
 
 
 class LocalDag:
@@ -103,8 +103,12 @@ class LocalDag:
         if date is not None:
             names = inspect.signature(self.dag.test).parameters
             given |= {name: date for name in ("run_after", "logical_date", "execution_date") if name in names}
-        with patch.dict(_dags, {self.dag.dag_id: self.dag}, clear=True), _params_as_before(self.dag):
-            return LocalDagRun(self.dag.test(**given))
+        with (
+            patch.dict(_dags, {self.dag.dag_id: self.dag}, clear=True),
+            _params_as_before(self.dag),
+            collect_task_errors() as errors,
+        ):
+            return LocalDagRun(self.dag.test(**given), errors)
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -13,12 +11,8 @@ from unittest.mock import patch
 
 from airflow.models.taskinstance import TaskInstance
 
-from airflow_provider_omics_cache._compat import first_reschedule_date
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.hooks import pace
-from airflow_provider_omics_cache.hooks.client import OmicsClientHook
-from airflow_provider_omics_cache.operators import run_batch as _operators
-from airflow_provider_omics_cache.sensors import run_batch as _sensors
-from airflow_provider_omics_cache.tasks import wait
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local.clock import Clock
@@ -28,12 +22,6 @@ try:
 except ImportError:  # Airflow 2
     from airflow.sensors import base as airflow_sensors  # type: ignore[no-redef]
 
-_PACKAGE = __name__.partition(".")[0]
-#: These import every other module of the package that waits.
-_IMPORT_ALL = (_operators, _sensors)
-#: The modules of these packages use real time.
-_REAL_TIME = (f"{_PACKAGE}.local.", f"{_PACKAGE}.testing.")
-
 #: Shortest poke interval in seconds of service time. A sensor with poke_interval=0 would never let time pass.
 _SHORTEST_INTERVAL = 1.0
 
@@ -41,7 +29,7 @@ _let_others_run = asyncio.sleep
 
 
 class ServiceTime:
-    """The ``time`` module with the time of the local HealthOmics. A sleep advances its clock.
+    """The time of the local HealthOmics. A sleep advances its clock.
 
     :param clock: the clock of the local HealthOmics.
     """
@@ -77,19 +65,6 @@ class ServiceTime:
         """
         return self._service_times.setdefault(date.timestamp(), self.time())
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(time, name)
-
-
-class _ServiceAsyncio:
-    """The ``asyncio`` module whose ``sleep`` takes service time."""
-
-    def __init__(self, service_time: ServiceTime) -> None:
-        self.sleep = service_time.async_sleep
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(asyncio, name)
-
 
 @contextmanager
 def use_service_time(clock: Clock) -> Iterator[ServiceTime]:
@@ -102,22 +77,12 @@ def use_service_time(clock: Clock) -> Iterator[ServiceTime]:
     :param clock: the clock of the local HealthOmics.
     """
     service_time = ServiceTime(clock)
-    service_asyncio = _ServiceAsyncio(service_time)
     with ExitStack() as stack:
 
         def replace(owner: Any, name: str, new: Any) -> None:
             stack.enter_context(patch.object(owner, name, new))
 
-        for module in _modules():
-            if vars(module).get("time") is time:
-                replace(module, "time", service_time)
-            if vars(module).get("asyncio") is asyncio:
-                replace(module, "asyncio", service_asyncio)
-        replace(OmicsClientHook, "sleep", staticmethod(service_time.sleep))
-        replace(OmicsClientHook, "clock", staticmethod(service_time.monotonic))
-        replace(wait.BatchWaitOperator, "_sleep", staticmethod(service_time.sleep))
-        replace(wait.BatchWaitTask, "_task_started_at", _in_service_time(service_time))
-        replace(wait, "first_reschedule_date", _first_reschedule_date(service_time))
+        stack.enter_context(timing.use(service_time))
         # The shared pace has stored times of the real clock. A new pace starts with service time.
         replace(pace, "get_run_pace", pace.Pace("max_get_run_per_second"))
         replace(airflow_sensors, "time", service_time)
@@ -125,30 +90,6 @@ def use_service_time(clock: Clock) -> Iterator[ServiceTime]:
         replace(sensor, "_get_next_poke_interval", _poke_interval(sensor._get_next_poke_interval, service_time))
         replace(TaskInstance, "ready_for_retry", _ready_for_retry(service_time))
         yield service_time
-
-
-def _modules() -> list[Any]:
-    return [
-        module
-        for name, module in list(sys.modules.items())
-        if name.startswith(f"{_PACKAGE}.") and not name.startswith(_REAL_TIME)
-    ]
-
-
-def _in_service_time(service_time: ServiceTime) -> Callable[[Any, Any], float]:
-    def task_started_at(_: Any, context: Any) -> float:
-        started = context["ti"].start_date
-        return service_time.at(started) if started else service_time.time()
-
-    return task_started_at
-
-
-def _first_reschedule_date(service_time: ServiceTime) -> Callable[[Any], datetime | None]:
-    def first_date(context: Any) -> datetime | None:
-        date = first_reschedule_date(context)
-        return date and datetime.fromtimestamp(service_time.at(date), tz=date.tzinfo)
-
-    return first_date
 
 
 def _poke_interval(original: Callable[..., float], service_time: ServiceTime) -> Callable[..., float]:

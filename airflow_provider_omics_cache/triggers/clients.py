@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.exceptions import MissingConnectionError, OmicsError
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.redaction import printable, without_passwords
@@ -68,7 +68,7 @@ class OpenClient:
         self.closing: asyncio.Task[None] | None = None
         self.has_connection = False
         self._name = connection.aws_conn_id
-        self._made_at = time.monotonic()
+        self._made_at = timing.monotonic()
         self._is_retired = False
         self._stack = AsyncExitStack()
         # The client is made in its own task, so that a cancelled call does not leave a half-made client. A half-made
@@ -78,7 +78,7 @@ class OpenClient:
     @property
     def age(self) -> float:
         """Seconds since the making of the client began."""
-        return time.monotonic() - self._made_at
+        return timing.monotonic() - self._made_at
 
     @property
     def is_made(self) -> bool:

@@ -12,13 +12,13 @@ import heapq
 import itertools
 import math
 import random
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.configuration import calls_per_second
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.healthomics.rounds import SHORTEST_INTERVAL
@@ -81,12 +81,12 @@ class Watcher:
     def __init__(self, *, interval: float, deadline: float | None, earliest: float = EARLIEST_EVENT) -> None:
         self._interval = max(SHORTEST_INTERVAL, float(interval))
         self._deadline = math.inf if deadline is None else float(deadline)
-        self._earliest = self._next_failure = time.monotonic() + earliest
+        self._earliest = self._next_failure = timing.monotonic() + earliest
         self._outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     async def next_outcome(self) -> Outcome | None:
         """Wait for the next round, and return the answer or the failure; None when the deadline has passed."""
-        patience = max(0.0, self._deadline - time.time()) + LAST_CALL
+        patience = max(0.0, self._deadline - timing.time()) + LAST_CALL
         try:
             async with asyncio.timeout(None if patience == math.inf else patience):
                 return await self._outcome
@@ -103,7 +103,7 @@ class Watcher:
 
         :param outcome: the answer, or the failure.
         """
-        now = time.monotonic()
+        now = timing.monotonic()
         if self._outcome.done() or now < self._earliest:
             return
         if isinstance(outcome, OmicsApiError):
@@ -115,9 +115,9 @@ class Watcher:
     def next_round(self) -> float:
         """Return when this trigger wants the next round, by the monotonic clock."""
         seconds = self._interval * random.uniform(1 - JITTER, 1 + JITTER)  # nosec B311  # jitter is not a secret
-        remaining = self._deadline - time.time()
+        remaining = self._deadline - timing.time()
         seconds = min(seconds, remaining if remaining > 0 else SHORTEST_INTERVAL)
-        return max(self._earliest, time.monotonic() + seconds)
+        return max(self._earliest, timing.monotonic() + seconds)
 
 
 class _Subject:
@@ -154,11 +154,11 @@ class _Budget:
         self._line.append(queue)
         try:
             while True:
-                seconds = self._next_turn - time.monotonic()
+                seconds = self._next_turn - timing.monotonic()
                 if seconds <= 0 and queue is min(self._line, key=_Queue.first_due):
                     break
-                await asyncio.sleep(max(0.0, seconds))
-            self._next_turn = time.monotonic() + 1 / self._rate
+                await timing.async_sleep(max(0.0, seconds))
+            self._next_turn = timing.monotonic() + 1 / self._rate
         finally:
             self._line.remove(queue)
 
@@ -169,7 +169,7 @@ class _Budget:
         """Slow down, but only once for calls that were made at the same time."""
         if called_at <= self._slowed_at:
             return
-        self._slowed_at = time.monotonic()
+        self._slowed_at = timing.monotonic()
         self._rate = max(self._rate * _SLOWER, self._highest * _SLOWEST)
         self._next_turn = max(self._next_turn, self._slowed_at + 1 / self._rate)
 
@@ -202,7 +202,7 @@ class _Queue:
         """Add a trigger that watches a subject."""
         subject = self.subjects.setdefault(subject_id, _Subject(subject_id))
         subject.watchers.add(watcher)
-        due = time.monotonic() if at_once else watcher.next_round()
+        due = timing.monotonic() if at_once else watcher.next_round()
         if not subject.call and due < subject.due:
             self._schedule(subject, due)
 
@@ -231,19 +231,19 @@ class _Queue:
                 failure = api_error(error, self._operation.name, self._region_name)
                 for subject in self.subjects.values():
                     subject.send(failure)
-                await asyncio.sleep(EARLIEST_EVENT)
+                await timing.async_sleep(EARLIEST_EVENT)
 
     async def _ask_in_turn(self, budget: _Budget) -> None:
         """Begin the call that is due first, or wait a little until one is due."""
-        seconds = self.first_due() - time.monotonic()
+        seconds = self.first_due() - timing.monotonic()
         if seconds > 0:
-            await asyncio.sleep(min(seconds, _LONGEST_SLEEP))
+            await timing.async_sleep(min(seconds, _LONGEST_SLEEP))
             return
         if len(self._calls) >= _MOST_CALLS:
             await asyncio.wait(self._calls, return_when=asyncio.FIRST_COMPLETED)
             return
         await budget.turn(self)
-        if self.first_due() <= time.monotonic():
+        if self.first_due() <= timing.monotonic():
             due, _, subject = heapq.heappop(self._order)
             subject.due = math.inf
             subject.call = asyncio.create_task(self._ask(subject, due, budget))
@@ -251,7 +251,7 @@ class _Queue:
             subject.call.add_done_callback(self._calls.discard)
 
     async def _ask(self, subject: _Subject, due: float, budget: _Budget) -> None:
-        called_at = time.monotonic()
+        called_at = timing.monotonic()
         is_worth_another = has_renewed = False
         operation = self._operation
         try:
@@ -280,7 +280,7 @@ class _Queue:
         if is_throttled and subject.failures <= _THROTTLES_IN_PLACE:
             self._schedule(subject, due)
         elif has_renewed or (is_worth_another and subject.failures == 1):
-            self._schedule(subject, time.monotonic() + _SECOND_ATTEMPT)
+            self._schedule(subject, timing.monotonic() + _SECOND_ATTEMPT)
         else:
             subject.send(outcome)
             self._schedule(subject, subject.next_round())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -13,6 +12,7 @@ from typing import Any, ClassVar
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache._compat import task_state
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.healthomics import completion, end, submission
@@ -176,28 +176,28 @@ class BatchTrigger(BaseTrigger):
                 while wait.run_id == run_id:
                     outcome = await watcher.next_outcome()
                     if isinstance(outcome, OmicsApiError):
-                        wait.failed(outcome, time.time())
+                        wait.failed(outcome, timing.time())
                     elif outcome is not None:
-                        wait.answered(outcome, time.time())
-                    if outcome is None or (self.deadline is not None and time.time() >= self.deadline):
+                        wait.answered(outcome, timing.time())
+                    if outcome is None or (self.deadline is not None and timing.time() >= self.deadline):
                         return False
         return wait.is_refused
 
     async def _wait(self, wait: BatchWait, *, trusts_counts: bool) -> Event:
-        trusted_until = time.time() + TRUST_SECONDS if trusts_counts else 0.0
+        trusted_until = timing.time() + TRUST_SECONDS if trusts_counts else 0.0
         async with self._watch(self.batch_id) as watcher:
             while True:
                 outcome = await watcher.next_outcome()
                 event = None
                 if isinstance(outcome, OmicsApiError):
-                    event = wait.failed(outcome, time.time())
+                    event = wait.failed(outcome, timing.time())
                 elif outcome is not None:
-                    event = wait.answered(outcome, time.time())
+                    event = wait.answered(outcome, timing.time())
                 for level, line in wait.take_lines():
                     self.log.log(level, "%s", line)
-                if event and event.status == EventStatus.FAILED and event.batch and time.time() < trusted_until:
+                if event and event.status == EventStatus.FAILED and event.batch and timing.time() < trusted_until:
                     event = None if count_active(event.batch) else event
-                event = event or wait.overdue(time.time())
+                event = event or wait.overdue(timing.time())
                 if event:
                     return event
 

@@ -41,11 +41,11 @@ def test_joins_the_outputs_of_two_thousand_samples(
     listed = all_of("list_runs_in_batch", "runs", batchId=batch["id"])
     run_ids = {run["runSettingId"]: run["runId"] for run in listed if run.get("runId")}
     results = read_json_lines("samples.jsonl")
-    assert [result["sample"] for result in results] == samples
-    assert {result["sample"]: result["run_id"] for result in results} == {"HG0008": None, **run_ids}
-    failed = {result["sample"]: result["status"] for result in results if result["status"] != "COMPLETED"}
+    assert [result["sample_name"] for result in results] == samples
+    assert {result["sample_name"]: result["run_id"] for result in results} == {"HG0008": None, **run_ids}
+    failed = {result["sample_name"]: result["status"] for result in results if result["status"] != "COMPLETED"}
     assert failed == {"HG0007": "FAILED", "HG0008": "NOT_SUBMITTED"}
-    assert results[0]["fastq_1"] == f"s3://{BUCKET}/HG0000_1.fq"
+    assert results[0]["reads_1"] == f"s3://{BUCKET}/HG0000_1.fq"
     for result in (results[0], results[-1]):
         run = boto3.client("omics").get_run(id=result["run_id"])
         assert result["output_uri"] == run["runOutputUri"]
@@ -57,8 +57,8 @@ def test_the_second_read_is_left_out_where_there_is_none(cohort_service: LocalHe
     assert omics_cohort().test().state == "success"
     parameters = [boto3.client("omics").get_run(id=run["id"])["parameters"] for run in all_of("list_runs")]
     assert parameters == [
-        {"sample": "HG001", "fastq_1": f"s3://{BUCKET}/HG001_1.fq"},
-        {"sample": "HG002", "fastq_1": f"s3://{BUCKET}/HG002_1.fq", "fastq_2": f"s3://{BUCKET}/HG002_2.fq"},
+        {"sample_name": "HG001", "reads_1": f"s3://{BUCKET}/HG001_1.fq"},
+        {"sample_name": "HG002", "reads_1": f"s3://{BUCKET}/HG002_1.fq", "reads_2": f"s3://{BUCKET}/HG002_2.fq"},
     ]
 
 
@@ -75,7 +75,7 @@ def test_a_triggered_dag_run_takes_its_params(cohort_service: LocalHealthOmics) 
         "max_failed": "1",
     }
     assert omics_cohort().test(run_conf=params).state == "success"
-    assert [(result["sample"], result["status"]) for result in read_json_lines("samples.jsonl")] == [
+    assert [(result["sample_name"], result["status"]) for result in read_json_lines("samples.jsonl")] == [
         (0, "COMPLETED"),
         (1, "FAILED"),
     ]
@@ -97,7 +97,7 @@ def test_a_cleared_dag_run_finds_its_batch_whatever_the_sheet_holds(
     cohort_service.forget_tokens()
     assert run_once_more(omics_cohort()).state == "success"
     assert cohort_service.calls["StartRunBatch"] == 1
-    assert [result["sample"] for result in read_json_lines("samples.jsonl")] == ["HG001", "HG002"]
+    assert [result["sample_name"] for result in read_json_lines("samples.jsonl")] == ["HG001", "HG002"]
 
 
 def test_a_variable_for_the_dag_run_starts_another_batch(

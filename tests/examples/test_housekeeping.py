@@ -8,7 +8,9 @@ import pytest
 from cohort import omics_cohort
 from housekeeping import omics_housekeeping
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from tests.clocks import NoWaiting
 from tests.examples.cohorts import all_of, put_samplesheet, read_json_lines, states_of
 
 if TYPE_CHECKING:
@@ -77,15 +79,14 @@ def test_throttles_are_waited_out(
 ) -> None:
     put_samplesheet(["HG001", "HG002"])
     assert omics_cohort().test().state == "success"
-    waited = [0.0]
-    monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(lambda seconds: waited.append(waited[-1] + seconds)))
-    monkeypatch.setattr(OmicsCacheHook, "clock", staticmethod(lambda: waited[-1]))
+    clock = NoWaiting()
+    monkeypatch.setattr(timing, "_source", clock)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     cohort_service.faults.throttle(operation, times=12)
     dag_run = omics_housekeeping().test(run_conf={"keep_days": -10})
     assert dag_run.state == "success"
     assert dag_run.get_task_instance("find_old_batches").try_number <= 1
-    assert waited[-1] > 60
+    assert clock.waited > 60
     assert all_of("list_batch") == []
 
 

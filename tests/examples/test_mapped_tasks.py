@@ -1,4 +1,4 @@
-"""What a task that is expanded over the sensor's mapping gets, in Airflow's own hands."""
+"""Mapped tasks and mapped task groups around a batch, in Airflow's own hands."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from airflow_provider_omics_cache.testing.dag_run import LocalDags
 
 MAPPED = Path(__file__).parents[1] / "dags" / "mapped.py"
+RESUBMISSION = MAPPED.with_name("mapped_resubmission.py")
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +45,16 @@ def test_groups_work_for_any_number_of_runs(
 ) -> None:
     assert local_healthomics_dag_run(MAPPED, "omics_in_groups").run({"runs": 2_000}).state == "success"
     assert re.findall(r"group of (\d+)", capfd.readouterr().out) == ["500"] * 4
+
+
+def test_in_a_mapped_task_group_only_what_failed_is_submitted_again(
+    local_healthomics: LocalHealthOmics, local_healthomics_dag_run: LocalDags
+) -> None:
+    local_healthomics.faults.fail_submission("A-1", times=1)
+    run = local_healthomics_dag_run(RESUBMISSION).run()
+    assert run.state == "success"
+    second = ("find_failed", "start_second", "wait_for_second")
+    assert [run.states[f"submit.{task_id}[0]"] for task_id in second] == ["success"] * 3
+    assert [run.states[f"submit.{task_id}[1]"] for task_id in second] == ["skipped"] * 3
+    assert local_healthomics.calls["StartRunBatch"] == 3
+    assert len(boto3.client("omics").list_runs()["items"]) == 4

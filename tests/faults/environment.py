@@ -8,7 +8,6 @@ import logging
 import os
 import random
 import sys
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -99,14 +98,8 @@ def _module_of_base_sensor() -> str:
 
 def _keep_time(patch_: pytest.MonkeyPatch, local: Any) -> None:
     use_service_time(patch_, local)
-    clock = ServiceTime(local.clock)
-    for name, module in list(sys.modules.items()):
-        own = name.startswith(_PACKAGE) and not name.startswith(f"{_PACKAGE}.local")
-        if own and getattr(module, "time", None) is time:
-            patch_.setattr(module, "time", clock)
-
     base = import_module(_module_of_base_sensor())
-    patch_.setattr(base, "time", clock)
+    patch_.setattr(base, "time", ServiceTime(local.clock))
     patch_.setattr(base, "timezone", SimpleNamespace(utcnow=local.clock.now, utc=UTC))
 
     async def make_client(hook: OmicsCacheHook) -> Any:

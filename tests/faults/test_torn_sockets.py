@@ -13,6 +13,7 @@ import pytest
 from botocore import xform_name
 from botocore.config import Config
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.exceptions import BatchFailedError, OmicsApiError
 from airflow_provider_omics_cache.healthomics import batch_runs
 from airflow_provider_omics_cache.hooks.errors import api_error
@@ -24,6 +25,7 @@ from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
 from airflow_provider_omics_cache.triggers import poller as poller_module
 from airflow_provider_omics_cache.triggers.clients import Connection
 from airflow_provider_omics_cache.triggers.poller import GET_BATCH, GET_RUN, Operation, Poller
+from tests.clocks import NoWaiting
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.faults import proxy as tears
 from tests.faults.proxy import Tear, TornSockets
@@ -171,7 +173,7 @@ def new_ids(server: LocalHealthOmicsServer, client: Any) -> NewIds:
 
 @pytest.fixture
 def hook(proxy: TornSockets, monkeypatch: pytest.MonkeyPatch) -> OmicsCacheHook:
-    monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(lambda seconds: None))
+    monkeypatch.setattr(timing, "_source", NoWaiting())
     return OmicsCacheHook(config=ONE_ATTEMPT)
 
 
@@ -282,7 +284,7 @@ def test_a_request_that_arrives_twice_has_its_effect_once(
 def test_an_answer_that_comes_too_late_is_asked_for_again(
     operation: str, proxy: TornSockets, client: Any, new_ids: NewIds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(lambda seconds: None))
+    monkeypatch.setattr(timing, "_source", NoWaiting())
     hook, ids = OmicsCacheHook(config=IMPATIENT), new_ids()
     call = partial(getattr(hook, xform_name(operation)), **arguments({**READS, **WRITES}[operation][0](ids), operation))
     proxy.tear(operation, tears.delayed)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
 from airflow_provider_omics_cache.healthomics import batch_runs
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
@@ -27,7 +28,7 @@ Asked = Callable[..., float]
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, of a clock that only the test advances."""
     now = [1_000.0]
-    monkeypatch.setattr(OmicsCacheHook, "clock", staticmethod(lambda: now[0]))
+    monkeypatch.setattr(timing, "monotonic", lambda: now[0])
     return now
 
 
@@ -35,7 +36,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def wait_for_turn(local_healthomics: LocalHealthOmics, now: list[float], monkeypatch: pytest.MonkeyPatch) -> Asked:
     """Ask for a run with a hook, and return for how long the hook waited before the call."""
     waits: list[float] = []
-    monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(waits.append))
+    monkeypatch.setattr(timing, "sleep", waits.append)
 
     def ask(hook: OmicsCacheHook) -> float:
         calls = local_healthomics.calls["GetRun"]

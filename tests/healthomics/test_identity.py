@@ -164,6 +164,7 @@ def test_parts_that_run_into_each_other_do_not_collide() -> None:
     one = replace(IDENTITY, dag_id="a", run_id="bc")
     two = replace(IDENTITY, dag_id="ab", run_id="c")
     assert one.batch_name("x") != two.batch_name("x")
+    assert one.batch_token(generation=0) != two.batch_token(generation=0)
 
 
 def test_each_generation_has_its_own_token() -> None:

@@ -17,6 +17,7 @@ from airflow_provider_omics_cache.exceptions import OmicsError
 from airflow_provider_omics_cache.healthomics.run_caches import ensure_run_cache
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from tests.altered_answers import Change, alter_run_caches
+from tests.sensor_modes import use_service_time_in_tasks
 
 LOCATION = "s3://cohort-data/cache"
 OPERATIONS = ("GetRunCache", "ListRunCaches")
@@ -122,8 +123,7 @@ class Trial:
 @pytest.fixture
 def trial(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trial]:
     boto3.client("s3").create_bucket(Bucket="cohort-data")
-    monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(local_healthomics.clock.advance))
-    monkeypatch.setattr(OmicsCacheHook, "clock", staticmethod(lambda: local_healthomics.clock.now().timestamp()))
+    use_service_time_in_tasks(monkeypatch, local_healthomics)
     local_healthomics.settings.token_seconds = 10_000_000
     return Trial(local_healthomics)
 

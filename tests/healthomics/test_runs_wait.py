@@ -87,6 +87,17 @@ def test_a_failure_that_passes_is_waited_out_for_max_silence(code: str) -> None:
     assert not wait.is_refused
 
 
+def test_a_run_that_is_not_found_is_an_answer_which_ends_the_silence() -> None:
+    wait = wait_for("1", "2", max_silence=600)
+    wait.failed(failure("ThrottlingException"), 0)
+    wait.failed(failure("ResourceNotFoundException", 404), 500)
+    wait.failed(failure("ThrottlingException"), 700)
+    wait.failed(failure("ThrottlingException"), 1_299)
+    assert wait.run_id == "2"
+    wait.failed(failure("ThrottlingException"), 1_300)
+    assert wait.run_id is None
+
+
 def test_a_refused_call_ends_the_wait() -> None:
     wait = wait_for("1", "2")
     wait.failed(failure("AccessDeniedException", 403), 0)

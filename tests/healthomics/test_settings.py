@@ -142,11 +142,17 @@ class TestGood:
 class TestBad:
     @pytest.mark.parametrize(
         "settings",
-        [None, 5, {"runSettingId": "a"}, "bucket/settings.json", b"s3://a/b", iter([])],
+        [5, {"runSettingId": "a"}, "bucket/settings.json", b"s3://a/b", iter([])],
     )
     def test_neither_list_nor_uri(self, settings: Any) -> None:
         parameter, rule, _ = refused(settings)
         assert (parameter, rule) == ("run_settings", "must be a list of dicts or an s3:// URI")
+
+    @pytest.mark.parametrize("settings", [None, "None"])
+    def test_nothing(self, settings: Any) -> None:
+        parameter, rule, value = refused(settings)
+        assert (parameter, value) == ("run_settings", settings)
+        assert "None usually means that the task before it returned None or was skipped. To skip" in rule
 
     @pytest.mark.parametrize("text", ['[{"runSettingId": "secret"}]', " {'runSettingId': 'secret'}"])
     def test_rendered_text_is_not_shown(self, text: str) -> None:

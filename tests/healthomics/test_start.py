@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from airflow_provider_omics_cache.healthomics.start import (
@@ -7,6 +9,7 @@ from airflow_provider_omics_cache.healthomics.start import (
     StartDecision,
     decide_start,
     generation_of,
+    newest_first,
 )
 from airflow_provider_omics_cache.healthomics.states import BatchStatus
 from airflow_provider_omics_cache.healthomics.tokens import may_be_about_token
@@ -54,6 +57,17 @@ def test_an_unknown_status_counts_as_active(status: str | None) -> None:
 )
 def test_generation_of(tags: dict[str, str] | None, generation: int) -> None:
     assert generation_of(tags) == generation
+
+
+def test_the_newest_batch_comes_first_then_the_largest_id() -> None:
+    early, late = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
+    unsorted = [
+        {"id": "300", "creationTime": early},
+        {"id": "9", "creationTime": late},
+        {"id": "100", "creationTime": late},
+        {"id": "5"},
+    ]
+    assert [batch["id"] for batch in newest_first(unsorted)] == ["5", "100", "9", "300"]
 
 
 @pytest.mark.parametrize("status", ["INPROGRESS", "PROCESSED"])

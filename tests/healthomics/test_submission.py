@@ -215,12 +215,13 @@ def test_the_fingerprint_and_the_count_agree_with_the_mapping(
 def test_a_fingerprint_depends_on_which_setting_has_which_run() -> None:
     """Try often: a sum of Python's hashes of the pairs can stay the same when two ids change places."""
 
-    def fingerprint(*run_ids: str) -> bytes:
+    def fingerprint(*run_ids: str, first: int = 0) -> bytes:
         listing = Submissions()
-        for n, run_id in enumerate(run_ids):
+        for n, run_id in enumerate(run_ids, first):
             listing.add(row(n, run_id=run_id))
         return listing.fingerprint()
 
+    assert fingerprint("1", "2") != fingerprint("1", "2", first=1)
     for n in range(200):
         assert fingerprint(f"{n}1", f"{n}2") != fingerprint(f"{n}2", f"{n}1")
 

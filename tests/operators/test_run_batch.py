@@ -1257,7 +1257,11 @@ class TestBadInput:
                 "only JSON values; got",
             ),
             ({"run_settings": settings_of(1, cacheId="1")}, "run_settings[0]", "botocore .*upgrade boto3.*'cacheId'"),
-            ({"run_settings": None}, "run_settings", "must be a list of dicts or an s3:// URI; got None"),
+            (
+                {"run_settings": None},
+                "run_settings",
+                "must be a list of dicts or an s3:// URI.*AirflowSkip.* there; got None",
+            ),
             ({"run_settings": '[{"runSettingId": "a"}]'}, "run_settings", "must be a list of dicts or an s3:// URI"),
             ({"run_settings": "settings.json"}, "run_settings", "must be a list of dicts or an s3:// URI"),
             ({"run_settings": "s3://omics-settings"}, "run_settings", "must be s3://bucket/key"),

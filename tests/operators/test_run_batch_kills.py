@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache._compat import AirflowTaskTimeout
 from airflow_provider_omics_cache.exceptions import BatchCancelledError
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
@@ -308,7 +309,7 @@ def test_many_deferred_tasks_are_killed_side_by_side(
     def wait_for_the_others(seconds: float) -> None:
         barrier.wait(timeout=20)
 
-    monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(wait_for_the_others))
+    monkeypatch.setattr(timing, "sleep", wait_for_the_others)
 
     async def kill_all() -> None:
         triggers = [StartRunBatchTrigger(batch_id=batch_id, cancel_on_kill=True) for batch_id in batches]

@@ -35,6 +35,7 @@ from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOpera
 from tests.altered_answers import Change, alter_run_caches, unseen, without
 from tests.conftest import RecordedTaskInstance
 from tests.operators.batch_states import die
+from tests.sensor_modes import use_service_time_in_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,8 +48,7 @@ ACCOUNT = "123456789012"
 def local(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The local HealthOmics with a bucket; who waits, lets the service's time pass."""
     boto3.client("s3").create_bucket(Bucket="cohort-data")
-    monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(local_healthomics.clock.advance))
-    monkeypatch.setattr(OmicsCacheHook, "clock", staticmethod(lambda: local_healthomics.clock.now().timestamp()))
+    use_service_time_in_tasks(monkeypatch, local_healthomics)
     return local_healthomics
 
 
@@ -628,6 +628,24 @@ def test_the_users_request_id_is_the_token(execute: Any, omics: Any, local: Any)
     with pytest.raises(RunCacheError, match="the request token 'mine' was used by caches that were deleted or differ"):
         execute(request_id="mine")
     assert active_caches(omics) == []
+
+
+@pytest.mark.parametrize("error", ["ConflictException", "ValidationException"])
+def test_no_other_cache_explains_the_refusal_of_the_users_request_id(
+    execute: Any, omics: Any, local: Any, error: str
+) -> None:
+    """Only a derived token belongs to the caches of one name. The user's may belong to any request."""
+    local.settings.changed_request_error = error
+    local.settings.show_deleted_run_caches = True
+    omics.create_run_cache(name="another", cacheS3Location=LOCATION, requestId="mine")
+    omics.delete_run_cache(id=execute()[0])
+    before = local.calls["CreateRunCache"]
+    with pytest.raises(
+        OmicsApiError,
+        match=r"^CreateRunCache failed: .* requestId was used before, for another request \(request id [0-9a-f-]+\)$",
+    ):
+        execute(request_id="mine")
+    assert local.calls["CreateRunCache"] == before + 1
 
 
 def test_a_renamed_cache_is_another_one(execute: Any, omics: Any) -> None:

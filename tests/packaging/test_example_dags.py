@@ -77,6 +77,15 @@ GRAPHS = {
         ("wait_for_submission", "wait_for_completion"),
         ("wait_for_completion", "cancel_batch"),
     ],
+    "mapped_batches": [
+        ("list_samplesheets", "run_samplesheet.save_settings"),
+        ("ensure_run_cache", "run_samplesheet.start_batch"),
+        ("run_samplesheet.save_settings", "run_samplesheet.start_batch"),
+        ("run_samplesheet.start_batch", "run_samplesheet.wait_for_submission"),
+        ("run_samplesheet.wait_for_submission", "run_samplesheet.wait_for_completion"),
+        ("run_samplesheet.wait_for_completion", "run_samplesheet.cancel_batch"),
+        ("run_samplesheet.wait_for_completion", "join_runs"),
+    ],
     "housekeeping": [("find_old_batches", "delete_batch")],
 }
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache import timing
+from tests.clocks import NoWaiting
 
 try:
     from airflow.sdk._shared.secrets_masker import _secrets_masker
@@ -23,6 +24,4 @@ def _new_masker(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a call without an answer be repeated without waiting."""
-    waits = [0.0]
-    monkeypatch.setattr(OmicsCacheHook, "clock", staticmethod(lambda: sum(waits)))
-    monkeypatch.setattr(OmicsCacheHook, "sleep", staticmethod(waits.append))
+    monkeypatch.setattr(timing, "_source", NoWaiting())

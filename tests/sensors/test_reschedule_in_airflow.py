@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.exceptions import BatchNotFoundError, BatchSilenceError, OmicsApiError
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.tasks import silence as silence_module
-from airflow_provider_omics_cache.tasks import wait as wait_module
 from airflow_provider_omics_cache.tasks.wait import BatchWaitSensor
 from tests.sensor_modes import STORE, STORES
 
@@ -74,8 +73,8 @@ class Pokes:
 def pokes(monkeypatch: pytest.MonkeyPatch) -> Pokes:
     """Count the rounds, with a clock of its own for each task."""
     pokes, poke = Pokes(), BatchWaitSensor.poke
-    for module in (wait_module, silence_module):
-        monkeypatch.setattr(module, "time", pokes)
+    monkeypatch.setattr(timing, "time", pokes.time)
+    monkeypatch.setattr(timing, "sleep", pokes.sleep)
     monkeypatch.setattr(BatchWaitSensor, "poke", lambda sensor, context: pokes.poke(sensor, context, poke))
     return pokes
 

@@ -147,7 +147,9 @@ def test_a_mapping_in_s3(
 def test_a_mapping_takes_at_most_twice_the_memory_of_its_dict(
     uri: str | None, service: Any, client: Any, task_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BatchSubmissionSensor, "write_to_s3", lambda self, file, parameter: getattr(self, parameter))
+    monkeypatch.setattr(
+        BatchSubmissionSensor, "write_to_s3", lambda self, file, parameter, context: getattr(self, parameter)
+    )
     batch_id = start_batch(client, 20_000)
     service.clock.advance(30 * 24 * 3_600)
     sensor = BatchSubmissionSensor(task_id="wait", batch_id=batch_id, mapping_s3_uri=uri)
@@ -284,6 +286,7 @@ def test_more_failed_submissions_fail_after_everything_is_pushed(
         wait(mode, batch_id)
     text = str(caught.value)
     assert text.startswith(f"1 submission failed: ResourceNotFoundException: {missing} (sample-1). Batch {batch_id} ")
+    assert text.endswith("has 3 runs; max_failed_submissions is 0; the batch continues with 2 submitted runs")
     assert "ResourceNotFoundException" in f"{type(caught.value).__name__}: {text}"[:80]
     assert caught.value.batch_id == batch_id
     assert sorted(task_context["ti"].xcoms["return_value"]) == ["sample-0", "sample-2"]
@@ -427,7 +430,9 @@ def test_a_failed_batch(
         {"status": "SUBMITTING"},
         {"status": "FAILED", "failureReason": "Invalid JSON format in run configurations"},
     )
-    with pytest.raises(BatchFailedError, match=r"Invalid JSON format.*at least 3 runs were submitted") as caught:
+    with pytest.raises(
+        BatchFailedError, match=r"Invalid JSON format.*at least 3 runs were submitted and may continue"
+    ) as caught:
         wait(mode, batch_id)
     assert isinstance(caught.value, AirflowFailException)
     assert caught.value.reason == "Invalid JSON format in run configurations"

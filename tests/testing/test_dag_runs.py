@@ -14,18 +14,19 @@ import boto3
 import pytest
 from airflow import settings
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.hooks import pace
 from airflow_provider_omics_cache.local.clock import Clock
-from airflow_provider_omics_cache.tasks import wait
 from airflow_provider_omics_cache.testing.airflow_database import use_airflow
 from airflow_provider_omics_cache.testing.service_time import use_service_time
 from tests.conftest import needs_aiobotocore, needs_batches
 
 try:
-    from airflow.sdk import DAG, task
+    from airflow.sdk import DAG, get_current_context, task
 except ImportError:  # Airflow 2
     from airflow.decorators import task
     from airflow.models.dag import DAG
+    from airflow.operators.python import get_current_context
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
@@ -71,6 +72,7 @@ def test_waits_of_every_mode_take_service_time_only(
     # The delay before the retry is an hour: the timeouts of the sensors, 600 s, count from the start of each.
     assert 3600 < local_healthomics.clock.elapsed() < 3600 + 300
     assert slept == []
+    assert run.errors == {}
 
 
 def test_a_dag_object_and_a_second_run_of_the_same_date(local_healthomics_dag_run: LocalDags) -> None:
@@ -92,19 +94,33 @@ def test_a_dag_object_and_a_second_run_of_the_same_date(local_healthomics_dag_ru
     assert dag.fileloc == __file__
 
 
-def test_a_failed_task_fails_the_run(local_healthomics_dag_run: LocalDags) -> None:
+def test_failed_tasks_fail_the_run_and_keep_their_errors(local_healthomics_dag_run: LocalDags) -> None:
     with DAG("fails", schedule=None) as dag:
 
         @task
-        def fail() -> None:
-            raise RuntimeError("on demand")
+        def fail(number: int) -> None:
+            if number:
+                raise RuntimeError(f"failed for {number}")
 
         @task
         def after() -> None: ...
 
-        fail() >> after()
+        @task(retries=1)
+        def fail_once() -> None:
+            if get_current_context()["ti"].try_number == 1:
+                raise RuntimeError("on demand")
+
+        fail.override(task_id="alone")(7) >> after()
+        fail.expand(number=[0, 8])
+        fail_once()
     run = local_healthomics_dag_run(dag).run()
-    assert (run.state, run.states) == ("failed", {"fail": "failed", "after": "upstream_failed"})
+    assert run.state == "failed"
+    maps = {"fail[0]": "success", "fail[1]": "failed"}
+    assert run.states == {"alone": "failed", "after": "upstream_failed", "fail_once": "success", **maps}
+    assert {name: repr(error) for name, error in run.errors.items()} == {
+        "alone": "RuntimeError('failed for 7')",
+        "fail[1]": "RuntimeError('failed for 8')",
+    }
 
 
 def test_what_is_no_dag_is_refused(local_healthomics_dag_run: LocalDags, tmp_path: Path) -> None:
@@ -127,14 +143,14 @@ def test_what_is_no_dag_is_refused(local_healthomics_dag_run: LocalDags, tmp_pat
 
 def test_everything_is_as_before_after_the_test(tmp_path: Path) -> None:
     def state() -> tuple[Any, ...]:
-        connection, environment = settings.SQL_ALCHEMY_CONN, dict(os.environ)
-        return connection, settings.DAGS_FOLDER, str(settings.engine.url), list(sys.path), environment, pace, wait.time
+        airflow = settings.SQL_ALCHEMY_CONN, settings.DAGS_FOLDER, str(settings.engine.url)
+        return *airflow, list(sys.path), dict(os.environ), pace, timing._source
 
     before, pace_before = state(), pace.get_run_pace
     with use_service_time(Clock()) as service_time, use_airflow(tmp_path / "a.db", dags_folder=tmp_path / "dags"):
         assert str(settings.engine.url).endswith("/a.db")
         assert str(tmp_path / "dags") == settings.DAGS_FOLDER
-        assert wait.time is service_time
+        assert timing._source is service_time
         assert pace.get_run_pace is not pace_before
         os.environ["AIRFLOW__CORE__LEFT_BEHIND"] = "True"
     assert state() == before

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import boto3
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.triggers import clients as clients_module
-from airflow_provider_omics_cache.triggers import poller as poller_module
-from airflow_provider_omics_cache.triggers import run_batch as trigger_module
 from airflow_provider_omics_cache.triggers.poller import shared_poller
 from airflow_provider_omics_cache.triggers.run_batch import BatchSubmissionTrigger, BatchTrigger
 from tests.sensor_modes import ServiceTime, start_batch
@@ -94,10 +93,7 @@ class CountedClients:
 
 def use_quiet_time(monkeypatch: Any, local: Any, clients: CountedClients) -> None:
     """Make the service's clock the clock of the poller and its triggers."""
-    time = QuietTime(local.clock, clients)
-    for module in (trigger_module, poller_module, clients_module):
-        monkeypatch.setattr(module, "time", time)
-    monkeypatch.setattr("asyncio.sleep", time.async_sleep)
+    monkeypatch.setattr(timing, "_source", QuietTime(local.clock, clients))
 
 
 def start_batches(service: Any, number: int, *, after: float = 100.0, client: Any = None) -> list[str]:
@@ -152,7 +148,8 @@ def called_at(service: Any, operation: str = "GetBatch") -> list[float]:
 
 def most_in_a_second(times: list[float], *, seconds: float = 1) -> int:
     """Return the largest number of times within one second, or within so many seconds."""
-    return max(sum(start <= at < start + seconds for at in times) for start in times)
+    times = sorted(times)
+    return max(bisect_left(times, start + seconds) - first for first, start in enumerate(times))
 
 
 def ends_well(events: list[dict[str, Any]]) -> bool:

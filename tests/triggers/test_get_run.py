@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.exceptions import OmicsApiError
 from airflow_provider_omics_cache.triggers.clients import Connection
 from airflow_provider_omics_cache.triggers.poller import GET_BATCH, GET_RUN, Operation, shared_poller
@@ -139,7 +140,7 @@ async def test_a_watch_that_ends_together_with_the_other_leaves_nothing_behind(
     async with nothing_left_behind(clients):
         watches = [asyncio.create_task(ask(batch_id, GET_BATCH, 10_000)) for batch_id in batch_ids]
         watches += [asyncio.create_task(ask(run_id, GET_RUN, 10_000)) for run_id in run_ids]
-        await asyncio.sleep(30)
+        await timing.async_sleep(30)
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)

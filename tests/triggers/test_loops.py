@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.local import mock_healthomics
 from airflow_provider_omics_cache.triggers import poller as poller_module
 from airflow_provider_omics_cache.triggers.poller import shared_poller
@@ -322,7 +323,7 @@ async def _play(steps: list[Any], local: Any, clients: CountedClients, monkeypat
                 elif step == "drop":
                     local.faults.drop_connection("GetBatch", times=arguments[0])
                 elif step == "pass":
-                    await asyncio.sleep(arguments[0])
+                    await timing.async_sleep(arguments[0])
                 elif step == "hold":
                     gate.clear()
                 else:

@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import pytest
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.triggers.run_batch import BatchTrigger
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.triggers.loops import (
@@ -280,7 +281,7 @@ async def test_calls_that_hang_do_not_pile_up(
     with changed_calls(monkeypatch, hang):
         async with nothing_left_behind(clients):
             waits = [asyncio.create_task(event_of(trigger(batch_id, poke_interval=1))) for batch_id in batch_ids]
-            await asyncio.sleep(100)
+            await timing.async_sleep(100)
             gate.set()
             assert ends_well(await all_of(*waits))
     assert most_in_a_second(left_at) <= 10

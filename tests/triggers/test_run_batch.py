@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import boto3
 import pytest
 
+from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.triggers.clients import Connection
 from airflow_provider_omics_cache.triggers.run_batch import BatchSubmissionTrigger
 from tests.conftest import needs_aiobotocore, needs_batches
@@ -103,14 +103,14 @@ def test_intervals_vary_by_a_tenth(service: Any, monkeypatch: Any) -> None:
     service.settings.pending_seconds = 2_000
     batch_id = start_batch(boto3.client("omics"))
     asked: list[float] = []
-    sleep = asyncio.sleep
+    sleep = timing.async_sleep
 
     async def sleep_and_look(seconds: float) -> None:
         await sleep(seconds)
         if service.calls["GetBatch"] > len(asked):
             asked.append(service.clock.now().timestamp())
 
-    monkeypatch.setattr("asyncio.sleep", sleep_and_look)
+    monkeypatch.setattr(timing, "async_sleep", sleep_and_look)
     fire(BatchSubmissionTrigger(batch_id=batch_id, poke_interval=100))
     intervals = [after - before for before, after in itertools.pairwise(asked)]
     assert len(intervals) > 10

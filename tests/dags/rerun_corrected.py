@@ -1,0 +1,71 @@
+"""Run the failed samples of a DAG run of omics_cohort again, with the rows of a corrected samplesheet."""
+
+from __future__ import annotations
+
+# [START rerun_corrected]
+try:
+    from airflow.sdk import Param, dag, task
+    from airflow.sdk.exceptions import AirflowSkipException
+except ImportError:  # Airflow 2
+    from airflow.decorators import dag, task
+    from airflow.exceptions import AirflowSkipException
+    from airflow.models.param import Param
+
+from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
+from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator
+from airflow_provider_omics_cache.resubmission import failed_run_settings
+from airflow_provider_omics_cache.run_settings import save_run_settings
+from airflow_provider_omics_cache.samplesheets import run_settings_from_table
+from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
+from airflow_provider_omics_cache.tables import read_table
+
+RESULTS = "{{ params.s3_uri }}/rerun_corrected/{{ run_id }}"
+
+
+@dag(
+    schedule=None,
+    params={
+        "failed_results": Param("s3://my-bucket/cohort/...", type="string", description="Folder of the DAG run"),
+        "samplesheet": Param("s3://my-bucket/samplesheet.csv", type="string", description="The corrected sheet"),
+        "s3_uri": Param("s3://my-bucket", type="string", description="Bucket or folder for all that is written"),
+    },
+)
+def omics_rerun_corrected():
+    @task
+    def save_corrected(failed_results: str, samplesheet: str, settings_uri: str) -> str:
+        not_submitted = failed_run_settings(f"{failed_results}/settings.json", f"{failed_results}/mapping.jsonl")
+        samples = {setting["runSettingId"] for setting in not_submitted}
+        samples |= {
+            run["run_setting_id"] for run in read_table(f"{failed_results}/runs.jsonl") if run["status"] == "FAILED"
+        }
+        corrected = run_settings_from_table(
+            samplesheet, run_setting_id="sample", parameters={"sample": "sample", "fastq_1": "fastq_1"}
+        )
+        again = [setting for setting in corrected if setting["runSettingId"] in samples]
+        if not again:
+            raise AirflowSkipException("No sample has failed")
+        return save_run_settings(again, settings_uri)
+
+    run_cache = CreateRunCacheOperator(
+        task_id="ensure_run_cache", name="cohort", cache_s3_location="{{ params.s3_uri }}/cache/"
+    )
+    batch = StartRunBatchOperator(
+        task_id="start_batch",
+        default_run_setting={
+            "workflowId": "1234567",
+            "roleArn": "arn:aws:iam::123456789012:role/omics",
+            "outputUri": "{{ params.s3_uri }}/runs/",
+            "cacheId": run_cache.output,
+        },
+        run_settings=save_corrected(
+            "{{ params.failed_results }}", "{{ params.samplesheet }}", f"{RESULTS}/settings.json"
+        ),
+        retries=3,
+    )
+    BatchCompletionSensor(
+        task_id="wait_for_completion", batch_id=batch.output, runs_s3_uri=f"{RESULTS}/runs.jsonl", include_outputs=True
+    )
+
+
+omics_rerun_corrected()
+# [END rerun_corrected]
