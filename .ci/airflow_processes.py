@@ -22,6 +22,8 @@ from typing import IO, Any
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
+#: Airflow answers late while all its processes are busy.
+CALL_TIMEOUT = 120.0
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
@@ -134,7 +136,7 @@ class AirflowApi:
             headers={"Content-Type": "application/json", "Authorization": self._authorization},
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:  # nosec B310  # the demo's own Airflow
+            with urllib.request.urlopen(request, timeout=CALL_TIMEOUT) as answer:  # nosec B310  # the demo's own Airflow
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             error.add_note(error.read().decode(errors="replace")[:1000])

@@ -221,5 +221,5 @@ def object_storage_path(path: str, *, conn_id: str | None) -> Any:
         from airflow.sdk import ObjectStoragePath
     except ImportError:  # Airflow 2
         from airflow.io.path import ObjectStoragePath  # type: ignore[no-redef]
-    # Airflow before 3.2 takes a conn_id of None for a choice, and does not look at the URI.
+    # Before Airflow 3.2, a conn_id that is passed replaces the connection in the URI, even if it is None.
     return ObjectStoragePath(path) if conn_id is None else ObjectStoragePath(path, conn_id=conn_id)

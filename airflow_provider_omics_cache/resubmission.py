@@ -148,7 +148,7 @@ def _check_listing(records: Mapping[str, Row], settings: Mapping[str, Row], *, i
             continue
         elif status:
             broken.add(
-                f"must not be empty if the status is {shown(status)}, because the run may exist: list the batch again",
+                f"must not be empty if the status is {shown(status)}, because a run may exist: list the batch again",
                 None,
                 member="run_id",
                 index=place,

@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class TimeSource(Protocol):
-    """What a clock in place of the real one must have."""
+    """The methods of a clock that can replace the clock of this machine."""
 
     def time(self) -> float:
         """Return the time in epoch seconds."""

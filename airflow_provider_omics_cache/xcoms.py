@@ -107,7 +107,7 @@ class FailedRun(TypedDict):
 
 
 class RunRecord(FailedRun):
-    """One line of the file at ``runs_s3_uri``: a run, submitted or not."""
+    """One line of the file at ``runs_s3_uri``. Runs that were never submitted have a line too."""
 
     #: Times are ISO 8601.
     creation_time: str | None

@@ -1,6 +1,7 @@
 """Start a batch for each of several samplesheets with a mapped task group, and write one table of all their runs.
 
-Each batch waits only for its own tasks, and is cancelled by itself if too many of its submissions or runs have failed.
+The tasks of a batch do not wait for other batches. If too many submissions or runs of a batch fail, only this batch is
+cancelled.
 
 The DAG runs unchanged against the local HealthOmics (`make demo-ui`). On AWS it needs the connection `aws_default`
 and your own params: change the defaults in the file, or set them when you trigger the DAG.

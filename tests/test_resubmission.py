@@ -79,7 +79,7 @@ def test_never_gives_a_run_that_was_submitted_whatever_became_of_it(status: str)
 @pytest.mark.parametrize("status", ["SUCCESS", "CANCEL_FAILED", "DELETE_SUCCESS", "DELETE_FAILED", "NEW"])
 def test_a_run_without_id_that_may_exist_is_an_error(status: str) -> None:
     text = error_of(settings_of("S1"), [record("S1", status=status)], batch=numbers(1, 0))
-    rule = f"must not be empty if the status is {status}, because the run may exist: list the batch again"
+    rule = f"must not be empty if the status is {status}, because a run may exist: list the batch again"
     assert text == f"listing, row 1, run_id {rule}; got None"
 
 

@@ -145,9 +145,9 @@ def size_and_limit(batch_id: str, total: int | None, parameter: str, limit: int 
 
 
 def what_continues(submitted: int | None = None) -> str:
-    """Say in an error that a wait has ended before its batch, whose runs cost until they have ended or are cancelled.
+    """Return the end of an error of a task that fails while its batch is active.
 
-    :param submitted: number of submitted runs if nothing is left to submit. Default: the batch also submits the rest.
+    :param submitted: number of submitted runs, if the submission is over. Default: the submission also continues.
     """
     return "the batch continues" + (f" with {counted(submitted, 'submitted run')}" if submitted else "")
 

@@ -160,7 +160,7 @@ def check_cache_behavior(where: str, setting: Mapping[str, Any]) -> None:
 
     :param where: name of the parameter with the setting.
     :param setting: the default run setting of a batch.
-    :raises OmicsParameterError: the setting has a behaviour and no cache.
+    :raises OmicsParameterError: the setting has ``cacheBehavior`` and no ``cacheId``.
     """
     behavior = setting.get("cacheBehavior")
     if behavior is not None and setting.get("cacheId") is None:
@@ -227,8 +227,8 @@ def check_run_settings(
         )
     elif settings is None or settings == "None":
         broken.add(
-            "must be a list of dicts or an s3:// URI. None usually means that the task before it returned None or was "
-            "skipped. To skip this task too, raise AirflowSkipException there",
+            "must be a list of dicts or an s3:// URI. None usually means that the upstream task returned None or was "
+            "skipped. To skip this task, raise AirflowSkipException in the upstream task",
             settings,
         )
     elif not isinstance(settings, Sequence) or isinstance(settings, (str, bytes, bytearray)):

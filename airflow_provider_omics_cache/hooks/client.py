@@ -74,8 +74,8 @@ _SINGLE_ATTEMPT_OPERATIONS = frozenset({"CancelRun", "DeleteRun"})
 #: Seconds for which a call is repeated if the service has never answered this task and its endpoint cannot be reached:
 #: the URL of the endpoint may be misspelt.
 _MISSPELT_SECONDS = 60.0
-#: Operations that fetch credentials for a call to another service. A client makes them before or during its own call.
-#: ``CreateClient`` stands for those that are made while the package creates a client.
+#: Operations that fetch credentials. A client calls them before or during a call to its own service. An error of
+#: ``CreateClient`` comes from a call for credentials that was made while the package created a client.
 _CREDENTIAL_OPERATIONS = frozenset(
     {
         "CreateClient",
@@ -251,8 +251,8 @@ class OmicsClientHook(ExistingConnectionHook):
         """Repeat a call while it is throttled, the service fails, or the connection is lost.
 
         If the service has never answered this task, and its endpoint cannot be reached or its answers are damaged, the
-        URL of the endpoint may be misspelt: the call is then repeated for at most a minute. An answer of STS, which the
-        client asks for credentials, is not an answer of the service.
+        URL of the endpoint may be misspelt: the call is then repeated for at most a minute. An answer of STS to a call
+        for credentials does not count as an answer of the service.
 
         :param call: the call; repeating it must be safe.
         :param service: boto3's name of the service that is called.

@@ -7,8 +7,8 @@ description says "assumed". The following is assumed and has no setting:
   filter. UnknownOperationException (404) is the answer to an operation that the local HealthOmics does not have.
   AccessDeniedException is the answer to a request that is not signed, and to a Region without HealthOmics.
 - Caches, batches and runs are listed in the order of their creation. ListRuns combines its filters.
-- The outputs of a run are below its ``outputUri``, in a folder ``{run id}/{run uuid}``: samples in AWS's documentation
-  differ.
+- The outputs of a run are below its ``outputUri``, in a folder ``{run id}/{run uuid}``. AWS's pages
+  differ: some have only the run id.
 - StartRunBatch refuses ``cacheBehavior`` without ``cacheId``. A run without ``outputUri`` fails at its submission.
 - One invalid entry of a settings file fails the batch. An empty file fails it too.
 - CancelRunBatch does not change the submission status of runs that have ended. CancelRun and DeleteRun never change a

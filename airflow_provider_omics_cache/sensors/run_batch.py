@@ -372,11 +372,12 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
     :param fail_fast: whether to fail in the first round in which GetBatch counts more runs as failed, cancelled,
         deleted or not submitted than ``max_failed_runs`` allows. The batch continues, and ``runs_s3_uri`` is not
         written. Otherwise the sensor fails when every run has ended. Default False.
-    :param runs_s3_uri: S3 URI of the object to which a record of each run is written, even of a run that was never
-        submitted. It has one JSON document per line: ``run_setting_id``, ``run_id``, ``run_uuid``, ``status``,
-        ``creation_time``, ``start_time``, ``stop_time``, ``failure_reason``, ``status_message``, ``run_output_uri``.
-        In a mapped task it must differ for each map index, for example by ``{{ ti.map_index }}``: the task does not
-        overwrite an object that another map index has written in the same DAG run. (templated)
+    :param runs_s3_uri: S3 URI of the object to which a record of each run is written. A run that was never submitted
+        has a record too. The object has one JSON document per line: ``run_setting_id``, ``run_id``, ``run_uuid``,
+        ``status``, ``creation_time``, ``start_time``, ``stop_time``, ``failure_reason``, ``status_message``,
+        ``run_output_uri``. In a mapped task the URI must differ for each map index, for example by
+        ``{{ ti.map_index }}``: the task does not overwrite an object that another map index has written in the same
+        DAG run. (templated)
     :param include_outputs: whether to call GetRun for every run, so that ``run_output_uri`` is known. Otherwise it is
         null. GetRun is called at most ``[omics_cache] max_get_run_per_second`` times a second (default 5): 300 runs
         take a minute, and 100,000 runs take hours. Default False.

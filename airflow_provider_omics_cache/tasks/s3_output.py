@@ -79,7 +79,7 @@ class S3OutputTask(AwsTask):
             check_connection("s3_conn_id", self.s3_conn_id)
 
     def write_to_s3(self, file: IO[bytes], parameter: str, context: Context) -> str:
-        """Upload a file, and return its URI. A mapped task overwrites no object that another map index has written.
+        """Upload a file, and return its URI. A mapped task does not overwrite an object of another map index.
 
         :param file: the file.
         :param parameter: name of the parameter with the object's URI.
@@ -136,8 +136,8 @@ class S3OutputTask(AwsTask):
         if metadata.get(_TASK_METADATA) == own[_TASK_METADATA] and writer != own[_MAP_INDEX_METADATA]:
             raise OmicsParameterError(
                 parameter,
-                f"must differ for each map index, for example by {{{{ ti.map_index }}}}: map index {writer} of this "
-                "task has written this object in this DAG run. Delete the object only if nobody needs it",
+                f"must differ for each map index: map index {writer} of this task has written this object in this DAG "
+                "run. Put {{ ti.map_index }} into the URI, or delete the object if nobody needs it",
                 uri,
             )
         return str(found["ETag"])

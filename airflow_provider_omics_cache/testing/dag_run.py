@@ -47,8 +47,8 @@ class LocalDagRun:
     """A DAG run that has ended.
 
     :param airflow: Airflow's own object.
-    :param errors: the exception of each task that failed, by its name in ``states``. A task that is
-        ``upstream_failed`` did not run, and is not in it.
+    :param errors: the exception of each task that failed. The keys are those of ``states``. A task that is
+        ``upstream_failed`` did not run, and has no exception.
     """
 
     airflow: Any

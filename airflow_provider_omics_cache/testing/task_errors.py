@@ -15,7 +15,7 @@ except ImportError:  # Airflow before 3.2
 
 
 def task_name(ti: Any) -> str:
-    """Return the id of a task; ``task_id[map_index]`` of a mapped one.
+    """Return the name of a task: its id or, if it is mapped, ``task_id[map_index]``.
 
     :param ti: Airflow's task instance.
     """
@@ -40,7 +40,7 @@ class _TaskListener:
 
 @contextmanager
 def collect_task_errors() -> Iterator[dict[str, BaseException]]:
-    """Collect the exceptions of tasks whose last try failed, by their names, while the context lasts."""
+    """Collect the exception of each task whose last try failed. The keys are the names of the tasks."""
     listener = _TaskListener()
     manager = get_listener_manager()
     manager.add_listener(listener)

@@ -39,7 +39,10 @@ def omics_rerun_corrected():
             run["run_setting_id"] for run in read_table(f"{failed_results}/runs.jsonl") if run["status"] == "FAILED"
         }
         corrected = run_settings_from_table(
-            samplesheet, run_setting_id="sample", parameters={"sample": "sample", "fastq_1": "fastq_1"}
+            samplesheet,
+            run_setting_id="sample",
+            parameters={"sample_name": "sample", "reads_1": "fastq_1", "reads_2": "fastq_2"},
+            optional=["fastq_2"],
         )
         again = [setting for setting in corrected if setting["runSettingId"] in samples]
         if not again:

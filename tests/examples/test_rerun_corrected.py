@@ -44,8 +44,10 @@ def test_only_the_failed_samples_run_again_with_their_corrected_rows(
 
     assert second.state == "success"
     settings = {setting["runSettingId"]: setting["parameters"] for setting in read_table(second.xcom("save_corrected"))}
-    assert {sample: found["fastq_1"] for sample, found in settings.items()} == {
+    assert {sample: found["reads_1"] for sample, found in settings.items()} == {
         sample: f"s3://{BUCKET}/{sample}_1.corrected.fq" for sample in ("HG002", "HG003")
     }
+    before = {setting["runSettingId"]: setting["parameters"] for setting in read_table(first.xcom("save_settings"))}
+    assert all(settings[sample].keys() == before[sample].keys() for sample in settings)
     assert len(all_of("list_runs")) == 59 + 2
     assert second.xcom("ensure_run_cache") == first.xcom("ensure_run_cache")

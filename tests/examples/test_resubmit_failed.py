@@ -10,7 +10,15 @@ from resubmit_failed import omics_resubmit_failed
 
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from airflow_provider_omics_cache.testing.service_time import airflow_sensors
-from tests.examples.cohorts import all_of, longest_line, put_samplesheet, read_json_lines, run_once_more, states_of
+from tests.examples.cohorts import (
+    all_of,
+    longest_line,
+    put_samplesheet,
+    read_json_lines,
+    run_once_more,
+    states_of,
+    text_of,
+)
 from tests.sensor_modes import use_service_time_in_tasks
 
 if TYPE_CHECKING:
@@ -34,6 +42,7 @@ def runs_by_sample() -> Counter[str]:
     )
 
 
+@pytest.mark.newest
 def test_half_of_three_thousand_samples_is_submitted_again_and_none_twice(
     cohort_service: LocalHealthOmics, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,8 +148,8 @@ def test_a_second_batch_that_fails_leaves_a_report(
     assert states["merge_mappings"] == ["success"]
     mapping = {record["run_setting_id"]: record["run_id"] for record in read_json_lines("mapping.jsonl")}
     assert {sample for sample, run_id in mapping.items() if run_id} == set(runs_by_sample())
-    printed = capfd.readouterr()
-    assert shown in printed.out + printed.err
+    printed = text_of(capfd.readouterr())
+    assert shown in printed
 
 
 def test_a_second_batch_that_is_cancelled_leaves_a_report(
@@ -165,9 +174,9 @@ def test_a_second_batch_that_is_cancelled_leaves_a_report(
     assert states["resubmission.wait_for_submission"] == states["completion.wait_for_second_batch"] == ["failed"]
     assert states["merge_mappings"] == ["success"]
     assert states["report"] == ["failed"]
-    printed = capfd.readouterr()
-    assert "run CANCELLED: HG002" in printed.out + printed.err
-    assert "0 samples were not submitted and 1 runs failed: {'CANCELLED': 1}" in printed.out + printed.err
+    printed = text_of(capfd.readouterr())
+    assert "run CANCELLED: HG002" in printed
+    assert "0 samples were not submitted and 1 runs failed: {'CANCELLED': 1}" in printed
 
 
 def test_a_first_batch_that_fails_leaves_a_report(
@@ -178,8 +187,8 @@ def test_a_first_batch_that_fails_leaves_a_report(
     dag_run = omics_resubmit_failed().test()
     assert dag_run.state == "failed"
     assert states_of(dag_run)["merge_mappings"] == ["success"]
-    printed = capfd.readouterr()
-    assert "2 samples were not submitted and 0 runs failed: {'not listed': 2}" in printed.out + printed.err
+    printed = text_of(capfd.readouterr())
+    assert "2 samples were not submitted and 0 runs failed: {'not listed': 2}" in printed
 
 
 @pytest.mark.parametrize(
@@ -196,9 +205,9 @@ def test_gives_up_with_a_report(
     assert states_of(dag_run)["report"] == ["failed"]
     assert cohort_service.calls["StartRunBatch"] == batches
     assert runs_by_sample() == {"HG001": 1, "HG003": 1}
-    printed = capfd.readouterr()
-    assert f"not submitted: HG002 {reason} on demand" in printed.out + printed.err
-    assert f"1 samples were not submitted and 0 runs failed: {{'{reason}': 1}}" in printed.out + printed.err
+    printed = text_of(capfd.readouterr())
+    assert f"not submitted: HG002 {reason} on demand" in printed
+    assert f"1 samples were not submitted and 0 runs failed: {{'{reason}': 1}}" in printed
 
 
 def test_too_many_failed_runs_fail_the_report(cohort_service: LocalHealthOmics) -> None:

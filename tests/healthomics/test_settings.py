@@ -152,7 +152,7 @@ class TestBad:
     def test_nothing(self, settings: Any) -> None:
         parameter, rule, value = refused(settings)
         assert (parameter, value) == ("run_settings", settings)
-        assert "None usually means that the task before it returned None or was skipped. To skip" in rule
+        assert "None usually means that the upstream task returned None or was skipped. To skip" in rule
 
     @pytest.mark.parametrize("text", ['[{"runSettingId": "secret"}]', " {'runSettingId': 'secret'}"])
     def test_rendered_text_is_not_shown(self, text: str) -> None:

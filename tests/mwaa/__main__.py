@@ -61,7 +61,7 @@ def resolve(case: Case, wheels: Path) -> str | None:
         report = directory / "report.json"
         command = [
             *(str(ROOT / f".venv-mwaa-{case.image}" / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"),
-            *("install", "--dry-run", "--quiet", "--report", str(report), "--find-links", str(wheels)),
+            *("install", "--dry-run", "-qq", "--report", str(report), "--find-links", str(wheels)),
             *("--constraint", str(directory / "constraints.txt"), "--requirement", str(directory / "requirements.txt")),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

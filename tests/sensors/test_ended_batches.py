@@ -24,7 +24,7 @@ from airflow_provider_omics_cache.triggers.run_batch import BatchCompletionTrigg
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.sensor_modes import each_mode, fire, run_sensor, start_batch
 
-pytestmark = needs_batches
+pytestmark = [needs_batches, pytest.mark.newest]
 
 INTERVAL = 20
 RUNS = 2_000

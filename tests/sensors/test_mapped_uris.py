@@ -51,8 +51,10 @@ def test_a_second_map_index_is_refused(sensor: Any, parameter: str, client: Any,
     with pytest.raises(OmicsParameterError) as caught:
         wait(sensor, second, 1)
     text = str(caught.value)
-    assert text.startswith(f"{parameter} must differ for each map index, for example by {{{{ ti.map_index }}}}")
-    assert "map index 0 of this task has written this object in this DAG run. Delete" in text
+    assert text.startswith(
+        f"{parameter} must differ for each map index: map index 0 of this task has written this object"
+    )
+    assert "in this DAG run. Put {{ ti.map_index }} into the URI, or delete" in text
     assert text.endswith(f"; got {URI!r}")
     assert written_runs() == expected
     # A retry or a cleared task overwrites its own object, and another DAG run that of the run before.
