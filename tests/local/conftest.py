@@ -72,8 +72,10 @@ def new_client(service: str, region_name: str = "us-east-1") -> Any:
 
 @functools.cache
 def _session() -> boto3.session.Session:
-    """One session for all tests: it loads botocore's models once."""
-    return boto3.session.Session("testing", "testing", region_name="us-east-1")
+    """One session for all tests: it loads botocore's models once. The first test may use it before its own fixtures."""
+    session = boto3.session.Session("testing", "testing", region_name="us-east-1")
+    session.events.register("before-parse.omics", _check_answer, unique_id="check-answer")
+    return session
 
 
 def code_of(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:

@@ -47,6 +47,6 @@ def test_of_another_kind():
 def test_a_deprecated_call_fails_a_test(pytester: pytest.Pytester) -> None:
     pytester.makepyprojecttoml(f"[tool.pytest.ini_options]\nfilterwarnings = {json.dumps(FILTERS)}\n")
     pytester.makepyfile(test_deprecated=DEPRECATED, test_allowed=ALLOWED)
-    result = pytester.runpytest_inprocess("-q", "-p", "no:cacheprovider", "-p", "no:asyncio")
+    result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "-p", "no:asyncio")
     result.assert_outcomes(failed=5, passed=2, warnings=1)
     result.stdout.fnmatch_lines(["*DeprecationWarning: *getdefaultlocale*", "*FutureWarning: use something else*"])
