@@ -106,7 +106,7 @@ class LocalDag:
         with (
             patch.dict(_dags, {self.dag.dag_id: self.dag}, clear=True),
             _params_as_before(self.dag),
-            _dates_of_reschedules(),
+            dates_of_reschedules(),
             collect_task_errors() as errors,
         ):
             return LocalDagRun(self.dag.test(**given), errors)
@@ -126,7 +126,7 @@ def _params_as_before(dag: DAG) -> Iterator[None]:
 
 
 @contextmanager
-def _dates_of_reschedules() -> Iterator[None]:
+def dates_of_reschedules() -> Iterator[None]:
     """Make the first reschedule date of a task a datetime. Airflow 3.0 gives the tasks of ``dag.test()`` its text."""
     try:
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
