@@ -114,6 +114,7 @@ class RunOutcomeTask(ListingTask):
         :raises OmicsParameterError: a parameter breaks a rule.
         """
         self.check_allowance("max_failed_runs")
+        self.check_differs_for_map_index("runs_s3_uri")
         if self.include_outputs and self.runs_s3_uri is None:
             raise OmicsParameterError("include_outputs", _NEEDS_URI, True)
 
@@ -355,7 +356,7 @@ class RunOutcomeTask(ListingTask):
             if counts and not self._is_confirmed(batch, counts, outcomes.counts):
                 return False
             if output:
-                self.write_to_s3(output, "runs_s3_uri", context)
+                self.write_to_s3(output, "runs_s3_uri")
         return True
 
     def _list_rows(
