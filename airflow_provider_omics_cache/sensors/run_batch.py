@@ -207,7 +207,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             if submissions is None:
                 return None
             self._push(batch, submissions, context)
-            unwritten = self.try_to_write(file, "mapping_s3_uri", context)
+            unwritten = self.try_to_write(file, "mapping_s3_uri")
         if submissions.failed_count > allowed(max_failed, submissions.rows):
             note = self._push_mapping(batch, submissions, unwritten, context)
             limit = size_and_limit(batch.id, submissions.rows, "max_failed_submissions", self.max_failed_submissions)
@@ -244,7 +244,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         failed = max(batch.failed or 0, submissions.failed_count)
         self._push(batch, submissions, context, failed=failed)
         if not note:
-            unwritten = self.try_to_write(file, "mapping_s3_uri", context)
+            unwritten = self.try_to_write(file, "mapping_s3_uri")
             note = self._push_mapping(batch, submissions, unwritten, context)
         limit = size_and_limit(batch.id, batch.expected_runs, "max_failed_submissions", self.max_failed_submissions)
         return TooManyFailedSubmissionsError(
@@ -279,7 +279,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
                 submitted = submissions.submitted_count + unlisted
                 submissions.add_unlisted(expected - submitted - submissions.failed_count)
             self._push(batch, submissions, context)
-            unwritten = self.try_to_write(file, "mapping_s3_uri", context)
+            unwritten = self.try_to_write(file, "mapping_s3_uri")
             unwritten_note = self._push_mapping(batch, submissions, unwritten, context)
         except (OmicsError, AirflowSensorTimeout) as error:
             note = f"; its runs could not be listed: {error}"
