@@ -199,6 +199,24 @@ def ended_badly(row: Mapping[str, Any], run_status: str | None, *, only_failed: 
     return is_deleted or (run_status in ENDED_RUN_STATUSES and run_status != RunStatus.COMPLETED)
 
 
+class ListedRuns:
+    """The runs of the rows that were added, to find runs that are listed twice."""
+
+    def __init__(self) -> None:
+        self._ids: set[tuple[str, str]] = set()
+
+    def add(self, row: Mapping[str, Any]) -> bool:
+        """Add an entry of ListRunsInBatch.
+
+        :param row: the entry. Without a runSettingId and a runId it counts as a run of its own.
+        :return: whether no entry of its run was added before.
+        """
+        ids = {(name, row[name]) for name in ("runSettingId", "runId") if row.get(name)}
+        is_new = self._ids.isdisjoint(ids)
+        self._ids |= ids
+        return is_new
+
+
 def is_same_run(row: Mapping[str, Any], run: Mapping[str, Any], *, batch_id: str) -> bool:
     """Whether GetRun's answer is about the run that the batch has started. HealthOmics reuses ids of deleted runs.
 
@@ -233,7 +251,7 @@ class RunOutcomes:
         reason = record["failure_reason"] or status
         if status == NOT_SUBMITTED:
             reason = f"not submitted, {record['failure_reason']}" if record["failure_reason"] else "not submitted"
-        self._failures.add(reason, str(record["run_setting_id"]), record["status_message"])
+        self._failures.add(reason, record["run_setting_id"], record["status_message"])
 
     def add_unlisted(self, number: int) -> None:
         """Count runs that were never submitted and that the service does not list.
@@ -244,9 +262,12 @@ class RunOutcomes:
             self._statuses[NOT_SUBMITTED] += number
             self._failures.add_unnamed("not submitted", number)
 
-    def failure_summary(self) -> str:
-        """Summarise by reason and message the runs that did not complete, with the first few ids of each group."""
-        return self._failures.summary()
+    def failure_summary(self, total: int | None = None) -> str:
+        """Summarise by reason and message the runs that did not complete, with the first few ids of each group.
+
+        :param total: number of all runs that did not complete. Default: the number of those that were added.
+        """
+        return self._failures.summary(total)
 
     @property
     def counts(self) -> RunCounts:

@@ -76,15 +76,15 @@ class Failures:
         self._groups: Counter[tuple[str, str]] = Counter()
         self._ids: dict[tuple[str, str], list[str]] = {}
 
-    def add(self, reason: str, run_setting_id: str, message: str | None = None) -> None:
+    def add(self, reason: str, run_setting_id: str | None, message: str | None = None) -> None:
         """Add a failed run.
 
         :param reason: why it failed.
-        :param run_setting_id: its runSettingId.
+        :param run_setting_id: its runSettingId, None if it is not listed.
         :param message: the service's message.
         """
         named = self._ids.setdefault(self._count(reason, message, 1), [])
-        if len(named) < MAX_NAMED_RUNS:
+        if run_setting_id and len(named) < MAX_NAMED_RUNS:
             named.append(run_setting_id)
 
     def add_unnamed(self, reason: str, number: int) -> None:
@@ -105,21 +105,26 @@ class Failures:
         self._groups[group] += number
         return group
 
-    def summary(self) -> str:
-        """Summarise the failed runs by reason and message, the most frequent reason first."""
+    def summary(self, total: int | None = None) -> str:
+        """Summarise the failed runs by reason and message, the most frequent reason first.
+
+        :param total: number of all failed runs, if it can be larger than the number of those that were added.
+        """
         groups = sorted(self._groups, key=lambda group: (-self._reasons[group[0]], -self._groups[group]))
         others: Counter[str] = Counter()
         for group in groups[MAX_NAMED_GROUPS:]:
             others[group[0]] += self._groups[group]
         texts = [self._text(group) for group in groups[:MAX_NAMED_GROUPS]]
         texts += [f"{count:,} more with {reason}" for reason, count in others.most_common(MAX_NAMED_GROUPS)]
+        if texts and total is not None and total > self.count:
+            texts.append(f"{total - self.count:,} more without details")
         return "; ".join(texts)
 
     def _text(self, group: tuple[str, str]) -> str:
         count, named = self._groups[group], self._ids.get(group, [])
         runs = ", ".join(named)
         if count > len(named):
-            runs = f"{runs} and {count - len(named):,} more" if named else f"{count:,} runs"
+            runs = f"{runs} and {count - len(named):,} more" if named else counted(count, "run")
         return f"{': '.join(filter(None, group))} ({runs})"
 
 
@@ -149,7 +154,9 @@ def what_continues(submitted: int | None = None) -> str:
 
     :param submitted: number of submitted runs, if the submission is over. Default: the submission also continues.
     """
-    return "the batch continues" + (f" with {counted(submitted, 'submitted run')}" if submitted else "")
+    if not submitted:
+        return "the batch continues"
+    return f"{counted(submitted, 'run')} {'was' if submitted == 1 else 'were'} submitted; the batch continues"
 
 
 def _one_line(message: str) -> str:

@@ -138,6 +138,7 @@ class Submissions:
         self.failed: list[SubmissionRecord] = []
         self.changed: list[SubmissionRecord] = []
         self._not_submitted: set[str] = set()
+        self._failed_ids: set[str] = set()
         self._without_id = 0
         self._without_run_id = 0
         self._unfinished = 0
@@ -199,12 +200,12 @@ class Submissions:
             if not status:
                 self._unfinished += 1
         else:
-            is_repeated = run_setting_id in self._not_submitted
             self._not_submitted.add(run_setting_id)
             if status == SubmissionStatus.SUCCESS:
                 self._without_run_id += 1
             elif status in _NOT_SUBMITTED_STATUSES or self._batch_is_over:
-                if not is_repeated:
+                if run_setting_id not in self._failed_ids:
+                    self._failed_ids.add(run_setting_id)
                     self._add_failed(run_setting_id, row)
                 self.assumed_failures += status != SubmissionStatus.FAILED
             else:
@@ -281,6 +282,11 @@ class Submissions:
         unlisted.difference_update(self.run_ids.values())
         return len(unlisted)
 
-    def failure_summary(self) -> str:
-        """Summarise the failed submissions by reason and message, with the first few ids of each group."""
-        return f"{counted(self.failed_count, 'submission')} failed: {self._failures.summary()}"
+    def failure_summary(self, total: int | None = None) -> str:
+        """Summarise the failed submissions by reason and message, with the first few ids of each group.
+
+        :param total: number of all failed submissions. Default: the number of those that are listed.
+        """
+        number = self.failed_count if total is None else total
+        groups = self._failures.summary(number)
+        return f"{counted(number, 'submission')} failed{f': {groups}' if groups else ''}"

@@ -19,7 +19,7 @@ from airflow_provider_omics_cache.exceptions import (
 )
 from airflow_provider_omics_cache.healthomics.batch_runs import list_submissions
 from airflow_provider_omics_cache.healthomics.completion import RunCounts
-from airflow_provider_omics_cache.healthomics.failures import allowed, counted, size_and_limit, what_continues
+from airflow_provider_omics_cache.healthomics.failures import allowed, size_and_limit, what_continues
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch
 from airflow_provider_omics_cache.healthomics.states import End
 from airflow_provider_omics_cache.healthomics.submission import (
@@ -32,7 +32,7 @@ from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunLink
 from airflow_provider_omics_cache.tasks.listing import ListingTask, batch_error
 from airflow_provider_omics_cache.tasks.outcome import RunOutcomeTask
-from airflow_provider_omics_cache.tasks.parameters import DEFAULT_DEFERRABLE, check_flags
+from airflow_provider_omics_cache.tasks.parameters import DEFAULT_DEFERRABLE, DEFAULT_SENSOR_TIMEOUT, check_flags
 from airflow_provider_omics_cache.tasks.wait import WAITER_DELAY, BatchWaitSensor, seconds
 from airflow_provider_omics_cache.triggers.run_batch import (
     BatchCompletionTrigger,
@@ -60,7 +60,8 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
 
     It pushes these XComs before it succeeds, and before it fails because of the batch:
 
-    * ``return_value``: the mapping ``{runSettingId: runId}``, or the URI if ``mapping_s3_uri`` is set;
+    * ``return_value``: the mapping ``{runSettingId: runId}``, or the URI if ``mapping_s3_uri`` is set. If the sensor
+      fails because of the batch and cannot write the object, it is the mapping, up to 10,000 entries;
     * ``failed_submissions``: at most 1,000 of ``{run_setting_id, run_id, run_uuid, status, reason, message}``;
     * ``failed_submission_count``: number of failed submissions;
     * ``changed_after_submission``: at most 1,000 records like those of ``failed_submissions``, of runs that were
@@ -82,14 +83,15 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         which the task fails, or a timedelta. Default 3600.
     :param mapping_s3_uri: S3 URI of the object to which the full listing is written, one JSON document per line. The
         sensor then returns the URI instead of the mapping. In a mapped task it must differ for each map index, for
-        example by ``{{ ti.map_index }}``: the task does not overwrite an object that another map index has written in
-        the same DAG run. (templated)
+        example by ``{{ ti.map_index }}``. (templated)
     :param s3_conn_id: Airflow connection for ``mapping_s3_uri``. Giving it without that URI is an error. Default:
         ``aws_conn_id``. (templated)
     :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``. Giving
         them without that URI is an error. (templated)
     :param poke_interval: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
         ``exponential_backoff`` has no effect on a deferred task.
+    :param timeout: seconds of waiting after which the task fails with AirflowSensorTimeout, or a timedelta. The batch
+        continues. Default: ``[sensors] default_timeout``, 7 days unless it is set.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
         default_deferrable``.
     :param aws_conn_id: Airflow connection for AWS. If it is None or empty, boto3 searches for credentials itself.
@@ -130,6 +132,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         s3_extra_args: dict[str, Any] | None = None,
         max_silence: float | timedelta = LONGEST_SILENCE,
         poke_interval: float | timedelta = WAITER_DELAY,
+        timeout: float | timedelta = DEFAULT_SENSOR_TIMEOUT,
         deferrable: bool = DEFAULT_DEFERRABLE,
         aws_conn_id: str | None = "aws_default",
         region_name: str | None = None,
@@ -141,6 +144,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             batch_id=batch_id,
             max_silence=max_silence,
             poke_interval=poke_interval,
+            timeout=timeout,
             deferrable=deferrable,
             aws_conn_id=aws_conn_id,
             region_name=region_name,
@@ -157,6 +161,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         self.s3_conn_id = s3_conn_id
         self.s3_extra_args = s3_extra_args
         self.check_s3_effect(BatchSubmissionSensor.__init__, "mapping_s3_uri", kwargs.get("default_args"))
+        self.check_differs_for_map_index("mapping_s3_uri")
         self.check_allowance("max_failed_submissions")
 
     @property
@@ -201,19 +206,24 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             )
             if submissions is None:
                 return None
-            mapping = self._push(batch, submissions, file, context)
+            self._push(batch, submissions, context)
+            unwritten = self.try_to_write(file, "mapping_s3_uri")
         if submissions.failed_count > allowed(max_failed, submissions.rows):
-            self._push_mapping(mapping, context)
+            note = self._push_mapping(batch, submissions, unwritten, context)
             limit = size_and_limit(batch.id, submissions.rows, "max_failed_submissions", self.max_failed_submissions)
             submitted = submissions.submitted_count
             is_active = submitted and batch.meaning.end != End.PROCESSED
             raise TooManyFailedSubmissionsError(
-                f"{submissions.failure_summary()}. {limit}{f'; {what_continues(submitted)}' if is_active else ''}",
+                f"{submissions.failure_summary()}. {limit}{note}"
+                f"{f'; {what_continues(submitted)}' if is_active else ''}",
                 batch_id=batch.id,
                 status=batch.status,
             )
         if submissions.failed_count:
             self.log.warning("Batch %s: %s", batch.id, submissions.failure_summary())
+        if unwritten:
+            raise unwritten
+        mapping = self._mapping(batch, submissions)
         self.log.info(
             "Batch %s: %s runs submitted, %s submissions failed; %s",
             batch.id,
@@ -229,17 +239,16 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         note = ""
         try:
             submissions = self.hook.list_whole(lambda: self._list(Submissions(), file))
-            failed = max(batch.failed or 0, submissions.failed_count)
-            self._push_mapping(self._push(batch, submissions, file, context, failed=failed), context)
         except (OmicsError, AirflowSensorTimeout) as error:
-            note = f"; its runs could not be listed, or their mapping could not be saved: {error}"
-            failed = max(batch.failed or 0, submissions.failed_count)
-            self._push(batch, submissions, None, context, failed=failed)
-        listed = submissions.failed_count
-        summary = submissions.failure_summary() if listed else f"{counted(failed, 'submission')} failed"
+            note = f"; its runs could not be listed: {error}"
+        failed = max(batch.failed or 0, submissions.failed_count)
+        self._push(batch, submissions, context, failed=failed)
+        if not note:
+            unwritten = self.try_to_write(file, "mapping_s3_uri")
+            note = self._push_mapping(batch, submissions, unwritten, context)
         limit = size_and_limit(batch.id, batch.expected_runs, "max_failed_submissions", self.max_failed_submissions)
         return TooManyFailedSubmissionsError(
-            f"{summary}. {limit}{note}; {self.settle_active_batch()}",
+            f"{submissions.failure_summary(failed)}. {limit}{note}; {self.settle_active_batch()}",
             batch_id=batch.id,
             status=batch.status,
         )
@@ -253,7 +262,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         expected = self._number_of_runs(batch)
         may_catch_up = self.may_catch_up(batch, context)
         doubt = counted_as_incomplete(batch, expected)
-        note = ""
+        note = unwritten_note = ""
         if doubt and may_catch_up:
             self.wait_to_catch_up(batch, doubt)
             return None
@@ -269,15 +278,17 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             if expected is not None and batch.meaning.end in {End.CANCELLED, End.FAILED}:
                 submitted = submissions.submitted_count + unlisted
                 submissions.add_unlisted(expected - submitted - submissions.failed_count)
-            self._push_mapping(self._push(batch, submissions, file, context), context)
+            self._push(batch, submissions, context)
+            unwritten = self.try_to_write(file, "mapping_s3_uri")
+            unwritten_note = self._push_mapping(batch, submissions, unwritten, context)
         except (OmicsError, AirflowSensorTimeout) as error:
-            note = f"; its runs could not be listed, or their mapping could not be saved: {error}"
+            note = f"; its runs could not be listed: {error}"
         submitted = max(submissions.claimed_count, batch.submitted or 0)
         failures = f"; {submissions.failure_summary()}" if submissions.failed else ""
         known = f"{submitted:,} runs were submitted"
         if batch.meaning.end == End.FAILED:
             known = f"at least {known}{' and may continue' if submitted else ''}"
-        return batch_error(batch, f"{known}{note}{failures}")
+        return batch_error(batch, f"{known}{note}{failures}{unwritten_note}")
 
     def _list(self, submissions: Submissions, file: IO[bytes] | None) -> Submissions:
         if file:
@@ -294,11 +305,10 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         self,
         batch: Batch,
         submissions: Submissions,
-        file: IO[bytes] | None,
         context: Context,
         *,
         failed: int | None = None,
-    ) -> dict[str, str] | str:
+    ) -> None:
         ti = context["ti"]
         submitted = submissions.submitted_count
         failed = submissions.failed_count if failed is None else failed
@@ -313,21 +323,33 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
                 failed=failed,
             ),
         )
-        mapping: dict[str, str] | str = submissions.run_ids
-        if file and self.mapping_s3_uri:
-            mapping = self.write_to_s3(file, "mapping_s3_uri", context)
-        elif len(mapping) > LARGE_MAPPING:
+
+    def _mapping(self, batch: Batch, submissions: Submissions) -> dict[str, str] | str:
+        """Return the task's return value: the mapping, or the URI of the object that has it."""
+        if self.mapping_s3_uri:
+            return self.mapping_s3_uri
+        if len(submissions.run_ids) > LARGE_MAPPING:
             self.log.warning(
                 "Batch %s: the mapping has %s entries; set mapping_s3_uri, or use an object storage XCom backend",
                 batch.id,
-                f"{len(mapping):,}",
+                f"{len(submissions.run_ids):,}",
             )
-        return mapping
+        return submissions.run_ids
 
-    def _push_mapping(self, mapping: dict[str, str] | str, context: Context) -> None:
-        """Push the result as ``return_value``, because a task that fails returns nothing."""
-        if self.do_xcom_push:
+    def _push_mapping(
+        self, batch: Batch, submissions: Submissions, unwritten: OmicsError | None, context: Context
+    ) -> str:
+        """Push the result as ``return_value``, because a task that fails returns nothing.
+
+        If the mapping was not written to S3, the result is the mapping itself, unless it is large: no retry writes it.
+
+        :return: the end of the task's error: why the mapping was not written.
+        """
+        is_too_large = unwritten and len(submissions.run_ids) > LARGE_MAPPING
+        if self.do_xcom_push and not is_too_large:
+            mapping = submissions.run_ids if unwritten else self._mapping(batch, submissions)
             context["ti"].xcom_push(key="return_value", value=mapping)
+        return f"; the mapping was not written: {unwritten}" if unwritten else ""
 
     def _number_of_runs(self, batch: Batch) -> int | None:
         given = self._given_runs()
@@ -376,8 +398,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         has a record too. The object has one JSON document per line: ``run_setting_id``, ``run_id``, ``run_uuid``,
         ``status``, ``creation_time``, ``start_time``, ``stop_time``, ``failure_reason``, ``status_message``,
         ``run_output_uri``. In a mapped task the URI must differ for each map index, for example by
-        ``{{ ti.map_index }}``: the task does not overwrite an object that another map index has written in the same
-        DAG run. (templated)
+        ``{{ ti.map_index }}``. (templated)
     :param include_outputs: whether to call GetRun for every run, so that ``run_output_uri`` is known. Otherwise it is
         null. GetRun is called at most ``[omics_cache] max_get_run_per_second`` times a second (default 5): 300 runs
         take a minute, and 100,000 runs take hours. Default False.
@@ -392,6 +413,8 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         them without that URI is an error. (templated)
     :param poke_interval: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
         ``exponential_backoff`` has no effect on a deferred task.
+    :param timeout: seconds of waiting after which the task fails with AirflowSensorTimeout, or a timedelta. The batch
+        continues. Default: ``[sensors] default_timeout``, 7 days unless it is set.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
         default_deferrable``.
     :param aws_conn_id: Airflow connection for AWS. If it is None or empty, boto3 searches for credentials itself.
@@ -435,6 +458,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         s3_extra_args: dict[str, Any] | None = None,
         max_silence: float | timedelta = LONGEST_SILENCE,
         poke_interval: float | timedelta = WAITER_DELAY,
+        timeout: float | timedelta = DEFAULT_SENSOR_TIMEOUT,
         deferrable: bool = DEFAULT_DEFERRABLE,
         aws_conn_id: str | None = "aws_default",
         region_name: str | None = None,
@@ -446,6 +470,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
             batch_id=batch_id,
             max_silence=max_silence,
             poke_interval=poke_interval,
+            timeout=timeout,
             deferrable=deferrable,
             aws_conn_id=aws_conn_id,
             region_name=region_name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.exceptions import (
@@ -16,6 +16,7 @@ from airflow_provider_omics_cache.exceptions import (
     BatchSilenceError,
     IncompleteListingError,
     OmicsApiError,
+    OmicsError,
     OmicsParameterError,
     OmicsTimeLimitError,
 )
@@ -155,6 +156,20 @@ class ListingTask(S3OutputTask, BatchWaitTask):
             return False
         self.log.info("Batch %s is %s, and its failures are within the limit: waiting again", batch.id, batch.status)
         return True
+
+    def try_to_write(self, file: IO[bytes] | None, parameter: str) -> OmicsError | None:
+        """Upload a file if there is one. An error is returned, because it must not hide the verdict on the batch.
+
+        :param file: the file, None if nothing must be written.
+        :param parameter: name of the parameter with the object's URI.
+        """
+        if file is None:
+            return None
+        try:
+            self.write_to_s3(file, parameter)
+        except OmicsError as error:
+            return error
+        return None
 
     def settle_active_batch(self) -> str:
         """Handle a batch that is still active when the task fails fast. Return what was done, for the error."""

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC
 from functools import partial
@@ -30,6 +30,7 @@ from airflow_provider_omics_cache.healthomics.batch_runs import (
 )
 from airflow_provider_omics_cache.healthomics.completion import (
     Judgement,
+    ListedRuns,
     RunCounts,
     RunOutcomes,
     ended_badly,
@@ -114,6 +115,7 @@ class RunOutcomeTask(ListingTask):
         :raises OmicsParameterError: a parameter breaks a rule.
         """
         self.check_allowance("max_failed_runs")
+        self.check_differs_for_map_index("runs_s3_uri")
         if self.include_outputs and self.runs_s3_uri is None:
             raise OmicsParameterError("include_outputs", _NEEDS_URI, True)
 
@@ -145,11 +147,15 @@ class RunOutcomeTask(ListingTask):
                 "GetBatch does not report how many of its runs completed. Retry the task; it reads the counts again",
             )
         outcomes = RunOutcomes()
+        unwritten: OmicsError | None = None
         note = ""
         if counts.not_completed or self.runs_s3_uri:
             try:
-                if not self._collect(outcomes, batch, context, counts=counts):
-                    return None
+                with self._output() as output:
+                    if not self._collect(outcomes, output, batch, context, counts=counts):
+                        return None
+                    unwritten = self.try_to_write(output, "runs_s3_uri")
+                note = _unwritten_note(unwritten)
             except (OmicsError, AirflowSensorTimeout) as error:
                 if judgement == Judgement.UNKNOWN or (judgement == Judgement.COMPLETED and self.runs_s3_uri):
                     raise
@@ -161,13 +167,16 @@ class RunOutcomeTask(ListingTask):
             judgement = counts.judge(max_failed)
             if judgement == Judgement.UNKNOWN:
                 text = f"ListRuns shows that {counts.late:,} runs have not ended. Retry the task; it lists them again"
-                raise self._unknown_outcome(batch, text)
+                raise self._unknown_outcome(batch, f"{text}{note}")
         self._push(counts, outcomes, context)
         summary = f": {outcomes.failure_summary()}" if outcomes.failed else ""
         not_completed = f"{counted(counts.not_completed, 'run')} did not complete{summary}"
         if judgement == Judgement.COMPLETED:
             if counts.not_completed:
                 self.log.warning("Batch %s: %s", batch.id, not_completed)
+            if unwritten:
+                self._push_result(batch, counts, context)
+                raise unwritten
             self.log.info(
                 "Batch %s: %s of %s runs completed%s", batch.id, f"{counts.completed:,}", f"{counts.total:,}", note
             )
@@ -193,12 +202,13 @@ class RunOutcomeTask(ListingTask):
                 self._collect_failures(outcomes)
         except (OmicsError, AirflowSensorTimeout) as error:
             note = f"; details of its runs could not be fetched: {error}"
-        self._push(counts, outcomes, context, failed=max(counts.ended_badly, outcomes.counts.total or 0))
+        failed = max(counts.ended_badly, outcomes.counts.total or 0)
+        self._push(counts, outcomes, context, failed=failed)
         self._push_result(batch, counts, context)
-        summary = f": {outcomes.failure_summary()}" if outcomes.failed else ""
+        summary = f": {outcomes.failure_summary(failed)}" if outcomes.failed else ""
         limit = size_and_limit(batch.id, counts.total, "max_failed_runs", self.max_failed_runs)
         return TooManyFailedRunsError(
-            f"{counted(counts.ended_badly, 'run')} did not complete{summary}. {limit}{note}; {settled}",
+            f"{counted(failed, 'run')} did not complete{summary}. {limit}{note}; {settled}",
             batch_id=batch.id,
             status=batch.status,
         )
@@ -208,7 +218,7 @@ class RunOutcomeTask(ListingTask):
 
         A run that is listed twice counts once.
         """
-        collected: set[str | None] = set()
+        collected = ListedRuns()
         with tempfile.TemporaryFile() as rows:
             self.hook.list_whole(partial(self._list_submissions, rows, is_over=False))
             started = self.hook.list_whole(self._list_started_runs)
@@ -219,8 +229,7 @@ class RunOutcomeTask(ListingTask):
                     status = started.get(row["runId"], (None,))[0]
                     # Runs that this task has cancelled do not count as failures.
                     is_failed = ended_badly(row, status, only_failed=self.cancel_on_failure)
-                    if is_failed and row["runSettingId"] not in collected:
-                        collected.add(row["runSettingId"])
+                    if is_failed and collected.add(row):
                         failed.write(line)
                 for record in self._records(failed, started, whole=False):
                     outcomes.add(record)
@@ -263,12 +272,16 @@ class RunOutcomeTask(ListingTask):
         outcomes = RunOutcomes()
         note = ""
         try:
-            if self._has_active_runs(batch, context) or not self._collect(outcomes, batch, context):
+            if self._has_active_runs(batch, context):
                 return None
+            with self._output() as output:
+                if not self._collect(outcomes, output, batch, context):
+                    return None
+                note = _unwritten_note(self.try_to_write(output, "runs_s3_uri"))
             counts = outcomes.counts
             unlisted = max(0, (batch.expected_runs or 0) - (counts.total or 0))
             if unlisted:
-                note = f"; {unlisted:,} runs were submitted, but are not listed"
+                note = f"; {unlisted:,} runs were submitted, but are not listed{note}"
                 counts = replace(counts, total=batch.expected_runs)
         except OmicsTimeLimitError:
             # Runs may be active. A try that has more time waits for them.
@@ -301,11 +314,25 @@ class RunOutcomeTask(ListingTask):
             return True
         return False
 
-    def _collect(
-        self, outcomes: RunOutcomes, batch: Batch, context: Context, *, counts: RunCounts | None = None
-    ) -> bool:
-        """Join what is known of each run, and write it to ``runs_s3_uri``.
+    def _output(self) -> AbstractContextManager[IO[bytes] | None]:
+        """Open a file for ``runs_s3_uri``, or None if nothing must be written."""
+        return tempfile.TemporaryFile() if self.runs_s3_uri else nullcontext()
 
+    def _collect(
+        self,
+        outcomes: RunOutcomes,
+        output: IO[bytes] | None,
+        batch: Batch,
+        context: Context,
+        *,
+        counts: RunCounts | None = None,
+    ) -> bool:
+        """Join what is known of each run.
+
+        :param outcomes: collects how the runs have ended.
+        :param output: the file to which a record of each run is written.
+        :param batch: the batch.
+        :param context: Airflow's context of the task.
         :param counts: GetBatch's counts of a batch that is PROCESSED. None if the batch ended early, so that runs that
             are not listed were never submitted.
         :return: True if every run is listed and, in a batch that ended early, has ended. If False, the wait continues.
@@ -317,10 +344,7 @@ class RunOutcomeTask(ListingTask):
         if doubt and may_catch_up:
             self.wait_to_catch_up(batch, doubt)
             return False
-        with (
-            tempfile.TemporaryFile() as rows,
-            tempfile.TemporaryFile() if self.runs_s3_uri else nullcontext() as output,
-        ):
+        with tempfile.TemporaryFile() as rows:
             listed = self._list_rows(rows, batch, context, counts)
             if listed is None:
                 return False
@@ -352,11 +376,7 @@ class RunOutcomeTask(ListingTask):
             submitted = max(listed.submitted_count + unlisted, listed.claimed_count, batch.submitted or 0)
             not_shown = submitted - listed.claimed_count if is_over else 0
             outcomes.add_unlisted((batch.expected_runs or 0) - listed.rows - not_shown)
-            if counts and not self._is_confirmed(batch, counts, outcomes.counts):
-                return False
-            if output:
-                self.write_to_s3(output, "runs_s3_uri", context)
-        return True
+            return counts is None or self._is_confirmed(batch, counts, outcomes.counts)
 
     def _list_rows(
         self, rows: IO[bytes], batch: Batch, context: Context, counts: RunCounts | None
@@ -425,6 +445,11 @@ class RunOutcomeTask(ListingTask):
         """Push the result as ``return_value``, because a task that fails returns nothing."""
         if self.do_xcom_push:
             context["ti"].xcom_push(key="return_value", value=self.result(batch, counts))
+
+
+def _unwritten_note(error: OmicsError | None) -> str:
+    """Return the end of an error for records of the runs that could not be written; nothing without an error."""
+    return f"; the records of the runs were not written: {error}" if error else ""
 
 
 def _known_of(run: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_omics_cache.healthomics import completion
-from airflow_provider_omics_cache.healthomics.completion import Judgement, RunCounts, RunOutcomes, is_same_run, join
+from airflow_provider_omics_cache.healthomics.completion import (
+    Judgement,
+    ListedRuns,
+    RunCounts,
+    RunOutcomes,
+    is_same_run,
+    join,
+)
 from airflow_provider_omics_cache.healthomics.rounds import Batch
 from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStatus, Verdict
 
@@ -223,6 +230,26 @@ def counted(total: int, completed: int, deleted: int = 0, failed: int = 0) -> Ru
 )
 def test_listed_runs_confirm_the_counts(counts: RunCounts, listed: RunCounts, agrees: bool) -> None:
     assert counts.agrees_with(listed) is agrees
+
+
+def test_runs_that_are_listed_twice_are_found() -> None:
+    listed = ListedRuns()
+    assert listed.add({"runSettingId": "A", "runId": "1"})
+    assert listed.add({"runSettingId": "B"})
+    assert listed.add({"runId": "2"})
+    assert [listed.add({"runSettingId": None, "runId": None}) for _ in range(3)] == [True, True, True]
+    for repeated in ({"runSettingId": "A"}, {"runId": "1"}, {"runSettingId": "B", "runId": "3"}, {"runId": "2"}):
+        assert not listed.add(repeated)
+    assert listed.add({"runSettingId": "1", "runId": "A"}), "other ids with the same text"
+
+
+def test_a_failed_run_without_a_run_setting_id_is_counted_and_not_named() -> None:
+    outcomes = RunOutcomes()
+    outcomes.add(outcome(1, "FAILED", "SERVICE_ERROR"))
+    outcomes.add({**outcome(2, "FAILED", "SERVICE_ERROR"), "run_setting_id": None})
+    assert outcomes.counts.failed == 2
+    assert outcomes.failure_summary() == "SERVICE_ERROR (s1 and 1 more)"
+    assert outcomes.failure_summary(5) == "SERVICE_ERROR (s1 and 1 more); 3 more without details"
 
 
 def test_a_submitted_run_without_a_run_id_is_not_reported_as_never_submitted() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_omics_cache.healthomics.failures import Failures, allowed, parse_allowance
+from airflow_provider_omics_cache.healthomics.failures import Failures, allowed, parse_allowance, what_continues
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,30 @@ def test_the_summary_begins_with_the_most_frequent_reason() -> None:
         "ValidationException: no such input (sample-0, sample-1, sample-2, sample-3, sample-4 and 2 more); "
         "AccessDeniedException (sample-9)"
     )
+
+
+def test_a_summary_adds_up_to_the_number_of_all_failures() -> None:
+    failures = Failures()
+    assert failures.summary(3) == ""
+    failures.add("AccessDeniedException", "A")
+    failures.add("AccessDeniedException", None)
+    failures.add("ValidationException", None, "no such input")
+    groups = "AccessDeniedException (A and 1 more); ValidationException: no such input (1 run)"
+    assert failures.summary() == failures.summary(3) == failures.summary(2) == groups
+    assert failures.summary(1_203) == f"{groups}; 1,200 more without details"
+
+
+@pytest.mark.parametrize(
+    ("submitted", "text"),
+    [
+        (None, "the batch continues"),
+        (0, "the batch continues"),
+        (1, "1 run was submitted; the batch continues"),
+        (9_999, "9,999 runs were submitted; the batch continues"),
+    ],
+)
+def test_no_submitted_run_is_said_to_continue(submitted: int | None, text: str) -> None:
+    assert what_continues(submitted) == text
 
 
 def test_a_summary_is_short_however_many_messages_there_are() -> None:

@@ -172,6 +172,15 @@ def test_a_repeated_run_is_counted_once() -> None:
     assert submissions.missing(5) == "2 of 5 listed runs repeat a runSettingId"
 
 
+@pytest.mark.parametrize("first", [row(3, None, None), row(3, "SUCCESS", None), row(3, "REJECTED", None)])
+def test_a_failure_counts_whatever_its_run_was_listed_as_before(first: dict[str, Any]) -> None:
+    submissions = listed(row(1), first, row(3, "FAILED"), row(3, "FAILED"))
+    assert (submissions.failed_count, len(submissions.failed)) == (1, 1)
+    assert submissions.failure_summary() == "1 submission failed: FAILED (sample-3)"
+    assert submissions.failure_summary(3) == "3 submissions failed: FAILED (sample-3); 2 more without details"
+    assert listed(row(1)).failure_summary(3) == "3 submissions failed"
+
+
 def test_a_listing_takes_at_most_twice_the_memory_of_its_mapping() -> None:
     rows = 50_000
     tracemalloc.start()

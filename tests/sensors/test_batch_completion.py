@@ -283,15 +283,58 @@ def test_nothing_hides_the_verdict(
     assert task_context["ti"].xcoms["run_counts"] == counts(3, 2, failed=1)
 
 
+@each_mode
+def test_records_that_cannot_be_written_do_not_hide_the_verdict(
+    mode: str, service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    service.faults.fail_run("sample-1", reason="SERVICE_ERROR")
+    batch_id = start_batch(client, 3)
+    with pytest.raises(TooManyFailedRunsError) as caught:
+        wait(mode, batch_id, runs_s3_uri="s3://missing/runs")
+    text = str(caught.value)
+    assert text.startswith("1 run did not complete: SERVICE_ERROR: ")
+    assert f" (sample-1). Batch {batch_id} has 3 runs; max_failed_runs is 0; " in text
+    assert "; the records of the runs were not written: Cannot write runs_s3_uri 's3://missing/runs': PutObject" in text
+    assert "could not be fetched" not in text
+    xcoms = task_context["ti"].xcoms
+    assert xcoms["return_value"] == xcoms["run_counts"] == counts(3, 2, failed=1)
+    assert [run["run_setting_id"] for run in xcoms["failed_runs"]] == ["sample-1"]
+
+
+def test_records_that_cannot_be_written_do_not_hide_the_end_of_a_batch(
+    service: Any,
+    client: Any,
+    wait: Callable[..., Any],
+    task_context: dict[str, Any],
+    answer_with: Callable[..., None],
+) -> None:
+    service.faults.fail_run("sample-1", reason="SERVICE_ERROR")
+    batch_id = start_batch(client, 3)
+    service.clock.advance(3_600)
+    answer_with("GetBatch", {"status": "FAILED", "totalRuns": 3, "failureReason": "broken"})
+    with pytest.raises(BatchFailedError, match=r"failed: broken; 2 of 3 runs completed: SERVICE_ERROR.*") as caught:
+        wait("poke", batch_id, runs_s3_uri="s3://missing/runs")
+    assert "(sample-1); the records of the runs were not written: Cannot write runs_s3_uri" in str(caught.value)
+    assert task_context["ti"].xcoms["run_counts"] == counts(3, 2, failed=1)
+
+
 def test_a_success_whose_file_cannot_be_written_may_be_retried(
-    service: Any, client: Any, wait: Callable[..., Any], deny_uploads: Callable[[], None]
+    service: Any,
+    client: Any,
+    wait: Callable[..., Any],
+    deny_uploads: Callable[[], None],
+    task_context: dict[str, Any],
 ) -> None:
     boto3.client("s3").create_bucket(Bucket="results")
     deny_uploads()
-    text = "Cannot write runs_s3_uri 's3://results/runs': PutObject failed: AccessDenied"
+    service.faults.fail_run("sample-1")
+    text = "^Cannot write runs_s3_uri 's3://results/runs': PutObject failed: AccessDenied"
     with pytest.raises(OmicsApiError, match=text) as caught:
-        wait("poke", start_batch(client, 3), runs_s3_uri="s3://results/runs")
+        wait("poke", start_batch(client, 3), runs_s3_uri="s3://results/runs", max_failed_runs=1)
     assert not isinstance(caught.value, AirflowFailException)
+    xcoms = task_context["ti"].xcoms
+    assert xcoms["return_value"] == xcoms["run_counts"] == counts(3, 2, failed=1)
+    assert (xcoms["failed_run_count"], xcoms["failed_runs"][0]["run_setting_id"]) == (1, "sample-1")
 
 
 def test_a_success_whose_bucket_does_not_exist_can_be_retried(

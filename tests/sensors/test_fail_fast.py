@@ -134,6 +134,58 @@ def test_a_failure_that_is_listed_twice_counts_once(
     assert xcoms["failed_submission_count"] == len(xcoms["failed_submissions"]) == 17
 
 
+def test_the_error_its_groups_and_the_xcom_have_the_same_number(
+    slow_batch: str, wait: Callable[..., Any], task_context: dict[str, Any], answer_with: Callable[..., None]
+) -> None:
+    answer_with("ListRunsInBatch", lambda answer: {**answer, "runs": answer["runs"][3:]})
+    xcoms = task_context["ti"].xcoms
+    with pytest.raises(
+        TooManyFailedRunsError, match=r"^17 runs did not.* and 9 more\); 3 more without details\. "
+    ) as runs:
+        wait(BatchCompletionSensor, "poke", slow_batch, fail_fast=True)
+    assert "did not complete: not submitted, ValidationException: no such role" in str(runs.value)
+    assert (xcoms["failed_run_count"], len(xcoms["failed_runs"])) == (17, 14)
+    with pytest.raises(
+        TooManyFailedSubmissionsError, match=r"^17 submissions .* and 9 more\); 3 more without details\. "
+    ):
+        wait(BatchSubmissionSensor, "poke", slow_batch, fail_fast=True)
+    assert (xcoms["failed_submission_count"], len(xcoms["failed_submissions"])) == (17, 14)
+
+    # GetBatch's counts are late.
+    late = {"status": "SUBMITTING", "totalRuns": RUNS, "submissionSummary": {"failedStartSubmissionCount": 2}}
+    answer_with("GetBatch", late)
+    with pytest.raises(TooManyFailedRunsError, match=r"^14 runs did not.* and 9 more\)\. "):
+        wait(BatchCompletionSensor, "poke", slow_batch, fail_fast=True)
+    assert xcoms["failed_run_count"] == len(xcoms["failed_runs"]) == 14
+
+
+def test_each_failed_run_that_is_listed_without_its_id_counts(
+    slow_batch: str, wait: Callable[..., Any], task_context: dict[str, Any], answer_with: Callable[..., None]
+) -> None:
+    def without_ids(answer: dict[str, Any]) -> dict[str, Any]:
+        for row in answer["runs"][:5]:
+            row.pop("runSettingId")
+        return answer
+
+    answer_with("ListRunsInBatch", without_ids)
+    with pytest.raises(TooManyFailedRunsError, match=r"^17 runs did not complete.*sample-9 and 12 more\)\. ") as caught:
+        wait(BatchCompletionSensor, "poke", slow_batch, fail_fast=True)
+    assert "None" not in str(caught.value)
+    assert len(task_context["ti"].xcoms["failed_runs"]) == 17
+
+
+def test_a_mapping_that_cannot_be_written_is_pushed_itself(
+    slow_batch: str, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    with pytest.raises(
+        TooManyFailedSubmissionsError, match=r"^17 submissions failed: Valid.*the batch continues$"
+    ) as caught:
+        wait(BatchSubmissionSensor, "poke", slow_batch, fail_fast=True, mapping_s3_uri="s3://missing/map.jsonl")
+    assert "; the mapping was not written: Cannot write mapping_s3_uri 's3://missing/map.jsonl'" in str(caught.value)
+    xcoms = task_context["ti"].xcoms
+    assert len(xcoms["return_value"]) == xcoms["batch"]["submitted"] > 0
+
+
 @needs_aiobotocore
 @pytest.mark.parametrize("sensor", [BatchSubmissionSensor, BatchCompletionSensor])
 @pytest.mark.parametrize("arguments", [{"fail_fast": False}, {"fail_fast": True}])

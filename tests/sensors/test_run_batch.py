@@ -286,11 +286,38 @@ def test_more_failed_submissions_fail_after_everything_is_pushed(
         wait(mode, batch_id)
     text = str(caught.value)
     assert text.startswith(f"1 submission failed: ResourceNotFoundException: {missing} (sample-1). Batch {batch_id} ")
-    assert text.endswith("has 3 runs; max_failed_submissions is 0; the batch continues with 2 submitted runs")
+    assert text.endswith("has 3 runs; max_failed_submissions is 0; 2 runs were submitted; the batch continues")
     assert "ResourceNotFoundException" in f"{type(caught.value).__name__}: {text}"[:80]
     assert caught.value.batch_id == batch_id
     assert sorted(task_context["ti"].xcoms["return_value"]) == ["sample-0", "sample-2"]
     assert task_context["ti"].xcoms["batch"]["failed"] == 1
+
+
+def test_a_mapping_that_cannot_be_written_does_not_hide_the_verdict(
+    service: Any,
+    client: Any,
+    wait: Callable[..., Any],
+    task_context: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service.faults.fail_submission("sample-1", reason="ResourceNotFoundException", message="no such cache")
+    batch_id = start_batch(client)
+    with pytest.raises(TooManyFailedSubmissionsError) as caught:
+        wait("poke", batch_id, mapping_s3_uri="s3://nowhere/map.jsonl")
+    text = str(caught.value)
+    assert text.startswith("1 submission failed: ResourceNotFoundException: no such cache (sample-1). ")
+    assert "; the mapping was not written: Cannot write mapping_s3_uri 's3://nowhere/map.jsonl': PutObject" in text
+    assert text.endswith("; 2 runs were submitted; the batch continues")
+    xcoms = task_context["ti"].xcoms
+    assert (xcoms["failed_submission_count"], len(xcoms["failed_submissions"])) == (1, 1)
+    assert sorted(xcoms["return_value"]) == ["sample-0", "sample-2"]
+
+    xcoms.clear()
+    monkeypatch.setattr("airflow_provider_omics_cache.sensors.run_batch.LARGE_MAPPING", 1)
+    with pytest.raises(TooManyFailedSubmissionsError):
+        wait("poke", batch_id, mapping_s3_uri="s3://nowhere/map.jsonl")
+    assert xcoms["batch"]["submitted"] == 2
+    assert "return_value" not in xcoms
 
 
 # Each verdict on GetBatch's answer
@@ -448,7 +475,7 @@ def test_a_failed_batch_whose_runs_cannot_be_listed(
     service.faults.error("ListRunsInBatch", code="AccessDeniedException", status=403, times=10)
     with pytest.raises(
         BatchFailedError,
-        match=r"Too many runs.*its runs could not be listed, or their mapping could not be saved.*AccessDenied",
+        match=r"Too many runs.*its runs could not be listed: .*AccessDenied",
     ):
         wait(mode, batch_id)
 
@@ -465,9 +492,11 @@ def test_nothing_hides_the_verdict_on_a_failed_batch(
     batch_id = start_batch(client)
     service.clock.advance(600)
     answer_with("GetBatch", {"status": "PENDING"}, {"status": "CANCELLED", "totalRuns": 3})
-    with pytest.raises(BatchCancelledError, match=r"was cancelled.*Cannot write mapping_s3_uri .*NoSuchBucket"):
+    text = r"was cancelled.*3 runs were submitted; the mapping was not written: Cannot write mapping_s3_uri .*NoSuchBuc"
+    with pytest.raises(BatchCancelledError, match=text):
         wait(mode, batch_id, mapping_s3_uri="s3://nowhere/map.jsonl")
-    assert task_context["ti"].xcoms["batch"]["submitted"] == 3
+    xcoms = task_context["ti"].xcoms
+    assert xcoms["batch"]["submitted"] == len(xcoms["return_value"]) == 3
     service.faults.throttle("ListRunsInBatch", times=1_000_000)
     with pytest.raises(BatchCancelledError, match=r"was cancelled.*ThrottlingException"):
         wait(mode, batch_id)
