@@ -16,8 +16,9 @@ LINE_PYTHONS = 3.12 3.11 $(if $(filter 3.1 3.2,$*),3.13)
 CHOSEN_PYTHON = $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 UV ?= .venv-uv/bin/uv
 PYTEST_ARGS ?=
-# Tests run side by side, each file in one process. PYTEST_WORKERS=0 runs them one after the other.
-PYTEST_WORKERS ?= 2
+# Tests run side by side, each file in one process. The one with the real Airflows mostly waits, so that 3 processes keep
+# 2 cores busy. PYTEST_WORKERS=0 runs the tests one after the other.
+PYTEST_WORKERS ?= 3
 PYTEST = -m pytest -n $(PYTEST_WORKERS) --dist loadfile
 BENCH_ARGS ?=
 KILL_MATRIX_ARGS ?=

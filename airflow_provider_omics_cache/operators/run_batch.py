@@ -805,6 +805,7 @@ class DeleteRunBatchOperator(MappingSavingOperator):
         self.s3_conn_id = s3_conn_id
         self.s3_extra_args = s3_extra_args
         self.check_s3_effect(DeleteRunBatchOperator.__init__, "save_mapping_s3_uri", kwargs.get("default_args"))
+        self.check_differs_for_map_index("save_mapping_s3_uri")
         self._check_deletion()
 
     def check_parameters(self) -> None:

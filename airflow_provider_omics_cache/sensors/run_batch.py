@@ -83,8 +83,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         which the task fails, or a timedelta. Default 3600.
     :param mapping_s3_uri: S3 URI of the object to which the full listing is written, one JSON document per line. The
         sensor then returns the URI instead of the mapping. In a mapped task it must differ for each map index, for
-        example by ``{{ ti.map_index }}``: the task does not overwrite an object that another map index has written in
-        the same DAG run. (templated)
+        example by ``{{ ti.map_index }}``. (templated)
     :param s3_conn_id: Airflow connection for ``mapping_s3_uri``. Giving it without that URI is an error. Default:
         ``aws_conn_id``. (templated)
     :param s3_extra_args: arguments of the upload, such as ``ServerSideEncryption`` or ``ExpectedBucketOwner``. Giving
@@ -158,6 +157,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         self.s3_conn_id = s3_conn_id
         self.s3_extra_args = s3_extra_args
         self.check_s3_effect(BatchSubmissionSensor.__init__, "mapping_s3_uri", kwargs.get("default_args"))
+        self.check_differs_for_map_index("mapping_s3_uri")
         self.check_allowance("max_failed_submissions")
 
     @property
@@ -203,7 +203,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             if submissions is None:
                 return None
             self._push(batch, submissions, context)
-            unwritten = self.try_to_write(file, "mapping_s3_uri", context)
+            unwritten = self.try_to_write(file, "mapping_s3_uri")
         if submissions.failed_count > allowed(max_failed, submissions.rows):
             note = self._push_mapping(batch, submissions, unwritten, context)
             limit = size_and_limit(batch.id, submissions.rows, "max_failed_submissions", self.max_failed_submissions)
@@ -240,7 +240,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         failed = max(batch.failed or 0, submissions.failed_count)
         self._push(batch, submissions, context, failed=failed)
         if not note:
-            unwritten = self.try_to_write(file, "mapping_s3_uri", context)
+            unwritten = self.try_to_write(file, "mapping_s3_uri")
             note = self._push_mapping(batch, submissions, unwritten, context)
         limit = size_and_limit(batch.id, batch.expected_runs, "max_failed_submissions", self.max_failed_submissions)
         return TooManyFailedSubmissionsError(
@@ -275,7 +275,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
                 submitted = submissions.submitted_count + unlisted
                 submissions.add_unlisted(expected - submitted - submissions.failed_count)
             self._push(batch, submissions, context)
-            unwritten = self.try_to_write(file, "mapping_s3_uri", context)
+            unwritten = self.try_to_write(file, "mapping_s3_uri")
             unwritten_note = self._push_mapping(batch, submissions, unwritten, context)
         except (OmicsError, AirflowSensorTimeout) as error:
             note = f"; its runs could not be listed: {error}"
@@ -394,8 +394,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         has a record too. The object has one JSON document per line: ``run_setting_id``, ``run_id``, ``run_uuid``,
         ``status``, ``creation_time``, ``start_time``, ``stop_time``, ``failure_reason``, ``status_message``,
         ``run_output_uri``. In a mapped task the URI must differ for each map index, for example by
-        ``{{ ti.map_index }}``: the task does not overwrite an object that another map index has written in the same
-        DAG run. (templated)
+        ``{{ ti.map_index }}``. (templated)
     :param include_outputs: whether to call GetRun for every run, so that ``run_output_uri`` is known. Otherwise it is
         null. GetRun is called at most ``[omics_cache] max_get_run_per_second`` times a second (default 5): 300 runs
         take a minute, and 100,000 runs take hours. Default False.

@@ -157,17 +157,16 @@ class ListingTask(S3OutputTask, BatchWaitTask):
         self.log.info("Batch %s is %s, and its failures are within the limit: waiting again", batch.id, batch.status)
         return True
 
-    def try_to_write(self, file: IO[bytes] | None, parameter: str, context: Context) -> OmicsError | None:
+    def try_to_write(self, file: IO[bytes] | None, parameter: str) -> OmicsError | None:
         """Upload a file if there is one. An error is returned, because it must not hide the verdict on the batch.
 
         :param file: the file, None if nothing must be written.
         :param parameter: name of the parameter with the object's URI.
-        :param context: Airflow's context of the task.
         """
         if file is None:
             return None
         try:
-            self.write_to_s3(file, parameter, context)
+            self.write_to_s3(file, parameter)
         except OmicsError as error:
             return error
         return None

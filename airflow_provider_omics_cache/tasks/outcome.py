@@ -115,6 +115,7 @@ class RunOutcomeTask(ListingTask):
         :raises OmicsParameterError: a parameter breaks a rule.
         """
         self.check_allowance("max_failed_runs")
+        self.check_differs_for_map_index("runs_s3_uri")
         if self.include_outputs and self.runs_s3_uri is None:
             raise OmicsParameterError("include_outputs", _NEEDS_URI, True)
 
@@ -153,7 +154,7 @@ class RunOutcomeTask(ListingTask):
                 with self._output() as output:
                     if not self._collect(outcomes, output, batch, context, counts=counts):
                         return None
-                    unwritten = self.try_to_write(output, "runs_s3_uri", context)
+                    unwritten = self.try_to_write(output, "runs_s3_uri")
                 note = _unwritten_note(unwritten)
             except (OmicsError, AirflowSensorTimeout) as error:
                 if judgement == Judgement.UNKNOWN or (judgement == Judgement.COMPLETED and self.runs_s3_uri):
@@ -276,7 +277,7 @@ class RunOutcomeTask(ListingTask):
             with self._output() as output:
                 if not self._collect(outcomes, output, batch, context):
                     return None
-                note = _unwritten_note(self.try_to_write(output, "runs_s3_uri", context))
+                note = _unwritten_note(self.try_to_write(output, "runs_s3_uri"))
             counts = outcomes.counts
             unlisted = max(0, (batch.expected_runs or 0) - (counts.total or 0))
             if unlisted:

@@ -4,31 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError, OmicsParameterError
-from airflow_provider_omics_cache.healthomics.identity import digest
+from jinja2 import meta
+
+from airflow_provider_omics_cache.exceptions import OmicsParameterError
 from airflow_provider_omics_cache.hooks.connections import check_connection
-from airflow_provider_omics_cache.hooks.s3 import (
-    check_object_uri,
-    check_upload_args,
-    head_object,
-    put_object,
-    s3_client,
-)
+from airflow_provider_omics_cache.hooks.s3 import check_object_uri, check_upload_args, put_object, s3_client
 from airflow_provider_omics_cache.tasks.parameters import check_effect
 from airflow_provider_omics_cache.tasks.wait import AwsTask
 
-if TYPE_CHECKING:
-    from airflow.sdk import Context
-
 #: Seconds for which an upload that S3 does not answer is repeated.
 _UPLOAD_SECONDS = 600
-#: Seconds to wait before each new attempt after S3 refused a conditional write.
-_REFUSAL_DELAYS = (0, 1, 4)
-#: Metadata keys of an object that a mapped task has written: digest of the task in its DAG run, and the map index.
-_TASK_METADATA = "airflow-task-digest"
-_MAP_INDEX_METADATA = "airflow-map-index"
+#: Names of Airflow's templates whose values are the same for each map index of a task.
+_SAME_FOR_EACH_MAP_INDEX = frozenset(
+    {
+        "conf",
+        "conn",
+        "dag",
+        "dag_run",
+        "data_interval_end",
+        "data_interval_start",
+        "ds",
+        "ds_nodash",
+        "execution_date",
+        "logical_date",
+        "params",
+        "run_id",
+        "task_instance_key_str",
+        "ts",
+        "ts_nodash",
+        "ts_nodash_with_tz",
+        "var",
+    }
+)
 
 
 class S3OutputTask(AwsTask):
@@ -37,7 +46,12 @@ class S3OutputTask(AwsTask):
     s3_conn_id: str | None
     s3_extra_args: dict[str, Any] | None
     _hook_parameters: dict[str, Any]
+    dag: Any
+    get_closest_mapped_task_group: Any
+    get_template_env: Any
+    has_dag: Any
     log: Any
+    task_id: str
 
     @cached_property
     def _s3(self) -> Any:
@@ -66,6 +80,9 @@ class S3OutputTask(AwsTask):
         """
         uri = getattr(self, parameter)
         if uri is not None:
+            task = self.dag.get_task(self.task_id) if self.has_dag() else self
+            # What a mapped task was given for all of its map indexes.
+            self._check_template(parameter, getattr(task, "partial_kwargs", {}).get(parameter))
             check_object_uri(parameter, uri)
             check_upload_args(self.s3_extra_args)
             self.check_s3_connection()
@@ -78,84 +95,33 @@ class S3OutputTask(AwsTask):
         if self.s3_conn_id:
             check_connection("s3_conn_id", self.s3_conn_id)
 
-    def write_to_s3(self, file: IO[bytes], parameter: str, context: Context) -> str:
-        """Upload a file, and return its URI. A mapped task does not overwrite an object of another map index.
+    def check_differs_for_map_index(self, parameter: str) -> None:
+        """Check, when the DAG is parsed, that the tasks of a mapped task group do not all write one object.
+
+        :param parameter: name of the parameter with the URI of the object.
+        :raises OmicsParameterError: the URI is the same for each map index.
+        """
+        if self.get_closest_mapped_task_group():
+            self._check_template(parameter, getattr(self, parameter))
+
+    def _check_template(self, parameter: str, uri: object) -> None:
+        if not isinstance(uri, str):
+            return
+        names = meta.find_undeclared_variables(self.get_template_env().parse(uri))
+        if names <= _SAME_FOR_EACH_MAP_INDEX:
+            raise OmicsParameterError(
+                parameter, "must differ for each map index of a mapped task: put {{ ti.map_index }} into it", uri
+            )
+
+    def write_to_s3(self, file: IO[bytes], parameter: str) -> str:
+        """Upload a file, and return its URI.
 
         :param file: the file.
         :param parameter: name of the parameter with the object's URI.
-        :param context: Airflow's context of the task.
-        :raises OmicsParameterError: another map index of the task has written the object in the same DAG run.
-        :raises OmicsError: another task writes the object at the same time.
-        :raises OmicsApiError: S3 refused a call.
+        :raises OmicsApiError: S3 refused the upload.
         """
         uri: str = getattr(self, parameter)
-        map_index = context["ti"].map_index
-        if map_index is None or map_index < 0:
-            self._put(file, parameter, self.s3_extra_args)
-        else:
-            self._put_for_map_index(file, parameter, context)
+        put = partial(put_object, file, uri, parameter=parameter, s3=self._s3, extra_args=self.s3_extra_args)
+        self.hook.patiently(put, service="s3", max_silence=_UPLOAD_SECONDS)
         self.log.info("Wrote %s", uri)
         return uri
-
-    def _put_for_map_index(self, file: IO[bytes], parameter: str, context: Context) -> None:
-        ti = context["ti"]
-        own = {_TASK_METADATA: digest([ti.dag_id, ti.run_id, ti.task_id]), _MAP_INDEX_METADATA: str(ti.map_index)}
-        extra_args = self.s3_extra_args or {}
-        metadata = extra_args.get("Metadata", {})
-        if isinstance(metadata, dict):  # S3's client refuses any other type
-            extra_args = {**extra_args, "Metadata": {**metadata, **own}}
-        condition = {"IfNoneMatch": "*"}
-        for delay in (*_REFUSAL_DELAYS, None):
-            refusal = self._put(file, parameter, extra_args, condition)
-            if refusal is None:
-                return
-            if refusal == "PreconditionFailed":
-                condition = {"IfMatch": self._etag_unless_foreign(parameter, own)}
-            if delay is not None:
-                self.hook.rest(delay)
-        raise OmicsError(
-            f"{getattr(self, parameter)} cannot be written: another task writes it at the same time ({refusal})"
-        )
-
-    def _etag_unless_foreign(self, parameter: str, own: dict[str, str]) -> str:
-        """Return the ETag of an existing object.
-
-        :param parameter: name of the parameter with the object's URI.
-        :param own: metadata of the objects that this map index writes.
-        :raises OmicsParameterError: another map index of the task has written the object in the same DAG run.
-        """
-        uri: str = getattr(self, parameter)
-        head = partial(head_object, uri, s3=self._s3, extra_args=self.s3_extra_args or {})
-        try:
-            found = self.hook.patiently(head, service="s3", max_silence=_UPLOAD_SECONDS)
-        except OmicsApiError as error:
-            text = f"Cannot read {parameter} {uri!r}, to see which map index has written it: {error}"
-            raise error.with_text(text) from error.__cause__
-        metadata: dict[str, str] = found.get("Metadata") or {}
-        writer = metadata.get(_MAP_INDEX_METADATA)
-        if metadata.get(_TASK_METADATA) == own[_TASK_METADATA] and writer != own[_MAP_INDEX_METADATA]:
-            raise OmicsParameterError(
-                parameter,
-                f"must differ for each map index: map index {writer} of this task has written this object in this DAG "
-                "run. Put {{ ti.map_index }} into the URI, or delete the object if nobody needs it",
-                uri,
-            )
-        return str(found["ETag"])
-
-    def _put(
-        self,
-        file: IO[bytes],
-        parameter: str,
-        extra_args: dict[str, Any] | None,
-        condition: dict[str, str] | None = None,
-    ) -> str | None:
-        put = partial(
-            put_object,
-            file,
-            getattr(self, parameter),
-            parameter=parameter,
-            s3=self._s3,
-            extra_args=extra_args,
-            condition=condition,
-        )
-        return self.hook.patiently(put, service="s3", max_silence=_UPLOAD_SECONDS)

@@ -106,6 +106,7 @@ class LocalDag:
         with (
             patch.dict(_dags, {self.dag.dag_id: self.dag}, clear=True),
             _params_as_before(self.dag),
+            dates_of_reschedules(),
             collect_task_errors() as errors,
         ):
             return LocalDagRun(self.dag.test(**given), errors)
@@ -122,6 +123,24 @@ def _params_as_before(dag: DAG) -> Iterator[None]:
     finally:
         for param, value in zip(params, values, strict=True):
             param.value = value
+
+
+@contextmanager
+def dates_of_reschedules() -> Iterator[None]:
+    """Make the first reschedule date of a task a datetime. Airflow 3.0 gives the tasks of ``dag.test()`` its text."""
+    try:
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+    except ImportError:  # Airflow 2
+        yield
+        return
+    get_date = RuntimeTaskInstance.get_first_reschedule_date
+
+    def get_datetime(ti: Any, context: Any) -> datetime | None:
+        date: Any = get_date(ti, context)
+        return datetime.fromisoformat(date) if isinstance(date, str) else date
+
+    with patch.object(RuntimeTaskInstance, "get_first_reschedule_date", get_datetime):
+        yield
 
 
 class LocalDags:

@@ -1,98 +1,109 @@
-"""``mapping_s3_uri`` and ``runs_s3_uri`` of mapped tasks: no map index overwrites what another one has written."""
+"""URIs of objects that mapped tasks write: they must differ for each map index."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
+try:
+    from airflow.sdk import DAG, task_group
+except ImportError:  # Airflow 2
+    from airflow import DAG
+    from airflow.decorators import task_group
+
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
+from airflow_provider_omics_cache.operators.run_batch import DeleteRunBatchOperator, StartRunBatchOperator
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
-from airflow_provider_omics_cache.tables import read_table
 from tests.conftest import needs_batches
-from tests.sensor_modes import run_sensor, start_batch
 
-pytestmark = needs_batches
-
-URI = "s3://results/of-all.jsonl"
-SENSORS = [
-    pytest.param(partial(BatchSubmissionSensor, mapping_s3_uri=URI), "mapping_s3_uri", id="submission"),
-    pytest.param(partial(BatchCompletionSensor, runs_s3_uri=URI), "runs_s3_uri", id="completion"),
+RULE = "must differ for each map index of a mapped task: put {{ ti.map_index }} into it; got 's3://"
+SAME = ["s3://results/runs.jsonl", "s3://results/{{ run_id }}/{{ ds }}.jsonl", "{{ params.prefix }}/runs.jsonl"]
+DIFFERENT = [
+    "s3://results/{{ ti.map_index }}.jsonl",
+    "s3://results/{{ run_id }}/{{ task_instance.map_index }}.jsonl",
+    "s3://results/{{ task.batch_id }}.jsonl",
+    "s3://results/{{ lab_folder(ti) }}.jsonl",
 ]
+TASKS = {
+    "mapping_s3_uri": lambda **uri: BatchSubmissionSensor(task_id="wait", batch_id="1000001", **uri),
+    "runs_s3_uri": lambda **uri: BatchCompletionSensor(task_id="wait", batch_id="1000001", **uri),
+    "save_mapping_s3_uri": lambda **uri: DeleteRunBatchOperator(task_id="delete", batch_id="1000001", **uri),
+}
 
 
-@pytest.fixture
-def wait(service: Any, new_task_context: Callable[[], dict[str, Any]]) -> Callable[..., Any]:
-    """Run a sensor as a map index of a task; it writes to the one URI."""
-    boto3.client("s3").create_bucket(Bucket="results")
+def make_group(make: Callable[..., Any], **uri: str) -> None:
+    with DAG("cohorts", schedule=None):
 
-    def run(sensor: Any, batch_id: str, map_index: int, run_id: str = "manual__2026-11-20", **arguments: Any) -> None:
-        context = new_task_context()
-        context["ti"].map_index = map_index
-        context["ti"].run_id = run_id
-        make = partial(sensor, task_id="wait", batch_id=batch_id, poke_interval=20, **arguments)
-        run_sensor(make, "poke", context, service.clock)
+        @task_group
+        def batch(sheet: str) -> None:
+            make(**uri)
 
-    return run
+        batch.expand(sheet=["s3://lab/1.csv", "s3://lab/2.csv"])
 
 
-def written_runs() -> set[str]:
-    return {record["run_id"] for record in read_table(URI)}
-
-
-@pytest.mark.parametrize(("sensor", "parameter"), SENSORS)
-def test_a_second_map_index_is_refused(sensor: Any, parameter: str, client: Any, wait: Callable[..., Any]) -> None:
-    first, second = start_batch(client), start_batch(client)
-    wait(sensor, first, 0)
-    expected = written_runs()
+@pytest.mark.parametrize("uri", SAME)
+@pytest.mark.parametrize("parameter", TASKS)
+def test_one_uri_in_a_mapped_task_group_is_refused_when_the_dag_is_parsed(parameter: str, uri: str) -> None:
     with pytest.raises(OmicsParameterError) as caught:
-        wait(sensor, second, 1)
-    text = str(caught.value)
-    assert text.startswith(
-        f"{parameter} must differ for each map index: map index 0 of this task has written this object"
+        make_group(TASKS[parameter], **{parameter: uri})
+    assert str(caught.value).startswith(f"{parameter} must differ for each map index of a mapped task")
+    assert str(caught.value).endswith(f"put {{{{ ti.map_index }}}} into it; got {uri!r}")
+
+
+@pytest.mark.parametrize("uri", DIFFERENT)
+@pytest.mark.parametrize("parameter", TASKS)
+def test_a_uri_that_can_differ_is_accepted(parameter: str, uri: str) -> None:
+    make_group(TASKS[parameter], **{parameter: uri})
+
+
+@pytest.mark.parametrize("uri", SAME)
+def test_a_task_group_that_is_not_mapped_may_have_any_uri(uri: str) -> None:
+    with DAG("cohort", schedule=None):
+
+        @task_group
+        def batch() -> None:
+            TASKS["runs_s3_uri"](runs_s3_uri=uri)
+
+        batch()
+
+
+def test_the_wait_of_a_start_is_checked_too() -> None:
+    def start(**uri: str) -> None:
+        StartRunBatchOperator(task_id="start", default_run_setting={}, run_settings=[], wait_for_completion=True, **uri)
+
+    with pytest.raises(OmicsParameterError, match=r"^runs_s3_uri must differ for each map index"):
+        make_group(start, runs_s3_uri=SAME[0])
+
+
+@needs_batches
+def test_mapped_tasks_outside_a_group(local_healthomics: Any, local_healthomics_dag_run: Any, tmp_path: Path) -> None:
+    """Airflow makes their operators when they run: the check is before the first call of HealthOmics."""
+    boto3.client("s3").create_bucket(Bucket="results")
+    file = tmp_path / "mapped.py"
+    file.write_text(
+        f"""
+from airflow import DAG
+from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
+
+with DAG("mapped", schedule=None):
+    for task_id, partial, mapped in (
+        ("same", {{"mapping_s3_uri": {SAME[1]!r}}}, [{{"batch_id": "1"}}, {{"batch_id": "2"}}]),
+        ("template", {{"mapping_s3_uri": {DIFFERENT[0]!r}}}, [{{"batch_id": "1"}}]),
+        ("expanded", {{}}, [{{"batch_id": "1", "mapping_s3_uri": {SAME[0]!r}}}]),
+    ):
+        BatchSubmissionSensor.partial(task_id=task_id, **partial).expand_kwargs(mapped)
+"""
     )
-    assert "in this DAG run. Put {{ ti.map_index }} into the URI, or delete" in text
-    assert text.endswith(f"; got {URI!r}")
-    assert written_runs() == expected
-    # A retry or a cleared task overwrites its own object, and another DAG run that of the run before.
-    wait(sensor, first, 0)
-    wait(sensor, second, 1, run_id="manual__2026-11-21")
-    assert not written_runs() & expected
-    with pytest.raises(OmicsParameterError, match="s3_extra_args must have values of the types that PutObject takes"):
-        wait(sensor, second, 1, s3_extra_args={"Metadata": "lab"})
-    # The metadata of the user stays.
-    wait(sensor, second, 1, run_id="manual__2026-11-21", s3_extra_args={"Metadata": {"lab": "north"}})
-    found = boto3.client("s3").head_object(Bucket="results", Key="of-all.jsonl")["Metadata"]
-    assert found.pop("airflow-task-digest")
-    assert found == {"lab": "north", "airflow-map-index": "1"}
-
-
-def test_a_task_that_is_not_mapped_needs_only_put_object(service: Any, client: Any, wait: Callable[..., Any]) -> None:
-    sensor = partial(BatchSubmissionSensor, mapping_s3_uri=URI)
-    wait(sensor, start_batch(client), -1)
-    batch_id = start_batch(client)
-    wait(sensor, batch_id, -1)
-    assert written_runs() == {run["runId"] for run in client.list_runs_in_batch(batchId=batch_id)["runs"]}
-    assert boto3.client("s3").head_object(Bucket="results", Key="of-all.jsonl")["Metadata"] == {}
-
-
-def test_another_map_index_that_writes_at_the_same_time_is_seen(
-    service: Any, client: Any, wait: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sensor = partial(BatchSubmissionSensor, mapping_s3_uri=URI)
-    wait(sensor, start_batch(client), 0, run_id="manual__2026-11-19")
-    rest = BatchSubmissionSensor.aws_hook_class.rest
-    others = [start_batch(client)]
-
-    def let_another_write(hook: Any, seconds: float) -> None:
-        if others:
-            wait(sensor, others.pop(), 0)
-        rest(hook, seconds)
-
-    monkeypatch.setattr(BatchSubmissionSensor.aws_hook_class, "rest", let_another_write)
-    with pytest.raises(OmicsParameterError, match="map index 0 of this task has written this object"):
-        wait(sensor, start_batch(client), 1)
-    assert not others
+    run = local_healthomics_dag_run(file).run()
+    assert run.state == "failed"
+    for map_index in (0, 1):
+        error = run.errors[f"same[{map_index}]"]
+        assert isinstance(error, OmicsParameterError)
+        assert RULE in str(error)
+    for task_id in ("template[0]", "expanded[0]"):
+        assert "was not found" in str(run.errors[task_id])
+    assert set(local_healthomics.calls) == {"GetBatch"}
