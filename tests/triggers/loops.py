@@ -116,7 +116,7 @@ async def event_of(waiting: BatchTrigger) -> dict[str, Any]:
     raise AssertionError("the trigger has ended without an event")
 
 
-async def until(condition: Callable[[], object], seconds: float = 30) -> None:
+async def until(condition: Callable[[], object], seconds: float = 120) -> None:
     """Wait, in real time, until a condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():
