@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    ParamValidationError,
+)
 from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.parsers import ResponseParserError
 
@@ -18,6 +25,10 @@ T = TypeVar("T")
 
 _REQUEST_ERROR_CODES = frozenset({"ValidationException", "ParamValidationError"})
 _LONGEST_SHOWN_VALUE = 200
+_CHECK_REGION = (
+    ". Check the Region (region_name, or the connection's): not every Region has the service. Check also endpoint_url "
+    "and the network."
+)
 
 
 def api_error(
@@ -50,6 +61,8 @@ def api_error(
     elif endpoint_url and isinstance(error, NoConnectionError | HTTPClientError):
         text = f"{text} (endpoint {endpoint_url}, Region {region})"
     message = f"{operation} failed: {code}: {text}{values}"
+    if endpoint_url and isinstance(error, EndpointConnectionError | ConnectTimeoutError):
+        message += _CHECK_REGION
     if request_id:
         message += f" (request id {request_id})"
     error_class = OmicsRequestError if code in _REQUEST_ERROR_CODES else OmicsApiError

@@ -127,10 +127,13 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         (templated)
     :param settings_s3_prefix: ``s3://`` URI below which more than 100 settings are uploaded. The role of the runs must
         be able to read there. (templated)
-    :param s3_conn_id: Airflow connection for S3. Default: ``aws_conn_id``. (templated)
+    :param s3_conn_id: Airflow connection for S3. Giving it with a list as ``run_settings``, and without
+        ``settings_s3_prefix`` and ``runs_s3_uri``, is an error, because the task then does not use S3. Default:
+        ``aws_conn_id``. (templated)
     :param s3_extra_args: arguments of uploads to S3, such as ``ServerSideEncryption``, ``SSEKMSKeyId``,
-        ``BucketKeyEnabled`` or ``ExpectedBucketOwner``. HeadObject gets those that it also takes. Default: if the
-        settings are in the bucket of ``outputUri``, the expected owner is ``outputBucketOwnerId``. (templated)
+        ``BucketKeyEnabled`` or ``ExpectedBucketOwner``. HeadObject gets those that it also takes. Giving them is an
+        error in the same case as for ``s3_conn_id``. Default: if the settings are in the bucket of ``outputUri``, the
+        expected owner is ``outputBucketOwnerId``. (templated)
     :param request_id: idempotency token, at most 128 characters. Default: derived from the DAG run, the task and
         ``rerun_key``. (templated)
     :param rerun_key: any string. A different string starts another batch in the same DAG run. (templated)
@@ -305,6 +308,11 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
                 "cancel_on_timeout": cancel_on_timeout,
             }
             check_given(given, needs="wait_for_completion=True")
+        if isinstance(run_settings, list) and settings_s3_prefix is None and runs_s3_uri is None:
+            check_given(
+                {"s3_conn_id": s3_conn_id or None, "s3_extra_args": s3_extra_args or None},
+                needs="settings_s3_prefix or runs_s3_uri",
+            )
         if not fail_fast:
             check_given({"cancel_on_failure": cancel_on_failure}, needs="fail_fast=True")
 

@@ -32,7 +32,7 @@ from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.links.omics import OmicsBatchLink, OmicsLogGroupLink, OmicsRunLink
 from airflow_provider_omics_cache.tasks.listing import ListingTask, batch_error
 from airflow_provider_omics_cache.tasks.outcome import RunOutcomeTask
-from airflow_provider_omics_cache.tasks.parameters import DEFAULT_DEFERRABLE, check_flags
+from airflow_provider_omics_cache.tasks.parameters import DEFAULT_DEFERRABLE, DEFAULT_SENSOR_TIMEOUT, check_flags
 from airflow_provider_omics_cache.tasks.wait import WAITER_DELAY, BatchWaitSensor, seconds
 from airflow_provider_omics_cache.triggers.run_batch import (
     BatchCompletionTrigger,
@@ -90,6 +90,8 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         them without that URI is an error. (templated)
     :param poke_interval: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
         ``exponential_backoff`` has no effect on a deferred task.
+    :param timeout: seconds of waiting after which the task fails with AirflowSensorTimeout, or a timedelta. The batch
+        continues. Default: ``[sensors] default_timeout``, 7 days unless it is set.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
         default_deferrable``.
     :param aws_conn_id: Airflow connection for AWS. If it is None or empty, boto3 searches for credentials itself.
@@ -130,6 +132,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
         s3_extra_args: dict[str, Any] | None = None,
         max_silence: float | timedelta = LONGEST_SILENCE,
         poke_interval: float | timedelta = WAITER_DELAY,
+        timeout: float | timedelta = DEFAULT_SENSOR_TIMEOUT,
         deferrable: bool = DEFAULT_DEFERRABLE,
         aws_conn_id: str | None = "aws_default",
         region_name: str | None = None,
@@ -141,6 +144,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             batch_id=batch_id,
             max_silence=max_silence,
             poke_interval=poke_interval,
+            timeout=timeout,
             deferrable=deferrable,
             aws_conn_id=aws_conn_id,
             region_name=region_name,
@@ -409,6 +413,8 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         them without that URI is an error. (templated)
     :param poke_interval: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
         ``exponential_backoff`` has no effect on a deferred task.
+    :param timeout: seconds of waiting after which the task fails with AirflowSensorTimeout, or a timedelta. The batch
+        continues. Default: ``[sensors] default_timeout``, 7 days unless it is set.
     :param deferrable: whether to wait in the triggerer; needs aiobotocore. Default: ``[operators]
         default_deferrable``.
     :param aws_conn_id: Airflow connection for AWS. If it is None or empty, boto3 searches for credentials itself.
@@ -452,6 +458,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         s3_extra_args: dict[str, Any] | None = None,
         max_silence: float | timedelta = LONGEST_SILENCE,
         poke_interval: float | timedelta = WAITER_DELAY,
+        timeout: float | timedelta = DEFAULT_SENSOR_TIMEOUT,
         deferrable: bool = DEFAULT_DEFERRABLE,
         aws_conn_id: str | None = "aws_default",
         region_name: str | None = None,
@@ -463,6 +470,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
             batch_id=batch_id,
             max_silence=max_silence,
             poke_interval=poke_interval,
+            timeout=timeout,
             deferrable=deferrable,
             aws_conn_id=aws_conn_id,
             region_name=region_name,

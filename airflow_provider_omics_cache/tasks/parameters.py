@@ -12,6 +12,8 @@ from airflow_provider_omics_cache.exceptions import OmicsParameterError
 
 #: Default of ``deferrable``.
 DEFAULT_DEFERRABLE: bool = conf.getboolean("operators", "default_deferrable", fallback=False)
+#: Default of a sensor's ``timeout``, in seconds.
+DEFAULT_SENSOR_TIMEOUT: float = conf.getfloat("sensors", "default_timeout", fallback=7 * 24 * 3600.0)
 
 
 def check_flags(**flags: Any) -> None:

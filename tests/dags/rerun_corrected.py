@@ -1,4 +1,4 @@
-"""Run the failed samples of a DAG run of omics_cohort again, with the rows of a corrected samplesheet."""
+"""Run the samples of a DAG run of omics_cohort that are not completed again, with a corrected samplesheet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ except ImportError:  # Airflow 2
 
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator
-from airflow_provider_omics_cache.resubmission import failed_run_settings
 from airflow_provider_omics_cache.run_settings import save_run_settings
 from airflow_provider_omics_cache.samplesheets import run_settings_from_table
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
@@ -27,26 +26,30 @@ RESULTS = "{{ params.s3_uri }}/rerun_corrected/{{ run_id }}"
     params={
         "failed_results": Param("s3://my-bucket/cohort/...", type="string", description="Folder of the DAG run"),
         "samplesheet": Param("s3://my-bucket/samplesheet.csv", type="string", description="The corrected sheet"),
+        "leave_out": Param([], type="array", items={"type": "string"}, description="Samples that do not run again"),
         "s3_uri": Param("s3://my-bucket", type="string", description="Bucket or folder for all that is written"),
     },
 )
 def omics_rerun_corrected():
     @task
-    def save_corrected(failed_results: str, samplesheet: str, settings_uri: str) -> str:
-        not_submitted = failed_run_settings(f"{failed_results}/settings.json", f"{failed_results}/mapping.jsonl")
-        samples = {setting["runSettingId"] for setting in not_submitted}
-        samples |= {
-            run["run_setting_id"] for run in read_table(f"{failed_results}/runs.jsonl") if run["status"] == "FAILED"
-        }
+    def save_corrected(settings_uri: str, params: dict) -> str:
+        settings = read_table(f"{params['failed_results']}/settings.json")
+        runs = read_table(f"{params['failed_results']}/runs.jsonl")
+        completed = {run["run_setting_id"] for run in runs if run["status"] == "COMPLETED"}
+        samples = {setting["runSettingId"] for setting in settings} - completed - set(params["leave_out"])
+        if not samples:
+            raise AirflowSkipException("No sample is to run again")
         corrected = run_settings_from_table(
-            samplesheet,
+            params["samplesheet"],
             run_setting_id="sample",
             parameters={"sample_name": "sample", "reads_1": "fastq_1", "reads_2": "fastq_2"},
             optional=["fastq_2"],
         )
         again = [setting for setting in corrected if setting["runSettingId"] in samples]
-        if not again:
-            raise AirflowSkipException("No sample has failed")
+        if missing := sorted(samples - {setting["runSettingId"] for setting in again}):
+            raise ValueError(
+                f"The samplesheet lacks {len(missing)} samples: {', '.join(missing[:20])}. Add them, or set leave_out"
+            )
         return save_run_settings(again, settings_uri)
 
     run_cache = CreateRunCacheOperator(
@@ -60,9 +63,7 @@ def omics_rerun_corrected():
             "outputUri": "{{ params.s3_uri }}/runs/",
             "cacheId": run_cache.output,
         },
-        run_settings=save_corrected(
-            "{{ params.failed_results }}", "{{ params.samplesheet }}", f"{RESULTS}/settings.json"
-        ),
+        run_settings=save_corrected(f"{RESULTS}/settings.json"),
         retries=3,
     )
     BatchCompletionSensor(

@@ -164,6 +164,28 @@ def test_parameters_of_s3_need_the_uri(task: Any, needs: str, parameters: dict[s
         task(task_id="task", batch_id="42")
 
 
+@pytest.mark.parametrize("parameters", [{"s3_conn_id": "lab"}, {"s3_extra_args": {"ACL": "private"}}])
+def test_parameters_of_s3_need_a_use_of_s3(parameters: dict[str, Any]) -> None:
+    (name,) = parameters
+    given = {"task_id": "start", "default_run_setting": {}, "run_settings": [], **parameters}
+    with pytest.raises(OmicsParameterError, match=f"^{name} has no effect without settings_s3_prefix or runs_s3_uri: "):
+        StartRunBatchOperator(**given)
+    for used in (
+        {"settings_s3_prefix": "s3://settings"},
+        {"runs_s3_uri": "s3://results/runs.jsonl", "wait_for_completion": True},
+        {"run_settings": "s3://settings/own.json"},
+        {"run_settings": "{{ params.may_be_a_uri }}"},
+    ):
+        StartRunBatchOperator(**{**given, **used})
+    StartRunBatchOperator(**{**given, "s3_conn_id": "", "s3_extra_args": {}})
+    with DAG("cohorts", schedule=None, default_args=parameters) as dag:
+        StartRunBatchOperator(task_id="plain", default_run_setting={}, run_settings=[])
+        StartRunBatchOperator.partial(task_id="mapped", default_run_setting={}).expand(run_settings=[[], []])
+        upstream = BatchSubmissionSensor(task_id="upstream", batch_id="42").output
+        StartRunBatchOperator(**{**given, "task_id": "later", "run_settings": upstream})
+    assert getattr(dag.get_task("mapped").unmap({"run_settings": []}), name)
+
+
 def test_defaults_and_false_ask_for_nothing() -> None:
     given = {"task_id": "start", "default_run_setting": {}, "run_settings": []}
     StartRunBatchOperator(**given, deferrable=False, cancel_on_kill=False, waiter_delay=60, max_failed_runs=0)

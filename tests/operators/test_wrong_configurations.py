@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
-from airflow_provider_omics_cache.exceptions import OmicsError, TooManyFailedRunsError
+from airflow_provider_omics_cache import timing
+from airflow_provider_omics_cache.exceptions import (
+    OmicsApiError,
+    OmicsError,
+    OmicsRequestError,
+    TooManyFailedRunsError,
+)
+from airflow_provider_omics_cache.local.clock import Clock
 from airflow_provider_omics_cache.operators.run_batch import CancelRunBatchOperator, StartRunBatchOperator
 from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator
 from airflow_provider_omics_cache.samplesheets import run_settings_from_table
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
+from airflow_provider_omics_cache.testing.service_time import ServiceTime
 from tests.conftest import needs_batches
 
 if TYPE_CHECKING:
@@ -30,6 +41,7 @@ DEFAULT = {
 SETTINGS = [{"runSettingId": "A", "parameters": {"sample": "A"}}, {"runSettingId": "B", "parameters": {"sample": "B"}}]
 UNKNOWN = {"batch_id": "9999999"}
 MANY = [{"runSettingId": f"S{number}"} for number in range(101)]
+ONE_ATTEMPT = {"retries": {"total_max_attempts": 1}}
 MISSING_CONNECTION = "must be the id of an existing Airflow connection; got 'aws_nope'. Correct the id or create"
 NO_EFFECT = "has no effect without wait_for_completion=True: set wait_for_completion=True, or remove"
 NOT_A_SHARE = 'must be a whole number of runs from 0, or a share from "0%" to "100%"; got'
@@ -68,7 +80,6 @@ TASKS: list[Case] = [
         "default_run_setting has the unknown key 'workflow_id' (did you mean 'workflowId'?)",
     ),
     ("b02", start, {"default_run_setting": without("roleArn")}, "default_run_setting.roleArn is required; got None"),
-    ("b03", start, {"default_run_setting": {**DEFAULT, "roleArn": "omics-role"}}, "roleArn"),
     (
         "b04",
         start,
@@ -77,7 +88,18 @@ TASKS: list[Case] = [
     ),
     ("b05", start, {"run_settings": MANY}, "settings_s3_prefix must be an s3:// URI for more than 100 settings"),
     ("b06", start, {"aws_conn_id": "aws_nope"}, f"aws_conn_id {MISSING_CONNECTION}"),
-    ("b06, S3", start, {"s3_conn_id": "aws_nope"}, f"s3_conn_id {MISSING_CONNECTION}"),
+    (
+        "b06, S3",
+        start,
+        {"s3_conn_id": "aws_nope", "settings_s3_prefix": f"s3://{BUCKET}/settings/"},
+        f"s3_conn_id {MISSING_CONNECTION}",
+    ),
+    (
+        "b06, no S3",
+        start,
+        {"s3_conn_id": "aws_nope"},
+        "s3_conn_id has no effect without settings_s3_prefix or runs_s3_uri: set settings_s3_prefix or",
+    ),
     (
         "b07",
         start,
@@ -108,12 +130,6 @@ TASKS: list[Case] = [
     ("b18, no wait", start, {"max_failed_runs": "2%"}, f"max_failed_runs {NO_EFFECT} max_failed_runs; got '2%'"),
     ("b18, timeout", start, {"timeout": 60}, f"timeout {NO_EFFECT} timeout; got 60"),
     ("b18, kill", start, {"cancel_on_kill": True}, f"cancel_on_kill {NO_EFFECT} cancel_on_kill; got True"),
-    (
-        "b19",
-        start,
-        {"region_name": "eu-central-9"},
-        "ListBatch failed: AccessDeniedException: HealthOmics is not offered in Region eu-central-9",
-    ),
     (
         "b20",
         start,
@@ -173,6 +189,16 @@ FOUND_BY_THE_SERVICE: list[tuple[str, dict[str, Any], str]] = [
         "2 runs did not complete: not submitted, ResourceNotFoundException: Run cache 1008271 does not exist",
     ),
 ]
+#: The service refuses the request. botocore's model gives no rule for a role. What the message has.
+REFUSED_BY_THE_SERVICE: list[tuple[str, dict[str, Any], list[str]]] = [
+    (
+        "b03, the role is not an ARN",
+        {**DEFAULT, "roleArn": "omics-role"},
+        ["Value 'omics-role' at 'defaultRunSetting.roleArn'", "regular expression pattern: arn:.+"],
+    ),
+]
+#: A client of a Region without HealthOmics has an endpoint whose name cannot be resolved.
+NO_ENDPOINT = {"b19": "eu-central-9"}
 #: Why these settings are no mistakes.
 VALID: list[tuple[str, dict[str, Any]]] = [
     ("b15, an id that is an integer is used as a string", {"default_run_setting": {**DEFAULT, "workflowId": 1234567}}),
@@ -257,7 +283,56 @@ def test_a_task(
     if " " in text:
         assert error.startswith(text[:SHOWN])
     assert "[None]" not in error
-    assert local.calls["StartRunBatch"] == 0 or name == "b03"
+    assert local.calls["StartRunBatch"] == 0
+
+
+@pytest.mark.parametrize(
+    ("default", "parts"),
+    [case[1:] for case in REFUSED_BY_THE_SERVICE],
+    ids=[case[0].split(",")[0] for case in REFUSED_BY_THE_SERVICE],
+)
+def test_what_the_service_refuses(
+    default: dict[str, Any], parts: list[str], local: LocalHealthOmics, task_context: dict[str, Any]
+) -> None:
+    with pytest.raises(OmicsRequestError) as caught:
+        start(task_id="start", default_run_setting=default).execute(task_context)
+    error = str(caught.value)
+    assert error.startswith("StartRunBatch failed: ValidationException: ")
+    assert [part for part in parts if part not in error] == []
+    assert task_context["ti"].pushed == []
+    omics = boto3.client("omics")
+    assert (omics.list_batch()["items"], omics.list_runs()["items"]) == ([], [])
+
+
+@pytest.mark.parametrize("region", NO_ENDPOINT.values(), ids=NO_ENDPOINT)
+def test_a_region_without_healthomics(
+    region: str, task_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = set()
+
+    def resolve(host: str, *_: Any, **__: Any) -> Any:
+        asked.add(host)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    connection = {
+        "conn_type": "aws",
+        "login": "testing",
+        "password": "testing",
+        "extra": {"config_kwargs": ONE_ATTEMPT},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
+    with timing.use(ServiceTime(Clock())), pytest.raises(OmicsApiError) as caught:
+        start(task_id="start", region_name=region).execute(task_context)
+    assert asked == {f"workflows-omics.{region}.amazonaws.com"}
+    assert isinstance(caught.value.__cause__, EndpointConnectionError)
+    error = str(caught.value)
+    assert error.startswith("ListBatch failed: EndpointConnectionError: Could not connect to the endpoint URL: ")
+    assert error.endswith(
+        f", Region {region}). Check the Region (region_name, or the connection's): not every Region has the service. "
+        "Check also endpoint_url and the network."
+    )
+    assert task_context["ti"].pushed == []
 
 
 @pytest.mark.usefixtures("bucket", "local_healthomics_time")
@@ -305,6 +380,6 @@ def test_a_samplesheet_without_a_mistake() -> None:
 
 def test_each_of_the_trial_has_a_verdict() -> None:
     tried = {f"c{n:02}" for n in range(1, 5)} | {f"b{n:02}" for n in range(1, 22)} | {f"s{n:02}" for n in range(1, 7)}
-    verdicts = {case[0].split(",")[0] for case in [*TASKS, *FOUND_BY_THE_SERVICE, *VALID]}
-    assert verdicts | NOT_OF_THE_PACKAGE.keys() == tried | {"x01"}
+    verdicts = {case[0].split(",")[0] for case in [*TASKS, *FOUND_BY_THE_SERVICE, *REFUSED_BY_THE_SERVICE, *VALID]}
+    assert verdicts | NO_ENDPOINT.keys() | NOT_OF_THE_PACKAGE.keys() == tried | {"x01"}
     assert len(tried) + 1 + len(SHEETS) + 1 == 54

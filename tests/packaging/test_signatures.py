@@ -34,6 +34,16 @@ def test_every_documented_parameter_is_in_the_signature_with_its_type(task: Any)
     assert [name for name, parameter in parameters.items() if parameter.annotation is inspect.Parameter.empty] == []
 
 
+@pytest.mark.parametrize("task", [task for task in TASKS if hasattr(task, "trigger_class")])
+def test_a_task_that_waits_takes_how_it_waits(task: Any) -> None:
+    parameters = inspect.signature(task.__init__).parameters
+    delay = "poke_interval" if task.__name__.endswith("Sensor") else "waiter_delay"
+    assert {"timeout", "max_silence", "deferrable", delay} <= set(parameters)
+    assert {parameters[name].kind for name in parameters if name not in {"self", "kwargs"}} == {
+        inspect.Parameter.KEYWORD_ONLY
+    }
+
+
 def test_the_tasks_are_found() -> None:
     assert {task.__name__ for task in TASKS} >= {
         "StartRunBatchOperator",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import boto3
 import pytest
+from airflow import DAG
+from airflow.providers.amazon.aws.sensors.s3 import S3KeySensor
 
 from airflow_provider_omics_cache.exceptions import BatchTimeoutError
 from airflow_provider_omics_cache.operators.run_batch import CancelRunBatchOperator, DeleteRunBatchOperator
@@ -45,6 +48,18 @@ def success_of(sensor: Any) -> dict[str, Any]:
         return {}
     boto3.client("s3").create_bucket(Bucket="results")
     return {"max_failed_runs": 1, "runs_s3_uri": "s3://results/runs.jsonl"}
+
+
+@each_sensor
+def test_the_timeout_of_a_sensor_is_that_of_airflows_sensors(sensor: Any) -> None:
+    given = {"task_id": "wait", "batch_id": "1"}
+    assert sensor(**given).timeout == S3KeySensor(task_id="airflows", bucket_key="s3://results/key").timeout
+    assert sensor(**given, timeout=90.5).timeout == 90.5
+    assert sensor(**given, timeout=timedelta(hours=1)).timeout == 3600
+    with DAG("cohorts", schedule=None, default_args={"timeout": 60}) as dag:
+        sensor(**given)
+        sensor.partial(task_id="mapped").expand(batch_id=["1", "2"])
+    assert (dag.get_task("wait").timeout, dag.get_task("mapped").unmap({"batch_id": "1"}).timeout) == (60, 60)
 
 
 @each_mode
