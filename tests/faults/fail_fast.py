@@ -22,7 +22,7 @@ CLAIMS = {
     "cancelled": "cancel_on_failure cancelled it",
     "cancelled before": "it was cancelled before",
     "not cancelled": "could not be cancelled",
-    "ended": "by now",
+    "ended": "because it has ended",
 }
 #: Kinds of faults that leave the answers of GetBatch and of CancelRunBatch as they are.
 HARMLESS = frozenset({"fail_run", "fail_submission", "fail_cancel", "late", "list_lag", "stale_counts", "reorder"})

@@ -147,9 +147,7 @@ def test_a_mapping_in_s3(
 def test_a_mapping_takes_at_most_twice_the_memory_of_its_dict(
     uri: str | None, service: Any, client: Any, task_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        BatchSubmissionSensor, "write_to_s3", lambda self, file, parameter, context: getattr(self, parameter)
-    )
+    monkeypatch.setattr(BatchSubmissionSensor, "write_to_s3", lambda self, file, parameter: getattr(self, parameter))
     batch_id = start_batch(client, 20_000)
     service.clock.advance(30 * 24 * 3_600)
     sensor = BatchSubmissionSensor(task_id="wait", batch_id=batch_id, mapping_s3_uri=uri)
