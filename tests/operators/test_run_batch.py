@@ -1260,7 +1260,7 @@ class TestBadInput:
             (
                 {"run_settings": None},
                 "run_settings",
-                "must be a list of dicts or an s3:// URI.*AirflowSkip.* there; got None",
+                "must be a list of dicts or an s3:// URI.*AirflowSkipException in the upstream task; got None",
             ),
             ({"run_settings": '[{"runSettingId": "a"}]'}, "run_settings", "must be a list of dicts or an s3:// URI"),
             ({"run_settings": "settings.json"}, "run_settings", "must be a list of dicts or an s3:// URI"),
