@@ -36,7 +36,7 @@ _ERRORS = {"submissions": "TooManyFailedSubmissionsError", "runs": "TooManyFaile
 
 @dataclass
 class Try:
-    """What a try has been told.
+    """What a try knows from unchanged answers.
 
     :param began_at: when it began, in seconds of service time.
     :param xcoms: its XComs.
