@@ -24,6 +24,8 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 #: Airflow answers late while all its processes are busy.
 CALL_TIMEOUT = 120.0
+#: Seconds before each new attempt at a call that found SQLite locked by another process. Such a call has changed nothing.
+LOCKED_DELAYS = (1, 2, 4, 8, 16)
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
@@ -135,12 +137,18 @@ class AirflowApi:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json", "Authorization": self._authorization},
         )
-        try:
-            with urllib.request.urlopen(request, timeout=CALL_TIMEOUT) as answer:  # nosec B310  # the demo's own Airflow
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            error.add_note(error.read().decode(errors="replace")[:1000])
-            raise
+        delays = iter(LOCKED_DELAYS)
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=CALL_TIMEOUT) as answer:  # nosec B310  # the demo's own Airflow
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                text = error.read().decode(errors="replace")[:1000]
+                delay = next(delays, None) if error.code == 500 and "Database error" in text else None
+                if delay is None:
+                    error.add_note(text)
+                    raise
+                time.sleep(delay)
 
     def wait(self, condition: Callable[[], object], what: str, timeout: float) -> None:
         """Wait until the condition holds."""
