@@ -24,7 +24,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 #: Airflow answers late while all its processes are busy.
 CALL_TIMEOUT = 120.0
-#: Seconds before each new attempt at a call that found SQLite locked by another process. Such a call has changed nothing.
+#: Seconds before each new attempt at a call that found SQLite locked. Such a call has changed nothing.
 LOCKED_DELAYS = (1, 2, 4, 8, 16)
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
