@@ -99,11 +99,14 @@ def as_markdown(results: dict[str, Any]) -> str:
 
 def in_readme(text: str, table: str) -> str:
     """Return README.md with a table in the place of the old one."""
+    if BEGIN not in text or END not in text:
+        sys.exit(f"{README} has no place for the table: it must have the lines {BEGIN.strip()} and {END.strip()}")
     return re.sub(f"(?<={re.escape(BEGIN)}).*(?={re.escape(END)})", f"\n{table}\n", text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
     results = collect(ROOT / "build", json.loads(RESULTS.read_text()) if RESULTS.exists() else {})
+    readme = in_readme(README.read_text(), as_markdown(results))
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     TABLE.write_text(as_csv(results))
-    README.write_text(in_readme(README.read_text(), as_markdown(results)))
+    README.write_text(readme)
