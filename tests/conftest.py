@@ -38,11 +38,16 @@ _LONGEST = (
     "tests/local/",
 )
 
-HAS_BATCHES = "StartRunBatch" in (botocore.session.Session().get_service_model("omics").operation_names)
+_OMICS = botocore.session.Session().get_service_model("omics")
+HAS_BATCHES = "StartRunBatch" in _OMICS.operation_names
+HAS_SESSION_POLICIES = "sessionPolicy" in _OMICS.operation_model("StartRun").input_shape.members
 AIRFLOW_3 = not version("apache-airflow").startswith("2.")
 HAS_AIOBOTOCORE = importlib.util.find_spec("aiobotocore") is not None
 
 needs_batches = pytest.mark.skipif(not HAS_BATCHES, reason="the installed botocore has no HealthOmics batches")
+needs_session_policies = pytest.mark.skipif(
+    not (HAS_BATCHES and HAS_SESSION_POLICIES), reason="the installed botocore has no session policies of batches"
+)
 needs_aiobotocore = pytest.mark.skipif(not HAS_AIOBOTOCORE, reason="aiobotocore is not installed")
 
 

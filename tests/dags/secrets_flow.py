@@ -33,8 +33,10 @@ SETTING = {
     "workflowId": "1234567",
     "roleArn": "arn:aws:iam::123456789012:role/omics",
     "outputUri": f"{BUCKET}/runs/",
-    "sessionPolicy": "{{ var.value.omics_session_policy }}",
 }
+POLICY = "{{ var.value.omics_session_policy }}"
+if os.environ.get("OMICS_TEST_SESSION_POLICY", "1") == "1":
+    SETTING["sessionPolicy"] = POLICY
 SETTINGS = [{"runSettingId": f"sample-{number}"} for number in range(150)]
 
 
@@ -85,8 +87,8 @@ def omics_secrets():
     )
     last >> StartRunBatchOperator(
         task_id="unknown_member",
-        default_run_setting={**SETTING, "session_policy": SETTING["sessionPolicy"]},
-        run_settings=[{**setting, "sessionPolicy": SETTING["sessionPolicy"]} for setting in SETTINGS],
+        default_run_setting={**SETTING, "session_policy": POLICY},
+        run_settings=[{**setting, "sessionPolicy": POLICY} for setting in SETTINGS],
     )
     last >> StartRunBatchOperator(
         task_id="not_rendered",

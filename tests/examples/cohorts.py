@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -49,11 +48,6 @@ def read_json_lines(name: str) -> list[dict[str, Any]]:
 def longest_line(printed: Any) -> int:
     """Return the number of characters of the longest line that tasks have printed or logged."""
     return max(len(line) for line in (printed.out + printed.err).splitlines())
-
-
-def text_of(printed: Any) -> str:
-    """Return what tasks have printed or logged as one line: Airflow 3.0 breaks lines of errors, and colours them."""
-    return " ".join(re.sub(r"\x1b\[[\d;]*m", "", printed.out + printed.err).split())
 
 
 def states_of(dag_run: Any) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ from resubmit_failed import omics_resubmit_failed
 
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from airflow_provider_omics_cache.testing.service_time import airflow_sensors
+from airflow_provider_omics_cache.testing.task_errors import collect_task_errors
 from tests.examples.cohorts import (
     all_of,
     longest_line,
@@ -17,7 +18,6 @@ from tests.examples.cohorts import (
     read_json_lines,
     run_once_more,
     states_of,
-    text_of,
 )
 from tests.sensor_modes import use_service_time_in_tasks
 
@@ -30,6 +30,14 @@ def _time_of_the_service(cohort_service: LocalHealthOmics, monkeypatch: pytest.M
     """Let tasks wait by the service's clock, which runs ahead."""
     clock = use_service_time_in_tasks(monkeypatch, cohort_service)
     monkeypatch.setattr(airflow_sensors, "time", clock)
+
+
+def run_to_failure() -> tuple[Any, str]:
+    """Run the DAG, and return its DAG run and the error of its report."""
+    with collect_task_errors() as errors:
+        dag_run = omics_resubmit_failed().test()
+    assert dag_run.state == "failed"
+    return dag_run, str(errors["report"])
 
 
 def runs_by_sample() -> Counter[str]:
@@ -122,11 +130,7 @@ def around_second_start(
     ],
 )
 def test_a_second_batch_that_fails_leaves_a_report(
-    cohort_service: LocalHealthOmics,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    after: Any,
-    shown: str,
+    cohort_service: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch, after: Any, shown: str
 ) -> None:
     put_samplesheet(["HG001", "HG002", "HG003"])
     for sample in ("HG002", "HG003"):
@@ -141,15 +145,13 @@ def test_a_second_batch_that_fails_leaves_a_report(
         cohort_service.clock.advance(1_000)
 
     around_second_start(monkeypatch, before=let_it_fail_after_the_start, after=go_on)
-    dag_run = omics_resubmit_failed().test()
-    assert dag_run.state == "failed"
+    dag_run, error = run_to_failure()
     states = states_of(dag_run)
     assert states["resubmission.wait_for_submission"] == states["completion.wait_for_second_batch"] == ["failed"]
     assert states["merge_mappings"] == ["success"]
     mapping = {record["run_setting_id"]: record["run_id"] for record in read_json_lines("mapping.jsonl")}
     assert {sample for sample, run_id in mapping.items() if run_id} == set(runs_by_sample())
-    printed = text_of(capfd.readouterr())
-    assert shown in printed
+    assert shown in error
 
 
 def test_a_second_batch_that_is_cancelled_leaves_a_report(
@@ -168,27 +170,21 @@ def test_a_second_batch_that_is_cancelled_leaves_a_report(
         omics.cancel_run_batch(batchId=batch_id)
 
     around_second_start(monkeypatch, before=let_runs_last, after=cancel)
-    dag_run = omics_resubmit_failed().test()
-    assert dag_run.state == "failed"
+    dag_run, error = run_to_failure()
     states = states_of(dag_run)
     assert states["resubmission.wait_for_submission"] == states["completion.wait_for_second_batch"] == ["failed"]
     assert states["merge_mappings"] == ["success"]
     assert states["report"] == ["failed"]
-    printed = text_of(capfd.readouterr())
-    assert "run CANCELLED: HG002" in printed
-    assert "0 samples were not submitted and 1 runs failed: {'CANCELLED': 1}" in printed
+    assert "run CANCELLED: HG002" in capfd.readouterr().out
+    assert "0 samples were not submitted and 1 runs failed: {'CANCELLED': 1}" in error
 
 
-def test_a_first_batch_that_fails_leaves_a_report(
-    cohort_service: LocalHealthOmics, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_first_batch_that_fails_leaves_a_report(cohort_service: LocalHealthOmics) -> None:
     put_samplesheet(["HG001", "HG002"])
     cohort_service.faults.fail_batch("on demand", after="PENDING", times=None)
-    dag_run = omics_resubmit_failed().test()
-    assert dag_run.state == "failed"
+    dag_run, error = run_to_failure()
     assert states_of(dag_run)["merge_mappings"] == ["success"]
-    printed = text_of(capfd.readouterr())
-    assert "2 samples were not submitted and 0 runs failed: {'not listed': 2}" in printed
+    assert "2 samples were not submitted and 0 runs failed: {'not listed': 2}" in error
 
 
 @pytest.mark.parametrize(
@@ -200,14 +196,12 @@ def test_gives_up_with_a_report(
 ) -> None:
     put_samplesheet(["HG001", "HG002", "HG003"])
     cohort_service.faults.fail_submission("HG002", reason=reason, message="on demand")
-    dag_run = omics_resubmit_failed().test()
-    assert dag_run.state == "failed"
+    dag_run, error = run_to_failure()
     assert states_of(dag_run)["report"] == ["failed"]
     assert cohort_service.calls["StartRunBatch"] == batches
     assert runs_by_sample() == {"HG001": 1, "HG003": 1}
-    printed = text_of(capfd.readouterr())
-    assert f"not submitted: HG002 {reason} on demand" in printed
-    assert f"1 samples were not submitted and 0 runs failed: {{'{reason}': 1}}" in printed
+    assert f"not submitted: HG002 {reason} on demand" in capfd.readouterr().out
+    assert f"1 samples were not submitted and 0 runs failed: {{'{reason}': 1}}" in error
 
 
 def test_too_many_failed_runs_fail_the_report(cohort_service: LocalHealthOmics) -> None:

@@ -21,7 +21,7 @@ import boto3
 import pytest
 
 from airflow_provider_omics_cache.local import LocalHealthOmicsServer, serve
-from tests.conftest import HAS_AIOBOTOCORE, HAS_BATCHES, needs_batches
+from tests.conftest import HAS_AIOBOTOCORE, HAS_BATCHES, HAS_SESSION_POLICIES, needs_session_policies
 
 ROOT = Path(__file__).parents[2]
 #: Runs the DAG, and prints which patterns Airflow's masker has got.
@@ -112,6 +112,7 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flow]:
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
             "OMICS_TEST_DEFERRABLE": "1" if HAS_AIOBOTOCORE else "0",
             "OMICS_TEST_PROXY": proxy,
+            "OMICS_TEST_SESSION_POLICY": "1" if HAS_SESSION_POLICIES else "0",
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "dags")]),
             "NO_PROXY": "",
         }
@@ -173,7 +174,7 @@ def test_the_flow_has_done_what_is_searched_for(flow: Flow) -> None:
         assert "aiobotocore" in flow.output, "a sensor was deferred"
 
 
-@needs_batches
+@needs_session_policies
 def test_the_service_gets_the_whole_policy(flow: Flow) -> None:
     omics = boto3.client("omics", **flow.service.client_kwargs)
     started = [omics.get_batch(batchId=batch["id"]) for batch in omics.list_batch()["items"]]
@@ -190,6 +191,7 @@ def test_no_secret_is_in_the_database(flow: Flow) -> None:
     assert content.count(flow.secrets.prefix.encode()) == 0
 
 
+@needs_session_policies
 @pytest.mark.parametrize("task_id", ["start", "start_other", "start_mapped"])
 def test_rendered_fields_show_the_settings_without_the_policy(flow: Flow, task_id: str) -> None:
     rendered = rendered_fields(flow, task_id)

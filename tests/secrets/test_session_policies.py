@@ -11,7 +11,7 @@ from airflow_provider_omics_cache import _compat
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from airflow_provider_omics_cache.tasks.session_policies import MOST_MASKED, with_policies, without_policies
-from tests.conftest import AIRFLOW_3, needs_batches
+from tests.conftest import AIRFLOW_3, needs_batches, needs_session_policies
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
@@ -122,7 +122,7 @@ def test_the_settings_are_whole_again() -> None:
     assert with_policies(SETTINGS) is SETTINGS
 
 
-@needs_batches
+@needs_session_policies
 def test_the_service_gets_the_policy_of_a_rendered_task(
     local_healthomics: LocalHealthOmics, task_context: dict[str, Any]
 ) -> None:
