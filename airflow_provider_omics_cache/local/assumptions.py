@@ -118,6 +118,8 @@ class Settings:
         (assumed: no).
     :param reuse_run_ids: whether a new run gets the id of a deleted run, if there is one. AWS reuses ids; the moment
         at which it does is assumed.
+    :param cache_entries_in_s3: maximum number of entries of each run cache that are written to S3. Runs find further
+        entries too.
     :param strict_workflows: whether only registered workflows exist. Otherwise every workflow id exists. Submissions
         of a workflow that does not exist fail with ResourceNotFoundException.
     :param strict_run_groups: whether only registered run groups exist. Otherwise every run group id exists.
@@ -152,6 +154,7 @@ class Settings:
     check_cache_bucket: bool = True
     show_deleted_run_caches: bool = False
     reuse_run_ids: bool = False
+    cache_entries_in_s3: int = 1_000
     strict_workflows: bool = True
     strict_run_groups: bool = True
     check_output_bucket: bool = True

@@ -12,7 +12,7 @@ import json
 import zlib
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -113,6 +113,9 @@ class Submitter(Protocol):
     def failure_of_export(self, batch: Batch, index: int) -> tuple[str, str] | None:
         """Return failureReason and statusMessage if the outputs of this run cannot be written, else None."""
 
+    def course_of(self, batch: Batch, index: int) -> Course | None:
+        """Return the course of a run that is submitted; None if its times are those of the settings."""
+
     def new_run_number(self) -> int:
         """Return an id for a new run."""
 
@@ -175,6 +178,9 @@ class Batch:
         self._started = array("I")  # runs that were started
         self._untouched = array("I")  # started runs that were neither cancelled nor deleted
         self._failing: list[int] = []  # untouched runs that end FAILED
+        # Runs with times of their own: they found tasks in the run cache, are in a run group, or the like. They are
+        # neither in _untouched nor in _cancelled_runs.
+        self._courses: dict[int, Course] = {}
         self._cancelled_runs: dict[int, float] = {}  # cancelled runs, with the time at which each has stopped
         self._cancelled_ends: list[float] = []  # these times, sorted
         self._cancelled_at: dict[int, float] = {}  # when these runs were cancelled
@@ -188,6 +194,7 @@ class Batch:
         self._share: StartRunShare | None = None
         # Indexes into _started: runs before the first index have ended, runs before the second were reported.
         self._held_back_to = 0
+        self._exported_to = 0  # runs before this index have ended, and their run cache has their entries
         self._reported_to = 0
         # No run that is not yet held back ends before this time.
         self._no_end_before = self.submitting_at + self._ages()[-1]
@@ -273,9 +280,15 @@ class Batch:
         self.run_numbers[index] = number
         self.run_indexes[number] = index
         self._started.append(index)
-        self._untouched.append(index)
         self._set_outcome(index, _SUCCESS)
+        course = submitter.course_of(self, index)
         export_failure = submitter.failure_of_export(self, index)
+        if course is not None:
+            self._courses[index] = course
+            if export_failure is not None and course.failure is None:
+                course.failure = export_failure
+            return
+        self._untouched.append(index)
         if export_failure is not None:
             self.run_failures[index] = export_failure
             insort(self._failing, index)
@@ -292,6 +305,8 @@ class Batch:
             if run_setting_id not in self._known_faults:
                 self._known_faults[run_setting_id] = self.runs.index_of(run_setting_id)
             index = self._known_faults[run_setting_id]
+            if index is not None and index in self._courses and not self._courses[index].has_ended(self._advanced_to):
+                self._courses[index].fail((reason, f"The run failed on demand: {reason}"))
             if index is None or index in self.run_failures or not self._is_untouched(index):
                 continue
             if self.end_time(index) > self._advanced_to:
@@ -320,10 +335,14 @@ class Batch:
     def start_time(self, index: int) -> float:
         """Return when this run became or will become RUNNING."""
         settings = self.settings
+        if index in self._courses:
+            return self._courses[index].started_at
         return self.submission_time(index) + settings.run_pending_seconds + settings.run_starting_seconds
 
     def end_time(self, index: int) -> float:
-        """Return when this run ended or will end."""
+        """Return when this run ended or will end; infinity while that is unknown."""
+        if index in self._courses:
+            return self._courses[index].ended_at
         if index in self._cancelled_runs:
             return self._cancelled_runs[index]
         return self.submission_time(index) + self._ages()[-1]
@@ -361,7 +380,8 @@ class Batch:
     def _last_end(self) -> float:
         """Return when the last run that was not deleted ends."""
         ends = [self.end_time(index) for index in self._untouched[-1:]] + self._cancelled_ends[-1:]
-        return max(ends, default=0.0)
+        own_ends = (course.ended_at for course in self._courses.values() if not course.deleted)
+        return max(max(ends, default=0.0), max(own_ends, default=0.0))
 
     # States
 
@@ -391,6 +411,10 @@ class Batch:
         """Return the state of a started run."""
         if index in self._deleted_runs or self._outcomes[index] == _DELETE_SUCCESS:
             return RunStatus.DELETED
+        if index in self._courses:
+            status = self._courses[index].status(now)
+            held_back = status == RunStatus.COMPLETED and self._is_held_back(index)
+            return RunStatus.STOPPING if held_back else status
         if index in self._cancelled_runs:
             stopped = reached(now, self._cancelled_runs[index])
             return RunStatus.CANCELLED if stopped else RunStatus.STOPPING
@@ -408,6 +432,11 @@ class Batch:
         """
         if status is None:
             return self._started
+        runs = self._regular_runs_to_list(status, now)
+        own = [index for index in self._courses if self.run_status(index, now) == status]
+        return sorted({*runs, *own}) if own else runs
+
+    def _regular_runs_to_list(self, status: str, now: float) -> Sequence[int]:
         if status == RunStatus.FAILED:
             return self._failing
         if status == RunStatus.CANCELLED:
@@ -499,6 +528,11 @@ class Batch:
         counts[RunStatus.CANCELLED] = stopped
         counts[RunStatus.STOPPING] += len(cancelled_ends) - stopped
         counts[RunStatus.DELETED] = deleted
+        for index, course in self._courses.items():
+            if not course.deleted and course.submitted_at <= at + _TOLERANCE:
+                own_status = course.status(at)
+                held_back = own_status == RunStatus.COMPLETED and self._is_held_back(index)
+                counts[RunStatus.STOPPING if held_back else own_status] += 1
         return {f"{status.lower()}RunCount": count for status, count in counts.items()}
 
     def _reached_ages(self, untouched: array[int], at: float) -> list[int]:
@@ -527,6 +561,16 @@ class Batch:
             self.runs = self._allocate(RunOverrides(self.inline_settings))
         if self.runs is None:
             return
+        for index, course in self._courses.items():
+            if course.has_ended(now):
+                continue
+            if fails(self.runs.ids[index]):
+                self._set_outcome(index, _CANCEL_FAILED)
+                self._uncancelled_by_batch += 1
+            else:
+                course.cancel(now, self.settings.cancel_seconds)
+                self._set_outcome(index, _CANCEL_SUCCESS)
+                self._cancelled_by_batch += 1
         kept = array("I")
         stopped_at = now + self.settings.cancel_seconds
         for index in self._untouched:
@@ -567,10 +611,12 @@ class Batch:
             if finished and not fails(self.runs.ids[index]):
                 self._set_outcome(index, _DELETE_SUCCESS)
                 self._cancelled_runs.pop(index, None)
+                if index in self._courses:
+                    self._courses[index].deleted = True
                 freed.append(self.run_numbers[index])
             else:
                 self._set_outcome(index, _DELETE_FAILED)
-                if index not in self._cancelled_runs:
+                if index not in self._cancelled_runs and index not in self._courses:
                     kept.append(index)
         self._set_untouched(kept)
         self._cancelled_ends = sorted(self._cancelled_runs.values())
@@ -578,6 +624,9 @@ class Batch:
 
     def cancel_run(self, index: int, now: float) -> None:
         """Cancel one run; a second call changes nothing."""
+        if index in self._courses:
+            self._courses[index].cancel(now, self.settings.run_stopping_seconds)
+            return
         if index in self._cancelled_runs:
             return
         kept = array("I", self._untouched)
@@ -590,7 +639,9 @@ class Batch:
 
     def delete_run(self, index: int) -> None:
         """Delete one run."""
-        if index in self._cancelled_runs:
+        if index in self._courses:
+            self._courses[index].deleted = True
+        elif index in self._cancelled_runs:
             self._cancelled_ends.remove(self._cancelled_runs.pop(index))
         else:
             kept = array("I", self._untouched)
@@ -611,6 +662,12 @@ class Batch:
         if not reached(now, self._no_end_before):
             return
         self.advance(now, submitter)
+        if self._courses:
+            # Completed runs are reported in the order of their submission.
+            while self._held_back_to < len(self._started) and self._has_ended(self._held_back_to, now):
+                self._held_back_to += 1
+            self._no_end_before = now
+            return
         ended = bisect_left(self._started, min(self._due(now - self._ages()[-1]), self.submitted))
         self._held_back_to = max(self._held_back_to, ended)
         if self._held_back_to < len(self._started):
@@ -626,7 +683,7 @@ class Batch:
         """Return the first completed run that is held back, None if no run is; release the runs before it."""
         while self.holds_back():
             index = self._started[self._reported_to]
-            if self._is_untouched(index) and index not in self.run_failures:
+            if self._completes(index):
                 return index
             self.release_next()
         return None
@@ -634,6 +691,16 @@ class Batch:
     def release_next(self) -> None:
         """Release the first run that is held back."""
         self._reported_to += 1
+
+    def _completes(self, index: int) -> bool:
+        course = self._courses.get(index)
+        if course is not None:
+            return not course.deleted and course.cancelled_at is None and course.failure_at_end() is None
+        return self._is_untouched(index) and index not in self.run_failures
+
+    def _has_ended(self, place: int, now: float) -> bool:
+        index = self._started[place]
+        return index in self._deleted_runs or reached(now, self.end_time(index))
 
     def _is_held_back(self, index: int) -> bool:
         return self.holds_back() and self._reported_to <= bisect_left(self._started, index) < self._held_back_to
@@ -659,12 +726,34 @@ class Batch:
 
     def course(self, index: int, tasks: Sequence[TaskDefinition]) -> Course:
         """Return the tasks, times and states of a started run."""
+        if index in self._courses:
+            return self._courses[index]
         submitted_at = self.submission_time(index)
         course = Course(self.settings, submitted_at, tasks, submitted_at + self.settings.run_pending_seconds)
-        if index in self.run_failures:
-            course.failure, course.failing_task = self.run_failures[index], len(tasks) - 1
+        if index in self.run_failures and self.run_failures[index][0] == "EXPORT_FAILED":
+            course.failure = self.run_failures[index]
+        elif index in self.run_failures:
+            course.fail(self.run_failures[index])
         course.cancelled_at, course.cancelled_until = self._cancelled_at.get(index), self._cancelled_runs.get(index)
         return course
+
+    def failure_of(self, index: int) -> tuple[str, str] | None:
+        """Return failureReason and statusMessage of a run that fails, None of another."""
+        course = self._courses.get(index)
+        return self.run_failures.get(index) if course is None else course.failure_at_end()
+
+    def is_settled(self) -> bool:
+        """Return whether every run that was or will be started has ended, and was returned by ``ended_runs``."""
+        submits = self.failed_at is None and self.cancelled_at is None
+        if submits and (self.runs is None or self.submitted < len(self.runs)):
+            return False
+        return self._exported_to == len(self._started)
+
+    def ended_runs(self, now: float) -> Iterator[int]:
+        """Yield the runs that have ended since the last call, in the order of their submission."""
+        while self._exported_to < len(self._started) and self._has_ended(self._exported_to, now):
+            self._exported_to += 1
+            yield self._started[self._exported_to - 1]
 
     def run_uuid(self, index: int) -> str:
         """Return the uuid of a run."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import gcd
 from typing import Any
 
 from airflow_provider_omics_cache.healthomics.states import BatchStatus
 from airflow_provider_omics_cache.local.batch import Batch, RunOverrides
+from airflow_provider_omics_cache.local.course import Course, TaskDefinition
 from airflow_provider_omics_cache.local.groups import existing_run_group
 from airflow_provider_omics_cache.local.moto_backend import etag_of_object, owner_of_bucket, read_object
+from airflow_provider_omics_cache.local.planning import needs_a_course, plan_course
 from airflow_provider_omics_cache.local.protocol import (
     ServiceError,
     dump_json,
@@ -23,6 +25,7 @@ from airflow_provider_omics_cache.local.protocol import (
 )
 from airflow_provider_omics_cache.local.quotas import StartRunShare
 from airflow_provider_omics_cache.local.region import Region, ServiceContext, Workflow, check_tags
+from airflow_provider_omics_cache.local.workflows import tasks_of
 
 _CANCELLABLE = frozenset({BatchStatus.PENDING, BatchStatus.SUBMITTING, BatchStatus.INPROGRESS})
 _RUNS_DELETABLE = frozenset({BatchStatus.PROCESSED, BatchStatus.CANCELLED})
@@ -278,6 +281,7 @@ class RegionSubmitter:
         self._region = region
         self._context = context
         self._export_failures: dict[str, tuple[str, str] | None] = {}
+        self._tasks: dict[int, Sequence[TaskDefinition] | None] = {}
 
     def load_settings(self, batch: Batch) -> RunOverrides:
         """Return the checked run settings.
@@ -348,6 +352,26 @@ class RegionSubmitter:
             except LookupError:
                 self._export_failures[bucket] = "EXPORT_FAILED", f"The bucket {bucket} of the outputUri does not exist"
         return self._export_failures[bucket]
+
+    def course_of(self, batch: Batch, index: int) -> Course | None:
+        """Return the course of a run that is submitted; None if its times are those of the settings."""
+        assert batch.runs is not None
+        if batch.number not in self._tasks:
+            registered = tasks_of(self._region, self._context, batch)
+            needed = needs_a_course(self._region, self._context, batch.default, registered)
+            self._tasks[batch.number] = registered if needed else None
+        tasks = self._tasks[batch.number]
+        if tasks is None:
+            return None
+        return plan_course(
+            self._region,
+            self._context,
+            batch.effective_setting(index),
+            name=batch.runs.ids[index],
+            tasks=tasks,
+            submitted_at=batch.submission_time(index),
+            settings=batch.settings,
+        )
 
     def new_run_number(self) -> int:
         """Return an id for a new run."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from airflow_provider_omics_cache.healthomics.states import RunCacheStatus
 from airflow_provider_omics_cache.local.batches import RegionSubmitter
-from airflow_provider_omics_cache.local.moto_backend import owner_of_bucket, region_of_bucket
+from airflow_provider_omics_cache.local.cache_entries import CacheEntries
+from airflow_provider_omics_cache.local.moto_backend import EntryStore, owner_of_bucket, region_of_bucket
 from airflow_provider_omics_cache.local.protocol import (
     ServiceError,
     conflict,
@@ -38,11 +39,14 @@ def create_run_cache(region: Region, context: ServiceContext, request: dict[str,
             "ServiceQuotaExceededException", f"The limit of {settings.max_run_caches} run caches is reached"
         )
     number = next(context.ids)
+    arn, location = region.arn(f"runCache/{number}"), request["cacheS3Location"]
+    uri = f"{location.removesuffix('/')}/{new_uuid()}/"
     cache = RunCache(
         id=str(number),
-        arn=region.arn(f"runCache/{number}"),
-        location=request["cacheS3Location"],
-        uuid=new_uuid(),
+        arn=arn,
+        location=location,
+        uri=uri,
+        entries=CacheEntries(EntryStore(region.account_id), uri, arn),
         behavior=request.get("cacheBehavior", "CACHE_ON_FAILURE"),
         created_at=now,
         tags=dict(request.get("tags", {})),
@@ -97,6 +101,8 @@ def delete_run_cache(region: Region, context: ServiceContext, request: dict[str,
     """DeleteRunCache."""
     cache = _existing(region, context, request["id"])
     now, submitter = context.now, RegionSubmitter(region, context)
+    if any(run.setting().get("cacheId") == cache.id for run in region.active_runs.values()):
+        raise conflict(f"Run cache {cache.id} is used by an active run")
     for batch in region.every_batch():
         batch.advance(now, submitter)
         if batch.uses_cache(cache.id, now):
@@ -124,7 +130,7 @@ def _item(context: ServiceContext, cache: RunCache) -> dict[str, Any]:
         "arn": cache.arn,
         "id": cache.id,
         "cacheBehavior": cache.behavior,
-        "cacheS3Uri": f"{cache.location.removesuffix('/')}/{cache.uuid}/",
+        "cacheS3Uri": cache.uri,
         "creationTime": context.clock.at(cache.created_at),
         "status": _status(cache),
     }

@@ -29,6 +29,7 @@ _FAULTS = frozenset(
         "latency",
         "fail_submission",
         "fail_run",
+        "fail_task",
         "fail_batch",
         "fail_cancel",
         "fail_delete",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
-from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, RunStatus
+from airflow_provider_omics_cache.healthomics.states import RunStatus
 from airflow_provider_omics_cache.local.assumptions import Settings
 
 # Times are sums of floats. Everything that is due within a microsecond counts as due now.
 TOLERANCE = 1e-6
+#: Nothing is cached of runs that fail for these reasons.
+_NOTHING_CACHED = frozenset({"RUN_TIMED_OUT", "EXPORT_FAILED", "FILE_SYSTEM_OUT_OF_SPACE"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Course:
     :param begins_at: when it leaves ``PENDING``; None while it waits for a place in its run group.
     :param hits: what it found in its run cache, for its first tasks.
     :param failure: failureReason and statusMessage if the run fails.
-    :param failing_task: number of the task, from 0, in which the run fails.
+    :param failing_task: number of the task, from 0, in which the run fails; None if it fails after its tasks.
     :param longest_seconds: maximum time ``RUNNING``; the run times out after it.
     :param cancelled_at: when it was cancelled.
     :param cancelled_until: when the cancelled run ends.
@@ -116,6 +118,14 @@ class Course:
     cancelled_at: float | None = None
     cancelled_until: float | None = None
     deleted: bool = False
+    running_seconds: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.plan()
+
+    def plan(self) -> None:
+        """Compute how long the run is ``RUNNING``."""
+        self.running_seconds = min(self._ends_of_tasks()[-1], self.longest_seconds)
 
     @property
     def started_at(self) -> float:
@@ -127,7 +137,7 @@ class Course:
     @property
     def stopping_at(self) -> float:
         """When the run becomes ``STOPPING``."""
-        work_ends_at = self.started_at + min(self._ends_of_tasks()[-1], self.longest_seconds)
+        work_ends_at = self.started_at + self.running_seconds
         return work_ends_at if self.cancelled_at is None else min(self.cancelled_at, work_ends_at)
 
     @property
@@ -135,81 +145,94 @@ class Course:
         """When the run ends."""
         if self.cancelled_until is not None:
             return self.cancelled_until
-        return self.stopping_at + self.settings.run_stopping_seconds
-
-    def times_out(self) -> bool:
-        """Return whether the run takes longer than its run group allows."""
-        return self._ends_of_tasks()[-1] > self.longest_seconds
+        return self.started_at + self.running_seconds + self.settings.run_stopping_seconds
 
     def failure_at_end(self) -> tuple[str, str] | None:
         """Return failureReason and statusMessage of a run that fails, None of another."""
-        if self.times_out():
-            return "RUN_TIMED_OUT", f"The run ran for longer than {self.longest_seconds / 60:g} minutes"
+        if self.longest_seconds < self._ends_of_tasks()[-1]:
+            return "RUN_TIMED_OUT", f"The run was RUNNING for longer than {self.longest_seconds / 60:g} minutes"
         return self.failure
+
+    def fail(self, failure: tuple[str, str]) -> None:
+        """Make the run fail at its end, in its last task, unless it fails already.
+
+        :param failure: failureReason and statusMessage.
+        """
+        if self.failure is None:
+            self.failure, self.failing_task = failure, max(len(self.tasks) - 1, len(self.hits))
 
     def status(self, now: float) -> RunStatus:
         """Return the state of the run."""
         at = now + TOLERANCE
+        cancelled = self.cancelled_at is not None and at >= self.cancelled_at
         if self.deleted:
             return RunStatus.DELETED
         if at >= self.ended_at:
-            if self.cancelled_at is not None:
+            if cancelled:
                 return RunStatus.CANCELLED
             return RunStatus.COMPLETED if self.failure_at_end() is None else RunStatus.FAILED
-        if self.cancelled_at is not None or at >= self.stopping_at:
+        if cancelled or at >= self.stopping_at:
             return RunStatus.STOPPING
         if at >= self.started_at:
             return RunStatus.RUNNING
         begun = self.begins_at is not None and at >= self.begins_at
         return RunStatus.STARTING if begun else RunStatus.PENDING
 
-    def cancel(self, now: float) -> None:
-        """Cancel the run; a second call changes nothing."""
+    def cancel(self, now: float, seconds: float) -> None:
+        """Cancel the run; a second call changes nothing.
+
+        :param now: the present time.
+        :param seconds: how long the run is ``STOPPING``.
+        """
         if self.cancelled_at is None:
-            self.cancelled_at, self.cancelled_until = now, now + self.settings.run_stopping_seconds
+            self.cancelled_at, self.cancelled_until = now, now + seconds
 
     def has_ended(self, now: float) -> bool:
         """Return whether the run has ended."""
-        return self.status(now) in ENDED_RUN_STATUSES
+        return self.deleted or now + TOLERANCE >= self.ended_at
 
     def tasks_at(self, now: float) -> Iterator[Task]:
         """Yield the tasks that the run has come to."""
-        if now + TOLERANCE < self.started_at or self.stopping_at < self.started_at:
+        at, started_at, stopping_at = now + TOLERANCE, self.started_at, self.stopping_at
+        if at < started_at or stopping_at < started_at:
             return
-        stopping_at = self.stopping_at
         created_after = 0.0
         for index, (task, ends_after) in enumerate(zip(self._planned(), self._ends_of_tasks(), strict=True)):
-            created_at, ends_at = self.started_at + created_after, self.started_at + ends_after
+            created_at, ends_at = started_at + created_after, started_at + ends_after
             created_after = ends_after
-            if created_at > now + TOLERANCE or (index and created_at >= stopping_at):
+            if created_at > at or (created_at >= stopping_at and ends_at > stopping_at):
                 return
             if index < len(self.hits):
                 yield Task(index + 1, task, RunStatus.COMPLETED, created_at, None, None, self.hits[index], None)
-                continue
-            yield self._executed(index, task, created_at, ends_at, now)
+            else:
+                yield self._executed(index, task, created_at, ends_at, at)
 
-    def completed_tasks(self, until: float) -> int:
-        """Return how many tasks were completed until a time, those from the run cache included."""
-        done = bisect_right(self._ends_of_tasks(), min(until, self.stopping_at) - self.started_at + TOLERANCE)
-        return done if self._failing_index() is None else min(done, len(self._planned()) - 1)
+    def tasks_to_export(self) -> range:
+        """Return the numbers, from 0, of the tasks whose outputs the run cache may keep after the run has ended.
 
-    def _executed(self, index: int, task: TaskDefinition, created_at: float, ends_at: float, now: float) -> Task:
+        They are the tasks that the run executed and completed.
+        """
+        failure = self.failure_at_end() if self.cancelled_at is None else None
+        if failure is not None and failure[0] in _NOTHING_CACHED:
+            return range(0)
+        done = bisect_right(self._ends_of_tasks(), self.stopping_at - self.started_at + TOLERANCE)
+        if self.failing_task is not None:
+            done = min(done, self.failing_task)
+        return range(len(self.hits), done)
+
+    def _executed(self, index: int, task: TaskDefinition, created_at: float, ends_at: float, at: float) -> Task:
         stopped_at = min(ends_at, self.stopping_at)
-        if now + TOLERANCE < stopped_at:
+        if at < stopped_at:
             return Task(index + 1, task, RunStatus.RUNNING, created_at, created_at, None, None, None)
         status, failure = RunStatus.COMPLETED, None
         if stopped_at < ends_at:
             status = RunStatus.CANCELLED
-        elif index == self._failing_index():
+        elif index == self.failing_task:
             status, failure = RunStatus.FAILED, self.failure
         return Task(index + 1, task, status, created_at, created_at, stopped_at, None, failure)
 
-    def _failing_index(self) -> int | None:
-        return None if self.failure is None else self.failing_task
-
     def _planned(self) -> Sequence[TaskDefinition]:
-        failing = self._failing_index()
-        return self.tasks if failing is None else self.tasks[: failing + 1]
+        return self.tasks if self.failing_task is None else self.tasks[: self.failing_task + 1]
 
     def _ends_of_tasks(self) -> list[float]:
         """Return when each task ends, in seconds since the run became ``RUNNING``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,6 +59,16 @@ class BatchFault(_Fault):
 
 
 @dataclass
+class TaskFault(_Fault):
+    """A fault that makes a task of a run fail."""
+
+    task_name: str = ""
+    run_name: str | None = None
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass
 class _ListingFault(_Fault):
     rows: int = 0
     until: float | None = None
@@ -90,6 +100,7 @@ class Faults:
             self._submissions: dict[str, _SubmissionFault] = {}
             self._runs: dict[str, str] = {}
             self._batches: list[BatchFault] = []
+            self._tasks: list[TaskFault] = []
             self._listings: list[_ListingFault] = []
             self._counts: list[_CountsFault] = []
             self._cancels: set[str] = set()
@@ -183,6 +194,31 @@ class Faults:
         _texts("reason", [reason])
         with self._lock:
             self._runs[run_setting_id] = reason
+
+    def fail_task(
+        self,
+        task_name: str,
+        *,
+        run_name: str | None = None,
+        reason: str = "RUN_TASK_FAILED",
+        message: str = "The task failed on demand",
+        times: int | None = 1,
+    ) -> None:
+        """Make a task fail, and with it the run. The run must be submitted after this call.
+
+        A run that finds the task in its run cache does not execute it, and does not fail.
+
+        :param task_name: name of the task.
+        :param run_name: the run's runSettingId, or the name of a single run. Default: any run.
+        :param reason: failureReason of the task and of the run. Default RUN_TASK_FAILED.
+        :param message: statusMessage of the task and of the run.
+        :param times: how many runs; None for all. Default 1.
+        """
+        for name, value in (("task_name", task_name), ("reason", reason), ("message", message)):
+            _texts(name, [value])
+        _texts("run_name", [] if run_name is None else [run_name])
+        with self._lock:
+            self._tasks.append(TaskFault(times, 1.0, task_name, run_name, reason, message))
 
     def fail_batch(
         self,
@@ -301,6 +337,23 @@ class Faults:
         """Return the failure reasons of the runs that must fail, by runSettingId."""
         with self._lock:
             return dict(self._runs)
+
+    def has_task_failures(self) -> bool:
+        """Return whether a task must fail."""
+        return any(fault.times != 0 for fault in self._tasks)
+
+    def task_failure(self, run_name: str | None, task_names: Collection[str]) -> TaskFault | None:
+        """Return the fault for a run that is submitted, if any, and count it.
+
+        :param run_name: its runSettingId, or the name of a single run.
+        :param task_names: names of the tasks that it executes.
+        """
+        with self._lock:
+            for fault in self._tasks:
+                meant = fault.run_name in (None, run_name) and fault.task_name in task_names
+                if meant and fault.occurs(self._random.random):
+                    return fault
+        return None
 
     def batch_failure(self, batch_name: str | None, after: str) -> BatchFault | None:
         """Return the fault for this batch in this state, if any; :meth:`use_batch_failure` counts it."""

@@ -19,6 +19,7 @@ from airflow_provider_omics_cache.local.clock import Clock
 from airflow_provider_omics_cache.local.faults import Faults
 from airflow_provider_omics_cache.local.moto_backend import State, account_of
 from airflow_provider_omics_cache.local.overview import page_answer
+from airflow_provider_omics_cache.local.planning import export
 from airflow_provider_omics_cache.local.protocol import (
     ConnectionDropped,
     Protocol,
@@ -32,6 +33,7 @@ from airflow_provider_omics_cache.local.protocol import (
 )
 from airflow_provider_omics_cache.local.region import Region, ServiceContext, Workflow, check_tags
 from airflow_provider_omics_cache.local.run_of_batch import RunOfBatch
+from airflow_provider_omics_cache.local.single_run import SingleRun
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +135,8 @@ class LocalHealthOmics:
         #: The latest requests: arrival in seconds of service time, name of the operation, and HTTP status of the
         #: answer (0: no answer).
         self.call_log: deque[tuple[float, str, int]] = deque(maxlen=100_000)
-        #: Function that is called for each completed run, with GetRun's answer and the ``runSettingId``. Until it
+        #: Function that is called for each completed run, with GetRun's answer and, for a run of a batch,
+        #: the ``runSettingId``. Until it
         #: returns, the run is shown as STOPPING. If it raises an error, the request is answered with CallbackFailed,
         #: and the next request calls the function again.
         self.on_run_completed: Callable[[dict[str, Any]], None] | None = None
@@ -269,10 +272,27 @@ class LocalHealthOmics:
         submitter = batches.RegionSubmitter(region, self._context)
         region.begin_batches(now, submitter)
         region.fail_single_runs(now, self.faults.run_failures())
+        self._settle_runs(region, now, submitter)
         if self.on_run_completed is None:
             return
         for batch in region.every_batch():
             batch.hold_back(now, submitter)
+
+    def _settle_runs(self, region: Region, now: float, submitter: batches.RegionSubmitter) -> None:
+        """Bring the runs up to date on which others depend: through their run group or their run cache."""
+        for batch in region.eager_batches:
+            batch.advance(now, submitter)
+        for group in region.run_groups.values():
+            group.give_places(now)
+        for batch in region.eager_batches:
+            tasks = workflows.tasks_of(region, self._context, batch)
+            for index in batch.ended_runs(now):
+                export(region, self._context, RunOfBatch(batch, index, tasks))
+        region.eager_batches = [batch for batch in region.eager_batches if not batch.is_settled()]
+        for run in [run for run in region.active_runs.values() if run.course().has_ended(now)]:
+            del region.active_runs[run.number]
+            export(region, self._context, run)
+            run.held_back = self.on_run_completed is not None and run.course().status(now) == RunStatus.COMPLETED
 
     def _report_completed_runs(self, region: Region) -> None:
         if not self._reporting.acquire(blocking=False):
@@ -280,6 +300,9 @@ class LocalHealthOmics:
         try:
             with self._lock:
                 holding_back = [batch for batch in region.every_batch() if batch.holds_back()]
+                completed = [run for run in region.single_runs.values() if run.held_back]
+            for run in completed:
+                self._report_run(region, run)
             for batch in holding_back:
                 self._report_runs_of(region, batch)
         except Exception as error:
@@ -287,6 +310,14 @@ class LocalHealthOmics:
             raise ServiceError("CallbackFailed", f"on_run_completed failed: {error!r}") from error
         finally:
             self._reporting.release()
+
+    def _report_run(self, region: Region, run: SingleRun) -> None:
+        report = self.on_run_completed
+        with self._lock:
+            answer = runs.describe_run(region, self._context, run, RunStatus.COMPLETED)
+        if report is not None and run.held_back:
+            report(answer)
+        run.held_back = False
 
     def _report_runs_of(self, region: Region, batch: Batch) -> None:
         while True:

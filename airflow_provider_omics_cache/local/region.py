@@ -12,9 +12,11 @@ from typing import Any
 
 from airflow_provider_omics_cache.local.assumptions import Settings
 from airflow_provider_omics_cache.local.batch import Batch, Submitter, reached
+from airflow_provider_omics_cache.local.cache_entries import CacheEntries
 from airflow_provider_omics_cache.local.clock import Clock
 from airflow_provider_omics_cache.local.course import DEFAULT_TASKS, TaskDefinition
 from airflow_provider_omics_cache.local.faults import Faults
+from airflow_provider_omics_cache.local.group_queue import GroupQueue
 from airflow_provider_omics_cache.local.protocol import ServiceError, validation_error
 from airflow_provider_omics_cache.local.quotas import CallQuotas, StartRunQuota
 from airflow_provider_omics_cache.local.single_run import SingleRun
@@ -53,7 +55,16 @@ class RunGroup:
     name: str | None = None
     limits: dict[str, int] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    queue: GroupQueue = field(default_factory=GroupQueue)
     deleted: bool = False
+
+    def is_limited(self) -> bool:
+        """Return whether the number of its active runs is limited."""
+        return "maxRuns" in self.limits
+
+    def give_places(self, now: float) -> None:
+        """Let waiting runs begin that had a place until now."""
+        self.queue.give_places(self.limits.get("maxRuns", float("inf")), now)
 
 
 @dataclass
@@ -77,15 +88,20 @@ class ServiceContext:
 
 @dataclass
 class RunCache:
-    """A run cache."""
+    """A run cache.
+
+    :param location: ``cacheS3Location``, as CreateRunCache got it.
+    :param uri: ``cacheS3Uri``, which is below the location.
+    """
 
     id: str
     arn: str
     location: str
-    uuid: str
+    uri: str
     behavior: str
     created_at: float
     tags: dict[str, str]
+    entries: CacheEntries
     name: str | None = None
     description: str | None = None
     bucket_owner_id: str | None = None
@@ -151,7 +167,11 @@ class Region:
         self.batches: dict[int, Batch] = {}
         #: Runs that StartRun started, until they are deleted.
         self.single_runs: dict[int, SingleRun] = {}
+        #: Those of them that had not ended at the latest request.
+        self.active_runs: dict[int, SingleRun] = {}
         self.run_groups: dict[int, RunGroup] = {}
+        #: Batches with a run cache or a run group. Other runs may depend on theirs, so every request advances them.
+        self.eager_batches: list[Batch] = []
         self.tokens = RequestTokens()
         self.call_quotas = CallQuotas()
         self.start_run_quota = StartRunQuota()
@@ -167,12 +187,18 @@ class Region:
         """Add a new batch."""
         self.batches[batch.number] = batch
         self._every_batch.append(batch)
+        if "cacheId" in batch.default or "runGroupId" in batch.default:
+            self.eager_batches.append(batch)
         if batch.start_run_rate is not None:
             insort(self._to_begin, batch, key=lambda batch: batch.submitting_at)
 
     def every_batch(self) -> Sequence[Batch]:
         """Return every batch that may have runs, deleted batches included, in the order of their creation."""
         return self._every_batch
+
+    def add_run(self, run: SingleRun) -> None:
+        """Add a new single run."""
+        self.single_runs[run.number] = self.active_runs[run.number] = run
 
     def begin_batches(self, now: float, submitter: Submitter) -> None:
         """Begin every due batch that shares the StartRun quota, in the order of time."""
@@ -186,7 +212,7 @@ class Region:
         :param reasons: failureReason by name of the run.
         """
         since, self._advanced_to = self._advanced_to, now
-        for run in self.single_runs.values() if reasons else ():
+        for run in self.active_runs.values() if reasons else ():
             reason = reasons.get(run.setting().get("name", ""))
             if reason is not None:
                 run.fail(since, reason)

@@ -38,6 +38,10 @@ class RunOfBatch:
         """Return the effective settings of the run, as the members of StartRun."""
         return self._batch.effective_setting(self._index)
 
+    def common_setting(self) -> dict[str, Any]:
+        """Return the settings that the run has in common with the other runs of the batch."""
+        return self._batch.default
+
     def course(self) -> Course:
         """Return the tasks, times and states of the run."""
         return self._batch.course(self._index, self._tasks)
@@ -48,7 +52,7 @@ class RunOfBatch:
 
     def failure(self) -> tuple[str, str] | None:
         """Return failureReason and statusMessage of a run that fails, None of another."""
-        return self._batch.run_failures.get(self._index)
+        return self._batch.failure_of(self._index)
 
     def cancel(self, now: float) -> None:
         """Cancel the run; a second call changes nothing."""

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 from airflow_provider_omics_cache.healthomics.states import RunStatus
 from airflow_provider_omics_cache.local.batch import FINISHED_RUN_STATES, Batch
 from airflow_provider_omics_cache.local.batches import RegionSubmitter, check_documents
+from airflow_provider_omics_cache.local.cache_entries import TASKS_PER_RUN
 from airflow_provider_omics_cache.local.course import Course, Task
+from airflow_provider_omics_cache.local.planning import plan_course
 from airflow_provider_omics_cache.local.protocol import (
     ServiceError,
     derived_uuid,
@@ -27,7 +29,6 @@ from airflow_provider_omics_cache.local.workflows import checked_workflow, tasks
 
 # A position in ListRuns is the batch's id times this number, plus the run's number in the batch.
 _RUNS_PER_BATCH = 1_000_000
-_TASKS_PER_RUN = 1_000
 _FROM_SETTING = (
     "workflowId",
     "workflowType",
@@ -102,14 +103,17 @@ def start_run(region: Region, context: ServiceContext, request: dict[str, Any]) 
         setting = {**_repeatable(region, context, setting["runId"]), **setting}
     workflow = checked_workflow(region, context, setting)
     number = RegionSubmitter(region, context).new_run_number()
-    begins_at = now + settings.run_pending_seconds
-    run = SingleRun(
-        number=number,
-        uuid=new_uuid(),
-        setting=setting,
-        course=Course(settings.copy(), now, workflow.tasks, begins_at),
+    course = plan_course(
+        region,
+        context,
+        setting,
+        name=setting.get("name"),
+        tasks=workflow.tasks,
+        submitted_at=now,
+        settings=settings.copy(),
     )
-    region.single_runs[number] = run
+    run = SingleRun(number=number, uuid=new_uuid(), setting=setting, course=course)
+    region.add_run(run)
     described = describe_run(region, context, run, run.status(now))
     names = ("arn", "id", "status", "tags", "uuid", "runOutputUri", "configuration", "networkingMode")
     answer = {name: described[name] for name in names if name in described}
@@ -301,7 +305,7 @@ def _progress(context: ServiceContext, course: Course, status: RunStatus) -> dic
 
 
 def _task_id(run: Run, task: Task) -> str:
-    return str(run.number * _TASKS_PER_RUN + task.number)
+    return str(run.number * TASKS_PER_RUN + task.number)
 
 
 def _task_item(context: ServiceContext, run: Run, task: Task) -> dict[str, Any]:

@@ -23,6 +23,8 @@ class SingleRun:
         self.number = number
         self.uuid = uuid
         self._tags: dict[str, str] = dict(setting.get("tags", {}))
+        #: Whether the run is shown as STOPPING until on_run_completed has returned for it.
+        self.held_back = False
         self._setting = setting
         self._course = course
 
@@ -38,13 +40,18 @@ class SingleRun:
         """Return the effective settings of the run, as the members of StartRun."""
         return self._setting
 
+    def common_setting(self) -> dict[str, Any]:
+        """Return the settings of the run."""
+        return self._setting
+
     def course(self) -> Course:
         """Return the tasks, times and states of the run."""
         return self._course
 
     def status(self, now: float) -> RunStatus:
         """Return the state of the run."""
-        return self._course.status(now)
+        status = self._course.status(now)
+        return RunStatus.STOPPING if self.held_back and status == RunStatus.COMPLETED else status
 
     def fail(self, since: float, reason: str) -> None:
         """Make the run fail at its end, in its last task, unless it had ended before or fails already.
@@ -52,9 +59,8 @@ class SingleRun:
         :param since: time of the latest request before.
         :param reason: failureReason.
         """
-        if self._course.failure is None and not self._course.has_ended(since):
-            self._course.failure = reason, f"The run failed on demand: {reason}"
-            self._course.failing_task = len(self._course.tasks) - 1
+        if not self._course.has_ended(since):
+            self._course.fail((reason, f"The run failed on demand: {reason}"))
 
     def failure(self) -> tuple[str, str] | None:
         """Return failureReason and statusMessage of a run that fails, None of another."""
@@ -62,7 +68,7 @@ class SingleRun:
 
     def cancel(self, now: float) -> None:
         """Cancel the run; a second call changes nothing."""
-        self._course.cancel(now)
+        self._course.cancel(now, self._course.settings.run_stopping_seconds)
 
     def delete(self) -> None:
         """Delete the run."""
