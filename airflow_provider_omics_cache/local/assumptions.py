@@ -60,14 +60,32 @@ DOCUMENTED_RATE_LIMITS: dict[str, float] = {
     "ListRunGroups": 10,
     "UpdateRunGroup": 10,
     "DeleteRunGroup": 10,
+    "CreateWorkflow": 5,
     "GetWorkflow": 10,
+    "ListWorkflows": 10,
+    "UpdateWorkflow": 10,
+    "DeleteWorkflow": 10,
     "TagResource": 5,
     "UntagResource": 5,
     "ListTagsForResource": 5,
 }
 #: Settings that make every workflow and run group exist, and that do not check the buckets of outputs.
 LENIENT: dict[str, Any] = {"strict_workflows": False, "strict_run_groups": False, "check_output_bucket": False}
-_OPERATIONS = {*DOCUMENTED_RATE_LIMITS, "ListBatch", "DeleteRunBatch", "DeleteBatch"}
+_OPERATIONS = {
+    *DOCUMENTED_RATE_LIMITS,
+    "ListBatch",
+    "DeleteRunBatch",
+    "DeleteBatch",
+    "CreateWorkflowVersion",
+    "GetWorkflowVersion",
+    "ListWorkflowVersions",
+    "UpdateWorkflowVersion",
+    "DeleteWorkflowVersion",
+    "CreateConfiguration",
+    "GetConfiguration",
+    "ListConfigurations",
+    "DeleteConfiguration",
+}
 
 
 @dataclass(kw_only=True)
@@ -122,6 +140,10 @@ class Settings:
         entries too.
     :param strict_workflows: whether only registered workflows exist. Otherwise every workflow id exists. Submissions
         of a workflow that does not exist fail with ResourceNotFoundException.
+    :param strict_configurations: whether a run can only use a configuration that was created.
+    :param workflow_creating_seconds: how long a workflow or a version is ``CREATING`` after its creation.
+    :param static_storage_needs_capacity: whether StartRun refuses ``storageType`` ``STATIC`` if neither the run nor
+        the workflow has a ``storageCapacity`` (assumed: yes).
     :param strict_run_groups: whether only registered run groups exist. Otherwise every run group id exists.
     :param check_output_bucket: whether a run fails if the bucket of its ``outputUri`` does not exist at its
         submission (assumed: the run fails at its end, with ``EXPORT_FAILED``).
@@ -157,6 +179,9 @@ class Settings:
     cache_entries_in_s3: int = 1_000
     strict_workflows: bool = True
     strict_run_groups: bool = True
+    strict_configurations: bool = False
+    workflow_creating_seconds: float = 5.0
+    static_storage_needs_capacity: bool = True
     check_output_bucket: bool = True
 
     def __setattr__(self, name: str, value: Any) -> None:

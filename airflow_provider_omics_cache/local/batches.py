@@ -9,7 +9,6 @@ from typing import Any
 from airflow_provider_omics_cache.healthomics.states import BatchStatus
 from airflow_provider_omics_cache.local.batch import Batch, RunOverrides
 from airflow_provider_omics_cache.local.course import Course, TaskDefinition
-from airflow_provider_omics_cache.local.groups import existing_run_group
 from airflow_provider_omics_cache.local.moto_backend import etag_of_object, owner_of_bucket, read_object
 from airflow_provider_omics_cache.local.planning import needs_a_course, plan_course
 from airflow_provider_omics_cache.local.protocol import (
@@ -24,8 +23,14 @@ from airflow_provider_omics_cache.local.protocol import (
     validation_error,
 )
 from airflow_provider_omics_cache.local.quotas import StartRunShare
-from airflow_provider_omics_cache.local.region import Region, ServiceContext, Workflow, check_tags
-from airflow_provider_omics_cache.local.workflows import tasks_of
+from airflow_provider_omics_cache.local.region import Region, ServiceContext, check_tags
+from airflow_provider_omics_cache.local.start_rules import (
+    check_resources,
+    has_templates,
+    problem_with_parameters,
+    template_of,
+)
+from airflow_provider_omics_cache.local.workflows import existing_workflow, tasks_of
 
 _CANCELLABLE = frozenset({BatchStatus.PENDING, BatchStatus.SUBMITTING, BatchStatus.INPROGRESS})
 _RUNS_DELETABLE = frozenset({BatchStatus.PROCESSED, BatchStatus.CANCELLED})
@@ -297,18 +302,10 @@ class RegionSubmitter:
 
     def failure_of_all(self, batch: Batch) -> tuple[str, str] | None:
         """Return reason and message if no run of the batch can be submitted, else None."""
-        context, settings, default = self._context, self._context.settings, batch.default
-        workflow_id = default["workflowId"]
-        if context.workflows.get(workflow_id, None if settings.strict_workflows else Workflow()) is None:
-            return "ResourceNotFoundException", f"Workflow {workflow_id} does not exist"
-        run_group_id = default.get("runGroupId")
-        if run_group_id is not None and existing_run_group(self._region, context, run_group_id) is None:
-            return "ResourceNotFoundException", f"Run group {run_group_id} does not exist"
-        cache_id = default.get("cacheId")
-        if cache_id is not None:
-            cache = self._region.run_caches.get(number_of(cache_id))
-            if cache is None or cache.deleted:
-                return "ResourceNotFoundException", f"Run cache {cache_id} does not exist"
+        try:
+            check_resources(self._region, self._context, batch.default)
+        except ServiceError as error:
+            return error.code, error.message
         return None
 
     def failure_of_run(self, batch: Batch, index: int) -> tuple[str, str] | None:
@@ -317,9 +314,9 @@ class RegionSubmitter:
         kept, limit = self._region.kept_runs, batch.settings.max_runs_kept
         if kept >= limit and batch.default.get("retentionMode") != "REMOVE":
             return "ServiceQuotaExceededException", f"The Region has {kept} runs but {limit:.0f} runs is the max."
-        workflow = self._context.workflows.get(batch.default["workflowId"])
-        template = None if workflow is None else workflow.parameter_template
-        if template is None and batch.parameters_fit(_MAX_PARAMETER_BYTES) and "outputUri" in batch.default:
+        workflow = existing_workflow(self._region, self._context, batch.default["workflowId"])
+        has_template = workflow is not None and has_templates(workflow)
+        if not has_template and batch.parameters_fit(_MAX_PARAMETER_BYTES) and "outputUri" in batch.default:
             return None
         run = batch.runs[index]
         output_uri = run.get("outputUri", batch.default.get("outputUri"))
@@ -328,14 +325,10 @@ class RegionSubmitter:
         parameters = {**batch.default.get("parameters", {}), **run.get("parameters", {})}
         if len(dump_json(parameters)) > _MAX_PARAMETER_BYTES:
             return "ValidationException", f"The parameters exceed {_MAX_PARAMETER_BYTES} bytes"
-        if template is not None:
-            unknown = sorted(parameters.keys() - template.keys())
-            if unknown:
-                return "ValidationException", f"Parameters not in the workflow's template: {_some(unknown)}"
-            required = {name for name, about in template.items() if not about.get("optional", False)}
-            missing = sorted(required - parameters.keys())
-            if missing:
-                return "ValidationException", f"Parameters missing for the workflow: {_some(missing)}"
+        template = None if workflow is None else template_of(workflow, {**batch.default, **run})
+        problem = problem_with_parameters(template, parameters)
+        if problem is not None:
+            return "ValidationException", problem
         return None
 
     def failure_of_export(self, batch: Batch, index: int) -> tuple[str, str] | None:
@@ -427,8 +420,3 @@ def check_documents(setting: dict[str, Any]) -> dict[str, Any]:
         if name in setting and not isinstance(setting[name], dict):
             raise validation_error(f"1 validation error detected: {name} must be a JSON object")
     return setting
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(name[:64] for name in names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

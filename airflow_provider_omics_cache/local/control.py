@@ -42,6 +42,7 @@ _ACTIONS = frozenset(
         "reset",
         "forget_tokens",
         "register_workflow",
+        "register_workflow_version",
         "delete_workflow",
         "register_run_group",
         "delete_run_group",
@@ -173,12 +174,13 @@ class LocalHealthOmicsControl:
         """Forget every ``requestId``."""
         self.request("POST", "forget_tokens")
 
-    def register_workflow(
-        self, workflow_id: str, *, parameter_template: dict[str, dict[str, Any]] | None = None
-    ) -> None:
-        """Register a workflow. Its runs are checked against its parameter template."""
-        kwargs = {"parameter_template": parameter_template}
+    def register_workflow(self, workflow_id: str, **kwargs: Any) -> None:
+        """Register a workflow, with the arguments of ``LocalHealthOmics.register_workflow``."""
         self.request("POST", "register_workflow", {"args": [workflow_id], "kwargs": kwargs})
+
+    def register_workflow_version(self, workflow_id: str, version_name: str, **kwargs: Any) -> None:
+        """Register a version, with the arguments of ``LocalHealthOmics.register_workflow_version``."""
+        self.request("POST", "register_workflow_version", {"args": [workflow_id, version_name], "kwargs": kwargs})
 
     def delete_workflow(self, workflow_id: str) -> None:
         """Mark a workflow as deleted. Submissions of its runs fail."""

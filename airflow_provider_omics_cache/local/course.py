@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
 from airflow_provider_omics_cache.healthomics.states import RunStatus
 from airflow_provider_omics_cache.local.assumptions import Settings
 
 # Times are sums of floats. Everything that is due within a microsecond counts as due now.
 TOLERANCE = 1e-6
+#: Maximum number of tasks of a workflow.
+MOST_TASKS = 999
 #: Nothing is cached of runs that fail for these reasons.
 _NOTHING_CACHED = frozenset({"RUN_TIMED_OUT", "EXPORT_FAILED", "FILE_SYSTEM_OUT_OF_SPACE"})
 
@@ -36,6 +39,30 @@ class TaskDefinition:
     gpus: int = 0
     instance_type: str = "omics.c.large"
     image: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not 1 <= len(self.name) <= 128:
+            raise ValueError(f"the name of a task must be a string of 1 to 128 characters; got {self.name!r}")
+        for member, least in (("seconds", 0), ("cpus", 1), ("memory", 1), ("gpus", 0)):
+            value = getattr(self, member)
+            if member == "seconds" and value is None:
+                continue
+            kind = (int, float) if member == "seconds" else int
+            if isinstance(value, bool) or not isinstance(value, kind) or not least <= value < float("inf"):
+                raise ValueError(f"{member} of task {self.name} must be a number of at least {least}; got {value!r}")
+
+
+def task_definitions(tasks: Sequence[Mapping[str, Any]]) -> tuple[TaskDefinition, ...]:
+    """Return the tasks of a workflow.
+
+    :param tasks: the arguments of :class:`TaskDefinition` of each task.
+    """
+    definitions = tuple(TaskDefinition(**task) for task in tasks)
+    if not 1 <= len(definitions) <= MOST_TASKS:
+        raise ValueError(f"a workflow must have from 1 to {MOST_TASKS} tasks; got {len(definitions)}")
+    if len({definition.name for definition in definitions}) < len(definitions):
+        raise ValueError("each task of a workflow must have a name of its own")
+    return definitions
 
 
 #: The tasks of a workflow for which a test registers none.

@@ -7,15 +7,16 @@ import logging
 import re
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
 from airflow_provider_omics_cache.healthomics.states import RunStatus
-from airflow_provider_omics_cache.local import batches, caches, groups, runs, workflows
+from airflow_provider_omics_cache.local import batches, caches, configurations, groups, runs, workflows
 from airflow_provider_omics_cache.local.assumptions import LENIENT, Settings
 from airflow_provider_omics_cache.local.batch import Batch
 from airflow_provider_omics_cache.local.clock import Clock
+from airflow_provider_omics_cache.local.course import task_definitions
 from airflow_provider_omics_cache.local.faults import Faults
 from airflow_provider_omics_cache.local.moto_backend import State, account_of
 from airflow_provider_omics_cache.local.overview import page_answer
@@ -31,14 +32,19 @@ from airflow_provider_omics_cache.local.protocol import (
     number_of,
     validation_error,
 )
-from airflow_provider_omics_cache.local.region import Region, ServiceContext, Workflow, check_tags
+from airflow_provider_omics_cache.local.region import Region, ServiceContext, Workflow, WorkflowVersion, check_tags
 from airflow_provider_omics_cache.local.run_of_batch import RunOfBatch
 from airflow_provider_omics_cache.local.single_run import SingleRun
 
 log = logging.getLogger(__name__)
 
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/\d+/([^/]+)/([^/]+)/aws4_request")
-_ARN = re.compile(r"arn:[^:]+:omics:[^:]*:[^:]*:(runCache|runBatch|runGroup|run)/([0-9]{1,18})")
+_ARN = re.compile(
+    r"arn:[^:]+:omics:[^:]*:[^:]*:"
+    r"(runCache|runBatch|runGroup|run|workflow|configuration)/([A-Za-z0-9][A-Za-z0-9._-]*)(?:/version/([^/]+))?"
+)
+
+_WORKFLOW_STATUSES = ("ACTIVE", "CREATING", "DELETED", "FAILED", "INACTIVE", "UPDATING")
 
 Operation = Callable[[Region, ServiceContext, dict[str, Any]], dict[str, Any]]
 
@@ -67,9 +73,16 @@ def list_tags_for_resource(region: Region, context: ServiceContext, request: dic
 def _tags_of(region: Region, context: ServiceContext, arn: str) -> dict[str, str]:
     match = _ARN.fullmatch(arn)
     if match is None:
-        raise validation_error("The resourceArn is not the ARN of a run cache, a run group, a batch or a run")
+        raise validation_error(
+            "The resourceArn is not the ARN of a run cache, a batch, a run, a run group, a workflow or a configuration"
+        )
     kind, number = match[1], number_of(match[2])
+    if kind == "workflow" and arn.startswith(region.arn("workflow/")):
+        workflow = workflows.find_workflow(region, context, match[2])
+        return (workflow if match[3] is None else workflows.find_version(workflow, match[2], match[3])).tags
     if arn == region.arn(f"{kind}/{match[2]}"):
+        if kind == "configuration":
+            return configurations.find_configuration(region, match[2]).tags
         if kind == "runCache" and number in region.run_caches and not region.run_caches[number].deleted:
             return region.run_caches[number].tags
         if kind == "runBatch" and number in region.batches:
@@ -107,7 +120,20 @@ OPERATIONS: dict[str, Operation] = {
     "ListRunGroups": groups.list_run_groups,
     "UpdateRunGroup": groups.update_run_group,
     "DeleteRunGroup": groups.delete_run_group,
+    "CreateWorkflow": workflows.create_workflow,
     "GetWorkflow": workflows.get_workflow,
+    "ListWorkflows": workflows.list_workflows,
+    "UpdateWorkflow": workflows.update_workflow,
+    "DeleteWorkflow": workflows.delete_workflow,
+    "CreateWorkflowVersion": workflows.create_workflow_version,
+    "GetWorkflowVersion": workflows.get_workflow_version,
+    "ListWorkflowVersions": workflows.list_workflow_versions,
+    "UpdateWorkflowVersion": workflows.update_workflow_version,
+    "DeleteWorkflowVersion": workflows.delete_workflow_version,
+    "CreateConfiguration": configurations.create_configuration,
+    "GetConfiguration": configurations.get_configuration,
+    "ListConfigurations": configurations.list_configurations,
+    "DeleteConfiguration": configurations.delete_configuration,
     "TagResource": tag_resource,
     "UntagResource": untag_resource,
     "ListTagsForResource": list_tags_for_resource,
@@ -157,21 +183,64 @@ class LocalHealthOmics:
         return self._protocol.operations
 
     def register_workflow(
-        self, workflow_id: str, *, parameter_template: dict[str, dict[str, Any]] | None = None
+        self,
+        workflow_id: str,
+        *,
+        parameter_template: dict[str, dict[str, Any]] | None = None,
+        name: str | None = None,
+        workflow_type: str = "PRIVATE",
+        status: str = "ACTIVE",
+        profile_templates: Mapping[str, dict[str, dict[str, Any]]] | None = None,
+        tasks: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        """Register a workflow. Its runs are checked against its parameter template, if it has one.
+        """Register a workflow in every Region. Its runs are checked against its parameter template, if it has one.
 
         :param workflow_id: id of the workflow.
         :param parameter_template: parameter names with their properties, as in CreateWorkflow. Only the property
             ``optional`` is used. Default: any parameters are accepted.
+        :param name: name of the workflow.
+        :param workflow_type: ``PRIVATE`` or ``READY2RUN``. Default PRIVATE.
+        :param status: its status; only runs of an ``ACTIVE`` workflow start. Default ACTIVE.
+        :param profile_templates: parameter templates by name of the profile of ``engineSettings`` that uses them.
+        :param tasks: the tasks of each run, in their order: the arguments of
+            :class:`~airflow_provider_omics_cache.local.course.TaskDefinition`. Default: three tasks.
         """
         _check_id("workflow_id", workflow_id)
-        if parameter_template is not None and not (
-            isinstance(parameter_template, dict)
-            and all(isinstance(about, dict) for about in parameter_template.values())
-        ):
-            raise ValueError(f"parameter_template must be None or a dict of dicts; got {parameter_template!r}")
-        self._context.workflows[workflow_id] = Workflow(parameter_template)
+        _check_template("parameter_template", parameter_template)
+        for profile, template in (profile_templates or {}).items():
+            _check_template(f"profile_templates[{profile!r}]", template)
+        if workflow_type not in ("PRIVATE", "READY2RUN"):
+            raise ValueError(f"workflow_type must be PRIVATE or READY2RUN; got {workflow_type!r}")
+        _check_status(status)
+        workflow = Workflow(
+            parameter_template, dict(profile_templates or {}), {} if name is None else {"name": name}, status
+        )
+        workflow.type = workflow_type
+        if tasks is not None:
+            workflow.tasks = task_definitions(tasks)
+        self._context.workflows[workflow_id] = workflow
+
+    def register_workflow_version(
+        self,
+        workflow_id: str,
+        version_name: str,
+        *,
+        parameter_template: dict[str, dict[str, Any]] | None = None,
+        status: str = "ACTIVE",
+    ) -> None:
+        """Register a version of a workflow that was registered.
+
+        :param workflow_id: id of the workflow.
+        :param version_name: name of the version.
+        :param parameter_template: as for :meth:`register_workflow`.
+        :param status: as for :meth:`register_workflow`.
+        """
+        _check_template("parameter_template", parameter_template)
+        _check_status(status)
+        workflow = self._context.workflows.get(workflow_id)
+        if workflow is None:
+            raise ValueError(f"workflow_id must be the id of a registered workflow; got {workflow_id!r}")
+        workflow.versions[version_name] = WorkflowVersion(parameter_template, status=status)
 
     def delete_workflow(self, workflow_id: str) -> None:
         """Mark a workflow as deleted. Submissions of its runs fail."""
@@ -343,6 +412,18 @@ class LocalHealthOmics:
 def _check_id(parameter: str, value: str) -> None:
     if not isinstance(value, str) or number_of(value) == -1:
         raise ValueError(f"{parameter} must be a string of 1 to 18 digits; got {value!r}")
+
+
+def _check_template(parameter: str, template: dict[str, dict[str, Any]] | None) -> None:
+    if template is not None and not (
+        isinstance(template, dict) and all(isinstance(about, dict) for about in template.values())
+    ):
+        raise ValueError(f"{parameter} must be None or a dict of dicts; got {template!r}")
+
+
+def _check_status(status: str) -> None:
+    if status not in _WORKFLOW_STATUSES:
+        raise ValueError(f"status must be one of {', '.join(_WORKFLOW_STATUSES)}; got {status!r}")
 
 
 def credential_scope(headers: Mapping[str, str], query: str) -> tuple[str, str, str]:

@@ -339,6 +339,14 @@ def _checked_boolean(shape: Any, value: Any, path: str, errors: list[str]) -> An
     return value
 
 
+def _checked_blob(_: Any, value: Any, path: str, errors: list[str]) -> Any:
+    try:
+        base64.b64decode(value, validate=True)
+    except (TypeError, ValueError):
+        return _fail(errors, value, path, "Member must be a blob in base64")
+    return value
+
+
 _CHECKERS: dict[str, Callable[[Any, Any, str, list[str]], Any]] = {
     "structure": _checked_structure,
     "list": _checked_list,
@@ -347,6 +355,7 @@ _CHECKERS: dict[str, Callable[[Any, Any, str, list[str]], Any]] = {
     "integer": _checked_integer,
     "long": _checked_integer,
     "boolean": _checked_boolean,
+    "blob": _checked_blob,
 }
 
 

@@ -25,22 +25,48 @@ _MAX_TAGS = 50
 
 
 @dataclass
-class Workflow:
-    """A workflow.
+class WorkflowVersion:
+    """A version of a workflow, and what a workflow has in common with a version.
 
     :param parameter_template: parameter names with their properties, of which only ``optional`` is read; None
         accepts any parameters.
-    :param type: ``PRIVATE`` or ``READY2RUN``; None stands for both.
-    :param name: its name.
-    :param created_at: when it was created.
-    :param tasks: its tasks, which run one after the other.
+    :param profile_templates: parameter templates that replace it, by name of the profile of ``engineSettings``.
+    :param shown: further members of the answers, such as ``name`` and ``storageType``.
+    :param status: its state; None: ``CREATING`` for some time, then ``ACTIVE``.
     """
 
     parameter_template: dict[str, dict[str, Any]] | None = None
-    type: str | None = "PRIVATE"
-    name: str | None = None
+    profile_templates: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    shown: dict[str, Any] = field(default_factory=dict)
+    status: str | None = "ACTIVE"
     created_at: float = 0.0
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Workflow(WorkflowVersion):
+    """A workflow.
+
+    :param type: ``PRIVATE`` or ``READY2RUN``; None stands for both.
+    :param tasks: its tasks, which run one after the other.
+    :param versions: its versions by name, in the order of their creation.
+    """
+
+    type: str | None = "PRIVATE"
     tasks: Sequence[TaskDefinition] = DEFAULT_TASKS
+    versions: dict[str, WorkflowVersion] = field(default_factory=dict)
+
+
+@dataclass
+class Configuration:
+    """A configuration of runs.
+
+    :param shown: members of GetConfiguration's answer, without its status and time.
+    """
+
+    shown: dict[str, Any]
+    created_at: float
+    tags: dict[str, str]
 
 
 @dataclass
@@ -170,6 +196,9 @@ class Region:
         #: Those of them that had not ended at the latest request.
         self.active_runs: dict[int, SingleRun] = {}
         self.run_groups: dict[int, RunGroup] = {}
+        #: Workflows that CreateWorkflow created, until they are deleted.
+        self.workflows: dict[int, Workflow] = {}
+        self.configurations: dict[str, Configuration] = {}
         #: Batches with a run cache or a run group. Other runs may depend on theirs, so every request advances them.
         self.eager_batches: list[Batch] = []
         self.tokens = RequestTokens()

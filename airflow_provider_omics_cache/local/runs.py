@@ -25,7 +25,8 @@ from airflow_provider_omics_cache.local.protocol import (
 from airflow_provider_omics_cache.local.region import Region, ServiceContext, check_tags
 from airflow_provider_omics_cache.local.run_of_batch import RunOfBatch
 from airflow_provider_omics_cache.local.single_run import SingleRun
-from airflow_provider_omics_cache.local.workflows import checked_workflow, tasks_of
+from airflow_provider_omics_cache.local.start_rules import check_run
+from airflow_provider_omics_cache.local.workflows import tasks_of
 
 # A position in ListRuns is the batch's id times this number, plus the run's number in the batch.
 _RUNS_PER_BATCH = 1_000_000
@@ -101,7 +102,7 @@ def start_run(region: Region, context: ServiceContext, request: dict[str, Any]) 
     setting = check_documents({name: value for name, value in request.items() if name != "requestId"})
     if "runId" in setting:
         setting = {**_repeatable(region, context, setting["runId"]), **setting}
-    workflow = checked_workflow(region, context, setting)
+    workflow = check_run(region, context, setting)
     number = RegionSubmitter(region, context).new_run_number()
     course = plan_course(
         region,
@@ -141,12 +142,24 @@ def describe_run(region: Region, context: ServiceContext, run: Run, status: RunS
         "tags": dict(run.tags()),
         "logLocation": _log_location(region, run_id),
         **{name: setting[name] for name in _FROM_SETTING if name in setting},
+        **_configuration(region, setting),
         **_progress(context, run.course(), status),
     }
     failure = run.failure()
     if status == RunStatus.FAILED and failure is not None:
         answer["failureReason"], answer["statusMessage"] = failure
     return answer
+
+
+def _configuration(region: Region, setting: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a run with its ARN and uuid."""
+    name = setting.get("configurationName")
+    if name is None:
+        return {}
+    arn = region.arn(f"configuration/{name}")
+    created = region.configurations.get(name)
+    uuid = derived_uuid(arn) if created is None else created.shown["uuid"]
+    return {"configuration": {"name": name, "arn": arn, "uuid": uuid}}
 
 
 def list_runs(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:

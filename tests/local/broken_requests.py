@@ -42,7 +42,20 @@ OPERATIONS = sorted(
         "ListRunGroups",
         "UpdateRunGroup",
         "DeleteRunGroup",
+        "CreateWorkflow",
         "GetWorkflow",
+        "ListWorkflows",
+        "UpdateWorkflow",
+        "DeleteWorkflow",
+        "CreateWorkflowVersion",
+        "GetWorkflowVersion",
+        "ListWorkflowVersions",
+        "UpdateWorkflowVersion",
+        "DeleteWorkflowVersion",
+        "CreateConfiguration",
+        "GetConfiguration",
+        "ListConfigurations",
+        "DeleteConfiguration",
         "TagResource",
         "UntagResource",
         "ListTagsForResource",
@@ -71,6 +84,8 @@ WRONG_TYPES: dict[str, Any] = {
     "structure": "text",
     "list": {"a": "b"},
     "map": ["a"],
+    "boolean": "yes",
+    "blob": 7,
 }
 
 
@@ -207,4 +222,4 @@ def example(shape: Shape) -> Any:
         return [example(collection.member)]
     if shape.type_name == "string":
         return shape.metadata.get("enum", [None])[0] or GOOD_TEXT.get(shape.metadata.get("pattern", ""), "x")
-    return {"integer": 1, "map": {}}[shape.type_name]
+    return {"integer": 1, "map": {}, "boolean": True, "blob": "AA=="}[shape.type_name]

@@ -51,7 +51,25 @@ VALID: dict[str, dict[str, Any]] = {
     "ListRunGroups": {},
     "UpdateRunGroup": {"id": GROUP},
     "DeleteRunGroup": {"id": GROUP},
+    "CreateWorkflow": {"requestId": "new", "definitionZip": "AA=="},
     "GetWorkflow": {"id": "4711"},
+    "ListWorkflows": {},
+    "UpdateWorkflow": {"id": "4711"},
+    "DeleteWorkflow": {"id": "4711"},
+    "CreateWorkflowVersion": {
+        "requestId": "new",
+        "workflowId": "4711",
+        "versionName": "v2",
+        "definitionZip": "AA==",
+    },
+    "GetWorkflowVersion": {"workflowId": "4711", "versionName": "v1"},
+    "ListWorkflowVersions": {"workflowId": "4711"},
+    "UpdateWorkflowVersion": {"workflowId": "4711", "versionName": "v1"},
+    "DeleteWorkflowVersion": {"workflowId": "4711", "versionName": "v1"},
+    "CreateConfiguration": {"requestId": "new", "name": "vpc-2", "runConfigurations": {}},
+    "GetConfiguration": {"name": "vpc-1"},
+    "ListConfigurations": {},
+    "DeleteConfiguration": {"name": "vpc-1"},
     "TagResource": {"resourceArn": ARN, "tags": {"a": "b"}},
     "UntagResource": {"resourceArn": ARN, "tagKeys": ["a"]},
     "ListTagsForResource": {"resourceArn": ARN},
@@ -65,7 +83,11 @@ def populate(local: LocalHealthOmics) -> None:
     """Make a run cache, and where botocore can, a batch of five runs, with the ids above."""
     boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="caches")
     local.register_run_group(GROUP)
+    local.register_workflow("4711")
+    local.register_workflow_version("4711", "v1")
     omics = new_client("omics")
+    if "CreateConfiguration" in OPERATIONS:
+        omics.create_configuration(name="vpc-1", runConfigurations={})
     assert omics.create_run_cache(cacheS3Location="s3://caches", tags={"a": "b"})["id"] == CACHE
     if HAS_BATCHES:
         inline = {"inlineSettings": run_settings(5)}
@@ -183,7 +205,7 @@ def test_a_document_holds_no_nan(local: LocalHealthOmics) -> None:
     ("method", "path"),
     [
         ("GET", "/"),
-        ("GET", "/workflow"),
+        ("GET", "/referencestores"),
         ("PUT", "/runCache"),
         ("GET", "/runCache/"),
         ("GET", "/runCache/1/2"),
