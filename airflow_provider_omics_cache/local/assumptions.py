@@ -7,6 +7,17 @@ description says "assumed". The following is assumed and has no setting:
   filter. UnknownOperationException (404) is the answer to an operation that the local HealthOmics does not have.
   AccessDeniedException is the answer to a request that is not signed, and to a Region without HealthOmics.
 - Caches, batches and runs are listed in the order of their creation. ListRuns combines its filters.
+- A run looks its tasks up in its run cache when it is submitted. It finds the entries of a run with the same
+  ``workflowId``, ``workflowVersionName``, ``workflowOwnerId``, ``parameters``, ``engineSettings`` and names of tasks, if
+  that run had ended. Tasks run one after the other. Entries are for the first tasks of a workflow: after the first task
+  that is not found, every task runs. A task that is found takes no time. A run's entries are available when it has
+  ended. A run that fails with ``RUN_TIMED_OUT``, ``EXPORT_FAILED`` or ``FILE_SYSTEM_OUT_OF_SPACE`` leaves none.
+- A run waits in ``PENDING`` for a place in its run group; it takes the place from ``STARTING`` to its end. ``maxDuration``
+  counts the time ``RUNNING``. DeleteRunGroup does not look for active runs.
+- A task is listed from its start, as ``RUNNING``. It is never ``PENDING``, ``STARTING`` or ``STOPPING``.
+- StartRun and the submission of a batch answer a workflow that is not ``ACTIVE`` with ResourceNotFoundException. A
+  configuration is ``ACTIVE`` at once. ListWorkflows lists private workflows unless ``type`` says otherwise.
+- A run that duplicates another run has the members of that run that the request does not have, but not its tags.
 - The outputs of a run are below its ``outputUri``, in a folder ``{run id}/{run uuid}``. AWS's pages
   differ: some have only the run id.
 - StartRunBatch refuses ``cacheBehavior`` without ``cacheId``. A run without ``outputUri`` fails at its submission.
@@ -25,7 +36,10 @@ The following is documented but not modelled:
   GPUs and the duration of a run are limited;
 - CancelRunBatch uses up the CancelRun quota, and DeleteRunBatch the DeleteRun quota;
 - when the limit on kept runs is reached, a run with ``retentionMode`` ``REMOVE`` replaces the oldest such run;
-- there are at most 1,000 run groups, and a settings file has at most 6 GB.
+- ``maxCpus`` and ``maxGpus`` of a run group limit nothing;
+- direct calls of StartRun and batches do not compete for the StartRun quota;
+- a workflow's definition is not read: a workflow without ``parameterTemplate`` accepts any parameters;
+- a settings file has at most 6 GB.
 """
 
 from __future__ import annotations
@@ -138,6 +152,10 @@ class Settings:
         at which it does is assumed.
     :param cache_entries_in_s3: maximum number of entries of each run cache that are written to S3. Runs find further
         entries too.
+    :param send_events: whether changes of the states of runs, tasks and batches are sent to the default event bus of
+        moto's EventBridge. The request that finds a change sends it. Default: no.
+    :param write_logs: whether the log streams of runs, engines and tasks, and the manifests of runs are written to
+        moto's CloudWatch Logs. The texts are not AWS's. Default: no.
     :param strict_workflows: whether only registered workflows exist. Otherwise every workflow id exists. Submissions
         of a workflow that does not exist fail with ResourceNotFoundException.
     :param strict_configurations: whether a run can only use a configuration that was created.
@@ -177,6 +195,8 @@ class Settings:
     show_deleted_run_caches: bool = False
     reuse_run_ids: bool = False
     cache_entries_in_s3: int = 1_000
+    send_events: bool = False
+    write_logs: bool = False
     strict_workflows: bool = True
     strict_run_groups: bool = True
     strict_configurations: bool = False

@@ -407,6 +407,34 @@ class Batch:
         processed = reached(now, processed_at) and not self.holds_back()
         return BatchStatus.PROCESSED if processed else BatchStatus.INPROGRESS
 
+    def states_until(self, now: float) -> list[tuple[float, BatchStatus]]:
+        """Return the states that the batch has had, with the time at which each began."""
+        settings, infinite = self.settings, float("inf")
+        submitted_at, processed_at = self.submitted_at, self.processed_at
+        states = [
+            (self.created_at, BatchStatus.CREATING),
+            (self.pending_at, BatchStatus.PENDING),
+            (self.submitting_at, BatchStatus.SUBMITTING),
+            (infinite if submitted_at is None else submitted_at, BatchStatus.INPROGRESS),
+            (infinite if processed_at is None else processed_at, BatchStatus.PROCESSED),
+        ]
+        if self.failed_at is not None:
+            states = [(at, status) for at, status in states if at < self.failed_at]
+            states.append((self.failed_at, BatchStatus.FAILED))
+        elif self.cancelled_at is not None:
+            states = [(at, status) for at, status in states if at <= self.cancelled_at]
+            states.append((self.cancelled_at, BatchStatus.STOPPING))
+            states.append((self.cancelled_at + settings.cancel_seconds, BatchStatus.CANCELLED))
+        if self.deleted_at is not None:
+            states.append((self.deleted_at, BatchStatus.RUNS_DELETING))
+            deleted = self.status(self.deleted_at + settings.delete_seconds)
+            states.append((self.deleted_at + settings.delete_seconds, deleted))
+        return [(at, status) for at, status in states if reached(now, at)]
+
+    def started_runs(self) -> Sequence[int]:
+        """Return the runs that were started, in the order of their submission."""
+        return self._started
+
     def run_status(self, index: int, now: float) -> RunStatus:
         """Return the state of a started run."""
         if index in self._deleted_runs or self._outcomes[index] == _DELETE_SUCCESS:

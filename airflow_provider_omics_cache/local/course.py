@@ -218,6 +218,21 @@ class Course:
         """Return whether the run has ended."""
         return self.deleted or now + TOLERANCE >= self.ended_at
 
+    def states_until(self, now: float) -> list[tuple[float, RunStatus]]:
+        """Return the states that the run has had, with the time at which each began."""
+        course = [
+            (self.submitted_at, RunStatus.PENDING),
+            (float("inf") if self.begins_at is None else self.begins_at, RunStatus.STARTING),
+            (self.started_at, RunStatus.RUNNING),
+            (self.started_at + self.running_seconds, RunStatus.STOPPING),
+        ]
+        if self.cancelled_at is not None:
+            course = [(at, status) for at, status in course[:3] if at <= self.cancelled_at]
+            course.append((self.cancelled_at, RunStatus.STOPPING))
+        final = RunStatus.COMPLETED if self.failure_at_end() is None else RunStatus.FAILED
+        course.append((self.ended_at, final if self.cancelled_at is None else RunStatus.CANCELLED))
+        return [(at, status) for at, status in course if at <= now + TOLERANCE]
+
     def tasks_at(self, now: float) -> Iterator[Task]:
         """Yield the tasks that the run has come to."""
         at, started_at, stopping_at = now + TOLERANCE, self.started_at, self.stopping_at

@@ -44,6 +44,12 @@ class GroupQueue:
             self._active = [active for active in self._active if active.ended_at > begins_at + TOLERANCE]
             self._active.append(course)
 
+    def counts(self, now: float) -> tuple[int, int]:
+        """Return the number of active runs and of waiting runs."""
+        active = sum(not course.has_ended(now) for course in self._active)
+        waiting = sum(course.cancelled_at is None for queue in self._waiting.values() for course in queue)
+        return active, waiting
+
     def _free_at(self, limit: float) -> float:
         """Return when there is a place."""
         if len(self._active) < limit:

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from airflow_provider_omics_cache.healthomics.states import RunStatus
 from airflow_provider_omics_cache.local import batches, caches, configurations, groups, runs, workflows
+from airflow_provider_omics_cache.local.announcements import announce
 from airflow_provider_omics_cache.local.assumptions import LENIENT, Settings
 from airflow_provider_omics_cache.local.batch import Batch
 from airflow_provider_omics_cache.local.clock import Clock
@@ -248,8 +249,12 @@ class LocalHealthOmics:
         self._context.workflows[workflow_id] = None
 
     def register_run_group(self, run_group_id: str) -> None:
-        """Register a run group."""
+        """Register a run group without limits in every Region."""
         _check_id("run_group_id", run_group_id)
+        with self._lock:
+            for region in self._state.regions():
+                if int(run_group_id) in region.run_groups and region.run_groups[int(run_group_id)].deleted:
+                    del region.run_groups[int(run_group_id)]
         self._context.run_groups[run_group_id] = True
 
     def delete_run_group(self, run_group_id: str) -> None:
@@ -274,7 +279,7 @@ class LocalHealthOmics:
             self.call_log.clear()
 
     def page(self) -> Response:
-        """Return a page for a browser, with the batches, runs and run caches of every account and Region."""
+        """Return a page for a browser: the batches, runs, run caches and run groups of every account and Region."""
         with self._lock:
             regions = self._state.regions()
             self._context.now = self.clock.elapsed()
@@ -334,7 +339,10 @@ class LocalHealthOmics:
         self._report_completed_runs(region)
         with self._lock:
             self._catch_up(region)
-            return self._protocol.answer(name, OPERATIONS[name](region, self._context, parameters))
+            self._announce(region)
+            answer = self._protocol.answer(name, OPERATIONS[name](region, self._context, parameters))
+            self._announce(region)
+            return answer
 
     def _catch_up(self, region: Region) -> None:
         now = self._context.now = self.clock.elapsed()
@@ -361,7 +369,12 @@ class LocalHealthOmics:
         for run in [run for run in region.active_runs.values() if run.course().has_ended(now)]:
             del region.active_runs[run.number]
             export(region, self._context, run)
+            # Until on_run_completed has returned, the run is shown as STOPPING.
             run.held_back = self.on_run_completed is not None and run.course().status(now) == RunStatus.COMPLETED
+
+    def _announce(self, region: Region) -> None:
+        if self.settings.send_events or self.settings.write_logs:
+            announce(region, self._context)
 
     def _report_completed_runs(self, region: Region) -> None:
         if not self._reporting.acquire(blocking=False):

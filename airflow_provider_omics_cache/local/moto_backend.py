@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import boto3
@@ -23,6 +25,7 @@ from airflow_provider_omics_cache.local.region import Region
 
 #: Servers that run in this process. All of them share moto's backends.
 RUNNING_SERVERS: set[Any] = set()
+_EVENTS_PER_CALL = 10
 #: moto accepts any key.
 _ANY_KEY = "local"
 
@@ -115,6 +118,32 @@ class EntryStore:
         return True
 
 
+def send_events(account_id: str, region_name: str, events: Sequence[dict[str, Any]]) -> None:
+    """Send events to the default event bus.
+
+    :param events: entries of PutEvents.
+    """
+    client = _client("events", account_id, region_name)
+    for first in range(0, len(events), _EVENTS_PER_CALL):
+        client.put_events(Entries=events[first : first + _EVENTS_PER_CALL])
+
+
+def write_log(account_id: str, region_name: str, group: str, stream: str, lines: Sequence[tuple[float, str]]) -> None:
+    """Write lines to a log stream, which is created if it does not exist.
+
+    :param lines: times in seconds since 1970, and texts.
+    """
+    client = _client("logs", account_id, region_name)
+    for create in (
+        lambda: client.create_log_group(logGroupName=group),
+        lambda: client.create_log_stream(logGroupName=group, logStreamName=stream),
+    ):
+        with suppress(client.exceptions.ResourceAlreadyExistsException):
+            create()
+    events = [{"timestamp": int(at * 1000), "message": text} for at, text in lines]
+    client.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+
+
 def owner_of_bucket(bucket: str) -> str:
     """Return the account that owns a bucket.
 
@@ -144,19 +173,21 @@ def _bucket_and_key(uri: str) -> dict[str, str]:
 
 def _call_s3(operation: str, account_id: str, **parameters: Any) -> dict[str, Any]:
     try:
-        answer: dict[str, Any] = getattr(_s3_client(account_id), operation)(**parameters)
+        answer: dict[str, Any] = getattr(_client("s3", account_id), operation)(**parameters)
     except (ClientError, ParamValidationError) as error:
         raise LookupError(str(error)) from None
     return answer
 
 
 @functools.lru_cache(maxsize=16)
-def _s3_client(account_id: str) -> Any:
+def _client(service: str, account_id: str, region_name: str = "us-east-1") -> Any:
     """Return a client that always reaches moto, inside a mock and outside."""
-    client: Any = boto3.session.Session().client(
-        "s3",
-        region_name="us-east-1",
-        endpoint_url="https://s3.amazonaws.com",
+    endpoint = "https://s3.amazonaws.com" if service == "s3" else f"https://{service}.{region_name}.amazonaws.com"
+    session: Any = boto3.session.Session()
+    client = session.client(
+        service,
+        region_name=region_name,
+        endpoint_url=endpoint,
         aws_access_key_id=_ANY_KEY,
         aws_secret_access_key=_ANY_KEY,
         config=Config(retries={"total_max_attempts": 1}),
@@ -167,7 +198,7 @@ def _s3_client(account_id: str) -> Any:
     def name_the_account(request: Any, **_: Any) -> None:
         request.headers["x-moto-account-id"] = account_id
 
-    client.meta.events.register_first("before-send.s3", name_the_account)
+    client.meta.events.register_first(f"before-send.{service}", name_the_account)
 
     def answer_outside_a_mock(**event: Any) -> Any:
         # Inside a mock, moto answers by itself. Answering twice would write an object twice.

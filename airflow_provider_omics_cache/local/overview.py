@@ -1,4 +1,4 @@
-"""The page that the local HealthOmics shows to a browser: batches, runs and run caches, with their states."""
+"""The page that the local HealthOmics shows to a browser: batches, runs, run caches and run groups."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from typing import Any
 from airflow_provider_omics_cache.healthomics.states import RunStatus
 from airflow_provider_omics_cache.local.batch import Batch
 from airflow_provider_omics_cache.local.protocol import Response
-from airflow_provider_omics_cache.local.region import Region, RunCache, ServiceContext
+from airflow_provider_omics_cache.local.region import Region, RunCache, RunGroup, ServiceContext
+from airflow_provider_omics_cache.local.single_run import SingleRun
 
 _MOST_BATCHES = 50
 _MOST_RUN_CACHES = 50
+_MOST_RUN_GROUPS = 50
+_MOST_SINGLE_RUNS = 100
 #: Number of batches, the newest first, whose runs are shown; and number of runs that are shown of each.
 _BATCHES_WITH_RUNS = 10
 _MOST_RUNS_OF_A_BATCH = 20
+_MOST_TASKS_OF_A_RUN = 10
 #: Maximum number of characters of a text that a client chose.
 _LONGEST_TEXT = 200
 
@@ -35,8 +39,10 @@ _BATCHES = (
     "Failure",
 )
 _RUNS = ("Run", "Run setting", "Batch", "Status", "Started", "Ended", "Failure")
+_SINGLE_RUNS = ("Run", "Name", "Status", "Workflow", "Run cache", "Run group", "Tasks", "Started", "Ended", "Failure")
+_RUN_GROUPS = ("Run group", "Name", "Limits", "Active runs", "Waiting runs", "Created")
 #: Columns with ids and dates, which a line break would make hard to read.
-_UNBROKEN = frozenset({"Batch", "Run", "Run cache", "Workflow", "Created", "Started", "Ended"})
+_UNBROKEN = frozenset({"Batch", "Run", "Run cache", "Run group", "Workflow", "Created", "Started", "Ended"})
 _RUN_CACHES = ("Run cache", "Name", "Status", "Behavior", "Location", "Created")
 
 _HEADERS = {
@@ -81,9 +87,11 @@ def page_answer(regions: Sequence[Region], context: ServiceContext, *, title: st
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>",
         f"<p>Service time {_time(now)}. All times are in UTC. The page is loaded again every 5 seconds.</p>",
     ]
-    used = [region for region in regions if region.batches or region.run_caches]
+    used = [
+        region for region in regions if region.batches or region.run_caches or region.single_runs or region.run_groups
+    ]
     if not used:
-        parts.append("<p>There are no batches and no run caches.</p>")
+        parts.append("<p>There are no batches, single runs, run caches and run groups.</p>")
     for region in used:
         parts.append(f"<h2>Account {escape(region.account_id)}, Region {escape(region.name)}</h2>")
         parts += _region(region, context)
@@ -98,9 +106,15 @@ def _region(region: Region, context: ServiceContext) -> Iterator[str]:
     caches = list(reversed(region.run_caches.values()))
     rows = [_run_cache(cache, context) for cache in caches[:_MOST_RUN_CACHES]]
     yield _table("Run caches", _RUN_CACHES, rows, len(caches))
+    groups = [group for group in reversed(region.run_groups.values()) if not group.deleted]
+    rows = [_run_group(group, context) for group in groups[:_MOST_RUN_GROUPS]]
+    yield _table("Run groups", _RUN_GROUPS, rows, len(groups))
+    singles = list(reversed(region.single_runs.values()))
+    rows = [_single_run(run, context) for run in singles[:_MOST_SINGLE_RUNS]]
+    yield _table("Single runs", _SINGLE_RUNS, rows, len(singles))
     runs = [row for batch in batches[:_BATCHES_WITH_RUNS] for row in _runs(batch, context)]
     submitted = sum(batch.submitted for batch in batches)
-    yield _table("Runs", _RUNS, runs, submitted)
+    yield _table("Runs of batches", _RUNS, runs, submitted)
 
 
 def _batch(batch: Batch, context: ServiceContext) -> list[Any]:
@@ -152,6 +166,34 @@ def _run(batch: Batch, run_setting_id: str, index: int, context: ServiceContext)
         context.clock.at(ended) if ended <= context.now else None,
         ": ".join(batch.run_failures[index]) if status == RunStatus.FAILED else None,
     ]
+
+
+def _single_run(run: SingleRun, context: ServiceContext) -> list[Any]:
+    setting, course, status = run.setting(), run.course(), run.status(context.now)
+    started, ended, failure = course.started_at, course.ended_at, run.failure()
+    tasks = [
+        f"{task.definition.name}: {'from the run cache' if task.hit is not None else task.status}"
+        for task in islice(course.tasks_at(context.now), _MOST_TASKS_OF_A_RUN)
+    ]
+    return [
+        run.number,
+        setting.get("name"),
+        status,
+        setting.get("workflowId"),
+        setting.get("cacheId"),
+        setting.get("runGroupId"),
+        ", ".join(tasks),
+        context.clock.at(started) if started <= min(context.now, ended) else None,
+        context.clock.at(ended) if ended <= context.now else None,
+        ": ".join(failure) if status == RunStatus.FAILED and failure is not None else None,
+    ]
+
+
+def _run_group(group: RunGroup, context: ServiceContext) -> list[Any]:
+    limits = ", ".join(f"{name} {limit:,}" for name, limit in group.limits.items())
+    active, waiting = group.queue.counts(context.now)
+    shown = [active, waiting] if group.is_limited() else [None, None]
+    return [group.id, group.name, limits, *shown, context.clock.at(group.created_at)]
 
 
 def _run_cache(cache: RunCache, context: ServiceContext) -> list[Any]:

@@ -208,6 +208,8 @@ class Region:
         self.kept_runs = 0
         #: Ids of deleted runs, which ``settings.reuse_run_ids`` gives to new runs.
         self.freed_run_numbers: list[int] = []
+        #: Number of states that were announced, by kind and id.
+        self.announced: dict[tuple[str, int], int] = {}
         self._advanced_to = float("-inf")
         self._every_batch: list[Batch] = []
         self._to_begin: list[Batch] = []  # batches that will share the StartRun quota, sorted by when they begin

@@ -137,7 +137,7 @@ def describe_run(region: Region, context: ServiceContext, run: Run, status: RunS
         "id": run_id,
         "uuid": run.uuid,
         **batch,
-        "runOutputUri": f"{setting['outputUri'].rstrip('/')}/{run_id}/{run.uuid}",
+        "runOutputUri": run_output_uri(run),
         "startedBy": region.arn("user/local").replace(":omics:", ":iam:").replace(f":{region.name}:", "::"),
         "tags": dict(run.tags()),
         "logLocation": _log_location(region, run_id),
@@ -149,6 +149,11 @@ def describe_run(region: Region, context: ServiceContext, run: Run, status: RunS
     if status == RunStatus.FAILED and failure is not None:
         answer["failureReason"], answer["statusMessage"] = failure
     return answer
+
+
+def run_output_uri(run: Run) -> str:
+    """Return the folder of the outputs of a run."""
+    return f"{run.setting()['outputUri'].rstrip('/')}/{run.number}/{run.uuid}"
 
 
 def _configuration(region: Region, setting: dict[str, Any]) -> dict[str, Any]:
@@ -208,7 +213,7 @@ def get_run_task(region: Region, context: ServiceContext, request: dict[str, Any
     """GetRunTask."""
     run, now = any_run(region, context, request["id"])
     for task in run.course().tasks_at(now):
-        if _task_id(run, task) == request["taskId"]:
+        if task_id_of(run, task) == request["taskId"]:
             answer = _task_item(context, run, task)
             if task.hit is None:
                 answer["logStream"] = (
@@ -317,12 +322,13 @@ def _progress(context: ServiceContext, course: Course, status: RunStatus) -> dic
     return progress
 
 
-def _task_id(run: Run, task: Task) -> str:
+def task_id_of(run: Run, task: Task) -> str:
+    """Return the id of a task."""
     return str(run.number * TASKS_PER_RUN + task.number)
 
 
 def _task_item(context: ServiceContext, run: Run, task: Task) -> dict[str, Any]:
-    task_id, definition = _task_id(run, task), task.definition
+    task_id, definition = task_id_of(run, task), task.definition
     item: dict[str, Any] = {
         "taskId": task_id,
         "uuid": derived_uuid(f"{run.uuid}/{task_id}"),

@@ -41,7 +41,7 @@ def cells(page: str) -> list[str]:
 
 @needs_batches
 def test_shows_batches_runs_and_run_caches_with_their_states(server: LocalHealthOmicsServer) -> None:
-    assert "There are no batches and no run caches" in get(server)[2]
+    assert "There are no batches, single runs, run caches and run groups" in get(server)[2]
     omics: Any = boto3.client("omics", **server.client_kwargs)
     cache = omics.create_run_cache(cacheS3Location="s3://lab/cache", name="<script>alert(1)</script>")
     settings = [{"runSettingId": f"<b>{number}", "parameters": {"key": SECRET}} for number in range(90)]
@@ -77,10 +77,38 @@ def test_shows_batches_runs_and_run_caches_with_their_states(server: LocalHealth
     unbroken = set(re.findall("<td class='unbroken'>(.*?)</td>", page))
     assert {batch["id"], cache["id"], "4711"} <= unbroken
     assert any(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", text) for text in unbroken)
-    assert "Runs (20 of 90)" in page
+    assert "Runs of batches (20 of 90)" in page
     assert SECRET not in page
     assert not re.search("<(script|b|i)>", page)
     assert dict(server.calls) == calls
+
+
+def test_shows_single_runs_and_run_groups(server: LocalHealthOmicsServer) -> None:
+    omics: Any = boto3.client("omics", **server.client_kwargs)
+    group = omics.create_run_group(name="<i>capped", maxRuns=1, maxDuration=600)["id"]
+    cache = omics.create_run_cache(cacheS3Location="s3://lab/cache")["id"]
+    setting = {
+        "workflowId": "4711",
+        "roleArn": f"arn:aws:iam::123456789012:role/{SECRET}",
+        "outputUri": "s3://lab/out",
+        "runGroupId": group,
+        "cacheId": cache,
+        "parameters": {"token": SECRET},
+    }
+    server.faults.fail_task("Report", message="<b>disk")
+    runs = [omics.start_run(**setting, name=f"<b>{number}")["id"] for number in range(3)]
+    server.clock.advance(43)
+
+    page = get(server)[2]
+
+    shown = cells(page)
+    assert {*runs, group, "&lt;b&gt;0", "&lt;i&gt;capped", "maxRuns 1, maxDuration 600"} <= set(shown)
+    assert "RUN_TASK_FAILED: &lt;b&gt;disk" in shown
+    assert "Align: COMPLETED, CallVariants: COMPLETED, Report: FAILED" in shown
+    assert "Align: COMPLETED, CallVariants: RUNNING" in shown
+    assert shown[shown.index("maxRuns 1, maxDuration 600") + 1 :][:2] == ["1", "1"]
+    assert SECRET not in page
+    assert not re.search("<(b|i)>", page)
 
 
 def test_is_for_browsers_under_a_name_of_the_server_only(server: LocalHealthOmicsServer) -> None:

@@ -96,24 +96,6 @@ def test_bad_input_is_refused(
     assert omics.list_runs()["items"] == []
 
 
-def test_run_groups(omics: Any, local_healthomics: LocalHealthOmics) -> None:
-    local_healthomics.settings.strict_run_groups = True
-    local_healthomics.register_run_group("8")
-    request = {"name": "a", "maxRuns": 2, "maxDuration": 60, "tags": {"a": "b"}, "requestId": "once"}
-    created = omics.create_run_group(**request)
-    assert omics.create_run_group(**request)["id"] == created["id"]
-    group = omics.get_run_group(id=created["id"])
-    assert (group["name"], group["maxRuns"], group["maxDuration"], group["tags"]) == ("a", 2, 60, {"a": "b"})
-    assert [item["id"] for item in omics.list_run_groups()["items"]] == ["8", created["id"]]
-    omics.update_run_group(id=created["id"], name="b", maxRuns=3)
-    assert [item["maxRuns"] for item in omics.list_run_groups(name="b")["items"]] == [3]
-    omics.delete_run_group(id=created["id"])
-    for run_group_id in (created["id"], "404"):
-        with pytest.raises(ClientError) as error:
-            omics.get_run_group(id=run_group_id)
-        assert code_of(error) == ("ResourceNotFoundException", 404)
-
-
 def test_a_run_fails_on_demand(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     run_id, other = start(omics, name="bad"), start(omics, name="good")
     local_healthomics.faults.fail_run("bad", reason="OUT_OF_MEMORY_ERROR")
