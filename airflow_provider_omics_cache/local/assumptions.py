@@ -7,13 +7,12 @@ description says "assumed". The following is assumed and has no setting:
   filter. UnknownOperationException (404) is the answer to an operation that the local HealthOmics does not have.
   AccessDeniedException is the answer to a request that is not signed, and to a Region without HealthOmics.
 - Caches, batches and runs are listed in the order of their creation. ListRuns combines its filters.
-- A run looks its tasks up in its run cache when it is submitted. It finds the entries of a run with the same
-  ``workflowId``, ``workflowVersionName``, ``workflowOwnerId``, ``parameters``, ``engineSettings`` and names of tasks, if
-  that run had ended. Tasks run one after the other. Entries are for the first tasks of a workflow: after the first task
-  that is not found, every task runs. A task that is found takes no time. A run's entries are available when it has
-  ended. A run that fails with ``RUN_TIMED_OUT``, ``EXPORT_FAILED`` or ``FILE_SYSTEM_OUT_OF_SPACE`` leaves none.
-- A run waits in ``PENDING`` for a place in its run group; it takes the place from ``STARTING`` to its end. ``maxDuration``
-  counts the time ``RUNNING``. DeleteRunGroup does not look for active runs.
+- A run looks its tasks up in its run cache when it is submitted. It finds the entries of a run that had ended, with the
+  same ``workflowId``, ``workflowVersionName``, ``workflowOwnerId``, ``parameters``, ``engineSettings`` and names of tasks.
+  Tasks run one after the other. After the first task that is not found, every task runs. A task that is found takes no
+  time. A run that fails with ``RUN_TIMED_OUT``, ``EXPORT_FAILED`` or ``FILE_SYSTEM_OUT_OF_SPACE`` leaves no entries.
+- A run waits in ``PENDING`` for a place in its run group, and has the place from ``STARTING`` to its end.
+  ``maxDuration`` counts the time ``RUNNING``. DeleteRunGroup does not look for active runs.
 - A task is listed from its start, as ``RUNNING``. It is never ``PENDING``, ``STARTING`` or ``STOPPING``.
 - StartRun and the submission of a batch answer a workflow that is not ``ACTIVE`` with ResourceNotFoundException. A
   configuration is ``ACTIVE`` at once. ListWorkflows lists private workflows unless ``type`` says otherwise.

@@ -134,12 +134,10 @@ def write_log(account_id: str, region_name: str, group: str, stream: str, lines:
     :param lines: times in seconds since 1970, and texts.
     """
     client = _client("logs", account_id, region_name)
-    for create in (
-        lambda: client.create_log_group(logGroupName=group),
-        lambda: client.create_log_stream(logGroupName=group, logStreamName=stream),
-    ):
-        with suppress(client.exceptions.ResourceAlreadyExistsException):
-            create()
+    with suppress(client.exceptions.ResourceAlreadyExistsException):
+        client.create_log_group(logGroupName=group)
+    with suppress(client.exceptions.ResourceAlreadyExistsException):
+        client.create_log_stream(logGroupName=group, logStreamName=stream)
     events = [{"timestamp": int(at * 1000), "message": text} for at, text in lines]
     client.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
 
@@ -184,7 +182,7 @@ def _client(service: str, account_id: str, region_name: str = "us-east-1") -> An
     """Return a client that always reaches moto, inside a mock and outside."""
     endpoint = "https://s3.amazonaws.com" if service == "s3" else f"https://{service}.{region_name}.amazonaws.com"
     session: Any = boto3.session.Session()
-    client = session.client(
+    client: Any = session.client(
         service,
         region_name=region_name,
         endpoint_url=endpoint,
