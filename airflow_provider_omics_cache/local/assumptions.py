@@ -10,6 +10,8 @@ description says "assumed". The following is assumed and has no setting:
 - The outputs of a run are below its ``outputUri``, in a folder ``{run id}/{run uuid}``. AWS's pages
   differ: some have only the run id.
 - StartRunBatch refuses ``cacheBehavior`` without ``cacheId``. A run without ``outputUri`` fails at its submission.
+- StartRunBatch answers ResourceNotFoundException with "Workflow 2174942 not found", which was seen at StartRun, if the
+  workflow does not exist, and ValidationException if ``workflowType`` is ``READY2RUN``.
 - One invalid entry of a settings file fails the batch. An empty file fails it too.
 - CancelRunBatch does not change the submission status of runs that have ended. CancelRun and DeleteRun never change a
   submission status.
@@ -110,8 +112,9 @@ class Settings:
         (assumed: no).
     :param reuse_run_ids: whether a new run gets the id of a deleted run, if there is one. AWS reuses ids; the moment
         at which it does is assumed.
-    :param strict_workflows: whether only registered workflows exist. Otherwise every workflow id exists. Submissions
-        of a workflow that does not exist fail with ResourceNotFoundException.
+    :param strict_workflows: whether only registered workflows exist. Otherwise every workflow id exists. StartRunBatch
+        refuses a workflow that does not exist. If a workflow is deleted later, the submissions of its runs fail. Both
+        with ResourceNotFoundException.
     :param strict_run_groups: whether only registered run groups exist. Otherwise every run group id exists.
     :param check_output_bucket: whether a run fails if the bucket of its ``outputUri`` does not exist at its
         submission (assumed: the run fails at its end, with ``EXPORT_FAILED``).

@@ -22,6 +22,7 @@ from airflow_provider_omics_cache.local.protocol import (
 )
 from airflow_provider_omics_cache.local.quotas import StartRunShare
 from airflow_provider_omics_cache.local.region import Region, ServiceContext, Workflow, check_tags
+from airflow_provider_omics_cache.local.run_rules import check_batch_default, output_uri_error
 
 _CANCELLABLE = frozenset({BatchStatus.PENDING, BatchStatus.SUBMITTING, BatchStatus.INPROGRESS})
 _RUNS_DELETABLE = frozenset({BatchStatus.PROCESSED, BatchStatus.CANCELLED})
@@ -51,6 +52,9 @@ def start_run_batch(region: Region, context: ServiceContext, request: dict[str, 
     check_tags(request.get("tags", {}))
     default = check_documents(request["defaultRunSetting"])
     check_tags(default.get("runTags", {}))
+    check_batch_default(default)
+    if not _workflow_exists(context, default["workflowId"]):
+        raise _workflow_not_found(default["workflowId"])
     if "cacheBehavior" in default and "cacheId" not in default:
         raise validation_error("defaultRunSetting.cacheBehavior requires defaultRunSetting.cacheId")
     source = request["batchRunSettings"]
@@ -293,9 +297,9 @@ class RegionSubmitter:
     def failure_of_all(self, batch: Batch) -> tuple[str, str] | None:
         """Return reason and message if no run of the batch can be submitted, else None."""
         context, settings, default = self._context, self._context.settings, batch.default
-        workflow_id = default["workflowId"]
-        if context.workflows.get(workflow_id, None if settings.strict_workflows else Workflow()) is None:
-            return "ResourceNotFoundException", f"Workflow {workflow_id} does not exist"
+        if not _workflow_exists(context, default["workflowId"]):
+            error = _workflow_not_found(default["workflowId"])
+            return error.code, error.message
         run_group_id = default.get("runGroupId")
         if run_group_id is not None and not context.run_groups.get(run_group_id, not settings.strict_run_groups):
             return "ResourceNotFoundException", f"Run group {run_group_id} does not exist"
@@ -314,12 +318,15 @@ class RegionSubmitter:
             return "ServiceQuotaExceededException", f"The Region has {kept} runs but {limit:.0f} runs is the max."
         workflow = self._context.workflows.get(batch.default["workflowId"])
         template = None if workflow is None else workflow.parameter_template
-        if template is None and batch.parameters_fit(_MAX_PARAMETER_BYTES) and "outputUri" in batch.default:
+        if template is None and batch.parameters_fit(_MAX_PARAMETER_BYTES) and self._outputs_fit(batch):
             return None
         run = batch.runs[index]
         output_uri = run.get("outputUri", batch.default.get("outputUri"))
         if output_uri is None:
             return "ValidationException", "outputUri must be in the run setting or in the default run setting"
+        wrong_uri = output_uri_error(output_uri)
+        if wrong_uri is not None:
+            return "ValidationException", wrong_uri
         parameters = {**batch.default.get("parameters", {}), **run.get("parameters", {})}
         if len(dump_json(parameters)) > _MAX_PARAMETER_BYTES:
             return "ValidationException", f"The parameters exceed {_MAX_PARAMETER_BYTES} bytes"
@@ -332,6 +339,12 @@ class RegionSubmitter:
             if missing:
                 return "ValidationException", f"Parameters missing for the workflow: {_some(missing)}"
         return None
+
+    def _outputs_fit(self, batch: Batch) -> bool:
+        """Return whether every run has the outputUri of the default setting, and can write there."""
+        assert batch.runs is not None
+        output_uri = batch.default.get("outputUri")
+        return output_uri is not None and not batch.runs.have_output_uris and output_uri_error(output_uri) is None
 
     def failure_of_export(self, batch: Batch, index: int) -> tuple[str, str] | None:
         """Return failureReason and statusMessage if the outputs of this run cannot be written, else None."""
@@ -391,6 +404,15 @@ class RegionSubmitter:
             raise validation_error("Batch has 0 runs but 1 run is the min.")
         if first_error is not None:
             raise first_error
+
+
+def _workflow_exists(context: ServiceContext, workflow_id: str) -> bool:
+    absent = None if context.settings.strict_workflows else Workflow()
+    return context.workflows.get(workflow_id, absent) is not None
+
+
+def _workflow_not_found(workflow_id: str) -> ServiceError:
+    return ServiceError("ResourceNotFoundException", f"Workflow {workflow_id} not found")
 
 
 def check_documents(setting: dict[str, Any]) -> dict[str, Any]:
