@@ -94,6 +94,10 @@ class Settings:
         ``current`` (assumed: initial).
     :param changed_request_error: error code for a ``requestId`` that is reused for a different request; None returns
         the answer to the first request (assumed: ConflictException).
+    :param failed_batch_token: what the ``requestId`` of a batch does that failed for another reason than its settings
+        and before it started a run: ``starts_again`` starts a new batch with a new id, also for a changed request;
+        ``replays`` answers with the failed batch. AWS documents that the same ``requestId`` is to be used after a
+        transient error. The new id is assumed.
     :param token_seconds: how long a ``requestId`` is remembered (assumed: 24 hours).
     :param wrong_state_error: error code for an operation that the state of the resource does not allow
         (assumed: ConflictException).
@@ -136,6 +140,7 @@ class Settings:
     rate_limits: dict[str, float] = field(default_factory=dict)
     replayed_status: Literal["initial", "current"] = "initial"
     changed_request_error: str | None = "ConflictException"
+    failed_batch_token: Literal["starts_again", "replays"] = "starts_again"
     token_seconds: float = 86_400.0
     wrong_state_error: str = "ConflictException"
     list_unsubmitted_runs: bool = False

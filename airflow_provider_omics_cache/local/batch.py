@@ -158,6 +158,8 @@ class Batch:
         self.runs: RunOverrides | None = None
         self.failed_at: float | None = None
         self.failure_reason: str | None = None
+        #: Whether the same request can succeed after the failure.
+        self.failure_is_transient = False
         self.cancelled_at: float | None = None
         self.deleted_at: float | None = None
         self.submitted = 0
@@ -214,7 +216,7 @@ class Batch:
             fault = faults.batch_failure(self.name, after)
             if fault is not None and not reached(self._advanced_to, due_at):
                 faults.use_batch_failure(fault)
-                self._fail(due_at, fault.reason)
+                self._fail(due_at, fault.reason, is_transient=True)
                 return
         try:
             self.runs = self._allocate(submitter.load_settings(self))
@@ -242,7 +244,7 @@ class Batch:
             if fault is not None and len(self._started) >= fault.started_runs:
                 faults.use_batch_failure(fault)
                 failed_at = self.submission_time(self.submitted - 1) if self.submitted else self.submitting_at
-                self._fail(failed_at, fault.reason)
+                self._fail(failed_at, fault.reason, is_transient=True)
                 return
             if self.submitted >= due:
                 return
@@ -278,9 +280,15 @@ class Batch:
             self.run_failures[index] = export_failure
             insort(self._failing, index)
 
-    def _fail(self, failed_at: float, reason: str) -> None:
+    def _fail(self, failed_at: float, reason: str, *, is_transient: bool = False) -> None:
         self.failed_at = failed_at
         self.failure_reason = reason
+        self.failure_is_transient = is_transient
+
+    @property
+    def can_start_again(self) -> bool:
+        """Whether the batch failed before it started a run, and the same request can succeed."""
+        return self.failed_at is not None and self.failure_is_transient and not self._started
 
     def _mark_failing(self, faults: Faults) -> None:
         reasons = faults.run_failures()

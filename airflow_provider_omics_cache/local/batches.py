@@ -42,6 +42,8 @@ _BEFORE_SUBMITTING = frozenset({BatchStatus.CREATING, BatchStatus.PENDING})
 def start_run_batch(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """StartRunBatch."""
     now, settings = context.now, context.settings
+    if settings.failed_batch_token == "starts_again":
+        _release_token_of_failed_batch(region, context, request["requestId"])
     replayed = region.tokens.find("StartRunBatch", request, now=now, settings=settings)
     if replayed is not None:
         batch = region.batches.get(int(replayed["id"]))
@@ -179,6 +181,16 @@ def delete_batch(region: Region, context: ServiceContext, request: dict[str, Any
     _check_state(context, batch, now, _DELETABLE, "deleted")
     del region.batches[batch.number]
     return {}
+
+
+def _release_token_of_failed_batch(region: Region, context: ServiceContext, request_id: str) -> None:
+    number = region.tokens.id_of("StartRunBatch", request_id)
+    batch = None if number is None else region.batches.get(number)
+    if batch is None:
+        return
+    batch.advance(context.now, RegionSubmitter(region, context))
+    if batch.can_start_again:
+        region.tokens.release("StartRunBatch", request_id)
 
 
 def _places(batch: Batch, after: int, request: dict[str, Any]) -> Iterator[tuple[int, int]]:

@@ -105,6 +105,15 @@ class RequestTokens:
             _digest(parameters), dict(answer), now + settings.token_seconds
         )
 
+    def id_of(self, operation: str, request_id: str) -> int | None:
+        """Return the id in the answer to the first request with this token, None if the token is not known."""
+        remembered = self._remembered.get((operation, request_id))
+        return None if remembered is None else int(remembered.answer["id"])
+
+    def release(self, operation: str, request_id: str) -> None:
+        """Remove one token."""
+        self._remembered.pop((operation, request_id), None)
+
     def forget(self) -> None:
         """Remove every token."""
         self._remembered.clear()
