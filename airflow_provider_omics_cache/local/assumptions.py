@@ -9,7 +9,11 @@ description says "assumed". The following is assumed and has no setting:
 - Caches, batches and runs are listed in the order of their creation. ListRuns combines its filters.
 - The outputs of a run are below its ``outputUri``, in a folder ``{run id}/{run uuid}``. AWS's pages
   differ: some have only the run id.
-- StartRunBatch refuses ``cacheBehavior`` without ``cacheId``. A run without ``outputUri`` fails at its submission.
+- StartRunBatch refuses ``networkingMode`` ``VPC`` without ``configurationName`` and a ``sessionPolicy`` that is not a
+  JSON object, with ValidationException. Every ``configurationName`` exists.
+- A run fails at its submission, with ValidationException, if it has no ``outputUri``, if its tags break a limit, or if
+  its ``runOutputUri`` would be longer than the 750 characters of the model.
+- GetRun shows the present cacheBehavior of the run cache if the run has none of its own.
 - StartRunBatch answers ResourceNotFoundException with "Workflow 2174942 not found", which was seen at StartRun, if the
   workflow does not exist, and ValidationException if ``workflowType`` is ``READY2RUN``.
 - One invalid entry of a settings file fails the batch. An empty file fails it too.
@@ -120,6 +124,8 @@ class Settings:
         refuses a workflow that does not exist. If a workflow is deleted later, the submissions of its runs fail. Both
         with ResourceNotFoundException.
     :param strict_run_groups: whether only registered run groups exist. Otherwise every run group id exists.
+    :param default_storage_type: storage of runs without ``storageType``: ``STATIC``, with 1,200 GiB, or ``DYNAMIC``.
+        AWS's pages differ: the API says static, the user guide dynamic.
     :param check_output_bucket: whether a run fails if the bucket of its ``outputUri`` does not exist at its
         submission (assumed: the run fails at its end, with ``EXPORT_FAILED``).
     """
@@ -155,6 +161,7 @@ class Settings:
     strict_workflows: bool = True
     strict_run_groups: bool = True
     check_output_bucket: bool = True
+    default_storage_type: Literal["STATIC", "DYNAMIC"] = "STATIC"
 
     def __setattr__(self, name: str, value: Any) -> None:
         types = _types()

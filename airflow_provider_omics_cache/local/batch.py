@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStatus, SubmissionStatus
 from airflow_provider_omics_cache.local.assumptions import Settings
 from airflow_provider_omics_cache.local.faults import Faults
-from airflow_provider_omics_cache.local.protocol import ServiceError, derived_uuid, dump_json
+from airflow_provider_omics_cache.local.protocol import ServiceError, derived_uuid, dump_json, has_reserved_key
 from airflow_provider_omics_cache.local.quotas import StartRunShare
 
 # A run's submission outcome is stored in one byte: its index in this list.
@@ -48,7 +48,8 @@ _BLOCK = 100
 class RunOverrides:
     """The per-run settings of a batch in their given order, compressed: a batch has up to 100,000 of them.
 
-    ``ids`` lists their runSettingIds, ``longest`` is the size in bytes of the largest setting, and
+    ``ids`` lists their runSettingIds, ``longest`` is the size in bytes of the largest setting, ``most_tags`` is the
+    largest number of a setting's own runTags, ``have_reserved_tags`` is whether a key of them starts with ``aws:``, and
     ``have_output_uris`` is whether a setting has its own outputUri.
 
     :param settings: the run settings.
@@ -57,12 +58,17 @@ class RunOverrides:
     def __init__(self, settings: Iterable[dict[str, Any]]) -> None:
         self.ids: list[str] = []
         self.longest = 0
+        self.most_tags = 0
+        self.have_reserved_tags = False
         self.have_output_uris = False
         self._blocks: list[bytes] = []
         remaining = iter(settings)
         while block := list(islice(remaining, _BLOCK)):
             self.ids += [setting["runSettingId"] for setting in block]
             self.have_output_uris = self.have_output_uris or any("outputUri" in setting for setting in block)
+            tags = [setting["runTags"] for setting in block if "runTags" in setting]
+            self.most_tags = max([self.most_tags, *map(len, tags)])
+            self.have_reserved_tags = self.have_reserved_tags or any(has_reserved_key(own) for own in tags)
             lines = [
                 dump_json({name: value for name, value in setting.items() if name != "runSettingId"})
                 for setting in block
@@ -434,6 +440,12 @@ class Batch:
         if self.runs is None:
             return True
         return self._default_parameters_bytes + self.runs.longest <= limit
+
+    def run_tags_fit(self, limit: int) -> bool:
+        """Return whether every run certainly has at most ``limit`` tags and no reserved one."""
+        if self.runs is None:
+            return True
+        return len(self.default.get("runTags", {})) + self.runs.most_tags <= limit and not self.runs.have_reserved_tags
 
     def merged_setting(self, index: int) -> dict[str, Any]:
         """Return the default setting updated with the run's own; parameters and tags are replaced, not merged."""

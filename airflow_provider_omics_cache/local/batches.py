@@ -21,7 +21,7 @@ from airflow_provider_omics_cache.local.protocol import (
     validation_error,
 )
 from airflow_provider_omics_cache.local.quotas import StartRunShare
-from airflow_provider_omics_cache.local.region import Region, ServiceContext, Workflow, check_tags
+from airflow_provider_omics_cache.local.region import MAX_TAGS, Region, ServiceContext, Workflow, check_tags
 from airflow_provider_omics_cache.local.run_rules import check_batch_default, output_uri_error
 
 _CANCELLABLE = frozenset({BatchStatus.PENDING, BatchStatus.SUBMITTING, BatchStatus.INPROGRESS})
@@ -57,8 +57,6 @@ def start_run_batch(region: Region, context: ServiceContext, request: dict[str, 
     check_batch_default(default)
     if not _workflow_exists(context, default["workflowId"]):
         raise _workflow_not_found(default["workflowId"])
-    if "cacheBehavior" in default and "cacheId" not in default:
-        raise validation_error("defaultRunSetting.cacheBehavior requires defaultRunSetting.cacheId")
     source = request["batchRunSettings"]
     for setting in source.get("inlineSettings", []):
         check_documents(setting)
@@ -330,7 +328,8 @@ class RegionSubmitter:
             return "ServiceQuotaExceededException", f"The Region has {kept} runs but {limit:.0f} runs is the max."
         workflow = self._context.workflows.get(batch.default["workflowId"])
         template = None if workflow is None else workflow.parameter_template
-        if template is None and batch.parameters_fit(_MAX_PARAMETER_BYTES) and self._outputs_fit(batch):
+        fits = batch.parameters_fit(_MAX_PARAMETER_BYTES) and batch.run_tags_fit(MAX_TAGS)
+        if template is None and fits and self._outputs_fit(batch):
             return None
         run = batch.runs[index]
         output_uri = run.get("outputUri", batch.default.get("outputUri"))
@@ -339,6 +338,10 @@ class RegionSubmitter:
         wrong_uri = output_uri_error(output_uri)
         if wrong_uri is not None:
             return "ValidationException", wrong_uri
+        try:
+            check_tags(batch.tags_of_run(index))
+        except ServiceError as error:
+            return error.code, error.message
         parameters = {**batch.default.get("parameters", {}), **run.get("parameters", {})}
         if len(dump_json(parameters)) > _MAX_PARAMETER_BYTES:
             return "ValidationException", f"The parameters exceed {_MAX_PARAMETER_BYTES} bytes"

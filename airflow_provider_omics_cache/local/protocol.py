@@ -71,6 +71,11 @@ def conflict(message: str) -> ServiceError:
     return ServiceError("ConflictException", message)
 
 
+def has_reserved_key(tags: Iterable[str]) -> bool:
+    """Return whether the key of a tag is reserved for AWS."""
+    return any(key.lower().startswith("aws:") for key in tags)
+
+
 def shorten(text: str, limit: int = 64) -> str:
     """Shorten a text of the caller for an error message."""
     return text if len(text) <= limit else f"{text[:limit]}..."
@@ -222,7 +227,7 @@ def _from_query(shape: Shape, values: list[str]) -> Any:
     if shape.type_name == "list":
         return values
     value = values[0]
-    if shape.type_name in ("integer", "long") and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+    if shape.type_name in ("integer", "long") and re.fullmatch(r"-?[0-9]{1,18}", value):
         return int(value)
     return value
 

@@ -14,10 +14,11 @@ from airflow_provider_omics_cache.local.assumptions import Settings
 from airflow_provider_omics_cache.local.batch import Batch, Submitter, reached
 from airflow_provider_omics_cache.local.clock import Clock
 from airflow_provider_omics_cache.local.faults import Faults
-from airflow_provider_omics_cache.local.protocol import ServiceError, validation_error
+from airflow_provider_omics_cache.local.protocol import ServiceError, has_reserved_key, validation_error
 from airflow_provider_omics_cache.local.quotas import CallQuotas, StartRunQuota
 
-_MAX_TAGS = 50
+#: Maximum number of tags of a resource.
+MAX_TAGS = 50
 
 
 @dataclass
@@ -171,7 +172,7 @@ class Region:
 
 def check_tags(tags: dict[str, str]) -> None:
     """Raise a ValidationException for tags that no resource can have."""
-    if len(tags) > _MAX_TAGS:
-        raise validation_error(f"A resource has at most {_MAX_TAGS} tags; there were {len(tags)}")
-    if any(key.lower().startswith("aws:") for key in tags):
+    if len(tags) > MAX_TAGS:
+        raise validation_error(f"A resource has at most {MAX_TAGS} tags; there were {len(tags)}")
+    if has_reserved_key(tags):
         raise validation_error("Tag keys that start with aws: are reserved")

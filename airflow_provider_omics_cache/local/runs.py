@@ -10,11 +10,20 @@ from typing import Any
 from airflow_provider_omics_cache.healthomics.states import RunStatus
 from airflow_provider_omics_cache.local.batch import FINISHED_RUN_STATES, Batch
 from airflow_provider_omics_cache.local.batches import RegionSubmitter
-from airflow_provider_omics_cache.local.protocol import ServiceError, not_found, number_of, page, start_of_page
+from airflow_provider_omics_cache.local.protocol import (
+    ServiceError,
+    derived_uuid,
+    not_found,
+    number_of,
+    page,
+    start_of_page,
+)
 from airflow_provider_omics_cache.local.region import Region, ServiceContext
 
 # A position in ListRuns is the batch's id times this number, plus the run's number in the batch.
 _RUNS_PER_BATCH = 1_000_000
+#: GiB of static storage that a run has if it does not say how much.
+_DEFAULT_STORAGE_CAPACITY = 1200
 _FROM_DEFAULT_SETTING = (
     "workflowId",
     "workflowType",
@@ -59,6 +68,7 @@ def describe_run(
         "startedBy": region.arn("user/local").replace(":omics:", ":iam:").replace(f":{region.name}:", "::"),
         "tags": dict(batch.tags_of_run(index)),
         "logLocation": _log_location(region, run_id),
+        **_effective(region, context, default),
         **{name: default[name] for name in _FROM_DEFAULT_SETTING if name in default},
         **{name: merged[name] for name in _FROM_MERGED_SETTING if name in merged},
         **_progress(context, batch, index, status),
@@ -67,6 +77,21 @@ def describe_run(
         answer["parameters"] = {**default.get("parameters", {}), **run.get("parameters", {})}
     if status == RunStatus.FAILED:
         answer["failureReason"], answer["statusMessage"] = batch.run_failures[index]
+    return answer
+
+
+def _effective(region: Region, context: ServiceContext, default: dict[str, Any]) -> dict[str, Any]:
+    """Return what applies to a run whose settings do not say it."""
+    storage_type = default.get("storageType", context.settings.default_storage_type)
+    answer: dict[str, Any] = {"workflowType": "PRIVATE", "retentionMode": "RETAIN", "storageType": storage_type}
+    if storage_type == "STATIC":
+        answer["storageCapacity"] = _DEFAULT_STORAGE_CAPACITY
+    cache = region.run_caches.get(number_of(default.get("cacheId", "")))
+    if cache is not None:
+        answer["cacheBehavior"] = cache.behavior
+    if "configurationName" in default:
+        arn = region.arn(f"configuration/{default['configurationName']}")
+        answer["configuration"] = {"name": default["configurationName"], "arn": arn, "uuid": derived_uuid(arn)}
     return answer
 
 
