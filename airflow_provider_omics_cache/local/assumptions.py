@@ -16,6 +16,7 @@ description says "assumed". The following is assumed and has no setting:
 - GetRun shows the present cacheBehavior of the run cache if the run has none of its own.
 - StartRunBatch answers ResourceNotFoundException with "Workflow 2174942 not found", which was seen at StartRun, if the
   workflow does not exist, and ValidationException if ``workflowType`` is ``READY2RUN``.
+- ``parameters`` and ``engineSettings`` are nested at most 100 deep. Deeper ones are refused with ValidationException.
 - One invalid entry of a settings file fails the batch. An empty file fails it too.
 - CancelRunBatch does not change the submission status of runs that have ended. CancelRun and DeleteRun never change a
   submission status.

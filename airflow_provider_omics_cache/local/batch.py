@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import zlib
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Protocol
 
@@ -21,6 +23,8 @@ from airflow_provider_omics_cache.local.assumptions import Settings
 from airflow_provider_omics_cache.local.faults import Faults
 from airflow_provider_omics_cache.local.protocol import ServiceError, derived_uuid, dump_json, has_reserved_key
 from airflow_provider_omics_cache.local.quotas import StartRunShare
+
+log = logging.getLogger(__name__)
 
 # A run's submission outcome is stored in one byte: its index in this list.
 _OUTCOMES: list[SubmissionStatus | None] = [None, *SubmissionStatus]
@@ -202,7 +206,25 @@ class Batch:
 
     def advance(self, now: float, submitter: Submitter) -> None:
         """Apply everything that was due until ``now``."""
-        self.begin(now, submitter)
+        with self._failing_on_error(now):
+            self._advance(now, submitter)
+
+    def begin(self, now: float, submitter: Submitter) -> None:
+        """Load the run settings if the batch has left PENDING by ``now``."""
+        with self._failing_on_error(now):
+            self._begin(now, submitter)
+
+    @contextmanager
+    def _failing_on_error(self, now: float) -> Iterator[None]:
+        """Make the batch fail if the service has a fault, so that the other batches can still be used."""
+        try:
+            yield
+        except Exception:
+            log.exception("The local HealthOmics failed in batch %s", self.number)
+            self._fail(now, "The local HealthOmics failed in this batch; its log has the error")
+
+    def _advance(self, now: float, submitter: Submitter) -> None:
+        self._begin(now, submitter)
         if self.runs is not None and self.failed_at is None and self.cancelled_at is None:
             self._submit_until(self.runs, now, submitter)
         self._mark_failing(submitter.faults)
@@ -211,8 +233,7 @@ class Batch:
             self._processed_at = processed_at
         self._advanced_to = now
 
-    def begin(self, now: float, submitter: Submitter) -> None:
-        """Load the run settings if the batch has left PENDING by ``now``."""
+    def _begin(self, now: float, submitter: Submitter) -> None:
         if self.runs is not None or self.failed_at is not None or self.cancelled_at is not None:
             return
         faults = submitter.faults

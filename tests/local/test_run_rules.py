@@ -11,6 +11,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from airflow_provider_omics_cache.local import LocalHealthOmics
+from airflow_provider_omics_cache.local.batch import Batch, RunOverrides
+from airflow_provider_omics_cache.local.batches import RegionSubmitter
 from airflow_provider_omics_cache.local.protocol import Request
 from airflow_provider_omics_cache.local.run_rules import LONGEST_RUN_OUTPUT_URI
 from tests.conftest import HAS_BATCHES, needs_batches, needs_session_policies
@@ -180,3 +182,62 @@ def test_a_number_in_a_query_has_digits_only(local_healthomics: LocalHealthOmics
 
     assert answer.status == 400
     assert b"at 'maxResults' failed to satisfy constraint: Member must be an integer" in answer.body
+
+
+def nested(depth: int) -> dict[str, Any]:
+    value: Any = "x"
+    for _ in range(depth - 1):
+        value = [value]
+    return {"parameters": {"deep": value}}
+
+
+@pytest.mark.parametrize("depth", [101, 500])
+def test_documents_have_a_largest_depth(omics: Any, local_healthomics: LocalHealthOmics, depth: int) -> None:
+    text = "Member must be nested at most 100 deep"
+    signed = {"authorization": "AWS4-HMAC-SHA256 Credential=x/20261120/us-east-1/omics/aws4_request, Signature=0"}
+
+    def refusal_of(default: dict[str, Any], inline: list[dict[str, Any]]) -> str:
+        settings = {
+            "defaultRunSetting": {**DEFAULT_RUN_SETTING, **default},
+            "batchRunSettings": {"inlineSettings": inline},
+        }
+        body = json.dumps({"requestId": "a", **settings}).encode()
+        answer = local_healthomics.handle(Request("POST", "/runBatch", "", body), signed)
+        assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (400, "ValidationException")
+        return answer.body.decode()
+
+    assert text in refusal_of(nested(depth), run_settings(1))
+    assert text in refusal_of({}, [{"runSettingId": "a", **nested(depth)}])
+    assert "Member must be a map" in refusal_of({"runTags": json.loads("[" * depth + "]" * depth)}, run_settings(1))
+
+    file = [{"runSettingId": "a", **nested(100)}, {"runSettingId": "b", **nested(depth)}]
+    boto3.client("s3").put_object(Bucket="results", Key="settings.json", Body=json.dumps(file))
+    batch_id = omics.start_run_batch(
+        defaultRunSetting=DEFAULT_RUN_SETTING, batchRunSettings={"s3UriSettings": "s3://results/settings.json"}
+    )["id"]
+    start(omics, inline=[file[0]])
+    local_healthomics.clock.advance(10)
+    assert text in omics.get_batch(batchId=batch_id)["failureReason"]
+    assert [batch["status"] for batch in omics.list_batch()["items"]] == ["FAILED", "INPROGRESS"]
+    assert len(omics.list_runs()["items"]) == 1
+
+
+def test_an_error_in_one_batch_stays_in_it(
+    omics: Any, local_healthomics: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = start(omics, {"name": "bad"}), start(omics)
+    load = RegionSubmitter.load_settings
+
+    def fail(self: RegionSubmitter, batch: Batch) -> RunOverrides:
+        if batch.default.get("name") == "bad":
+            raise RuntimeError("s3cret")
+        return load(self, batch)
+
+    monkeypatch.setattr(RegionSubmitter, "load_settings", fail)
+    local_healthomics.clock.advance(10)
+
+    assert [batch["status"] for batch in omics.list_batch()["items"]] == ["FAILED", "INPROGRESS"]
+    text = "The local HealthOmics failed in this batch; its log has the error"
+    assert omics.get_batch(batchId=bad)["failureReason"] == text
+    assert {run["batchId"] for run in omics.list_runs()["items"]} == {good}
+    assert omics.list_runs_in_batch(batchId=bad)["runs"] == []
