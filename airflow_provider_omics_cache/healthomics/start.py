@@ -124,10 +124,13 @@ class FoundBatch(NamedTuple):
 
     :param batch: GetBatch's answer, None if there is no batch that the task can use.
     :param generation: generation of that batch, or the one that the next batch gets.
+    :param failed_id: id of the newest batch if it FAILED and started no run, and has this generation. The service may
+        start it again with its token.
     """
 
     batch: Answer | None
     generation: int
+    failed_id: str | None = None
 
 
 class StartedBatch(NamedTuple):
@@ -206,7 +209,8 @@ def find_batch(hook: OmicsCacheHook, request: BatchRequest) -> FoundBatch:
     """Find the batch that an earlier try of the task started.
 
     The newest batch with the task's batch name decides. If it is to be replaced, and an older batch has the same
-    settings, the older batch is used. The other batches only determine the next generation.
+    settings, the older batch is used. The other batches only determine the next generation: it is the generation of a
+    newest batch that FAILED before it started a run, because AWS documents that its token starts it again.
 
     :param hook: the hook.
     :param request: the batch that the task asks for.
@@ -214,7 +218,7 @@ def find_batch(hook: OmicsCacheHook, request: BatchRequest) -> FoundBatch:
     :raises OmicsApiError: a call failed.
     """
     batches = _get_batches(hook, request.name)
-    next_generation = 0
+    used, failed_id, failed_generation = [-1], None, -1
     for number, batch in enumerate(batches):
         is_newest = number == 0
         found = _decide(hook, request, batch, is_newest=is_newest)
@@ -223,8 +227,13 @@ def find_batch(hook: OmicsCacheHook, request: BatchRequest) -> FoundBatch:
             return FoundBatch(found.batch, generation)
         if is_newest and found.decision != StartDecision.START:
             raise _refusal(request, found)
-        next_generation = max(next_generation, generation + 1)
-    return FoundBatch(None, next_generation)
+        if is_newest and found.has_failed:
+            failed_id, failed_generation = found.batch["id"], generation
+        else:
+            used.append(generation)
+    if failed_id is not None and failed_generation >= max(used):
+        return FoundBatch(None, failed_generation, failed_id)
+    return FoundBatch(None, max(used) + 1)
 
 
 def _get_batches(hook: OmicsCacheHook, name: str) -> list[Answer]:
@@ -249,21 +258,26 @@ def start_batch(
     request: BatchRequest,
     batch_run_settings: Mapping[str, Any],
     *,
-    generation: int,
+    found: FoundBatch,
     on_answer: Callable[[StartedBatch], object],
 ) -> StartedBatch:
     """Start the batch of a task. Two tries that call this at the same time get the same batch.
 
-    GetBatch's answer decides, because StartRunBatch repeats an old answer if the token was used before.
+    GetBatch's answer decides, because StartRunBatch repeats an old answer if the token was used before. The token of a
+    batch that FAILED before it started a run is used once more: AWS documents that it starts the batch again. A new
+    token beside it could start a second batch, if another try uses the old one at the same time. If the service
+    repeats the FAILED batch instead, the next generation follows.
 
     :param hook: the hook.
     :param request: the batch that the task asks for.
     :param batch_run_settings: ``{"inlineSettings": [...]}`` or ``{"s3UriSettings": "s3://..."}``.
-    :param generation: generation that :func:`find_batch` returned.
+    :param found: what :func:`find_batch` returned.
     :param on_answer: function that is called with the batch as soon as StartRunBatch has answered.
     :raises BatchError: the service's batch can neither be used nor replaced.
     :raises OmicsApiError: a call failed.
     """
+    generation = found.generation
+    failed_ids = {found.failed_id}
     failed = 0
     while True:
         start = partial(
@@ -281,19 +295,31 @@ def start_batch(
             if earlier.batch is not None:
                 return reattach(hook, request, earlier.batch)
             generation = earlier.generation
+            failed_ids.add(earlier.failed_id)
             continue
         batch_id = answer["id"]
         known = {"id": batch_id, "arn": answer.get("arn"), "uuid": answer.get("uuid"), "name": request.name}
         on_answer(StartedBatch(known, request.token(generation), reattached=False))
-        found = _decide(hook, request, _get_started_batch(hook, batch_id))
-        batch = found.batch
-        if found.decision == StartDecision.REATTACH:
+        decided = _decide(hook, request, _get_started_batch(hook, batch_id))
+        batch = decided.batch
+        if decided.decision == StartDecision.REATTACH:
             hook.log.info(
                 "Started batch %s (%s) with %s", batch_id, request.name, _contents(request, batch_run_settings)
             )
             return StartedBatch(batch, request.token(generation), reattached=False)
-        if found.decision != StartDecision.START:
-            raise _refusal(request, found)
+        if decided.decision != StartDecision.START:
+            raise _refusal(request, decided)
+        if decided.has_failed and batch_id not in failed_ids:
+            hook.log.info("Batch %s failed before it started a run; starting it again", batch_id)
+            failed_ids.add(batch_id)
+            failed += 1
+            if failed == _MAX_FAILED_STARTS:
+                raise BatchFailedError(
+                    f"Batch {request.name} failed {failed} times before it started a run, the last time as batch "
+                    f"{batch_id}: {_reason(batch)}",
+                    **_details(batch),
+                )
+            continue
         if request.request_id:
             raise BatchConflictError(
                 f"request_id {request.request_id!r} belongs to batch {batch_id}, which is "
@@ -301,17 +327,11 @@ def start_batch(
                 **_details(batch),
             )
         generation += 1
-        if meaning_of(batch.get("status")).when_found != WhenFound.REPLACE_IF_UNUSED:
-            hook.log.info("Batch %s has ended and has other settings; starting a new batch", batch_id)
-            continue
-        hook.log.info("Batch %s failed before it started a run; starting a new batch", batch_id)
-        failed += 1
-        if failed == _MAX_FAILED_STARTS:
-            raise BatchFailedError(
-                f"Batch {request.name} failed {failed} times before it started a run, the last time as batch "
-                f"{batch_id}: {_reason(batch)}",
-                **_details(batch),
-            )
+        hook.log.info(
+            "The request token belongs to batch %s, which is %s; starting a new batch with the next token",
+            batch_id,
+            shown(batch.get("status")),
+        )
 
 
 def _contents(request: BatchRequest, batch_run_settings: Mapping[str, Any]) -> str:
@@ -351,6 +371,7 @@ def _find_batch_of_spent_token(
 
     Another try may have been faster, or may have used other tags or another order of the settings.
 
+    :return: the batch, or the next generation: that of the token is used up by a batch that can be replaced.
     :raises OmicsApiError: no batch is found. The function does not try another token: if the batch is only not listed
         yet, a second batch would cost twice.
     """
@@ -364,6 +385,8 @@ def _find_batch_of_spent_token(
     found = hook.until_seen(partial(find_batch, hook, request), is_seen)
     if is_seen(found):
         return found
+    if found.failed_id is not None and found.generation == generation and not request.request_id:
+        return FoundBatch(None, generation + 1)
     raise error.with_text(
         f"{error}. The request token may belong to a batch that is not listed yet, to a batch with another batch_name, "
         "or to a deleted batch. The next try looks for it again. If it does not find it: set the batch_name of the "
@@ -398,6 +421,11 @@ class _Decided(NamedTuple):
     batch: Answer
     decision: StartDecision
     runs_started: int = 0
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the batch is FAILED."""
+        return meaning_of(self.batch.get("status")).when_found == WhenFound.REPLACE_IF_UNUSED
 
 
 def _decide(hook: OmicsCacheHook, request: BatchRequest, batch: Answer, *, is_newest: bool = True) -> _Decided:

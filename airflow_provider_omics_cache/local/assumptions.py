@@ -8,7 +8,7 @@ description says "assumed". The following is assumed and has no setting:
   AccessDeniedException is the answer to a request that is not signed, and to a Region without HealthOmics.
 - Caches, batches and runs are listed in the order of their creation. ListRuns combines its filters.
 - A run looks its tasks up in its run cache when it is submitted. It finds the entries of a run that had ended, with the
-  same ``workflowId``, ``workflowVersionName``, ``workflowOwnerId``, ``parameters``, ``engineSettings`` and names of tasks.
+  same ``workflowId``, ``workflowVersionName``, ``workflowOwnerId``, ``parameters``, ``engineSettings`` and task names.
   Tasks run one after the other. After the first task that is not found, every task runs. A task that is found takes no
   time. A run that fails with ``RUN_TIMED_OUT``, ``EXPORT_FAILED`` or ``FILE_SYSTEM_OUT_OF_SPACE`` leaves no entries.
 - A run waits in ``PENDING`` for a place in its run group, and has the place from ``STARTING`` to its end.
@@ -19,7 +19,14 @@ description says "assumed". The following is assumed and has no setting:
 - A run that duplicates another run has the members of that run that the request does not have, but not its tags.
 - The outputs of a run are below its ``outputUri``, in a folder ``{run id}/{run uuid}``. AWS's pages
   differ: some have only the run id.
-- StartRunBatch refuses ``cacheBehavior`` without ``cacheId``. A run without ``outputUri`` fails at its submission.
+- StartRunBatch refuses ``networkingMode`` ``VPC`` without ``configurationName`` and a ``sessionPolicy`` that is not a
+  JSON object, with ValidationException. Every ``configurationName`` exists.
+- A run fails at its submission, with ValidationException, if it has no ``outputUri``, if its tags break a limit, or if
+  its ``runOutputUri`` would be longer than the 750 characters of the model.
+- GetRun shows the present cacheBehavior of the run cache if the run has none of its own.
+- StartRunBatch answers ResourceNotFoundException with "Workflow 2174942 not found", which was seen at StartRun, if the
+  workflow does not exist, and ValidationException if ``workflowType`` is ``READY2RUN``.
+- ``parameters`` and ``engineSettings`` are nested at most 100 deep. Deeper ones are refused with ValidationException.
 - One invalid entry of a settings file fails the batch. An empty file fails it too.
 - CancelRunBatch does not change the submission status of runs that have ended. CancelRun and DeleteRun never change a
   submission status.
@@ -131,6 +138,10 @@ class Settings:
         ``current`` (assumed: initial).
     :param changed_request_error: error code for a ``requestId`` that is reused for a different request; None returns
         the answer to the first request (assumed: ConflictException).
+    :param failed_batch_token: what the ``requestId`` of a batch does that failed for another reason than its settings
+        and before it started a run: ``starts_again`` starts a new batch with a new id, also for a changed request;
+        ``replays`` answers with the failed batch. AWS documents that the same ``requestId`` is to be used after a
+        transient error. The new id is assumed.
     :param token_seconds: how long a ``requestId`` is remembered (assumed: 24 hours).
     :param wrong_state_error: error code for an operation that the state of the resource does not allow
         (assumed: ConflictException).
@@ -155,13 +166,16 @@ class Settings:
         moto's EventBridge. The request that finds a change sends it. Default: no.
     :param write_logs: whether the log streams of runs, engines and tasks, and the manifests of runs are written to
         moto's CloudWatch Logs. The texts are not AWS's. Default: no.
-    :param strict_workflows: whether only registered workflows exist. Otherwise every workflow id exists. Submissions
-        of a workflow that does not exist fail with ResourceNotFoundException.
+    :param strict_workflows: whether only registered workflows exist. Otherwise every workflow id exists. StartRunBatch
+        refuses a workflow that does not exist. If a workflow is deleted later, the submissions of its runs fail. Both
+        with ResourceNotFoundException.
     :param strict_configurations: whether a run can only use a configuration that was created.
     :param workflow_creating_seconds: how long a workflow or a version is ``CREATING`` after its creation.
     :param static_storage_needs_capacity: whether StartRun refuses ``storageType`` ``STATIC`` if neither the run nor
         the workflow has a ``storageCapacity`` (assumed: yes).
     :param strict_run_groups: whether only registered run groups exist. Otherwise every run group id exists.
+    :param default_storage_type: storage of runs without ``storageType``: ``STATIC``, with 1,200 GiB, or ``DYNAMIC``.
+        AWS's pages differ: the API says static, the user guide dynamic.
     :param check_output_bucket: whether a run fails if the bucket of its ``outputUri`` does not exist at its
         submission (assumed: the run fails at its end, with ``EXPORT_FAILED``).
     """
@@ -182,6 +196,7 @@ class Settings:
     rate_limits: dict[str, float] = field(default_factory=dict)
     replayed_status: Literal["initial", "current"] = "initial"
     changed_request_error: str | None = "ConflictException"
+    failed_batch_token: Literal["starts_again", "replays"] = "starts_again"
     token_seconds: float = 86_400.0
     wrong_state_error: str = "ConflictException"
     list_unsubmitted_runs: bool = False
@@ -202,6 +217,7 @@ class Settings:
     workflow_creating_seconds: float = 5.0
     static_storage_needs_capacity: bool = True
     check_output_bucket: bool = True
+    default_storage_type: Literal["STATIC", "DYNAMIC"] = "STATIC"
 
     def __setattr__(self, name: str, value: Any) -> None:
         types = _types()

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import zlib
 from array import array
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Protocol
 
@@ -20,8 +22,10 @@ from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStat
 from airflow_provider_omics_cache.local.assumptions import Settings
 from airflow_provider_omics_cache.local.course import Course, TaskDefinition
 from airflow_provider_omics_cache.local.faults import Faults
-from airflow_provider_omics_cache.local.protocol import ServiceError, derived_uuid, dump_json
+from airflow_provider_omics_cache.local.protocol import ServiceError, derived_uuid, dump_json, has_reserved_key
 from airflow_provider_omics_cache.local.quotas import StartRunShare
+
+log = logging.getLogger(__name__)
 
 # A run's submission outcome is stored in one byte: its index in this list.
 _OUTCOMES: list[SubmissionStatus | None] = [None, *SubmissionStatus]
@@ -49,7 +53,8 @@ _BLOCK = 100
 class RunOverrides:
     """The per-run settings of a batch in their given order, compressed: a batch has up to 100,000 of them.
 
-    ``ids`` lists their runSettingIds, ``longest`` is the size in bytes of the largest setting, and
+    ``ids`` lists their runSettingIds, ``longest`` is the size in bytes of the largest setting, ``most_tags`` is the
+    largest number of a setting's own runTags, ``have_reserved_tags`` is whether a key of them starts with ``aws:``, and
     ``have_output_uris`` is whether a setting has its own outputUri.
 
     :param settings: the run settings.
@@ -58,12 +63,17 @@ class RunOverrides:
     def __init__(self, settings: Iterable[dict[str, Any]]) -> None:
         self.ids: list[str] = []
         self.longest = 0
+        self.most_tags = 0
+        self.have_reserved_tags = False
         self.have_output_uris = False
         self._blocks: list[bytes] = []
         remaining = iter(settings)
         while block := list(islice(remaining, _BLOCK)):
             self.ids += [setting["runSettingId"] for setting in block]
             self.have_output_uris = self.have_output_uris or any("outputUri" in setting for setting in block)
+            tags = [setting["runTags"] for setting in block if "runTags" in setting]
+            self.most_tags = max([self.most_tags, *map(len, tags)])
+            self.have_reserved_tags = self.have_reserved_tags or any(has_reserved_key(own) for own in tags)
             lines = [
                 dump_json({name: value for name, value in setting.items() if name != "runSettingId"})
                 for setting in block
@@ -162,6 +172,8 @@ class Batch:
         self.runs: RunOverrides | None = None
         self.failed_at: float | None = None
         self.failure_reason: str | None = None
+        #: Whether the same request can succeed after the failure.
+        self.failure_is_transient = False
         self.cancelled_at: float | None = None
         self.deleted_at: float | None = None
         self.submitted = 0
@@ -203,7 +215,25 @@ class Batch:
 
     def advance(self, now: float, submitter: Submitter) -> None:
         """Apply everything that was due until ``now``."""
-        self.begin(now, submitter)
+        with self._failing_on_error(now):
+            self._advance(now, submitter)
+
+    def begin(self, now: float, submitter: Submitter) -> None:
+        """Load the run settings if the batch has left PENDING by ``now``."""
+        with self._failing_on_error(now):
+            self._begin(now, submitter)
+
+    @contextmanager
+    def _failing_on_error(self, now: float) -> Iterator[None]:
+        """Make the batch fail if the service has a fault, so that the other batches can still be used."""
+        try:
+            yield
+        except Exception:
+            log.exception("The local HealthOmics failed in batch %s", self.number)
+            self._fail(now, "The local HealthOmics failed in this batch; its log has the error")
+
+    def _advance(self, now: float, submitter: Submitter) -> None:
+        self._begin(now, submitter)
         if self.runs is not None and self.failed_at is None and self.cancelled_at is None:
             self._submit_until(self.runs, now, submitter)
         self._mark_failing(submitter.faults)
@@ -212,8 +242,7 @@ class Batch:
             self._processed_at = processed_at
         self._advanced_to = now
 
-    def begin(self, now: float, submitter: Submitter) -> None:
-        """Load the run settings if the batch has left PENDING by ``now``."""
+    def _begin(self, now: float, submitter: Submitter) -> None:
         if self.runs is not None or self.failed_at is not None or self.cancelled_at is not None:
             return
         faults = submitter.faults
@@ -223,7 +252,7 @@ class Batch:
             fault = faults.batch_failure(self.name, after)
             if fault is not None and not reached(self._advanced_to, due_at):
                 faults.use_batch_failure(fault)
-                self._fail(due_at, fault.reason)
+                self._fail(due_at, fault.reason, is_transient=True)
                 return
         try:
             self.runs = self._allocate(submitter.load_settings(self))
@@ -251,7 +280,7 @@ class Batch:
             if fault is not None and len(self._started) >= fault.started_runs:
                 faults.use_batch_failure(fault)
                 failed_at = self.submission_time(self.submitted - 1) if self.submitted else self.submitting_at
-                self._fail(failed_at, fault.reason)
+                self._fail(failed_at, fault.reason, is_transient=True)
                 return
             if self.submitted >= due:
                 return
@@ -293,9 +322,15 @@ class Batch:
             self.run_failures[index] = export_failure
             insort(self._failing, index)
 
-    def _fail(self, failed_at: float, reason: str) -> None:
+    def _fail(self, failed_at: float, reason: str, *, is_transient: bool = False) -> None:
         self.failed_at = failed_at
         self.failure_reason = reason
+        self.failure_is_transient = is_transient
+
+    @property
+    def can_start_again(self) -> bool:
+        """Whether the batch failed before it started a run, and the same request can succeed."""
+        return self.failed_at is not None and self.failure_is_transient and not self._started
 
     def _mark_failing(self, faults: Faults) -> None:
         reasons = faults.run_failures()
@@ -485,6 +520,12 @@ class Batch:
         if self.runs is None:
             return True
         return self._default_parameters_bytes + self.runs.longest <= limit
+
+    def run_tags_fit(self, limit: int) -> bool:
+        """Return whether every run certainly has at most ``limit`` tags and no reserved one."""
+        if self.runs is None:
+            return True
+        return len(self.default.get("runTags", {})) + self.runs.most_tags <= limit and not self.runs.have_reserved_tags
 
     def merged_setting(self, index: int) -> dict[str, Any]:
         """Return the default setting updated with the run's own; parameters and tags are replaced, not merged."""

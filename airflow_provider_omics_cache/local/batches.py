@@ -23,14 +23,15 @@ from airflow_provider_omics_cache.local.protocol import (
     validation_error,
 )
 from airflow_provider_omics_cache.local.quotas import StartRunShare
-from airflow_provider_omics_cache.local.region import Region, ServiceContext, check_tags
+from airflow_provider_omics_cache.local.region import MAX_TAGS, Region, ServiceContext, check_tags
+from airflow_provider_omics_cache.local.run_rules import check_batch_default, output_uri_error
 from airflow_provider_omics_cache.local.start_rules import (
     check_resources,
     has_templates,
     problem_with_parameters,
     template_of,
 )
-from airflow_provider_omics_cache.local.workflows import existing_workflow, tasks_of
+from airflow_provider_omics_cache.local.workflows import existing_workflow, find_workflow, tasks_of
 
 _CANCELLABLE = frozenset({BatchStatus.PENDING, BatchStatus.SUBMITTING, BatchStatus.INPROGRESS})
 _RUNS_DELETABLE = frozenset({BatchStatus.PROCESSED, BatchStatus.CANCELLED})
@@ -50,6 +51,8 @@ _BEFORE_SUBMITTING = frozenset({BatchStatus.CREATING, BatchStatus.PENDING})
 def start_run_batch(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """StartRunBatch."""
     now, settings = context.now, context.settings
+    if settings.failed_batch_token == "starts_again":
+        _release_token_of_failed_batch(region, context, request["requestId"])
     replayed = region.tokens.find("StartRunBatch", request, now=now, settings=settings)
     if replayed is not None:
         batch = region.batches.get(int(replayed["id"]))
@@ -60,8 +63,8 @@ def start_run_batch(region: Region, context: ServiceContext, request: dict[str, 
     check_tags(request.get("tags", {}))
     default = check_documents(request["defaultRunSetting"])
     check_tags(default.get("runTags", {}))
-    if "cacheBehavior" in default and "cacheId" not in default:
-        raise validation_error("defaultRunSetting.cacheBehavior requires defaultRunSetting.cacheId")
+    check_batch_default(default)
+    find_workflow(region, context, default["workflowId"])
     source = request["batchRunSettings"]
     for setting in source.get("inlineSettings", []):
         check_documents(setting)
@@ -184,6 +187,16 @@ def delete_batch(region: Region, context: ServiceContext, request: dict[str, Any
     _check_state(context, batch, now, _DELETABLE, "deleted")
     del region.batches[batch.number]
     return {}
+
+
+def _release_token_of_failed_batch(region: Region, context: ServiceContext, request_id: str) -> None:
+    number = region.tokens.id_of("StartRunBatch", request_id)
+    batch = None if number is None else region.batches.get(number)
+    if batch is None:
+        return
+    batch.advance(context.now, RegionSubmitter(region, context))
+    if batch.can_start_again:
+        region.tokens.release("StartRunBatch", request_id)
 
 
 def _places(batch: Batch, after: int, request: dict[str, Any]) -> Iterator[tuple[int, int]]:
@@ -316,12 +329,20 @@ class RegionSubmitter:
             return "ServiceQuotaExceededException", f"The Region has {kept} runs but {limit:.0f} runs is the max."
         workflow = existing_workflow(self._region, self._context, batch.default["workflowId"])
         has_template = workflow is not None and has_templates(workflow)
-        if not has_template and batch.parameters_fit(_MAX_PARAMETER_BYTES) and "outputUri" in batch.default:
+        fits = batch.parameters_fit(_MAX_PARAMETER_BYTES) and batch.run_tags_fit(MAX_TAGS)
+        if not has_template and fits and self._outputs_fit(batch):
             return None
         run = batch.runs[index]
         output_uri = run.get("outputUri", batch.default.get("outputUri"))
         if output_uri is None:
             return "ValidationException", "outputUri must be in the run setting or in the default run setting"
+        wrong_uri = output_uri_error(output_uri)
+        if wrong_uri is not None:
+            return "ValidationException", wrong_uri
+        try:
+            check_tags(batch.tags_of_run(index))
+        except ServiceError as error:
+            return error.code, error.message
         parameters = {**batch.default.get("parameters", {}), **run.get("parameters", {})}
         if len(dump_json(parameters)) > _MAX_PARAMETER_BYTES:
             return "ValidationException", f"The parameters exceed {_MAX_PARAMETER_BYTES} bytes"
@@ -330,6 +351,12 @@ class RegionSubmitter:
         if problem is not None:
             return "ValidationException", problem
         return None
+
+    def _outputs_fit(self, batch: Batch) -> bool:
+        """Return whether every run has the outputUri of the default setting, and can write there."""
+        assert batch.runs is not None
+        output_uri = batch.default.get("outputUri")
+        return output_uri is not None and not batch.runs.have_output_uris and output_uri_error(output_uri) is None
 
     def failure_of_export(self, batch: Batch, index: int) -> tuple[str, str] | None:
         """Return failureReason and statusMessage if the outputs of this run cannot be written, else None."""

@@ -244,7 +244,7 @@ class LocalHealthOmics:
         workflow.versions[version_name] = WorkflowVersion(parameter_template, status=status)
 
     def delete_workflow(self, workflow_id: str) -> None:
-        """Mark a workflow as deleted. Submissions of its runs fail."""
+        """Mark a workflow as deleted. Batches with it are refused, and further submissions of its runs fail."""
         _check_id("workflow_id", workflow_id)
         self._context.workflows[workflow_id] = None
 

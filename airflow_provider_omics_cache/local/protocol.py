@@ -71,6 +71,11 @@ def conflict(message: str) -> ServiceError:
     return ServiceError("ConflictException", message)
 
 
+def has_reserved_key(tags: Iterable[str]) -> bool:
+    """Return whether the key of a tag is reserved for AWS."""
+    return any(key.lower().startswith("aws:") for key in tags)
+
+
 def shorten(text: str, limit: int = 64) -> str:
     """Shorten a text of the caller for an error message."""
     return text if len(text) <= limit else f"{text[:limit]}..."
@@ -222,7 +227,7 @@ def _from_query(shape: Shape, values: list[str]) -> Any:
     if shape.type_name == "list":
         return values
     value = values[0]
-    if shape.type_name in ("integer", "long") and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+    if shape.type_name in ("integer", "long") and re.fullmatch(r"-?[0-9]{1,18}", value):
         return int(value)
     return value
 
@@ -241,6 +246,8 @@ def _read_json(body: bytes) -> dict[str, Any]:
 
 # Validation of values against the shapes of botocore's model
 
+#: Maximum depth of lists and objects in a JSON document such as ``parameters``.
+DEEPEST_DOCUMENT = 100
 _SHOWN_ERRORS = 20
 _HIDDEN_MEMBERS = frozenset({"sessionPolicy"})
 _UNICODE_CLASS = re.compile(r"\[((?:\\p\{[LMZSNP]\}|\|\||\\[tnr])+)\]\+")
@@ -256,11 +263,23 @@ def _raise_if_any(errors: list[str]) -> None:
 
 def _checked(shape: Shape, value: Any, path: str, errors: list[str]) -> Any:
     if shape.metadata.get("document"):
+        if _is_nested_deeper(value, DEEPEST_DOCUMENT):
+            return _fail(errors, value, path, f"Member must be nested at most {DEEPEST_DOCUMENT} deep")
         return value
     checker = _CHECKERS.get(shape.type_name)
     if checker is None:
         return value
     return checker(shape, value, path, errors)
+
+
+def _is_nested_deeper(value: Any, limit: int) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(limit):
+        if not level:
+            return False
+        members = [member for item in level for member in (item.values() if isinstance(item, dict) else item)]
+        level = [member for member in members if isinstance(member, dict | list)]
+    return bool(level)
 
 
 def _checked_structure(shape: Any, value: Any, path: str, errors: list[str]) -> Any:
@@ -373,9 +392,18 @@ def _fail(errors: list[str], value: Any, path: str, constraint: str) -> Any:
     elif path.rpartition(".")[2] in _HIDDEN_MEMBERS:
         shown = "'***'"
     else:
-        shown = f"'{shorten(value if isinstance(value, str) else json.dumps(value))}'"
+        shown = f"'{shorten(_as_text(value))}'"
     errors.append(f"Value {shown} at '{path}' failed to satisfy constraint: {constraint}")
     return None
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        return type(value).__name__
 
 
 def _join(path: str, name: str) -> str:

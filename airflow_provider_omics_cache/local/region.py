@@ -17,11 +17,12 @@ from airflow_provider_omics_cache.local.clock import Clock
 from airflow_provider_omics_cache.local.course import DEFAULT_TASKS, TaskDefinition
 from airflow_provider_omics_cache.local.faults import Faults
 from airflow_provider_omics_cache.local.group_queue import GroupQueue
-from airflow_provider_omics_cache.local.protocol import ServiceError, validation_error
+from airflow_provider_omics_cache.local.protocol import ServiceError, has_reserved_key, validation_error
 from airflow_provider_omics_cache.local.quotas import CallQuotas, StartRunQuota
 from airflow_provider_omics_cache.local.single_run import SingleRun
 
-_MAX_TAGS = 50
+#: Maximum number of tags of a resource.
+MAX_TAGS = 50
 
 
 @dataclass
@@ -172,6 +173,15 @@ class RequestTokens:
             _digest(parameters), dict(answer), now + settings.token_seconds
         )
 
+    def id_of(self, operation: str, request_id: str) -> int | None:
+        """Return the id in the answer to the first request with this token, None if the token is not known."""
+        remembered = self._remembered.get((operation, request_id))
+        return None if remembered is None else int(remembered.answer["id"])
+
+    def release(self, operation: str, request_id: str) -> None:
+        """Remove one token."""
+        self._remembered.pop((operation, request_id), None)
+
     def forget(self) -> None:
         """Remove every token."""
         self._remembered.clear()
@@ -260,7 +270,7 @@ class Region:
 
 def check_tags(tags: dict[str, str]) -> None:
     """Raise a ValidationException for tags that no resource can have."""
-    if len(tags) > _MAX_TAGS:
-        raise validation_error(f"A resource has at most {_MAX_TAGS} tags; there were {len(tags)}")
-    if any(key.lower().startswith("aws:") for key in tags):
+    if len(tags) > MAX_TAGS:
+        raise validation_error(f"A resource has at most {MAX_TAGS} tags; there were {len(tags)}")
+    if has_reserved_key(tags):
         raise validation_error("Tag keys that start with aws: are reserved")

@@ -30,6 +30,8 @@ from airflow_provider_omics_cache.local.workflows import tasks_of
 
 # A position in ListRuns is the batch's id times this number, plus the run's number in the batch.
 _RUNS_PER_BATCH = 1_000_000
+#: GiB of static storage that a run has if it does not say how much.
+_DEFAULT_STORAGE_CAPACITY = 1200
 _FROM_SETTING = (
     "workflowId",
     "workflowType",
@@ -141,6 +143,7 @@ def describe_run(region: Region, context: ServiceContext, run: Run, status: RunS
         "startedBy": region.arn("user/local").replace(":omics:", ":iam:").replace(f":{region.name}:", "::"),
         "tags": dict(run.tags()),
         "logLocation": _log_location(region, run_id),
+        **_effective(region, context, setting),
         **{name: setting[name] for name in _FROM_SETTING if name in setting},
         **_configuration(region, setting),
         **_progress(context, run.course(), status),
@@ -165,6 +168,20 @@ def _configuration(region: Region, setting: dict[str, Any]) -> dict[str, Any]:
     created = region.configurations.get(name)
     uuid = derived_uuid(arn) if created is None else created.shown["uuid"]
     return {"configuration": {"name": name, "arn": arn, "uuid": uuid}}
+
+
+def _effective(region: Region, context: ServiceContext, setting: dict[str, Any]) -> dict[str, Any]:
+    """Return what applies to a run whose settings do not say it."""
+    answer: dict[str, Any] = {"workflowType": "PRIVATE", "retentionMode": "RETAIN"}
+    if setting.get("workflowType") != "READY2RUN":
+        storage_type = setting.get("storageType", context.settings.default_storage_type)
+        answer["storageType"] = storage_type
+        if storage_type == "STATIC":
+            answer["storageCapacity"] = _DEFAULT_STORAGE_CAPACITY
+    cache = region.run_caches.get(number_of(setting.get("cacheId", "")))
+    if cache is not None:
+        answer["cacheBehavior"] = cache.behavior
+    return answer
 
 
 def list_runs(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_omics_cache.local.groups import existing_run_group
-from airflow_provider_omics_cache.local.protocol import ServiceError, dump_json, number_of, shorten, validation_error
+from airflow_provider_omics_cache.local.protocol import ServiceError, dump_json, number_of, validation_error
 from airflow_provider_omics_cache.local.region import Region, ServiceContext, Workflow
+from airflow_provider_omics_cache.local.run_rules import check_shared_settings, output_uri_error
 from airflow_provider_omics_cache.local.workflows import find_version, find_workflow, status_of
 
 _MAX_PARAMETER_BYTES = 256_000
@@ -20,12 +21,10 @@ def check_run(region: Region, context: ServiceContext, setting: dict[str, Any]) 
     """
     if "workflowId" not in setting:
         raise validation_error("Either workflowId or runId is required")
-    if not setting["outputUri"].startswith("s3://") or not setting["outputUri"][5:].partition("/")[0]:
-        raise validation_error(f"outputUri must begin with s3://bucket; was {shorten(setting['outputUri'])}")
-    if "cacheBehavior" in setting and "cacheId" not in setting:
-        raise validation_error("cacheBehavior requires cacheId")
-    if setting.get("networkingMode") == "VPC" and "configurationName" not in setting:
-        raise validation_error("networkingMode VPC requires configurationName")
+    wrong_uri = output_uri_error(setting["outputUri"])
+    if wrong_uri is not None:
+        raise validation_error(wrong_uri)
+    check_shared_settings(setting)
     if setting.get("workflowType") == "READY2RUN":
         _check_ready2run(setting)
     workflow = check_resources(region, context, setting)

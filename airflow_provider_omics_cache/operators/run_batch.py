@@ -450,9 +450,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
                 started = reattach(self.hook, request, found.batch)
             else:
                 batch_run_settings = stage_settings(area, settings)
-                started = start_batch(
-                    self.hook, request, batch_run_settings, generation=found.generation, on_answer=push
-                )
+                started = start_batch(self.hook, request, batch_run_settings, found=found, on_answer=push)
         batch_id = str(started.batch["id"])
         persist_links(context, self, batch_id=batch_id)
         push(started)

@@ -82,10 +82,13 @@ def new_token_for_each_try(patch: Patch) -> None:
 
 @mutant("start_batch", "honest", "paid-twice", seed=18)
 def failed_is_judged_at_once(patch: Patch) -> None:
-    """Start a FAILED batch again without waiting for late counts and lists."""
+    """Start a FAILED batch again without waiting for late counts and lists, and without a second look."""
+    counted: dict[str, int] = {}
 
     def look_once(hook: Any, batch: Any) -> Any:
-        return batch, start._count_started_runs(hook, batch), False
+        if batch["id"] not in counted:
+            counted[batch["id"]] = start._count_started_runs(hook, batch)
+        return batch, counted[batch["id"]], False
 
     patch.setattr(start, "_wait_for_started_runs", look_once)
 

@@ -110,6 +110,7 @@ class World:
         self.local = local
         self._trace = trace
         self.clock = local.clock
+        self.seed = schedule.seed
         self.choices: Mapping[str, Any] = schedule.choices
         self.random = random.Random(schedule.seed)
         self.oracle = Oracle(local)

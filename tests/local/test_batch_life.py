@@ -447,10 +447,10 @@ def test_a_failed_run_is_no_failed_submission(omics: Any, local_healthomics: Loc
 
 
 def test_a_batch_without_any_run_is_processed_at_once_or_later(omics: Any, local_healthomics: LocalHealthOmics) -> None:
-    local_healthomics.delete_workflow("4711")
+    local_healthomics.delete_run_group("5")
     for seconds, status in ((0, "PROCESSED"), (30, "INPROGRESS")):
         local_healthomics.settings.seconds_in_progress_without_runs = seconds
-        batch_id = start(omics, 2)
+        batch_id = start(omics, 2, {"runGroupId": "5"})
         local_healthomics.clock.advance(3.1)
         assert omics.get_batch(batchId=batch_id)["status"] == status
         local_healthomics.clock.advance(30)
@@ -576,14 +576,11 @@ def test_runs_of_a_settings_file_are_counted_once_it_was_read(omics: Any, local_
     assert len(rows(omics, batch_id)) == 150
 
 
-@pytest.mark.parametrize("missing", ["cache", "deleted cache", "workflow", "run group"])
+@pytest.mark.parametrize("missing", ["cache", "deleted cache", "run group"])
 def test_what_is_missing_fails_each_submission(omics: Any, local_healthomics: LocalHealthOmics, missing: str) -> None:
     default = {"cacheId": "99"}
     if missing == "deleted cache":
         default = {"cacheId": omics.create_run_cache(cacheS3Location="s3://caches")["id"]}
-    if missing == "workflow":
-        local_healthomics.settings.strict_workflows = True
-        default = {}
     if missing == "run group":
         local_healthomics.settings.strict_run_groups = True
         default = {"runGroupId": "1"}

@@ -61,6 +61,49 @@ def test_a_replay_can_tell_the_current_status(omics: Any, local_healthomics: Loc
     assert again["id"] == first["id"]
 
 
+@needs_batches
+@pytest.mark.parametrize("name", ["same", "other"])
+def test_the_token_of_a_failed_batch_starts_it_again(
+    omics: Any, local_healthomics: LocalHealthOmics, name: str
+) -> None:
+    local_healthomics.faults.fail_batch(after="PENDING", times=2)
+    started = []
+    for _ in range(3):
+        started.append(start_batch(omics, name if started else "same")["id"])
+        local_healthomics.clock.advance(1_000)
+    assert len(set(started)) == 3
+    assert start_batch(omics, name)["id"] == started[-1]
+
+    local_healthomics.settings.failed_batch_token = "replays"
+    local_healthomics.faults.fail_batch(after="PENDING")
+    local_healthomics.forget_tokens()
+    failed = start_batch(omics)["id"]
+    local_healthomics.clock.advance(1_000)
+    assert start_batch(omics)["id"] == failed
+
+
+@needs_batches
+@pytest.mark.parametrize("cause", ["settings", "runs"])
+def test_the_token_of_a_batch_whose_failure_is_not_transient_is_used_up(
+    omics: Any, local_healthomics: LocalHealthOmics, cause: str
+) -> None:
+    """Its settings are wrong, or it has started runs, which would be started twice."""
+    settings = run_settings(3)
+    if cause == "settings":
+        settings = [*settings, settings[0]]
+    else:
+        local_healthomics.faults.fail_batch(after="SUBMITTING", started_runs=1)
+    request = {
+        "requestId": "token",
+        "defaultRunSetting": DEFAULT_RUN_SETTING,
+        "batchRunSettings": {"inlineSettings": settings},
+    }
+    first = omics.start_run_batch(**request)["id"]
+    local_healthomics.clock.advance(1_000)
+    assert omics.get_batch(batchId=first)["status"] == "FAILED"
+    assert omics.start_run_batch(**request)["id"] == first
+
+
 @BOTH
 def test_another_request_with_the_same_token_is_refused(omics: Any, start: Start) -> None:
     start(omics)

@@ -171,17 +171,12 @@ TASKS: list[Case] = [
 ]
 
 #: Why these tasks start: default_run_setting, and the error of the batch. Each check would need a permission that
-#: StartRunBatch does not need: s3:ListBucket, omics:GetWorkflow (also for shared workflows) or omics:GetRunCache.
+#: StartRunBatch does not need: s3:ListBucket or omics:GetRunCache.
 FOUND_BY_THE_SERVICE: list[tuple[str, dict[str, Any], str]] = [
     (
         "b08, the output bucket does not exist",
         {**DEFAULT, "outputUri": "s3://no-such-bucket-1/"},
         "2 runs did not complete: EXPORT_FAILED: ",
-    ),
-    (
-        "b09, the workflow does not exist",
-        {**DEFAULT, "workflowId": "7654321"},
-        "2 runs did not complete: not submitted, ResourceNotFoundException: Workflow 7654321 ",
     ),
     (
         "b14, the run cache does not exist",
@@ -192,9 +187,18 @@ FOUND_BY_THE_SERVICE: list[tuple[str, dict[str, Any], str]] = [
 #: The service refuses the request. botocore's model gives no rule for a role. What the message has.
 REFUSED_BY_THE_SERVICE: list[tuple[str, dict[str, Any], list[str]]] = [
     (
+        "b09, the workflow does not exist",
+        {**DEFAULT, "workflowId": "7654321"},
+        ["ResourceNotFoundException: Workflow 7654321 not found"],
+    ),
+    (
         "b03, the role is not an ARN",
         {**DEFAULT, "roleArn": "omics-role"},
-        ["Value 'omics-role' at 'defaultRunSetting.roleArn'", "regular expression pattern: arn:.+"],
+        [
+            "ValidationException: ",
+            "Value 'omics-role' at 'defaultRunSetting.roleArn'",
+            "regular expression pattern: arn:.+",
+        ],
     ),
 ]
 #: A client of a Region without HealthOmics has an endpoint whose name cannot be resolved.
@@ -294,10 +298,13 @@ def test_a_task(
 def test_what_the_service_refuses(
     default: dict[str, Any], parts: list[str], local: LocalHealthOmics, task_context: dict[str, Any]
 ) -> None:
-    with pytest.raises(OmicsRequestError) as caught:
+    local.settings.strict_workflows = True
+    local.register_workflow("1234567")
+    with pytest.raises(OmicsApiError) as caught:
         start(task_id="start", default_run_setting=default).execute(task_context)
     error = str(caught.value)
-    assert error.startswith("StartRunBatch failed: ValidationException: ")
+    assert error.startswith("StartRunBatch failed: ")
+    assert isinstance(caught.value, OmicsRequestError) == ("ValidationException" in error)
     assert [part for part in parts if part not in error] == []
     assert task_context["ti"].pushed == []
     omics = boto3.client("omics")
