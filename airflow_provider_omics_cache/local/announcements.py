@@ -99,7 +99,7 @@ def _events_of_run(region: Region, context: ServiceContext, run: Run) -> Iterato
         for at, status in _new(region, ("task", int(task_id)), _states_of_task(task)):
             detail = {"arn": task_arn, "status": status, "runArn": arn, "runUuid": run.uuid}
             yield _event(context, "Task Status Change", task_arn, at, {**common, **detail})
-            if task.hit is None:
+            if task.cache_uri is None:
                 message = {"task": task.definition.name, "status": status}
                 _log(region, context, f"run/{run.number}/task/{task_id}", at, message)
 

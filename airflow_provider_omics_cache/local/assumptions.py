@@ -17,10 +17,10 @@ description says "assumed". The following is assumed and has no setting:
 - StartRun and the submission of a batch answer a workflow that is not ``ACTIVE`` with ResourceNotFoundException. A
   configuration is ``ACTIVE`` at once. ListWorkflows lists private workflows unless ``type`` says otherwise.
 - A run that duplicates another run has the members of that run that the request does not have, but not its tags.
-- The outputs of a run are below its ``outputUri``, in a folder ``{run id}/{run uuid}``. AWS's pages
-  differ: some have only the run id.
+- The outputs of a run are below its ``outputUri``, in a folder ``{run id}/{run uuid}``. AWS's pages differ: some
+  have only the run id. With ``outputUriPrefixMode`` ``NONE_WITH_OVERWRITE`` they are directly below it.
 - StartRunBatch refuses ``networkingMode`` ``VPC`` without ``configurationName`` and a ``sessionPolicy`` that is not a
-  JSON object, with ValidationException. Every ``configurationName`` exists.
+  JSON object, with ValidationException. StartRun does too.
 - A run fails at its submission, with ValidationException, if it has no ``outputUri``, if its tags break a limit, or if
   its ``runOutputUri`` would be longer than the 750 characters of the model.
 - GetRun shows the present cacheBehavior of the run cache if the run has none of its own.
@@ -169,7 +169,8 @@ class Settings:
     :param strict_workflows: whether only registered workflows exist. Otherwise every workflow id exists. StartRunBatch
         refuses a workflow that does not exist. If a workflow is deleted later, the submissions of its runs fail. Both
         with ResourceNotFoundException.
-    :param strict_configurations: whether a run can only use a configuration that was created.
+    :param strict_configurations: whether a run can only use a configuration that was created. Otherwise every
+        ``configurationName`` exists. Default: no.
     :param workflow_creating_seconds: how long a workflow or a version is ``CREATING`` after its creation.
     :param static_storage_needs_capacity: whether StartRun refuses ``storageType`` ``STATIC`` if neither the run nor
         the workflow has a ``storageCapacity`` (assumed: yes).

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from airflow_provider_omics_cache.local.course import TOLERANCE, Hit, TaskDefinition
+from airflow_provider_omics_cache.local.course import TOLERANCE, TaskDefinition
 from airflow_provider_omics_cache.local.protocol import derived_uuid, dump_json
 
 #: Task ids are the run's id times this number, plus the number of the task.
@@ -49,6 +49,8 @@ class CacheEntries:
     """
 
     def __init__(self, store: Store, uri: str, arn: str) -> None:
+        #: Returns the S3 URI of the entry of a task, from the id of its run and its number, from 0.
+        self.uri_of_entry = self._uri_of_entry
         self._store = store
         self._uri = uri
         self._arn = arn
@@ -95,39 +97,42 @@ class CacheEntries:
         self._written.append(written)
         self._latest[key] = len(self._ends) - 1
 
-    def find(self, key: int, tasks: int, *, at: float) -> tuple[Hit, ...]:
-        """Return what a run finds for its first tasks.
+    def find(self, key: int, tasks: int, *, at: float) -> tuple[int, ...]:
+        """Return the ids of the runs that have exported what a run finds for its first tasks.
 
         :param key: as :func:`key_of` returns it.
         :param tasks: number of its tasks.
         :param at: when it looks.
         """
-        hits: list[Hit] = []
-        while len(hits) < tasks:
-            hit = self._find_task(key, len(hits), at)
-            if hit is None:
+        runs: list[int] = []
+        while len(runs) < tasks:
+            run = self._find_task(key, len(runs), at)
+            if run is None:
                 break
-            hits.append(hit)
-        return tuple(hits)
+            # The runs of a batch keep the numbers: equal ones are kept once.
+            runs.append(runs[-1] if runs and runs[-1] == run else run)
+        return tuple(runs)
 
-    def _find_task(self, key: int, task: int, at: float) -> Hit | None:
+    def _find_task(self, key: int, task: int, at: float) -> int | None:
         place = self._latest.get(key, -1)
         while place >= 0:
             if self._ends[place] <= at + TOLERANCE and self._first[place] <= task < self._end[place]:
-                uri, manifest = self._location(self._runs[place], task)
-                if not self._written[place] or self._store.exists(manifest):
-                    return Hit(uri)
+                run_number = self._runs[place]
+                if not self._written[place] or self._store.exists(self._manifest(run_number, task)):
+                    return run_number
             place = self._before[place]
         return None
 
-    def _location(self, run_number: int, task: int) -> tuple[str, str]:
+    def _uri_of_entry(self, run_number: int, task: int) -> str:
         task_id = run_number * TASKS_PER_RUN + task + 1
-        entry = derived_uuid(f"{self._uri}{task_id}")
-        uri = f"{self._uri}{run_number}/{task_id}/{entry}/"
-        return uri, f"{uri}{entry}.json"
+        return f"{self._uri}{run_number}/{task_id}/{derived_uuid(f'{self._uri}{task_id}')}/"
+
+    def _manifest(self, run_number: int, task: int) -> str:
+        uri = self._uri_of_entry(run_number, task)
+        return f"{uri}{uri.split('/')[-2]}.json"
 
     def _write(self, run_number: int, task: int, task_arn: str) -> None:
-        uri, manifest = self._location(run_number, task)
+        uri = self._uri_of_entry(run_number, task)
         content = {
             "arn": f"{self._arn}/cacheEntry/{uri.split('/')[-2]}",
             "s3uri": uri,
@@ -137,4 +142,4 @@ class CacheEntries:
             "otherOutputs": {},
             "version": "1.0",
         }
-        self._store.write(manifest, dump_json(content))
+        self._store.write(self._manifest(run_number, task), dump_json(content))

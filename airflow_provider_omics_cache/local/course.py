@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -74,16 +74,6 @@ DEFAULT_TASKS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
-    """A task that a run found in its run cache.
-
-    :param uri: S3 URI of the entry.
-    """
-
-    uri: str
-
-
-@dataclass(frozen=True, slots=True)
 class Task:
     """A task of a run.
 
@@ -93,7 +83,7 @@ class Task:
     :param created_at: when the run came to it.
     :param started_at: when it started, None for a task from the run cache.
     :param stopped_at: when it stopped, None while it runs and for a task from the run cache.
-    :param hit: its entry in the run cache, None if it was executed.
+    :param cache_uri: S3 URI of its entry in the run cache, None if it was executed.
     :param failure: failureReason and statusMessage of a failed task.
     """
 
@@ -103,7 +93,7 @@ class Task:
     created_at: float
     started_at: float | None
     stopped_at: float | None
-    hit: Hit | None
+    cache_uri: str | None
     failure: tuple[str, str] | None
 
 
@@ -125,7 +115,8 @@ class Course:
     :param submitted_at: when the run was submitted.
     :param tasks: the tasks of the run, which run one after the other.
     :param begins_at: when it leaves ``PENDING``; None while it waits for a place in its run group.
-    :param hits: what it found in its run cache, for its first tasks.
+    :param hits: ids of the runs that have exported what it found in its run cache, for its first tasks.
+    :param uri_of_entry: returns the S3 URI of the entry of a task, from the id of its run and its number, from 0.
     :param failure: failureReason and statusMessage if the run fails.
     :param failing_task: number of the task, from 0, in which the run fails; None if it fails after its tasks.
     :param longest_seconds: maximum time ``RUNNING``; the run times out after it.
@@ -138,7 +129,8 @@ class Course:
     submitted_at: float
     tasks: Sequence[TaskDefinition]
     begins_at: float | None
-    hits: tuple[Hit, ...] = ()
+    hits: tuple[int, ...] = ()
+    uri_of_entry: Callable[[int, int], str] | None = None
     failure: tuple[str, str] | None = None
     failing_task: int | None = None
     longest_seconds: float = float("inf")
@@ -146,13 +138,16 @@ class Course:
     cancelled_until: float | None = None
     deleted: bool = False
     running_seconds: float = field(init=False)
+    times_out: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.plan()
 
     def plan(self) -> None:
         """Compute how long the run is ``RUNNING``."""
-        self.running_seconds = min(self._ends_of_tasks()[-1], self.longest_seconds)
+        needed = self._ends_of_tasks()[-1]
+        self.times_out = needed > self.longest_seconds
+        self.running_seconds = min(needed, self.longest_seconds)
 
     @property
     def started_at(self) -> float:
@@ -176,7 +171,7 @@ class Course:
 
     def failure_at_end(self) -> tuple[str, str] | None:
         """Return failureReason and statusMessage of a run that fails, None of another."""
-        if self.longest_seconds < self._ends_of_tasks()[-1]:
+        if self.times_out:
             return "RUN_TIMED_OUT", f"The run was RUNNING for longer than {self.longest_seconds / 60:g} minutes"
         return self.failure
 
@@ -244,8 +239,9 @@ class Course:
             created_after = ends_after
             if created_at > at or (created_at >= stopping_at and ends_at > stopping_at):
                 return
-            if index < len(self.hits):
-                yield Task(index + 1, task, RunStatus.COMPLETED, created_at, None, None, self.hits[index], None)
+            if index < len(self.hits) and self.uri_of_entry is not None:
+                uri = self.uri_of_entry(self.hits[index], index)
+                yield Task(index + 1, task, RunStatus.COMPLETED, created_at, None, None, uri, None)
             else:
                 yield self._executed(index, task, created_at, ends_at, at)
 

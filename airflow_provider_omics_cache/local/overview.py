@@ -172,7 +172,7 @@ def _single_run(run: SingleRun, context: ServiceContext) -> list[Any]:
     setting, course, status = run.setting(), run.course(), run.status(context.now)
     started, ended, failure = course.started_at, course.ended_at, run.failure()
     tasks = [
-        f"{task.definition.name}: {'from the run cache' if task.hit is not None else task.status}"
+        f"{task.definition.name}: {'from the run cache' if task.cache_uri is not None else task.status}"
         for task in islice(course.tasks_at(context.now), _MOST_TASKS_OF_A_RUN)
     ]
     return [

@@ -36,6 +36,7 @@ def plan_course(
     course = Course(settings, submitted_at, tasks, submitted_at + settings.run_pending_seconds)
     cache = cache_of(region, setting)
     if cache is not None:
+        course.uri_of_entry = cache.entries.uri_of_entry
         course.hits = cache.entries.find(key_of(setting, tasks), len(tasks), at=submitted_at)
     fault = context.faults.task_failure(name, [task.name for task in tasks[len(course.hits) :]])
     if fault is not None:

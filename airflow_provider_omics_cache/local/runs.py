@@ -156,7 +156,10 @@ def describe_run(region: Region, context: ServiceContext, run: Run, status: RunS
 
 def run_output_uri(run: Run) -> str:
     """Return the folder of the outputs of a run."""
-    return f"{run.setting()['outputUri'].rstrip('/')}/{run.number}/{run.uuid}"
+    setting = run.setting()
+    if setting.get("outputUriPrefixMode") == "NONE_WITH_OVERWRITE":
+        return str(setting["outputUri"])
+    return f"{setting['outputUri'].rstrip('/')}/{run.number}/{run.uuid}"
 
 
 def _configuration(region: Region, setting: dict[str, Any]) -> dict[str, Any]:
@@ -232,7 +235,7 @@ def get_run_task(region: Region, context: ServiceContext, request: dict[str, Any
     for task in run.course().tasks_at(now):
         if task_id_of(run, task) == request["taskId"]:
             answer = _task_item(context, run, task)
-            if task.hit is None:
+            if task.cache_uri is None:
                 answer["logStream"] = (
                     f"{_log_location(region, str(run.number))['runLogStream']}/task/{answer['taskId']}"
                 )
@@ -352,13 +355,13 @@ def _task_item(context: ServiceContext, run: Run, task: Task) -> dict[str, Any]:
         "name": definition.name,
         "status": task.status,
         "creationTime": context.clock.at(task.created_at),
-        "cacheHit": task.hit is not None,
+        "cacheHit": task.cache_uri is not None,
         "cpus": definition.cpus,
         "memory": definition.memory,
         "gpus": definition.gpus,
     }
-    if task.hit is not None:
-        return {**item, "cacheS3Uri": task.hit.uri}
+    if task.cache_uri is not None:
+        return {**item, "cacheS3Uri": task.cache_uri}
     item["instanceType"] = definition.instance_type
     times = {"startTime": task.started_at, "stopTime": task.stopped_at}
     item.update({name: context.clock.at(time) for name, time in times.items() if time is not None})

@@ -89,7 +89,7 @@ def test_reset_forgets_everything_but_clock_and_settings(omics: Any, local_healt
 
 def test_operations_that_are_not_served_are_left_to_moto(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     with pytest.raises(ClientError, match="Not yet implemented"):
-        omics.list_workflows()
+        omics.list_reference_stores()
 
     assert local_healthomics.calls == {}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from airflow_provider_omics_cache.local import LocalHealthOmics
 from tests.local.conftest import DEFAULT_RUN_SETTING, code_of
@@ -106,3 +107,55 @@ def test_a_run_fails_on_demand(omics: Any, local_healthomics: LocalHealthOmics) 
     assert omics.list_runs(status="FAILED")["items"][0]["id"] == run_id
     *_, (name, status) = tasks(omics, run_id)
     assert (name, status) == ("Report", "FAILED")
+
+
+def test_a_completed_run_is_reported_before_it_is_shown(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    reported: list[dict[str, Any]] = []
+    status_meanwhile: list[str] = []
+
+    def report(run: dict[str, Any]) -> None:
+        reported.append(run)
+        status_meanwhile.append(omics.get_run(id=run["id"])["status"])
+
+    local_healthomics.on_run_completed = report
+    local_healthomics.faults.fail_run("bad")
+    good, _ = start(omics, name="good"), start(omics, name="bad")
+    local_healthomics.clock.advance(100)
+    assert omics.get_run(id=good)["status"] == "COMPLETED"
+    assert [(run["id"], run["status"]) for run in reported] == [(good, "COMPLETED")]
+    assert status_meanwhile == ["STOPPING"]
+    omics.list_runs()
+    assert len(reported) == 1
+
+
+def test_a_run_that_duplicates_another(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    first = start(omics, name="one", parameters={"sample": "a"}, retentionMode="REMOVE", tags={"a": "b"})
+    needed = {"roleArn": DEFAULT_RUN_SETTING["roleArn"], "outputUri": "s3://results/again"}
+    second = omics.start_run(runId=first, **needed, name="two")
+    run = omics.get_run(id=second["id"])
+    assert (run["runId"], run["workflowId"], run["name"], run["retentionMode"]) == (first, "4711", "two", "REMOVE")
+    assert (run["parameters"], run["tags"]) == ({"sample": "a"}, {})
+    assert run["runOutputUri"].startswith("s3://results/again/")
+    with pytest.raises(ClientError, match="Either workflowId or runId is required") as error:
+        omics.start_run(**needed)
+    assert code_of(error) == ("ValidationException", 400)
+
+
+def test_an_answer_is_lost_after_the_run_was_started(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.faults.drop_connection("StartRun")
+    request = {**DEFAULT_RUN_SETTING, "requestId": "once"}
+    with pytest.raises(BotoConnectionError):
+        omics.start_run(**request)
+    run_id = omics.start_run(**request)["id"]
+    assert [run["id"] for run in omics.list_runs()["items"]] == [run_id]
+
+
+def test_calls_are_limited(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.settings.rate_limits = {"StartRun": 1, "CreateRunGroup": 1}
+    for call in (lambda: start(omics), lambda: omics.create_run_group()):
+        call()
+        with pytest.raises(ClientError) as error:
+            call()
+        assert code_of(error) == ("ThrottlingException", 429)
+    local_healthomics.clock.advance(1)
+    assert start(omics)
