@@ -28,6 +28,8 @@ from airflow_provider_omics_cache.local.protocol import (
     error_answer,
     not_found,
     number_of,
+    open_page_token,
+    seal_page_token,
     validation_error,
 )
 from airflow_provider_omics_cache.local.region import Region, ServiceContext, Workflow, check_tags
@@ -141,6 +143,11 @@ class LocalHealthOmics:
         """Names of the operations that are served. The installed botocore must know them."""
         return self._protocol.operations
 
+    @property
+    def roots(self) -> frozenset[str]:
+        """First parts of the paths of the operations, such as ``runCache``."""
+        return self._protocol.roots
+
     def register_workflow(
         self, workflow_id: str, *, parameter_template: dict[str, dict[str, Any]] | None = None
     ) -> None:
@@ -241,6 +248,9 @@ class LocalHealthOmics:
         access_key, region_name, _ = credential_scope(headers, request.query)
         account_id = account_of(access_key, headers.get("x-moto-account-id"))
         parameters = self._protocol.read(name, request)
+        owner = f"{account_id}/{region_name}"
+        if "startingToken" in parameters:
+            parameters["startingToken"] = open_page_token(parameters["startingToken"], owner)
         with self._lock:
             region = self._state.region(account_id, region_name)
             rate = self.settings.rate_limits.get(name)
@@ -250,7 +260,10 @@ class LocalHealthOmics:
         self._report_completed_runs(region)
         with self._lock:
             self._catch_up(region)
-            return self._protocol.answer(name, OPERATIONS[name](region, self._context, parameters))
+            answer = OPERATIONS[name](region, self._context, parameters)
+            if "nextToken" in answer:
+                answer["nextToken"] = seal_page_token(answer["nextToken"], owner)
+            return self._protocol.answer(name, answer)
 
     def _catch_up(self, region: Region) -> None:
         now = self._context.now = self.clock.elapsed()

@@ -128,6 +128,11 @@ class Protocol:
         """Names of the operations that are served."""
         return frozenset(self._operations)
 
+    @property
+    def roots(self) -> frozenset[str]:
+        """First parts of the paths of the operations, such as ``runCache``."""
+        return frozenset(model.http["requestUri"].split("/")[1] for model in self._operations.values())
+
     def route(self, request: Request) -> str:
         """Return the name of the requested operation."""
         for method, pattern, name in self._routes:
@@ -525,7 +530,31 @@ def start_of_page(operation: str, parameters: dict[str, Any]) -> int:
             return int(position)
     except (ValueError, binascii.Error):
         pass
-    raise validation_error("The startingToken does not belong to this list and these filters")
+    raise _wrong_page_token()
+
+
+def seal_page_token(token: str, owner: str) -> str:
+    """Return a token of a page that only the account and Region of ``owner`` can use."""
+    return f"{token}.{_seal(token, owner)}"
+
+
+def open_page_token(sealed: str, owner: str) -> str:
+    """Return the token that was given to :func:`seal_page_token`.
+
+    :raises ServiceError: the token was changed, or belongs to another account or Region.
+    """
+    token, _, seal = sealed.rpartition(".")
+    if seal != _seal(token, owner):
+        raise _wrong_page_token()
+    return token
+
+
+def _seal(token: str, owner: str) -> str:
+    return hashlib.sha256(f"{owner} {token}".encode()).hexdigest()[:16]
+
+
+def _wrong_page_token() -> ServiceError:
+    return validation_error("The startingToken does not belong to this list and these filters")
 
 
 def page(
