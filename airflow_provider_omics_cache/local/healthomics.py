@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from airflow_provider_omics_cache.healthomics.states import RunStatus
 from airflow_provider_omics_cache.local import batches, caches, runs
 from airflow_provider_omics_cache.local.assumptions import LENIENT, Settings
-from airflow_provider_omics_cache.local.batch import Batch
+from airflow_provider_omics_cache.local.batch import Batch, RunOverrides
 from airflow_provider_omics_cache.local.clock import Clock
 from airflow_provider_omics_cache.local.faults import Faults
 from airflow_provider_omics_cache.local.moto_backend import State, account_of
@@ -200,6 +200,9 @@ class LocalHealthOmics:
         """Return a page for a browser, with the batches, runs and run caches of every account and Region."""
         with self._lock:
             regions = self._state.regions()
+        for region in regions:
+            self._read_files(region)
+        with self._lock:
             self._context.now = self.clock.elapsed()
             for region in regions:
                 self._catch_up(region)
@@ -256,6 +259,8 @@ class LocalHealthOmics:
             rate = self.settings.rate_limits.get(name)
             if rate is not None:
                 region.call_quotas.spend(name, per_second=rate, now=self.clock.elapsed())
+        self._read_files(region)
+        with self._lock:
             self._catch_up(region)
         self._report_completed_runs(region)
         with self._lock:
@@ -264,6 +269,20 @@ class LocalHealthOmics:
             if "nextToken" in answer:
                 answer["nextToken"] = seal_page_token(answer["nextToken"], owner)
             return self._protocol.answer(name, answer)
+
+    def _read_files(self, region: Region) -> None:
+        """Read the settings files that are due. Other requests do not wait; they see the batches as PENDING."""
+        with self._lock:
+            due = region.take_files_to_read(self.clock.elapsed())
+        submitter = batches.RegionSubmitter(region, self._context)
+        for batch in due:
+            content: RunOverrides | Exception
+            try:
+                content = submitter.load_settings(batch)
+            except Exception as error:
+                content = error
+            with self._lock:
+                batch.file_content = content
 
     def _catch_up(self, region: Region) -> None:
         now = self._context.now = self.clock.elapsed()

@@ -10,7 +10,8 @@ import threading
 from contextlib import suppress
 from email.message import Message
 from html import escape
-from typing import IO, Any
+from io import BufferedIOBase
+from typing import Any
 
 from werkzeug.datastructures import Headers
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
@@ -61,7 +62,7 @@ class RequestBody:
     :param headers: headers of the request.
     """
 
-    def __init__(self, stream: IO[bytes], headers: Message) -> None:
+    def __init__(self, stream: BufferedIOBase, headers: Message) -> None:
         self._stream = stream
         self._encodings = headers.get_all("Transfer-Encoding", [])
         self._lengths = headers.get_all("Content-Length", [])

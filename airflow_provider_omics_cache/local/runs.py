@@ -120,6 +120,7 @@ def delete_run(region: Region, context: ServiceContext, request: dict[str, Any])
         raise _wrong_state(context, request["id"], status, "deleted")
     batch.delete_run(index)
     region.free_runs([int(request["id"])])
+    region.forget_if_empty(batch)
     return {}
 
 
@@ -154,6 +155,8 @@ def _rows(
         if request.get("runGroupId", batch.default.get("runGroupId")) != batch.default.get("runGroupId"):
             continue
         batch.advance(now, submitter)
+        if not batch.has_runs:
+            continue
         runs = batch.runs_to_list(request.get("status"), now)
         for index in islice(runs, bisect_left(runs, max(0, after - first)), None):
             status = batch.run_status(index, now)
