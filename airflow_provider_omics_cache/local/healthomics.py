@@ -143,6 +143,10 @@ class LocalHealthOmics:
         """Names of the operations that are served. The installed botocore must know them."""
         return self._protocol.operations
 
+    def absent(self) -> list[str]:
+        """Return the operations and members that the installed botocore does not know. They are refused."""
+        return self._protocol.absent()
+
     @property
     def roots(self) -> frozenset[str]:
         """First parts of the paths of the operations, such as ``runCache``."""

@@ -14,13 +14,14 @@ import re
 import secrets
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+import botocore
 from botocore.loaders import create_loader
 from botocore.model import OperationModel, ServiceModel, Shape, StructureShape
 
@@ -106,6 +107,20 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+#: A version of botocore that has a member. Members that are not here came with the operations.
+NEWER_MEMBERS = {
+    "networkingMode": "1.43.25",
+    "configurationName": "1.43.25",
+    "engineSettings": "1.43.25",
+    "scratchStorageMode": "1.43.35",
+    "sessionPolicy": "1.43.90",
+}
+#: Shapes of requests with such members.
+_GROWING_SHAPES = {
+    "DefaultRunSetting": tuple(NEWER_MEMBERS),
+    "InlineSetting": ("engineSettings",),
+}
+
 _LABEL = re.compile(r"\{(\w+)\}")
 
 
@@ -119,6 +134,7 @@ class Protocol:
     def __init__(self, operations: Iterable[str]) -> None:
         self._model = ServiceModel(create_loader().load_service_model("omics", "service-2"), "omics")
         known = set(self._model.operation_names)
+        self._absent = sorted(set(operations) - known)
         self._operations = {name: self._model.operation_model(name) for name in operations if name in known}
         routes = sorted(self._operations.values(), key=lambda model: model.http["requestUri"].count("{"))
         self._routes = [(model.http["method"], _path_pattern(model.http["requestUri"]), model.name) for model in routes]
@@ -127,6 +143,17 @@ class Protocol:
     def operations(self) -> frozenset[str]:
         """Names of the operations that are served."""
         return frozenset(self._operations)
+
+    def absent(self) -> list[str]:
+        """Return the operations and members that the installed botocore does not know."""
+        shapes = set(self._model.shape_names)
+        return self._absent + [
+            f"{shape}.{member} (botocore>={NEWER_MEMBERS[member]})"
+            for shape, members in _GROWING_SHAPES.items()
+            if shape in shapes
+            for member in members
+            if member not in self._model.shape_for(shape).members
+        ]
 
     @property
     def roots(self) -> frozenset[str]:
@@ -194,6 +221,7 @@ class Protocol:
                 in_body[member] = wire_name
         if in_body:
             body = _read_json(request.body)
+            _refuse_unknown(body, in_body.values(), "")
             given.update({m: body[w] for m, w in in_body.items() if w in body})
         return given
 
@@ -277,6 +305,18 @@ def _checked(shape: Shape, value: Any, path: str, errors: list[str]) -> Any:
     return checker(shape, value, path, errors)
 
 
+def _refuse_unknown(value: dict[str, Any], members: Collection[str], path: str) -> None:
+    """Refuse a member that a newer client may know, instead of acting as if it had not been given."""
+    for name in value:
+        if name not in members and value[name] is not None:
+            version = NEWER_MEMBERS.get(name)
+            newer = f"botocore>={version}" if version else "a newer botocore"
+            raise validation_error(
+                f"The model of the API in botocore {botocore.__version__} has no member {shorten(_join(path, name))!r}. "
+                f"To use it, install {newer} in the environment of the local HealthOmics"
+            )
+
+
 def _is_nested_deeper(value: Any, limit: int) -> bool:
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(limit):
@@ -290,6 +330,7 @@ def _is_nested_deeper(value: Any, limit: int) -> bool:
 def _checked_structure(shape: Any, value: Any, path: str, errors: list[str]) -> Any:
     if not isinstance(value, dict):
         return _fail(errors, value, path, "Member must be a structure")
+    _refuse_unknown(value, shape.members, path)
     given = {name: value[name] for name in shape.members if value.get(name) is not None}
     for name in shape.required_members:
         if name not in given:
