@@ -311,8 +311,9 @@ def _refuse_unknown(value: dict[str, Any], members: Collection[str], path: str) 
         if name not in members and value[name] is not None:
             version = NEWER_MEMBERS.get(name)
             newer = f"botocore>={version}" if version else "a newer botocore"
+            member = shorten(_join(path, name))
             raise validation_error(
-                f"The model of the API in botocore {botocore.__version__} has no member {shorten(_join(path, name))!r}. "
+                f"The model of the API in botocore {botocore.__version__} has no member {member!r}. "
                 f"To use it, install {newer} in the environment of the local HealthOmics"
             )
 

@@ -29,7 +29,7 @@ from airflow_provider_omics_cache.local.limits import (
     BoundedServer,
     xml_answer,
 )
-from airflow_provider_omics_cache.local.moto_backend import RUNNING_SERVERS
+from airflow_provider_omics_cache.local.moto_backend import RUNNING_SERVERS, watch_for_mocks
 from airflow_provider_omics_cache.local.overview import is_for_a_browser
 from airflow_provider_omics_cache.local.protocol import (
     ConnectionDropped,
@@ -187,6 +187,7 @@ class Application:
 
     def __call__(self, environ: Environment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
+        watch_for_mocks()
         path, _, query = _raw_uri(environ).partition("?")
         headers = _headers(environ)
         is_control = _is_below(CONTROL_PATH, path)
