@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_provider_omics_cache.healthomics.states import BatchStatus
 from airflow_provider_omics_cache.local.batch import Batch, RunOverrides
+from airflow_provider_omics_cache.local.groups import existing_run_group
 from airflow_provider_omics_cache.local.moto_backend import etag_of_object, owner_of_bucket, read_object
 from airflow_provider_omics_cache.local.protocol import (
     ServiceError,
@@ -21,8 +22,9 @@ from airflow_provider_omics_cache.local.protocol import (
     validation_error,
 )
 from airflow_provider_omics_cache.local.quotas import StartRunShare
-from airflow_provider_omics_cache.local.region import MAX_TAGS, Region, ServiceContext, Workflow, check_tags
+from airflow_provider_omics_cache.local.region import MAX_TAGS, Region, ServiceContext, check_tags
 from airflow_provider_omics_cache.local.run_rules import check_batch_default, output_uri_error
+from airflow_provider_omics_cache.local.workflows import existing_workflow, no_workflow
 
 _CANCELLABLE = frozenset({BatchStatus.PENDING, BatchStatus.SUBMITTING, BatchStatus.INPROGRESS})
 _RUNS_DELETABLE = frozenset({BatchStatus.PROCESSED, BatchStatus.CANCELLED})
@@ -55,8 +57,8 @@ def start_run_batch(region: Region, context: ServiceContext, request: dict[str, 
     default = check_documents(request["defaultRunSetting"])
     check_tags(default.get("runTags", {}))
     check_batch_default(default)
-    if not _workflow_exists(context, default["workflowId"]):
-        raise _workflow_not_found(default["workflowId"])
+    if existing_workflow(region, context, default["workflowId"]) is None:
+        raise no_workflow(default["workflowId"])
     source = request["batchRunSettings"]
     for setting in source.get("inlineSettings", []):
         check_documents(setting)
@@ -306,12 +308,12 @@ class RegionSubmitter:
 
     def failure_of_all(self, batch: Batch) -> tuple[str, str] | None:
         """Return reason and message if no run of the batch can be submitted, else None."""
-        context, settings, default = self._context, self._context.settings, batch.default
-        if not _workflow_exists(context, default["workflowId"]):
-            error = _workflow_not_found(default["workflowId"])
+        context, default = self._context, batch.default
+        if existing_workflow(self._region, context, default["workflowId"]) is None:
+            error = no_workflow(default["workflowId"])
             return error.code, error.message
         run_group_id = default.get("runGroupId")
-        if run_group_id is not None and not context.run_groups.get(run_group_id, not settings.strict_run_groups):
+        if run_group_id is not None and existing_run_group(self._region, context, run_group_id) is None:
             return "ResourceNotFoundException", f"Run group {run_group_id} does not exist"
         cache_id = default.get("cacheId")
         if cache_id is not None:
@@ -419,15 +421,6 @@ class RegionSubmitter:
             raise validation_error("Batch has 0 runs but 1 run is the min.")
         if first_error is not None:
             raise first_error
-
-
-def _workflow_exists(context: ServiceContext, workflow_id: str) -> bool:
-    absent = None if context.settings.strict_workflows else Workflow()
-    return context.workflows.get(workflow_id, absent) is not None
-
-
-def _workflow_not_found(workflow_id: str) -> ServiceError:
-    return ServiceError("ResourceNotFoundException", f"Workflow {workflow_id} not found")
 
 
 def check_documents(setting: dict[str, Any]) -> dict[str, Any]:

@@ -119,6 +119,7 @@ NEWER_MEMBERS = {
 _GROWING_SHAPES = {
     "DefaultRunSetting": tuple(NEWER_MEMBERS),
     "InlineSetting": ("engineSettings",),
+    "StartRunRequest": tuple(NEWER_MEMBERS),
 }
 
 _LABEL = re.compile(r"\{(\w+)\}")

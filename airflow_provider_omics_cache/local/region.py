@@ -7,16 +7,18 @@ import itertools
 import json
 from array import array
 from bisect import insort
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_omics_cache.local.assumptions import Settings
 from airflow_provider_omics_cache.local.batch import Batch, Submitter, reached
 from airflow_provider_omics_cache.local.clock import Clock
+from airflow_provider_omics_cache.local.course import DEFAULT_TASKS, TaskDefinition
 from airflow_provider_omics_cache.local.faults import Faults
 from airflow_provider_omics_cache.local.protocol import ServiceError, has_reserved_key, validation_error
 from airflow_provider_omics_cache.local.quotas import CallQuotas, StartRunQuota
+from airflow_provider_omics_cache.local.single_run import SingleRun
 
 #: Maximum number of tags of a resource.
 MAX_TAGS = 50
@@ -24,13 +26,36 @@ MAX_TAGS = 50
 
 @dataclass
 class Workflow:
-    """A registered workflow.
+    """A workflow.
 
     :param parameter_template: parameter names with their properties, of which only ``optional`` is read; None
         accepts any parameters.
+    :param type: ``PRIVATE`` or ``READY2RUN``; None stands for both.
+    :param name: its name.
+    :param created_at: when it was created.
+    :param tasks: its tasks, which run one after the other.
     """
 
     parameter_template: dict[str, dict[str, Any]] | None = None
+    type: str | None = "PRIVATE"
+    name: str | None = None
+    created_at: float = 0.0
+    tasks: Sequence[TaskDefinition] = DEFAULT_TASKS
+
+
+@dataclass
+class RunGroup:
+    """A run group.
+
+    :param limits: ``maxCpus``, ``maxRuns``, ``maxDuration`` (minutes) and ``maxGpus``, as far as they are set.
+    """
+
+    id: str
+    created_at: float
+    name: str | None = None
+    limits: dict[str, int] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    deleted: bool = False
 
 
 @dataclass
@@ -127,7 +152,7 @@ def _digest(parameters: dict[str, Any]) -> str:
 
 
 class Region:
-    """Run caches, batches, quotas and request tokens of one account in one Region."""
+    """Run caches, batches, runs, run groups, quotas and request tokens of one account in one Region."""
 
     def __init__(self, account_id: str, name: str, partition: str) -> None:
         self.account_id = account_id
@@ -135,6 +160,9 @@ class Region:
         self.partition = partition
         self.run_caches: dict[int, RunCache] = {}
         self.batches: dict[int, Batch] = {}
+        #: Runs that StartRun started, until they are deleted.
+        self.single_runs: dict[int, SingleRun] = {}
+        self.run_groups: dict[int, RunGroup] = {}
         self.tokens = RequestTokens()
         self.call_quotas = CallQuotas()
         self.start_run_quota = StartRunQuota()
@@ -142,6 +170,7 @@ class Region:
         self.kept_runs = 0
         #: Ids of deleted runs, which ``settings.reuse_run_ids`` gives to new runs.
         self.freed_run_numbers = array("Q")
+        self._advanced_to = float("-inf")
         self._files_to_read: list[Batch] = []  # batches whose settings file was not read yet
         self._every_batch: list[Batch] = []
         self._to_begin: list[Batch] = []  # batches that will share the StartRun quota, sorted by when they begin
@@ -158,12 +187,11 @@ class Region:
     def remove_batch(self, batch: Batch) -> None:
         """Remove a batch. Its runs stay."""
         del self.batches[batch.number]
-        self.forget_if_empty(batch)
+        self.free_removed_batches()
 
-    def forget_if_empty(self, batch: Batch) -> None:
-        """Free the memory of a batch that was removed and whose runs were all deleted."""
-        if batch.number not in self.batches and not batch.has_runs:
-            self._every_batch.remove(batch)
+    def free_removed_batches(self) -> None:
+        """Free the memory of the batches that were removed and whose runs were all deleted."""
+        self._every_batch = [batch for batch in self._every_batch if batch.number in self.batches or batch.has_runs]
 
     def take_files_to_read(self, now: float) -> list[Batch]:
         """Return the batches whose settings file must be read now. Each batch is returned once."""
@@ -185,6 +213,18 @@ class Region:
             if batch.waits_for_file:
                 waiting.append(batch)
         self._to_begin[:0] = waiting
+
+    def fail_single_runs(self, now: float, reasons: Mapping[str, str]) -> None:
+        """Make single runs fail.
+
+        :param now: the present time.
+        :param reasons: failureReason by name of the run.
+        """
+        since, self._advanced_to = self._advanced_to, now
+        for run in self.single_runs.values() if reasons else ():
+            reason = reasons.get(run.setting().get("name", ""))
+            if reason is not None:
+                run.fail(since, reason)
 
     def free_runs(self, run_numbers: list[int]) -> None:
         """Register that runs were deleted."""
