@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import boto3
+import botocore
 from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_provider_omics_cache.local import serve
@@ -64,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"The local HealthOmics answers at {server.url}\n"
             f"export AIRFLOW_CONN_AWS_DEFAULT={shlex.quote(server.airflow_connection)}\n"
         )
+        absent = server.absent()
+        if absent:
+            sys.stderr.write(f"botocore {botocore.__version__} lacks, and the server refuses: {', '.join(absent)}\n")
         sys.stdout.flush()
         stopped.wait()
     return 0

@@ -6,7 +6,12 @@ description says "assumed". The following is assumed and has no setting:
 - ValidationException is the answer to a body that is not a JSON object, to a value of a wrong type, and to a second
   filter. UnknownOperationException (404) is the answer to an operation that the local HealthOmics does not have.
   AccessDeniedException is the answer to a request that is not signed, and to a Region without HealthOmics.
-- Caches, batches and runs are listed in the order of their creation. ListRuns combines its filters.
+- Batches and runs are listed in the order of their creation. ListRuns combines its filters.
+- Whether a request with the same ``requestId`` has changed: ``tags`` with no key and no ``tags`` differ, and so do
+  lists in another order.
+- The texts of errors, apart from those of ``failureReason`` in AWS's user guide, "Workflow 2174942 not found", and the
+  form "1 validation error detected: Value ... at ... failed to satisfy constraint: ...".
+- A page token of another account, Region, list or filter, or one that was changed, is refused with ValidationException.
 - A run looks its tasks up in its run cache when it is submitted. It finds the entries of a run that had ended, with the
   same ``workflowId``, ``workflowVersionName``, ``workflowOwnerId``, ``parameters``, ``engineSettings`` and task names.
   Tasks run one after the other. After the first task that is not found, every task runs. A task that is found takes no
@@ -152,6 +157,8 @@ class Settings:
     :param listing_order: order of ListRunsInBatch: ``input`` or ``shuffled`` (assumed: input).
     :param counts_before_submitting: whether GetBatch counts the runs of a batch with inline settings before the batch
         is ``SUBMITTING`` (assumed: yes). Settings in S3 are never counted before.
+    :param run_cache_order: order of ListRunCaches: ``newest_first``, as in AWS's sample, or ``oldest_first`` (assumed:
+        newest_first).
     :param batch_visible_after: seconds until a started batch is found by its id and listed (assumed: 0).
     :param run_cache_visible_after: seconds until a created run cache is found by its id and listed (assumed: 0).
     :param check_cache_bucket: whether CreateRunCache refuses a bucket that does not exist, whose owner is not
@@ -204,6 +211,7 @@ class Settings:
     cancelled_before_submission: Literal["hidden", "listed"] = "hidden"
     listing_order: Literal["input", "shuffled"] = "input"
     counts_before_submitting: bool = True
+    run_cache_order: Literal["newest_first", "oldest_first"] = "newest_first"
     batch_visible_after: float = 0.0
     run_cache_visible_after: float = 0.0
     check_cache_bucket: bool = True

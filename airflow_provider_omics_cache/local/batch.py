@@ -165,6 +165,9 @@ class Batch:
         self.inline_settings: list[dict[str, Any]] | None = source.get("inlineSettings")
         self.settings_uri: str | None = source.get("s3UriSettings")
         self.settings_etag = etag
+        #: The runs of the settings file, or the error that reading it gave; None before the file was read, and after
+        #: the batch has used it. The service reads the file before it locks its state.
+        self.file_content: RunOverrides | Exception | None = None
         self.settings = settings.copy()
         self.created_at = created_at
         self.pending_at = created_at + settings.creating_seconds
@@ -254,14 +257,31 @@ class Batch:
                 faults.use_batch_failure(fault)
                 self._fail(due_at, fault.reason, is_transient=True)
                 return
+        if self.waits_for_file:
+            return
         try:
-            self.runs = self._allocate(submitter.load_settings(self))
+            self.runs = self._allocate(self._loaded(submitter))
         except ServiceError as error:
             self._fail(self.submitting_at, error.message)
             return
         per_second = self.start_run_rate
         if per_second is not None:
             self._share = submitter.share_start_runs(len(self.runs), at=self.submitting_at, per_second=per_second)
+
+    def _loaded(self, submitter: Submitter) -> RunOverrides:
+        if self.settings_uri is None:
+            return submitter.load_settings(self)
+        content, self.file_content = self.file_content, None
+        assert content is not None
+        if isinstance(content, Exception):
+            raise content
+        return content
+
+    @property
+    def waits_for_file(self) -> bool:
+        """Whether the batch cannot go on before its settings file was read."""
+        is_over = self.failed_at is not None or self.cancelled_at is not None
+        return self.settings_uri is not None and self.runs is None and self.file_content is None and not is_over
 
     @property
     def start_run_rate(self) -> float | None:
@@ -434,7 +454,7 @@ class Batch:
             return BatchStatus.CANCELLED if stopped else BatchStatus.STOPPING
         if not reached(now, self.pending_at):
             return BatchStatus.CREATING
-        if not reached(now, self.submitting_at):
+        if not reached(now, self.submitting_at) or self.waits_for_file:
             return BatchStatus.PENDING
         processed_at = self.processed_at
         if processed_at is None:
@@ -542,6 +562,11 @@ class Batch:
     def outcome(self, index: int) -> SubmissionStatus | None:
         """Return the submission outcome of a run; None before its submission."""
         return _OUTCOMES[self._outcomes[index]]
+
+    @property
+    def has_runs(self) -> bool:
+        """Whether the batch has started a run that was not deleted."""
+        return len(self._started) > len(self._deleted_runs) + self._outcome_counts[_DELETE_SUCCESS]
 
     def was_started(self, index: int) -> bool:
         """Return whether the run has an id."""

@@ -185,7 +185,7 @@ def delete_batch(region: Region, context: ServiceContext, request: dict[str, Any
     """DeleteBatch."""
     batch, now = _find(region, context, request)
     _check_state(context, batch, now, _DELETABLE, "deleted")
-    del region.batches[batch.number]
+    region.remove_batch(batch)
     return {}
 
 

@@ -78,10 +78,12 @@ def get_run_cache(region: Region, context: ServiceContext, request: dict[str, An
 def list_run_caches(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """ListRunCaches."""
     after = start_of_page("ListRunCaches", request)
+    newest_first = context.settings.run_cache_order == "newest_first"
 
     def rows() -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, cache in region.run_caches.items():
-            if number > after and _is_visible(context, cache):
+        for number, cache in reversed(region.run_caches.items()) if newest_first else region.run_caches.items():
+            is_next = after == 0 or (number < after if newest_first else number > after)
+            if is_next and _is_visible(context, cache):
                 name = {} if cache.name is None else {"name": cache.name}
                 yield number, {**_item(context, cache), **name}
 

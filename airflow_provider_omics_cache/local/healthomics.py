@@ -15,7 +15,7 @@ from airflow_provider_omics_cache.healthomics.states import RunStatus
 from airflow_provider_omics_cache.local import batches, caches, configurations, groups, runs, workflows
 from airflow_provider_omics_cache.local.announcements import announce
 from airflow_provider_omics_cache.local.assumptions import LENIENT, Settings
-from airflow_provider_omics_cache.local.batch import Batch
+from airflow_provider_omics_cache.local.batch import Batch, RunOverrides
 from airflow_provider_omics_cache.local.clock import Clock
 from airflow_provider_omics_cache.local.course import task_definitions
 from airflow_provider_omics_cache.local.faults import Faults
@@ -31,6 +31,8 @@ from airflow_provider_omics_cache.local.protocol import (
     error_answer,
     not_found,
     number_of,
+    open_page_token,
+    seal_page_token,
     validation_error,
 )
 from airflow_provider_omics_cache.local.region import Region, ServiceContext, Workflow, WorkflowVersion, check_tags
@@ -183,6 +185,15 @@ class LocalHealthOmics:
         """Names of the operations that are served. The installed botocore must know them."""
         return self._protocol.operations
 
+    def absent(self) -> list[str]:
+        """Return the operations and members that the installed botocore does not know. They are refused."""
+        return self._protocol.absent()
+
+    @property
+    def roots(self) -> frozenset[str]:
+        """First parts of the paths of the operations, such as ``runCache``."""
+        return self._protocol.roots
+
     def register_workflow(
         self,
         workflow_id: str,
@@ -282,6 +293,9 @@ class LocalHealthOmics:
         """Return a page for a browser: the batches, runs, run caches and run groups of every account and Region."""
         with self._lock:
             regions = self._state.regions()
+        for region in regions:
+            self._read_files(region)
+        with self._lock:
             self._context.now = self.clock.elapsed()
             for region in regions:
                 self._catch_up(region)
@@ -330,19 +344,41 @@ class LocalHealthOmics:
         access_key, region_name, _ = credential_scope(headers, request.query)
         account_id = account_of(access_key, headers.get("x-moto-account-id"))
         parameters = self._protocol.read(name, request)
+        owner = f"{account_id}/{region_name}"
+        if "startingToken" in parameters:
+            parameters["startingToken"] = open_page_token(parameters["startingToken"], owner)
         with self._lock:
             region = self._state.region(account_id, region_name)
             rate = self.settings.rate_limits.get(name)
             if rate is not None:
                 region.call_quotas.spend(name, per_second=rate, now=self.clock.elapsed())
+        self._read_files(region)
+        with self._lock:
             self._catch_up(region)
         self._report_completed_runs(region)
         with self._lock:
             self._catch_up(region)
             self._announce(region)
-            answer = self._protocol.answer(name, OPERATIONS[name](region, self._context, parameters))
+            answer = OPERATIONS[name](region, self._context, parameters)
+            if "nextToken" in answer:
+                answer["nextToken"] = seal_page_token(answer["nextToken"], owner)
+            response = self._protocol.answer(name, answer)
             self._announce(region)
-            return answer
+            return response
+
+    def _read_files(self, region: Region) -> None:
+        """Read the settings files that are due. Other requests do not wait; they see the batches as PENDING."""
+        with self._lock:
+            due = region.take_files_to_read(self.clock.elapsed())
+        submitter = batches.RegionSubmitter(region, self._context)
+        for batch in due:
+            content: RunOverrides | Exception
+            try:
+                content = submitter.load_settings(batch)
+            except Exception as error:
+                content = error
+            with self._lock:
+                batch.file_content = content
 
     def _catch_up(self, region: Region) -> None:
         now = self._context.now = self.clock.elapsed()

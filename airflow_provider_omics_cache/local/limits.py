@@ -1,13 +1,19 @@
-"""Limits of the server: the size of a request, the time in which it must arrive, and the number of requests."""
+"""HTTP of the server: how requests are read and answered, and the limits of their size, time and number."""
 
 from __future__ import annotations
 
 import json
+import logging
+import re
+import socket
 import threading
 from contextlib import suppress
+from email.message import Message
 from html import escape
+from io import BufferedIOBase
 from typing import Any
 
+from werkzeug.datastructures import Headers
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from airflow_provider_omics_cache.local.protocol import Response, ServiceError, error_answer
@@ -17,20 +23,29 @@ try:
 except ImportError:  # a moto version without its own handler
     _RequestHandler = WSGIRequestHandler  # type: ignore[misc,assignment]
 
-#: Maximum size of the body of a request to HealthOmics or to a control path: 32 MiB. The largest documented request is
-#: StartRunBatch with 100 inline settings of at most 256,000 bytes of parameters each.
-LARGEST_BODY = 32 * 2**20
-#: Maximum size of the body of a request to another service, such as an object for S3: 1 GiB. moto keeps it in memory.
+log = logging.getLogger(__name__)
+
+#: Maximum size of the body of a request that is neither StartRunBatch nor for S3: 6 MiB.
+LARGEST_BODY = 6 * 2**20
+#: Maximum size of the body of StartRunBatch: 32 MiB. It can have 100 inline settings of at most 256,000 bytes of
+#: parameters each.
+LARGEST_BATCH = 32 * 2**20
+#: Maximum size of the body of a request to S3: 1 GiB. moto keeps it in memory.
 LARGEST_OBJECT = 2**30
 #: Maximum size of the headers of a request: 64 KiB.
 LARGEST_HEADERS = 64 * 2**10
 #: Seconds that the server waits for the next bytes of a request before it closes the connection.
 READ_SECONDS = 60.0
-#: Maximum number of requests that are answered at the same time.
+#: Seconds that the server keeps a connection open on which no request comes. Clients close theirs earlier.
+IDLE_SECONDS = 30.0
+#: Maximum number of connections at the same time.
 MOST_REQUESTS = 512
+#: Number of connections up to which a connection is kept open after an answer.
+MOST_KEPT = 256
 
 #: Maximum number of bytes that are read of a refused request, so that the client gets the refusal.
 _LARGEST_REFUSED = 64 * 2**20
+_LONGEST_CHUNK_LINE = 4096
 _ERROR_TYPES = {
     408: "RequestTimeoutException",
     413: "RequestEntityTooLargeException",
@@ -40,35 +55,78 @@ _ERROR_TYPES = {
 }
 
 
-def read_body(environ: dict[str, Any], limit: int) -> bytes:
-    """Read the body of a request.
+class RequestBody:
+    """The body of a request, as a client sends it.
 
-    :param environ: WSGI environment of the request.
-    :param limit: maximum size of the body in bytes.
-    :raises ServiceError: the body is too large (413), came too slowly (408), or is not whole (400).
+    :param stream: where the body is read from.
+    :param headers: headers of the request.
     """
-    stream = environ["wsgi.input"]
-    try:
-        if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
-            body: bytes = stream.read(limit + 1)
-            if len(body) > limit:
-                raise _too_large(limit)
-            return body
-        length = environ.get("CONTENT_LENGTH") or "0"
-        if not length.isdecimal():
-            raise ServiceError("ValidationException", f"Content-Length must be a number; got {length[:100]!r}")
-        if int(length) > limit:
+
+    def __init__(self, stream: BufferedIOBase, headers: Message) -> None:
+        self._stream = stream
+        self._encodings = headers.get_all("Transfer-Encoding", [])
+        self._lengths = headers.get_all("Content-Length", [])
+        #: Whether the body was read to its end, so that the next request on the connection can be read.
+        self.is_read = not self._encodings and set(self._lengths) <= {"0"}
+
+    def read(self, limit: int) -> bytes:
+        """Read the whole body.
+
+        :param limit: maximum size of the body in bytes.
+        :raises ServiceError: the body is too large (413), came too slowly (408), or is not whole (400).
+        """
+        try:
+            body = self._read_chunks(limit) if self._is_chunked() else self._read_length(limit)
+        except TimeoutError:
+            raise _error(408, f"The body did not arrive within {READ_SECONDS:g} s") from None
+        self.is_read = True
+        return body
+
+    def _is_chunked(self) -> bool:
+        encoding = ",".join(self._encodings).strip().lower()
+        if encoding not in ("", "chunked"):
+            raise _error(400, f"Transfer-Encoding must be chunked; got {encoding[:100]!r}")
+        if encoding and self._lengths:
+            raise _error(400, "A request must not have both Transfer-Encoding and Content-Length")
+        return bool(encoding)
+
+    def _read_length(self, limit: int) -> bytes:
+        lengths = set(self._lengths) or {"0"}
+        length = min(lengths).strip()
+        if len(lengths) > 1 or re.fullmatch("[0-9]+", length) is None:
+            raise _error(400, f"Content-Length must be one number; got {', '.join(sorted(lengths))[:100]!r}")
+        if len(length.lstrip("0")) > len(str(limit)) or int(length) > limit:
             raise _too_large(limit)
-        body = stream.read(int(length))
-    except TimeoutError:
-        raise _error(408, f"The body did not arrive within {READ_SECONDS:g} s") from None
-    except ConnectionError:
-        raise
-    except OSError as error:
-        raise ServiceError("ValidationException", f"The body is not in valid chunks: {error}") from None
-    if len(body) < int(length):
-        raise ServiceError("ValidationException", f"The body has {len(body)} bytes; Content-Length was {length}")
-    return body
+        body = self._stream.read(int(length))
+        if len(body) < int(length):
+            raise _error(400, f"The body has {len(body)} bytes; Content-Length was {length}")
+        return body
+
+    def _read_chunks(self, limit: int) -> bytes:
+        chunks: list[bytes] = []
+        left = limit
+        while True:
+            size_text, _, _ = self._read_line().partition(b";")
+            if re.fullmatch(b"[0-9a-fA-F]{1,16}", size_text.strip()) is None:
+                raise _error(400, f"The body is not in valid chunks: {size_text[:100]!r} is not the size of a chunk")
+            size = int(size_text, 16)
+            if size == 0:
+                break
+            left -= size
+            if left < 0:
+                raise _too_large(limit)
+            chunks.append(self._stream.read(size))
+            if len(chunks[-1]) < size or self._read_line():
+                raise _error(400, f"The body is not in valid chunks: a chunk does not have {size} bytes")
+        while self._read_line():
+            pass  # trailers
+        return b"".join(chunks)
+
+    def _read_line(self) -> bytes:
+        line = self._stream.readline(_LONGEST_CHUNK_LINE)
+        if not line.endswith(b"\n"):
+            raise _error(400, "The body is not in valid chunks: a line has no end")
+        return line.rstrip(b"\r\n")
 
 
 def xml_answer(error: ServiceError) -> Response:
@@ -85,6 +143,71 @@ class BoundedRequestHandler(_RequestHandler):
     """Reads a request within the limits. Answers a request that it cannot read with a HealthOmics error."""
 
     timeout = READ_SECONDS
+    #: An answer is written in two parts. With Nagle's algorithm the second part waits for the client's acknowledgement.
+    disable_nagle_algorithm = True
+
+    def handle_one_request(self) -> None:
+        """Answer one request of the connection."""
+        self.connection.settimeout(min(IDLE_SECONDS, self.timeout))
+        super().handle_one_request()
+
+    def run_wsgi(self) -> None:
+        """Answer a request whose headers were read."""
+        self.connection.settimeout(self.timeout)
+        if self.headers.get("Expect", "").strip().lower() == "100-continue":
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request_body = RequestBody(self.rfile, self.headers)
+        environ = {**self.make_environ(), "wsgi.input": request_body}
+        try:
+            status, headers, body = self._ask(environ)
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True
+            return
+        is_bodiless = status < 200 or status in (204, 304)
+        if not is_bodiless and self.command != "HEAD":
+            headers["Content-Length"] = str(len(body))
+        self.close_connection = self.close_connection or not (request_body.is_read and self._may_be_kept())
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if not is_bodiless and self.command != "HEAD":
+            self.wfile.write(body)
+        self.wfile.flush()
+        if not request_body.is_read:
+            with suppress(OSError):
+                self._read_the_rest()
+
+    def _ask(self, environ: dict[str, Any]) -> tuple[int, Headers, bytes]:
+        """Return status, headers and body of the application's answer."""
+        started: list[Any] = []
+        written: list[bytes] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            started[:] = [int(status.split(" ", 1)[0]), headers]
+            return written.append
+
+        try:
+            answer = self.server.app(environ, start_response)
+            try:
+                written.extend(answer)
+            finally:
+                close = getattr(answer, "close", None)
+                if close is not None:
+                    close()
+            return started[0], Headers(started[1]), b"".join(written)
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception:
+            log.exception("The request failed")
+            failed = error_answer(ServiceError("InternalServerException", "The server failed"))
+            return failed.status, Headers(list(failed.headers.items())), failed.body
+
+    def _may_be_kept(self) -> bool:
+        server = self.server
+        return isinstance(server, BoundedServer) and server.connections <= MOST_KEPT
 
     def parse_request(self) -> bool:
         """Read the headers of a request; return whether it is to be answered."""
@@ -120,7 +243,7 @@ class BoundedRequestHandler(_RequestHandler):
 
     def _read_the_rest(self) -> None:
         """Read what the client still sends: it may lose the answer if the connection is closed before that."""
-        self.connection.settimeout(1)
+        self.connection.settimeout(min(1.0, self.timeout))
         left = _LARGEST_REFUSED
         while left > 0:
             read = len(self.connection.recv(65_536))
@@ -133,12 +256,26 @@ class BoundedServer(ThreadedWSGIServer):
     """Answers a limited number of requests at the same time, each in its thread."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
         self._turns = threading.BoundedSemaphore(MOST_REQUESTS)
+        self._connections: set[socket.socket] = set()
+        super().__init__(*args, **kwargs)
+
+    @property
+    def connections(self) -> int:
+        """Number of open connections."""
+        return len(self._connections)
+
+    def server_close(self) -> None:
+        """Close the server and its connections."""
+        super().server_close()
+        for connection in list(self._connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer a request in a new thread, or refuse it if there are too many."""
         if self._turns.acquire(blocking=False):
+            self._connections.add(request)
             super().process_request(request, client_address)
             return
         body = json.dumps({"message": f"The server answers at most {MOST_REQUESTS} requests at the same time"}).encode()
@@ -156,6 +293,7 @@ class BoundedServer(ThreadedWSGIServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self._connections.discard(request)
             self._turns.release()
 
 

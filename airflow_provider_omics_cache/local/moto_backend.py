@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError, ParamValidationError
-from moto.core.base_backend import BackendDict, BaseBackend
+from moto.core.base_backend import BackendDict, BaseBackend, backend_lock
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.models import botocore_stubber
 from moto.iam.models import get_account_id_from
@@ -63,6 +65,51 @@ class State:
         for account in self._backends.values():
             account.reset()
         self._backends.clear()
+
+
+class _ServerWatch:
+    """Warns if a mock resets moto's services while a server of this process uses them. moto resets it as a service."""
+
+    def values(self) -> list[_ServerWatch]:
+        """Return what moto resets."""
+        return [self]
+
+    def clear(self) -> None:
+        """Do nothing: there is no state."""
+
+    def reset(self) -> None:
+        """Warn if a mock is the cause."""
+        level = _frames_to_mock_start()
+        if RUNNING_SERVERS and level is not None:
+            test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
+            urls = ", ".join(sorted(server.url for server in RUNNING_SERVERS))
+            warnings.warn(
+                f"mock_aws(){f' in {test}' if test else ''} deleted what the local HealthOmics at {urls} and its S3 "
+                "had: both use moto's services of this process. Start the server inside the mock, or use no mock",
+                stacklevel=level,
+            )
+
+
+_WATCH: Any = _ServerWatch()
+
+
+def watch_for_mocks() -> None:
+    """Warn if the next reset of moto's services is that of a mock."""
+    with backend_lock:
+        if _WATCH not in BackendDict._instances:
+            BackendDict._instances.append(_WATCH)
+
+
+def _frames_to_mock_start() -> int | None:
+    """Return the stack level of what starts a mock of moto, None if no mock is being started."""
+    frame, level, is_start = sys._getframe(1), 1, False
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        is_start = is_start or (module == "moto.core.models" and frame.f_code.co_name == "start")
+        if is_start and not module.startswith(("moto.", "contextlib")):
+            return level
+        frame, level = frame.f_back, level + 1  # type: ignore[assignment]
+    return None
 
 
 def account_of(access_key: str, header: str | None) -> str:

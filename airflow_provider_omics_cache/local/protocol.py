@@ -14,13 +14,14 @@ import re
 import secrets
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+import botocore
 from botocore.loaders import create_loader
 from botocore.model import OperationModel, ServiceModel, Shape, StructureShape
 
@@ -106,6 +107,21 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+#: A version of botocore that has a member. Members that are not here came with the operations.
+NEWER_MEMBERS = {
+    "networkingMode": "1.43.25",
+    "configurationName": "1.43.25",
+    "engineSettings": "1.43.25",
+    "scratchStorageMode": "1.43.35",
+    "sessionPolicy": "1.43.90",
+}
+#: Shapes of requests with such members.
+_GROWING_SHAPES = {
+    "DefaultRunSetting": tuple(NEWER_MEMBERS),
+    "InlineSetting": ("engineSettings",),
+    "StartRunRequest": tuple(NEWER_MEMBERS),
+}
+
 _LABEL = re.compile(r"\{(\w+)\}")
 
 
@@ -119,6 +135,7 @@ class Protocol:
     def __init__(self, operations: Iterable[str]) -> None:
         self._model = ServiceModel(create_loader().load_service_model("omics", "service-2"), "omics")
         known = set(self._model.operation_names)
+        self._absent = sorted(set(operations) - known)
         self._operations = {name: self._model.operation_model(name) for name in operations if name in known}
         routes = sorted(self._operations.values(), key=lambda model: model.http["requestUri"].count("{"))
         self._routes = [(model.http["method"], _path_pattern(model.http["requestUri"]), model.name) for model in routes]
@@ -127,6 +144,22 @@ class Protocol:
     def operations(self) -> frozenset[str]:
         """Names of the operations that are served."""
         return frozenset(self._operations)
+
+    def absent(self) -> list[str]:
+        """Return the operations and members that the installed botocore does not know."""
+        shapes = set(self._model.shape_names)
+        return self._absent + [
+            f"{shape}.{member} (botocore>={NEWER_MEMBERS[member]})"
+            for shape, members in _GROWING_SHAPES.items()
+            if shape in shapes
+            for member in members
+            if member not in self._model.shape_for(shape).members
+        ]
+
+    @property
+    def roots(self) -> frozenset[str]:
+        """First parts of the paths of the operations, such as ``runCache``."""
+        return frozenset(model.http["requestUri"].split("/")[1] for model in self._operations.values())
 
     def route(self, request: Request) -> str:
         """Return the name of the requested operation."""
@@ -189,6 +222,7 @@ class Protocol:
                 in_body[member] = wire_name
         if in_body:
             body = _read_json(request.body)
+            _refuse_unknown(body, in_body.values(), "")
             given.update({m: body[w] for m, w in in_body.items() if w in body})
         return given
 
@@ -272,6 +306,19 @@ def _checked(shape: Shape, value: Any, path: str, errors: list[str]) -> Any:
     return checker(shape, value, path, errors)
 
 
+def _refuse_unknown(value: dict[str, Any], members: Collection[str], path: str) -> None:
+    """Refuse a member that a newer client may know, instead of acting as if it had not been given."""
+    for name in value:
+        if name not in members and value[name] is not None:
+            version = NEWER_MEMBERS.get(name)
+            newer = f"botocore>={version}" if version else "a newer botocore"
+            member = shorten(_join(path, name))
+            raise validation_error(
+                f"The model of the API in botocore {botocore.__version__} has no member {member!r}. "
+                f"To use it, install {newer} in the environment of the local HealthOmics"
+            )
+
+
 def _is_nested_deeper(value: Any, limit: int) -> bool:
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(limit):
@@ -285,6 +332,7 @@ def _is_nested_deeper(value: Any, limit: int) -> bool:
 def _checked_structure(shape: Any, value: Any, path: str, errors: list[str]) -> Any:
     if not isinstance(value, dict):
         return _fail(errors, value, path, "Member must be a structure")
+    _refuse_unknown(value, shape.members, path)
     given = {name: value[name] for name in shape.members if value.get(name) is not None}
     for name in shape.required_members:
         if name not in given:
@@ -534,7 +582,31 @@ def start_of_page(operation: str, parameters: dict[str, Any]) -> int:
             return int(position)
     except (ValueError, binascii.Error):
         pass
-    raise validation_error("The startingToken does not belong to this list and these filters")
+    raise _wrong_page_token()
+
+
+def seal_page_token(token: str, owner: str) -> str:
+    """Return a token of a page that only the account and Region of ``owner`` can use."""
+    return f"{token}.{_seal(token, owner)}"
+
+
+def open_page_token(sealed: str, owner: str) -> str:
+    """Return the token that was given to :func:`seal_page_token`.
+
+    :raises ServiceError: the token was changed, or belongs to another account or Region.
+    """
+    token, _, seal = sealed.rpartition(".")
+    if seal != _seal(token, owner):
+        raise _wrong_page_token()
+    return token
+
+
+def _seal(token: str, owner: str) -> str:
+    return hashlib.sha256(f"{owner} {token}".encode()).hexdigest()[:16]
+
+
+def _wrong_page_token() -> ServiceError:
+    return validation_error("The startingToken does not belong to this list and these filters")
 
 
 def page(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from array import array
 from bisect import insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -217,10 +218,11 @@ class Region:
         #: Number of runs that were started and not deleted.
         self.kept_runs = 0
         #: Ids of deleted runs, which ``settings.reuse_run_ids`` gives to new runs.
-        self.freed_run_numbers: list[int] = []
+        self.freed_run_numbers = array("Q")
         #: Number of states that were announced, by kind and id.
         self.announced: dict[tuple[str, int], int] = {}
         self._advanced_to = float("-inf")
+        self._files_to_read: list[Batch] = []  # batches whose settings file was not read yet
         self._every_batch: list[Batch] = []
         self._to_begin: list[Batch] = []  # batches that will share the StartRun quota, sorted by when they begin
 
@@ -230,8 +232,26 @@ class Region:
         self._every_batch.append(batch)
         if "cacheId" in batch.default or "runGroupId" in batch.default:
             self.eager_batches.append(batch)
+        if batch.settings_uri is not None:
+            self._files_to_read.append(batch)
         if batch.start_run_rate is not None:
             insort(self._to_begin, batch, key=lambda batch: batch.submitting_at)
+
+    def remove_batch(self, batch: Batch) -> None:
+        """Remove a batch. Its runs stay."""
+        del self.batches[batch.number]
+        self.free_removed_batches()
+
+    def free_removed_batches(self) -> None:
+        """Free the memory of the batches that were removed and whose runs were all deleted."""
+        self._every_batch = [batch for batch in self._every_batch if batch.number in self.batches or batch.has_runs]
+
+    def take_files_to_read(self, now: float) -> list[Batch]:
+        """Return the batches whose settings file must be read now. Each batch is returned once."""
+        due = [batch for batch in self._files_to_read if reached(now, batch.submitting_at)]
+        if due:
+            self._files_to_read = [batch for batch in self._files_to_read if batch not in due]
+        return due
 
     def every_batch(self) -> Sequence[Batch]:
         """Return every batch that may have runs, deleted batches included, in the order of their creation."""
@@ -243,8 +263,13 @@ class Region:
 
     def begin_batches(self, now: float, submitter: Submitter) -> None:
         """Begin every due batch that shares the StartRun quota, in the order of time."""
+        waiting = []
         while self._to_begin and reached(now, self._to_begin[0].submitting_at):
-            self._to_begin.pop(0).begin(now, submitter)
+            batch = self._to_begin.pop(0)
+            batch.begin(now, submitter)
+            if batch.waits_for_file:
+                waiting.append(batch)
+        self._to_begin[:0] = waiting
 
     def fail_single_runs(self, now: float, reasons: Mapping[str, str]) -> None:
         """Make single runs fail.
@@ -260,7 +285,7 @@ class Region:
 
     def free_runs(self, run_numbers: list[int]) -> None:
         """Register that runs were deleted."""
-        self.freed_run_numbers += run_numbers
+        self.freed_run_numbers.extend(run_numbers)
         self.kept_runs -= len(run_numbers)
 
     def arn(self, resource: str) -> str:

@@ -213,6 +213,7 @@ def delete_run(region: Region, context: ServiceContext, request: dict[str, Any])
     run.delete()
     region.single_runs.pop(run.number, None)
     region.free_runs([run.number])
+    region.free_removed_batches()
     return {}
 
 
@@ -309,6 +310,8 @@ def _rows_of_batch(
     if request.get("runGroupId", batch.default.get("runGroupId")) != batch.default.get("runGroupId"):
         return
     batch.advance(now, RegionSubmitter(region, context))
+    if not batch.has_runs:
+        return
     tasks = tasks_of(region, context, batch)
     runs = batch.runs_to_list(request.get("status"), now)
     for index in islice(runs, bisect_left(runs, max(0, after - first)), None):

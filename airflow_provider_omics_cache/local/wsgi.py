@@ -22,14 +22,14 @@ from werkzeug.serving import select_address_family
 from airflow_provider_omics_cache.local.control import CONTROL_PATH, answer_control, refuse_foreign
 from airflow_provider_omics_cache.local.healthomics import LocalHealthOmics, credential_scope
 from airflow_provider_omics_cache.local.limits import (
+    LARGEST_BATCH,
     LARGEST_BODY,
     LARGEST_OBJECT,
     BoundedRequestHandler,
     BoundedServer,
-    read_body,
     xml_answer,
 )
-from airflow_provider_omics_cache.local.moto_backend import RUNNING_SERVERS
+from airflow_provider_omics_cache.local.moto_backend import RUNNING_SERVERS, watch_for_mocks
 from airflow_provider_omics_cache.local.overview import is_for_a_browser
 from airflow_provider_omics_cache.local.protocol import (
     ConnectionDropped,
@@ -187,6 +187,7 @@ class Application:
 
     def __call__(self, environ: Environment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
+        watch_for_mocks()
         path, _, query = _raw_uri(environ).partition("?")
         headers = _headers(environ)
         is_control = _is_below(CONTROL_PATH, path)
@@ -202,13 +203,18 @@ class Application:
                 return _send(refusal, start_response)
         if is_page:
             return _send(self._local.page(), start_response)
-        is_omics = is_control or _service(headers, path, query) == "omics"
+        service = "omics" if is_control else self._service(headers, path, query)
+        is_omics = service == "omics"
+        limit = LARGEST_OBJECT if service in ("s3", None) else LARGEST_BODY
+        if is_omics and path == "/runBatch":
+            limit = LARGEST_BATCH
         try:
-            body = read_body(environ, LARGEST_BODY if is_omics else LARGEST_OBJECT)
+            body = environ["wsgi.input"].read(limit)
         except ServiceError as error:
-            return _send(error_answer(error) if is_omics else xml_answer(error), start_response)
+            return _send(xml_answer(error) if service in ("s3", None) else error_answer(error), start_response)
         if not is_omics:
-            answer: Iterable[bytes] = self._moto({**environ, "wsgi.input": io.BytesIO(body)}, start_response)
+            whole = {"wsgi.input": io.BytesIO(body), "wsgi.input_terminated": True}
+            answer: Iterable[bytes] = self._moto({**environ, **whole}, start_response)
             return answer
         if is_control:
             name = path.removeprefix(CONTROL_PATH).removeprefix("/")
@@ -218,6 +224,13 @@ class Application:
         except ConnectionDropped:
             _hang_up(environ)
         return _send(response, start_response)
+
+    def _service(self, headers: dict[str, str], path: str, query: str) -> str | None:
+        """Return the service that a request is for; None if it is not signed and not for HealthOmics."""
+        try:
+            return credential_scope(headers, query)[2]
+        except ServiceError:
+            return "omics" if path.split("/")[1:2] and path.split("/")[1] in self._local.roots else None
 
 
 def _is_below(root: str, path: str) -> bool:
@@ -234,14 +247,6 @@ def _raw_uri(environ: Environment) -> str:
 
 def _headers(environ: Environment) -> dict[str, str]:
     return {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")}
-
-
-def _service(headers: dict[str, str], path: str, query: str) -> str | None:
-    try:
-        return credential_scope(headers, query)[2]
-    except ServiceError:
-        # Bucket names have no capitals, so this is not a path of S3.
-        return "omics" if path.startswith(("/runCache", "/runBatch")) else None
 
 
 def _send(response: Response, start_response: StartResponse) -> list[bytes]:

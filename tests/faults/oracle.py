@@ -104,6 +104,7 @@ class Oracle:
 
     def batch(self, batch_id: str | int) -> Batch:
         """Return a batch as it is now, deleted or not."""
+        self._local._read_files(self.region)
         batch = next(batch for batch in self.region.every_batch() if batch.number == int(batch_id))
         batch.advance(self.now, self.submitter)
         return batch

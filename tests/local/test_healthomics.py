@@ -79,6 +79,25 @@ def test_regions_and_accounts_are_apart(omics: Any) -> None:
     assert [item["id"] for item in omics.list_run_caches()["items"]] == [mine]
 
 
+def test_a_token_of_a_page_must_be_whole_and_of_the_same_region(
+    omics: Any, local_healthomics: LocalHealthOmics
+) -> None:
+    local_healthomics.settings.check_cache_bucket = False
+    irish, theirs = boto3.client("omics", region_name="eu-west-1"), other_account("omics")
+    for client in (omics, irish, theirs):
+        for _ in range(3):
+            client.create_run_cache(cacheS3Location="s3://caches")
+    token = omics.list_run_caches(maxResults=1)["nextToken"]
+    assert len(token) <= 128
+    assert len(omics.list_run_caches(startingToken=token)["items"]) == 2
+
+    wrong = [token[:-1], token[1:], f"{token}=", f"{token}x", f"{token} ", token.replace("=", ""), token.swapcase()]
+    for client, given in [*((omics, text) for text in wrong if text != token), (irish, token), (theirs, token)]:
+        with pytest.raises(ClientError) as error:
+            client.list_run_caches(startingToken=given)
+        assert code_of(error) == ("ValidationException", 400)
+
+
 def test_a_region_without_healthomics_is_refused(local_healthomics: LocalHealthOmics) -> None:
     with pytest.raises(ClientError) as error:
         boto3.client("omics", region_name="eu-west-3").list_run_caches()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
 import json
 import socket
@@ -48,7 +49,7 @@ def answer_of(connection: socket.socket) -> Answer:
 def ask(
     server: LocalHealthOmicsServer, first: str, *headers: str, body: bytes = b""
 ) -> tuple[int, dict[str, str], bytes]:
-    lines = [f"{first} HTTP/1.1", *headers]
+    lines = [f"{first} HTTP/1.1", *headers, "Connection: close"]
     if not any(header.lower().startswith("host:") for header in headers):
         lines.insert(1, f"Host: {urlsplit(server.url).netloc}")
     with connected(server) as connection:
@@ -97,7 +98,24 @@ def test_a_body_is_refused_before_it_is_read(server: LocalHealthOmicsServer) -> 
 
 
 def test_the_largest_documented_request_is_accepted() -> None:
-    assert limits.LARGEST_BODY > 100 * (256_000 + 10_000) + 256_000
+    assert limits.LARGEST_BATCH > 100 * (256_000 + 10_000) + 256_000
+
+
+def test_each_kind_of_request_has_its_limit(server: LocalHealthOmicsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, size in (("LARGEST_BODY", 1_000), ("LARGEST_BATCH", 2_000), ("LARGEST_OBJECT", 3_000)):
+        monkeypatch.setattr(wsgi, name, size)
+    for first, service, size in (
+        ("POST /runCache", "omics", 1_000),
+        ("POST /runBatch", "omics", 2_000),
+        ("POST /", "iam", 1_000),
+        ("PUT /caches/a", "s3", 3_000),
+    ):
+        signed = SIGNED.replace("omics", service)
+        for extra in (0, 1):
+            body = b" " * (size + extra)
+            status, _, _ = ask(server, first, signed, f"Content-Length: {len(body)}", body=body)
+            assert (status == 413) is bool(extra), (first, extra)
+    assert wsgi.LARGEST_BODY == 1_000
 
 
 def test_an_object_has_a_limit_of_its_own(server: LocalHealthOmicsServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,23 +157,134 @@ def test_a_url_that_is_too_long_is_refused(server: LocalHealthOmicsServer) -> No
     check_refusal(ask(server, f"GET /runCache?startingToken={'a' * 70_000}", SIGNED), 414)
 
 
+CHUNKED = "Transfer-Encoding: chunked"
+LOCATION = b'{"cacheS3Location": "s3://caches", "requestId": "a"}'
+
+
 @pytest.mark.parametrize(
-    ("headers", "body"),
+    ("headers", "body", "status"),
     [
-        (["Content-Length: ten"], b"{}"),
-        (["Content-Length: -1"], b"{}"),
-        (["Transfer-Encoding: chunked"], b"zz\r\n{}\r\n"),
+        (["Content-Length: ten"], b"{}", 400),
+        (["Content-Length: -1"], b"{}", 400),
+        (["Content-Length: +2"], b"{}", 400),
+        (["Content-Length: 2", "Content-Length: 3"], b"{}", 400),
+        (["Content-Length: 2", CHUNKED], in_chunks(b"{}"), 400),
+        ([f"Content-Length: {10**30}"], b"{}", 413),
+        ([f"Content-Length: {'9' * 5_000}"], b"{}", 413),
+        (["Transfer-Encoding: gzip"], b"{}", 400),
+        (["Transfer-Encoding: gzip, chunked"], in_chunks(b"{}"), 400),
+        ([CHUNKED], b"zz\r\n{}\r\n0\r\n\r\n", 400),
+        ([CHUNKED], b"-2\r\n{}\r\n0\r\n\r\n", 400),
+        ([CHUNKED], b"0x2\r\n{}\r\n0\r\n\r\n", 400),
+        ([CHUNKED], b"\r\n{}\r\n0\r\n\r\n", 400),
+        ([CHUNKED], b"1\r\n{}\r\n0\r\n\r\n", 400),
+        ([CHUNKED], b"ffffffffffffffff\r\n{}", 413),
+        ([CHUNKED], b"2;" + b"a" * 5_000 + b"\r\n{}\r\n0\r\n\r\n", 400),
     ],
 )
-def test_a_body_that_cannot_be_read_is_refused(server: LocalHealthOmicsServer, headers: list[str], body: bytes) -> None:
-    check_refusal(ask(server, "POST /runCache", SIGNED, *headers, body=body), 400)
+@pytest.mark.parametrize("service", ["omics", "s3"])
+def test_a_body_that_cannot_be_read_is_refused(
+    server: LocalHealthOmicsServer, headers: list[str], body: bytes, status: int, service: str
+) -> None:
+    answer = ask(server, "PUT /caches/a", SIGNED.replace("omics", service), *headers, body=body)
+    if service == "s3":
+        assert (answer[0], answer[1]["content-type"]) == (status, "application/xml")
+    else:
+        check_refusal(answer, status)
 
 
-def test_a_body_that_is_cut_is_refused(server: LocalHealthOmicsServer) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("Chunked", in_chunks(LOCATION)),
+        ("CHUNKED", b"%X;name=value;other\r\n%s\r\n0;last\r\n\r\n" % (len(LOCATION), LOCATION)),
+        (" chunked ", b"5\r\n%s\r\n00%x\r\n%s\r\n0\r\n\r\n" % (LOCATION[:5], len(LOCATION) - 5, LOCATION[5:])),
+        ("chunked", b"%x\r\n%s\r\n0\r\nTrailer: x\r\n\r\n" % (len(LOCATION), LOCATION)),
+    ],
+)
+def test_chunks_are_read_in_every_valid_form(server: LocalHealthOmicsServer, encoding: str, body: bytes) -> None:
+    assert ask(server, "POST /runCache", SIGNED, f"Transfer-Encoding:{encoding}", body=body)[0] == 201
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        (f"Content-Length: {len(LOCATION) + 1}", LOCATION),
+        (CHUNKED, b"%x\r\n%s" % (len(LOCATION), LOCATION)),
+        (CHUNKED, b"%x\r\n%s\r\n" % (len(LOCATION), LOCATION)),
+        (CHUNKED, b"%x\r\n%s\r\n0\r\n" % (len(LOCATION), LOCATION)),
+    ],
+)
+def test_a_body_that_is_cut_is_refused_and_changes_nothing(
+    server: LocalHealthOmicsServer, header: str, body: bytes
+) -> None:
     with connected(server) as connection:
-        connection.sendall(f"POST /runCache HTTP/1.1\r\n{SIGNED}\r\nContent-Length: 100\r\n\r\n{{".encode())
+        connection.sendall(f"POST /runCache HTTP/1.1\r\nHost: x\r\n{SIGNED}\r\n{header}\r\n\r\n".encode() + body)
         connection.shutdown(socket.SHUT_WR)
-        assert "has 1 bytes; Content-Length was 100" in check_refusal(answer_of(connection), 400)
+        check_refusal(answer_of(connection), 400)
+    assert json.loads(ask(server, "GET /runCache", SIGNED)[2])["items"] == []
+
+
+# Connections
+
+
+def test_a_connection_is_used_for_many_requests(server: LocalHealthOmicsServer) -> None:
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+    name, _, value = SIGNED.partition(": ")
+    headers = {name: value}
+    connection.connect()
+    used = connection.sock
+    requests: list[tuple[str, str, bytes | None, int]] = [
+        ("POST", "/runCache", LOCATION, 201),
+        ("GET", "/runCache", None, 200),
+        ("DELETE", "/runCache/1000001", None, 202),
+        ("GET", "/runCache/1000001", None, 404),
+        ("POST", "/runCache", b"no JSON", 400),
+        ("GET", "/local-healthomics/clock", None, 200),
+    ]
+    for method, path, body, status in requests:
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        response.read()
+        assert (response.status, connection.sock) == (status, used)
+    connection.request("POST", "/runCache", iter([LOCATION]), headers, encode_chunked=True)
+    assert connection.getresponse().read()
+    assert connection.sock is used
+    connection.request("GET", "/runCache", headers={**headers, "Connection": "close"})
+    assert connection.getresponse().read()
+    assert connection.sock is None
+    s3 = boto3.client("s3", **server.client_kwargs)
+    s3.put_object(Bucket="caches", Key="a", Body=b"a")
+    assert s3.head_object(Bucket="caches", Key="a")["ContentLength"] == 1
+    assert s3.get_object(Bucket="caches", Key="a")["Body"].read() == b"a"
+
+
+def test_connections_are_not_kept_beyond_a_number(
+    server: LocalHealthOmicsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MOST_KEPT", 0)
+    with connected(server) as connection:
+        connection.sendall(f"GET /runCache HTTP/1.1\r\nHost: x\r\n{SIGNED}\r\n\r\n".encode())
+        assert answer_of(connection)[1]["connection"] == "close"
+
+
+def test_a_server_closes_its_connections_when_it_stops() -> None:
+    with serve() as server:
+        connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+        connection.request("GET", "/local-healthomics/clock")
+        connection.getresponse().read()
+        assert connection.sock is not None
+    assert connection.sock.recv(1) == b""
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "path", ["/run", "/run/1", "/runCache", "/runBatch/1/run", "/tags/arn%3Aaws%3Aomics", "/tags/a"]
+)
+def test_a_request_to_healthomics_that_is_not_signed(server: LocalHealthOmicsServer, path: str) -> None:
+    status, headers, body = ask(server, f"GET {path}")
+    assert (status, headers["x-amzn-errortype"]) == (403, "AccessDeniedException")
+    assert json.loads(body) == {"message": "The request is not signed"}
 
 
 # Stalled connections

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import boto3
+import botocore
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_omics_cache.local import LocalHealthOmics, mock_healthomics
-from airflow_provider_omics_cache.local.protocol import Request, Response, matcher
+from airflow_provider_omics_cache.local.protocol import NEWER_MEMBERS, Protocol, Request, Response, matcher
 from tests.conftest import HAS_BATCHES, needs_batches
 from tests.local.broken_requests import MODEL, OPERATIONS, BrokenRequest, broken_requests, wire
 from tests.local.conftest import DEFAULT_RUN_SETTING, new_client, run_settings
@@ -224,11 +226,36 @@ def test_a_request_that_is_not_signed_is_refused(local: LocalHealthOmics) -> Non
     assert error_of(local.handle(wire("ListRunCaches", {}), {}))[:2] == (403, "AccessDeniedException")
 
 
-def test_members_that_the_model_does_not_know_are_ignored(local: LocalHealthOmics) -> None:
+def test_members_that_the_model_does_not_know_are_refused(local: LocalHealthOmics) -> None:
     request = wire("CreateRunCache", VALID["CreateRunCache"])
-    body = json.dumps({**VALID["CreateRunCache"], "future": 1, "name": None}).encode()
 
-    assert local.handle(Request(request.method, request.path, "future=1", body), SIGNED).status == 201
+    def ask_with(**members: Any) -> Response:
+        body = json.dumps({**VALID["CreateRunCache"], **members}).encode()
+        return local.handle(Request(request.method, request.path, "future=1", body), SIGNED)
+
+    status, code, message = error_of(ask_with(future=1))
+    assert (status, code) == (400, "ValidationException")
+    assert f"The model of the API in botocore {botocore.__version__} has no member 'future'" in message
+    assert "install a newer botocore" in message
+    assert "install botocore>=1.43.90" in error_of(ask_with(sessionPolicy="{}"))[2]
+    assert ask_with(future=None, name=None).status == 201
+
+    if HAS_BATCHES:
+        for name, path in (("defaultRunSetting", "defaultRunSetting.future"), ("batchRunSettings", "1.member.future")):
+            parameters = copy.deepcopy(VALID["StartRunBatch"])
+            place = parameters[name] if name == "defaultRunSetting" else parameters[name]["inlineSettings"][0]
+            place["future"] = 1
+            assert f"{path}'" in error_of(ask(local, "StartRunBatch", **parameters))[2]
+
+
+def test_what_an_older_botocore_lacks_is_named() -> None:
+    protocol = Protocol([*OPERATIONS, "StartRunOfTheFuture"])
+    assert protocol.absent()[0] == "StartRunOfTheFuture"
+    if HAS_BATCHES:
+        members = protocol._model.shape_for("DefaultRunSetting").members
+        assert [name for name in NEWER_MEMBERS if f"DefaultRunSetting.{name}" not in " ".join(protocol.absent())] == [
+            name for name in NEWER_MEMBERS if name in members
+        ]
 
 
 def test_values_are_shown_short_and_session_policies_not_at_all(local: LocalHealthOmics) -> None:

@@ -136,9 +136,12 @@ def test_a_cache_in_use_is_not_deleted(omics: Any, local_healthomics: LocalHealt
     omics.delete_run_cache(id=cache_id)
 
 
-def test_caches_are_listed_in_pages(omics: Any) -> None:
+@pytest.mark.parametrize("order", ["newest_first", "oldest_first"])
+def test_caches_are_listed_in_pages(omics: Any, local_healthomics: LocalHealthOmics, order: Any) -> None:
+    local_healthomics.settings.run_cache_order = order
     ids = [omics.create_run_cache(cacheS3Location="s3://caches", name="same")["id"] for _ in range(5)]
     omics.delete_run_cache(id=ids.pop(1))
+    ids = ids[::-1] if order == "newest_first" else ids
 
     pages = list(omics.get_paginator("list_run_caches").paginate(PaginationConfig={"PageSize": 2}))
 

@@ -17,12 +17,14 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
+from moto import mock_aws
 
 from airflow_provider_omics_cache.local import (
     LocalHealthOmics,
     LocalHealthOmicsControl,
     LocalHealthOmicsServer,
     mock_healthomics,
+    serve,
 )
 from airflow_provider_omics_cache.local.assumptions import DOCUMENTED_RATE_LIMITS, LENIENT
 from tests.conftest import needs_aiobotocore, needs_batches
@@ -329,6 +331,35 @@ def test_the_ready_made_connection_works_with_hooks(
     assert server.calls == {"ListRunCaches": 1}
 
 
+def test_a_mock_that_deletes_the_state_of_a_server_warns(
+    server: LocalHealthOmicsServer, recwarn: pytest.WarningsRecorder
+) -> None:
+    omics = client(server)
+    for _ in range(2):
+        omics.list_run_caches()
+        with pytest.warns(UserWarning, match="mock_aws") as caught, mock_aws(), mock_aws():
+            pass
+        (warning,) = caught.list
+        assert warning.filename == __file__
+        text = str(warning.message)
+        assert "mock_aws() in tests/local/test_server.py::test_a_mock_that_deletes_the_state_of_a_server_warns" in text
+        assert f"deleted what the local HealthOmics at {server.url} and its S3 had" in text
+    recwarn.clear()
+    omics.list_run_caches()
+    assert send(server, "POST", "/moto-api/reset")[0] == 200
+    assert recwarn.list == []
+
+
+def test_a_server_inside_a_mock_keeps_its_state(recwarn: pytest.WarningsRecorder) -> None:
+    with mock_healthomics(), serve() as server:
+        server.create_bucket("caches")
+        omics = client(server)
+        omics.create_run_cache(cacheS3Location="s3://caches")
+        with mock_aws():
+            assert len(omics.list_run_caches()["items"]) == 1
+    assert recwarn.list == []
+
+
 def send(
     server: LocalHealthOmicsServer,
     method: str,
@@ -392,7 +423,8 @@ def test_the_command_serves_until_it_is_stopped(stop_with: signal.Signals, monke
     assert connection["extra"]["endpoint_url"] == url[0]
     assert ":eu-west-1:210987654321:" in arn
     assert process.returncode == 0
-    assert errors == ""
+    assert [name for name in LocalHealthOmics().absent() if name not in errors] == []
+    assert bool(errors) == bool(LocalHealthOmics().absent())
 
 
 @pytest.mark.parametrize(
