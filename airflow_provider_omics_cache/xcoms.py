@@ -113,5 +113,8 @@ class RunRecord(FailedRun):
     creation_time: str | None
     start_time: str | None
     stop_time: str | None
-    #: Where the outputs of the run are, as GetRun returns it; None unless ``include_outputs=True``.
+    #: Where the outputs of the run are. None without ``include_outputs``, unless GetRun was called for another reason.
     run_output_uri: str | None
+    #: Where ``run_output_uri`` comes from: ``exact`` if GetRun has returned it, ``derived`` if it follows from GetRun's
+    #: answers about other runs of the batch; None without a location.
+    output_source: str | None
