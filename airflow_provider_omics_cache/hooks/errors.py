@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 _REQUEST_ERROR_CODES = frozenset({"ValidationException", "ParamValidationError"})
 _LONGEST_SHOWN_VALUE = 200
+#: Members of requests whose values no error shows.
+_NOT_SHOWN = frozenset({"requestId", "sessionPolicy"})
 _CHECK_REGION = (
     ". Check the Region (region_name, or the connection's): not every Region has the service. Check also endpoint_url "
     "and the network."
@@ -106,7 +108,7 @@ def _values_of(text: str, members: Mapping[str, Any]) -> str:
     shown = [
         f"{name} was {str(members[name])[:_LONGEST_SHOWN_VALUE]!r}"
         for name in named or members
-        if isinstance(members[name], str | int) and name != "requestId" and str(members[name]) not in text
+        if isinstance(members[name], str | int) and name not in _NOT_SHOWN and str(members[name]) not in text
     ]
     return f" ({', '.join(shown)})" if shown else ""
 
@@ -119,7 +121,7 @@ def without_session_policy(error: ClientError, members: Mapping[str, Any]) -> Cl
     """
     answer = error.response.get("Error", {})
     text = answer.get("Message", "")
-    policy = (members.get("defaultRunSetting") or {}).get("sessionPolicy")
+    policy = members.get("sessionPolicy") or (members.get("defaultRunSetting") or {}).get("sessionPolicy")
     if "sessionPolicy" not in text and not (policy and str(policy) in text):
         return error
     shown = "the service refused sessionPolicy (its message repeats the policy and is not shown)"

@@ -14,7 +14,7 @@ from airflow_provider_omics_cache.hooks.errors import if_found
 
 
 class OmicsCacheHook(OmicsClientHook):
-    """Calls AWS HealthOmics: run caches, batches, their runs, and tags.
+    """Calls AWS HealthOmics: run caches, batches, runs and their tasks, run groups, workflows, and tags.
 
     There is one method for each API operation. It has the operation's name and members in snake_case. Only the given
     members are sent. Answers are botocore's dictionaries without ``ResponseMetadata``. Lists are lazy iterators
@@ -198,7 +198,7 @@ class OmicsCacheHook(OmicsClientHook):
             max_silence=max_silence,
             status=status,
             name=name,
-            runGroupId=run_group_id if run_group_id is None else check_id("run_group_id", run_group_id),
+            runGroupId=_id_or_none("run_group_id", run_group_id),
             maxItems=max_items,
         )
 
@@ -240,7 +240,7 @@ class OmicsCacheHook(OmicsClientHook):
             batchId=check_id("batch_id", batch_id),
             submissionStatus=submission_status,
             runSettingId=run_setting_id,
-            runId=run_id if run_id is None else check_id("run_id", run_id),
+            runId=_id_or_none("run_id", run_id),
             maxItems=max_items,
         )
 
@@ -272,6 +272,94 @@ class OmicsCacheHook(OmicsClientHook):
         return self._call("DeleteBatch", batchId=check_id("batch_id", batch_id))
 
     # Runs
+
+    def start_run(
+        self,
+        *,
+        role_arn: str,
+        output_uri: str,
+        workflow_id: str | None = None,
+        workflow_type: str | None = None,
+        workflow_owner_id: str | None = None,
+        workflow_version_name: str | None = None,
+        run_id: str | None = None,
+        name: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        cache_id: str | None = None,
+        cache_behavior: str | None = None,
+        run_group_id: str | None = None,
+        priority: int | None = None,
+        storage_type: str | None = None,
+        storage_capacity: int | None = None,
+        log_level: str | None = None,
+        retention_mode: str | None = None,
+        networking_mode: str | None = None,
+        scratch_storage_mode: str | None = None,
+        configuration_name: str | None = None,
+        output_uri_prefix_mode: str | None = None,
+        session_policy: str | None = None,
+        engine_settings: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+    ) -> Answer:
+        """Start a run of a workflow, or repeat a run. Either ``workflow_id`` or ``run_id`` says what runs.
+
+        :param role_arn: service role of the run.
+        :param output_uri: S3 URI under which the service makes the folder with the run's outputs.
+        :param workflow_id: id of the workflow.
+        :param workflow_type: ``PRIVATE`` (the service's default) or ``READY2RUN``.
+        :param workflow_owner_id: account that owns a shared workflow.
+        :param workflow_version_name: version of the workflow. The service's default is the workflow's default version.
+        :param run_id: id of a run to repeat with its settings.
+        :param name: name of the run; not unique.
+        :param parameters: parameters of the workflow.
+        :param cache_id: id of the run cache.
+        :param cache_behavior: ``CACHE_ON_FAILURE`` or ``CACHE_ALWAYS``. The service's default is the cache's behavior.
+        :param run_group_id: id of the run group.
+        :param priority: priority among the runs of the group, 0 to 100,000.
+        :param storage_type: ``STATIC`` or ``DYNAMIC``.
+        :param storage_capacity: capacity of static storage, in GiB.
+        :param log_level: ``OFF``, ``FATAL``, ``ERROR`` or ``ALL``.
+        :param retention_mode: ``RETAIN`` (the service's default) or ``REMOVE``.
+        :param networking_mode: ``RESTRICTED`` (the service's default) or ``VPC``.
+        :param scratch_storage_mode: ``LOCAL`` or ``SHARED`` (the service's default).
+        :param configuration_name: name of the configuration.
+        :param output_uri_prefix_mode: how the service names the folder of the outputs. It needs a newer boto3.
+        :param session_policy: IAM policy, as JSON, that limits the role of the run.
+        :param engine_settings: settings of the workflow engine.
+        :param tags: tags of the run.
+        :param request_id: idempotency token. Default: botocore makes a new one for each call.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_StartRun.html
+        """
+        return self._call(
+            "StartRun",
+            roleArn=role_arn,
+            outputUri=output_uri,
+            workflowId=_id_or_none("workflow_id", workflow_id),
+            workflowType=workflow_type,
+            workflowOwnerId=workflow_owner_id,
+            workflowVersionName=workflow_version_name,
+            runId=_id_or_none("run_id", run_id),
+            name=name,
+            parameters=parameters,
+            cacheId=_id_or_none("cache_id", cache_id),
+            cacheBehavior=cache_behavior,
+            runGroupId=_id_or_none("run_group_id", run_group_id),
+            priority=priority,
+            storageType=storage_type,
+            storageCapacity=storage_capacity,
+            logLevel=log_level,
+            retentionMode=retention_mode,
+            networkingMode=networking_mode,
+            scratchStorageMode=scratch_storage_mode,
+            configurationName=configuration_name,
+            outputUriPrefixMode=output_uri_prefix_mode,
+            sessionPolicy=session_policy,
+            engineSettings=engine_settings,
+            tags=tags,
+            requestId=request_id,
+        )
 
     def get_run(self, *, run_id: str, export: Sequence[str] | None = None, max_silence: float = 0) -> Answer:
         """Get a run.
@@ -329,8 +417,8 @@ class OmicsCacheHook(OmicsClientHook):
             starting_token,
             max_silence=max_silence,
             name=name,
-            runGroupId=run_group_id if run_group_id is None else check_id("run_group_id", run_group_id),
-            batchId=batch_id if batch_id is None else check_id("batch_id", batch_id),
+            runGroupId=_id_or_none("run_group_id", run_group_id),
+            batchId=_id_or_none("batch_id", batch_id),
             status=status,
             maxResults=max_results,
         )
@@ -352,6 +440,262 @@ class OmicsCacheHook(OmicsClientHook):
         .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_DeleteRun.html
         """
         return self._call("DeleteRun", id=check_id("run_id", run_id))
+
+    # Tasks of a run
+
+    def list_run_tasks(
+        self,
+        *,
+        run_id: str,
+        status: str | None = None,
+        max_results: int | None = None,
+        starting_token: str | None = None,
+        max_silence: float = 0,
+    ) -> Iterator[Answer]:
+        """List the tasks of a run.
+
+        :param run_id: id of the run.
+        :param status: only tasks in this status.
+        :param max_results: tasks per page, 1 to 100.
+        :param starting_token: the ``nextToken`` of a page; the list continues with the next page.
+        :param max_silence: seconds for which an unanswered call is repeated. Default: one attempt.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_ListRunTasks.html
+        """
+        return self._items(
+            "ListRunTasks",
+            "items",
+            starting_token,
+            max_silence=max_silence,
+            id=check_id("run_id", run_id),
+            status=status,
+            maxResults=max_results,
+        )
+
+    def get_run_task(self, *, run_id: str, task_id: str, max_silence: float = 0) -> Answer:
+        """Get a task of a run.
+
+        :param run_id: id of the run.
+        :param task_id: id of the task.
+        :param max_silence: seconds for which an unanswered call is repeated. Default: one attempt.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_GetRunTask.html
+        """
+        return self._call(
+            "GetRunTask",
+            id=check_id("run_id", run_id),
+            taskId=check_id("task_id", task_id),
+            max_silence=max_silence,
+        )
+
+    # Run groups
+
+    def create_run_group(
+        self,
+        *,
+        name: str | None = None,
+        max_cpus: int | None = None,
+        max_gpus: int | None = None,
+        max_runs: int | None = None,
+        max_duration: int | None = None,
+        tags: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+    ) -> Answer:
+        """Create a run group.
+
+        :param name: name of the group; not unique.
+        :param max_cpus: CPUs that the active runs of the group use together, 1 to 100,000.
+        :param max_gpus: GPUs that the active runs of the group use together, 1 to 100,000.
+        :param max_runs: active runs of the group, 1 to 100,000.
+        :param max_duration: minutes after which the service fails a run of the group, 1 to 100,000.
+        :param tags: tags of the group.
+        :param request_id: idempotency token. Default: botocore makes a new one for each call.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_CreateRunGroup.html
+        """
+        return self._call(
+            "CreateRunGroup",
+            name=name,
+            maxCpus=max_cpus,
+            maxGpus=max_gpus,
+            maxRuns=max_runs,
+            maxDuration=max_duration,
+            tags=tags,
+            requestId=request_id,
+        )
+
+    def get_run_group(self, *, run_group_id: str, max_silence: float = 0) -> Answer:
+        """Get a run group.
+
+        :param run_group_id: id of the group.
+        :param max_silence: seconds for which an unanswered call is repeated. Default: one attempt.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_GetRunGroup.html
+        """
+        return self._call("GetRunGroup", id=check_id("run_group_id", run_group_id), max_silence=max_silence)
+
+    def list_run_groups(
+        self,
+        *,
+        name: str | None = None,
+        max_results: int | None = None,
+        starting_token: str | None = None,
+        max_silence: float = 0,
+    ) -> Iterator[Answer]:
+        """List the run groups of the account and Region.
+
+        :param name: only groups of this name.
+        :param max_results: groups per page, 1 to 100.
+        :param starting_token: the ``nextToken`` of a page; the list continues with the next page.
+        :param max_silence: seconds for which an unanswered call is repeated. Default: one attempt.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_ListRunGroups.html
+        """
+        return self._items(
+            "ListRunGroups", "items", starting_token, max_silence=max_silence, name=name, maxResults=max_results
+        )
+
+    def update_run_group(
+        self,
+        *,
+        run_group_id: str,
+        name: str | None = None,
+        max_cpus: int | None = None,
+        max_gpus: int | None = None,
+        max_runs: int | None = None,
+        max_duration: int | None = None,
+    ) -> Answer:
+        """Change a run group. Members that are not given do not change.
+
+        :param run_group_id: id of the group.
+        :param name: new name.
+        :param max_cpus: CPUs that the active runs of the group use together, 1 to 100,000.
+        :param max_gpus: GPUs that the active runs of the group use together, 1 to 100,000.
+        :param max_runs: active runs of the group, 1 to 100,000.
+        :param max_duration: minutes after which the service fails a run of the group, 1 to 100,000.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_UpdateRunGroup.html
+        """
+        return self._call(
+            "UpdateRunGroup",
+            id=check_id("run_group_id", run_group_id),
+            name=name,
+            maxCpus=max_cpus,
+            maxGpus=max_gpus,
+            maxRuns=max_runs,
+            maxDuration=max_duration,
+        )
+
+    def delete_run_group(self, *, run_group_id: str) -> Answer:
+        """Delete a run group.
+
+        :param run_group_id: id of the group.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_DeleteRunGroup.html
+        """
+        return self._call("DeleteRunGroup", id=check_id("run_group_id", run_group_id))
+
+    # Workflows
+
+    def get_workflow(
+        self,
+        *,
+        workflow_id: str,
+        workflow_type: str | None = None,
+        export: Sequence[str] | None = None,
+        workflow_owner_id: str | None = None,
+        max_silence: float = 0,
+    ) -> Answer:
+        """Get a workflow.
+
+        :param workflow_id: id of the workflow.
+        :param workflow_type: ``PRIVATE`` or ``READY2RUN``.
+        :param export: what the answer contains in addition, such as ``["DEFINITION"]``.
+        :param workflow_owner_id: account that owns a shared workflow.
+        :param max_silence: seconds for which an unanswered call is repeated. Default: one attempt.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_GetWorkflow.html
+        """
+        return self._call(
+            "GetWorkflow",
+            id=check_id("workflow_id", workflow_id),
+            type=workflow_type,
+            export=export,
+            workflowOwnerId=workflow_owner_id,
+            max_silence=max_silence,
+        )
+
+    def get_workflow_version(
+        self,
+        *,
+        workflow_id: str,
+        version_name: str,
+        workflow_type: str | None = None,
+        export: Sequence[str] | None = None,
+        workflow_owner_id: str | None = None,
+        max_silence: float = 0,
+    ) -> Answer:
+        """Get a version of a workflow.
+
+        :param workflow_id: id of the workflow.
+        :param version_name: name of the version.
+        :param workflow_type: ``PRIVATE`` or ``READY2RUN``.
+        :param export: what the answer contains in addition, such as ``["DEFINITION"]``.
+        :param workflow_owner_id: account that owns a shared workflow.
+        :param max_silence: seconds for which an unanswered call is repeated. Default: one attempt.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_GetWorkflowVersion.html
+        """
+        return self._call(
+            "GetWorkflowVersion",
+            workflowId=check_id("workflow_id", workflow_id),
+            versionName=version_name,
+            type=workflow_type,
+            export=export,
+            workflowOwnerId=workflow_owner_id,
+            max_silence=max_silence,
+        )
+
+    def list_workflows(
+        self,
+        *,
+        workflow_type: str | None = None,
+        name: str | None = None,
+        max_results: int | None = None,
+        starting_token: str | None = None,
+        max_silence: float = 0,
+    ) -> Iterator[Answer]:
+        """List workflows.
+
+        :param workflow_type: only workflows of this type: ``PRIVATE`` or ``READY2RUN``.
+        :param name: only workflows of this name.
+        :param max_results: workflows per page, 1 to 100.
+        :param starting_token: the ``nextToken`` of a page; the list continues with the next page.
+        :param max_silence: seconds for which an unanswered call is repeated. Default: one attempt.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_ListWorkflows.html
+        """
+        return self._items(
+            "ListWorkflows",
+            "items",
+            starting_token,
+            max_silence=max_silence,
+            type=workflow_type,
+            name=name,
+            maxResults=max_results,
+        )
+
+    # Configurations
+
+    def get_configuration(self, *, name: str, max_silence: float = 0) -> Answer:
+        """Get a configuration of runs.
+
+        :param name: name of the configuration.
+        :param max_silence: seconds for which an unanswered call is repeated. Default: one attempt.
+
+        .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_GetConfiguration.html
+        """
+        return self._call("GetConfiguration", name=name, max_silence=max_silence)
 
     # Tags
 
@@ -384,3 +728,7 @@ class OmicsCacheHook(OmicsClientHook):
         .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_ListTagsForResource.html
         """
         return self._call("ListTagsForResource", max_silence=max_silence, resourceArn=resource_arn)
+
+
+def _id_or_none(parameter: str, value: str | None) -> str | None:
+    return None if value is None else check_id(parameter, value)

@@ -43,7 +43,9 @@ BATCH_OPERATIONS = [
     "DeleteRunBatch",
     "DeleteBatch",
 ]
-RUN_OPERATIONS = ["GetRun", "ListRuns", "CancelRun", "DeleteRun"]
+RUN_OPERATIONS = ["StartRun", "GetRun", "ListRuns", "CancelRun", "DeleteRun", "ListRunTasks", "GetRunTask"]
+RUN_GROUP_OPERATIONS = ["CreateRunGroup", "GetRunGroup", "ListRunGroups", "UpdateRunGroup", "DeleteRunGroup"]
+WORKFLOW_OPERATIONS = ["GetWorkflow", "GetWorkflowVersion", "ListWorkflows", "GetConfiguration"]
 TAG_OPERATIONS = ["TagResource", "UntagResource", "ListTagsForResource"]
 READS = {
     "GetRunCache",
@@ -53,20 +55,66 @@ READS = {
     "ListRunsInBatch",
     "GetRun",
     "ListRuns",
+    "ListRunTasks",
+    "GetRunTask",
+    "GetRunGroup",
+    "ListRunGroups",
+    "GetWorkflow",
+    "GetWorkflowVersion",
+    "ListWorkflows",
+    "GetConfiguration",
     "ListTagsForResource",
 }
-PARAMETER_OF_ID = {"RunCache": "run_cache_id", "Run": "run_id"}
-ITEMS = {"ListRunCaches": "items", "ListBatch": "items", "ListRuns": "items", "ListRunsInBatch": "runs"}
+PARAMETER_OF_ID = {
+    "RunCache": "run_cache_id",
+    "RunGroup": "run_group_id",
+    "Workflow": "workflow_id",
+    "RunTasks": "run_id",
+    "RunTask": "run_id",
+    "Run": "run_id",
+}
+ITEMS = {
+    "ListRunCaches": "items",
+    "ListBatch": "items",
+    "ListRuns": "items",
+    "ListRunsInBatch": "runs",
+    "ListRunTasks": "items",
+    "ListRunGroups": "items",
+    "ListWorkflows": "items",
+}
+#: Parameters whose members are missing in a supported version of botocore, by operation.
+NEWER_PARAMETERS = {
+    "ListRuns": {"batch_id"},
+    "StartRun": {
+        "networking_mode",
+        "scratch_storage_mode",
+        "configuration_name",
+        "session_policy",
+        "engine_settings",
+        "workflow_version_name",
+        "output_uri_prefix_mode",
+    },
+}
 REQUIRED_ANSWERS: dict[str, Any] = {"ListTagsForResource": {"tags": {}}}
 FILTERS = {
     "ListBatch": {"status", "name", "runGroupId"},
     "ListRunsInBatch": {"submissionStatus", "runSettingId", "runId"},
 }
 
+#: Members that a supported version of botocore does not mark as required.
+LATER_REQUIRED = {"StartRun": {"outputUri"}}
+
 MODEL = botocore.session.Session().get_service_model("omics")
 OPERATIONS = [
     name
-    for name in RUN_CACHE_OPERATIONS + BATCH_OPERATIONS + RUN_OPERATIONS + TAG_OPERATIONS
+    for name in (
+        *RUN_CACHE_OPERATIONS,
+        *BATCH_OPERATIONS,
+        *RUN_OPERATIONS,
+        *RUN_GROUP_OPERATIONS,
+        *WORKFLOW_OPERATIONS,
+        *TAG_OPERATIONS,
+    )
     if name in MODEL.operation_names
 ]
 
@@ -117,10 +165,14 @@ def sample(shape: Any) -> Any:
     return "1" * max(shape.metadata.get("min", 1), 1)
 
 
+def required_members(operation: str) -> set[str]:
+    return {*MODEL.operation_model(operation).input_shape.required_members, *LATER_REQUIRED.get(operation, ())}
+
+
 def parameter_of(operation: str, member: str) -> str:
     if member == "id":
         return next(name for end, name in PARAMETER_OF_ID.items() if operation.endswith(end))
-    return str(xform_name(member))
+    return "workflow_type" if member == "type" else str(xform_name(member))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -129,12 +181,12 @@ def test_each_operation_has_a_method_for_all_its_members(operation: str) -> None
     parameters = list(inspect.signature(method).parameters.values())[1:]
     shape = MODEL.operation_model(operation).input_shape
     names = {parameter_of(operation, member) for member in shape.members}
-    newer = {"batch_id"} if operation == "ListRuns" and not HAS_BATCHES else set()
+    newer = NEWER_PARAMETERS.get(operation, set())
     patience = {"max_silence"} if operation in READS else set()
     assert {parameter.name for parameter in parameters} == names | newer | patience
     assert {parameter.kind for parameter in parameters} == {inspect.Parameter.KEYWORD_ONLY}
     required = {parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty}
-    assert required == {parameter_of(operation, name) for name in shape.required_members} - {"request_id"}
+    assert required == {parameter_of(operation, name) for name in required_members(operation)} - {"request_id"}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -157,7 +209,7 @@ def test_each_method_sends_what_is_given(hook: OmicsCacheHook, stubber: Stubber,
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_each_method_sends_nothing_else(hook: OmicsCacheHook, stubber: Stubber, operation: str) -> None:
     shape = MODEL.operation_model(operation).input_shape
-    members = {name: sample(shape.members[name]) for name in shape.required_members}
+    members = {name: sample(shape.members[name]) for name in required_members(operation)}
     stubber.add_response(xform_name(operation), REQUIRED_ANSWERS.get(operation, {}), members)
     answer = getattr(hook, xform_name(operation))(
         **{parameter_of(operation, name): value for name, value in members.items()}
@@ -174,9 +226,9 @@ def test_answers_are_botocores_without_metadata(hook: OmicsCacheHook, stubber: S
 @pytest.mark.parametrize("operation", [name for name in ITEMS if name in OPERATIONS])
 def test_lists_are_lazy_over_all_pages(hook: OmicsCacheHook, stubber: Stubber, operation: str) -> None:
     key, method = ITEMS[operation], xform_name(operation)
-    id_name = "runSettingId" if operation == "ListRunsInBatch" else "id"
-    given = {"batch_id": "5"} if operation == "ListRunsInBatch" else {}
-    sent = {"batchId": "5"} if given else {}
+    id_name = {"ListRunsInBatch": "runSettingId", "ListRunTasks": "taskId"}.get(operation, "id")
+    sent = {"ListRunsInBatch": {"batchId": "5"}, "ListRunTasks": {"id": "5"}}.get(operation, {})
+    given = {parameter_of(operation, name): value for name, value in sent.items()}
     stubber.add_response(method, {key: [{id_name: "1"}, {id_name: "2"}], "nextToken": "a"}, sent)
     items = getattr(hook, method)(**given)
     assert next(items) == {id_name: "1"}
@@ -308,7 +360,10 @@ def test_a_session_policy_that_the_service_repeats_is_not_shown(hook: OmicsCache
             batch_run_settings={"s3UriSettings": "s3://bucket/settings.json"},
         )
     assert caught.value.request_id == "request-7"
-    for error in (caught.value, caught.value.__cause__):
+    stubber.add_client_error("start_run", "ValidationException", "The policy s3cret is not valid", 400)
+    with pytest.raises(OmicsRequestError, match="the service refused sessionPolicy") as caught_for_run:
+        hook.start_run(role_arn="arn", output_uri="s3://bucket/", workflow_id="1", session_policy="s3cret")
+    for error in (caught.value, caught.value.__cause__, caught_for_run.value, caught_for_run.value.__cause__):
         assert "s3cret" not in str(error)
         assert "s3cret" not in repr(vars(error))
 
