@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStatus, SubmissionStatus
 from airflow_provider_omics_cache.local.assumptions import Settings
+from airflow_provider_omics_cache.local.course import Course, TaskDefinition
 from airflow_provider_omics_cache.local.faults import Faults
 from airflow_provider_omics_cache.local.protocol import ServiceError, derived_uuid, dump_json
 from airflow_provider_omics_cache.local.quotas import StartRunShare
@@ -176,6 +177,7 @@ class Batch:
         self._failing: list[int] = []  # untouched runs that end FAILED
         self._cancelled_runs: dict[int, float] = {}  # cancelled runs, with the time at which each has stopped
         self._cancelled_ends: list[float] = []  # these times, sorted
+        self._cancelled_at: dict[int, float] = {}  # when these runs were cancelled
         self._cancelled_by_batch = 0
         self._uncancelled_by_batch = 0
         self._deleted_runs: set[int] = set()
@@ -538,6 +540,7 @@ class Batch:
                 self._set_outcome(index, _CANCEL_SUCCESS)
                 self._cancelled_by_batch += 1
                 self._cancelled_runs[index] = stopped_at
+                self._cancelled_at[index] = now
         self._set_untouched(kept)
         self._cancelled_ends = sorted(self._cancelled_runs.values())
         if listed:
@@ -582,6 +585,7 @@ class Batch:
         self._set_untouched(kept)
         stopped_at = now + self.settings.run_stopping_seconds
         self._cancelled_runs[index] = stopped_at
+        self._cancelled_at[index] = now
         insort(self._cancelled_ends, stopped_at)
 
     def delete_run(self, index: int) -> None:
@@ -642,7 +646,25 @@ class Batch:
         last = max(first, min(ended, self._started[self._held_back_to - 1] + 1))
         return bisect_left(runs, last) - bisect_left(runs, first)
 
-    # Single runs
+    # Its runs
+
+    def effective_setting(self, index: int) -> dict[str, Any]:
+        """Return the settings of a run as the members of StartRun, with merged parameters."""
+        assert self.runs is not None
+        run = self.runs[index]
+        merged = {**self.default, **run}
+        if "parameters" in merged:
+            merged["parameters"] = {**self.default.get("parameters", {}), **run.get("parameters", {})}
+        return merged
+
+    def course(self, index: int, tasks: Sequence[TaskDefinition]) -> Course:
+        """Return the tasks, times and states of a started run."""
+        submitted_at = self.submission_time(index)
+        course = Course(self.settings, submitted_at, tasks, submitted_at + self.settings.run_pending_seconds)
+        if index in self.run_failures:
+            course.failure, course.failing_task = self.run_failures[index], len(tasks) - 1
+        course.cancelled_at, course.cancelled_until = self._cancelled_at.get(index), self._cancelled_runs.get(index)
+        return course
 
     def run_uuid(self, index: int) -> str:
         """Return the uuid of a run."""

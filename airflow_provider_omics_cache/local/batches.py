@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_provider_omics_cache.healthomics.states import BatchStatus
 from airflow_provider_omics_cache.local.batch import Batch, RunOverrides
+from airflow_provider_omics_cache.local.groups import existing_run_group
 from airflow_provider_omics_cache.local.moto_backend import etag_of_object, owner_of_bucket, read_object
 from airflow_provider_omics_cache.local.protocol import (
     ServiceError,
@@ -297,7 +298,7 @@ class RegionSubmitter:
         if context.workflows.get(workflow_id, None if settings.strict_workflows else Workflow()) is None:
             return "ResourceNotFoundException", f"Workflow {workflow_id} does not exist"
         run_group_id = default.get("runGroupId")
-        if run_group_id is not None and not context.run_groups.get(run_group_id, not settings.strict_run_groups):
+        if run_group_id is not None and existing_run_group(self._region, context, run_group_id) is None:
             return "ResourceNotFoundException", f"Run group {run_group_id} does not exist"
         cache_id = default.get("cacheId")
         if cache_id is not None:

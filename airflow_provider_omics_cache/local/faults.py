@@ -174,9 +174,9 @@ class Faults:
             self._submissions[run_setting_id] = _SubmissionFault(times, 1.0, reason, message)
 
     def fail_run(self, run_setting_id: str, *, reason: str = "RUN_TASK_FAILED") -> None:
-        """Make a run fail after it was started, in every batch.
+        """Make a run fail after it was started, in every batch, and every single run with this name.
 
-        :param run_setting_id: the run's runSettingId.
+        :param run_setting_id: the run's runSettingId, or the name of a single run.
         :param reason: the run's failureReason. Default RUN_TASK_FAILED.
         """
         _texts("run_setting_id", [run_setting_id])

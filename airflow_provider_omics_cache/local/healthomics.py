@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from airflow_provider_omics_cache.healthomics.states import RunStatus
-from airflow_provider_omics_cache.local import batches, caches, runs
+from airflow_provider_omics_cache.local import batches, caches, groups, runs, workflows
 from airflow_provider_omics_cache.local.assumptions import LENIENT, Settings
 from airflow_provider_omics_cache.local.batch import Batch
 from airflow_provider_omics_cache.local.clock import Clock
@@ -31,11 +31,12 @@ from airflow_provider_omics_cache.local.protocol import (
     validation_error,
 )
 from airflow_provider_omics_cache.local.region import Region, ServiceContext, Workflow, check_tags
+from airflow_provider_omics_cache.local.run_of_batch import RunOfBatch
 
 log = logging.getLogger(__name__)
 
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/\d+/([^/]+)/([^/]+)/aws4_request")
-_ARN = re.compile(r"arn:[^:]+:omics:[^:]*:[^:]*:(runCache|runBatch|run)/([0-9]{1,18})")
+_ARN = re.compile(r"arn:[^:]+:omics:[^:]*:[^:]*:(runCache|runBatch|runGroup|run)/([0-9]{1,18})")
 
 Operation = Callable[[Region, ServiceContext, dict[str, Any]], dict[str, Any]]
 
@@ -64,7 +65,7 @@ def list_tags_for_resource(region: Region, context: ServiceContext, request: dic
 def _tags_of(region: Region, context: ServiceContext, arn: str) -> dict[str, str]:
     match = _ARN.fullmatch(arn)
     if match is None:
-        raise validation_error("The resourceArn is not the ARN of a run cache, a batch or a run")
+        raise validation_error("The resourceArn is not the ARN of a run cache, a run group, a batch or a run")
     kind, number = match[1], number_of(match[2])
     if arn == region.arn(f"{kind}/{match[2]}"):
         if kind == "runCache" and number in region.run_caches and not region.run_caches[number].deleted:
@@ -72,8 +73,10 @@ def _tags_of(region: Region, context: ServiceContext, arn: str) -> dict[str, str
         if kind == "runBatch" and number in region.batches:
             return region.batches[number].tags
         if kind == "run":
-            batch, index, _ = runs.find_run(region, context, match[2])
-            return batch.run_tags.setdefault(index, batch.tags_of_run(index))
+            run, _ = runs.any_run(region, context, match[2])
+            return run.changeable_tags()
+        if kind == "runGroup":
+            return groups.find_run_group(region, context, match[2]).tags
     raise not_found("Resource", arn)
 
 
@@ -90,10 +93,19 @@ OPERATIONS: dict[str, Operation] = {
     "CancelRunBatch": batches.cancel_run_batch,
     "DeleteRunBatch": batches.delete_run_batch,
     "DeleteBatch": batches.delete_batch,
+    "StartRun": runs.start_run,
     "GetRun": runs.get_run,
     "ListRuns": runs.list_runs,
     "CancelRun": runs.cancel_run,
     "DeleteRun": runs.delete_run,
+    "ListRunTasks": runs.list_run_tasks,
+    "GetRunTask": runs.get_run_task,
+    "CreateRunGroup": groups.create_run_group,
+    "GetRunGroup": groups.get_run_group,
+    "ListRunGroups": groups.list_run_groups,
+    "UpdateRunGroup": groups.update_run_group,
+    "DeleteRunGroup": groups.delete_run_group,
+    "GetWorkflow": workflows.get_workflow,
     "TagResource": tag_resource,
     "UntagResource": untag_resource,
     "ListTagsForResource": list_tags_for_resource,
@@ -256,6 +268,7 @@ class LocalHealthOmics:
         now = self._context.now = self.clock.elapsed()
         submitter = batches.RegionSubmitter(region, self._context)
         region.begin_batches(now, submitter)
+        region.fail_single_runs(now, self.faults.run_failures())
         if self.on_run_completed is None:
             return
         for batch in region.every_batch():
@@ -291,8 +304,9 @@ class LocalHealthOmics:
 
     def _completed_run(self, region: Region, batch: Batch, index: int) -> dict[str, Any]:
         assert batch.runs is not None
-        run = runs.describe_run(region, self._context, batch, index, RunStatus.COMPLETED)
-        return {**run, "runSettingId": batch.runs.ids[index]}
+        run = RunOfBatch(batch, index, workflows.tasks_of(region, self._context, batch))
+        answer = runs.describe_run(region, self._context, run, RunStatus.COMPLETED)
+        return {**answer, "runSettingId": batch.runs.ids[index]}
 
 
 def _check_id(parameter: str, value: str) -> None:

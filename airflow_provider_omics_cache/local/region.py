@@ -6,29 +6,54 @@ import hashlib
 import itertools
 import json
 from bisect import insort
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_omics_cache.local.assumptions import Settings
 from airflow_provider_omics_cache.local.batch import Batch, Submitter, reached
 from airflow_provider_omics_cache.local.clock import Clock
+from airflow_provider_omics_cache.local.course import DEFAULT_TASKS, TaskDefinition
 from airflow_provider_omics_cache.local.faults import Faults
 from airflow_provider_omics_cache.local.protocol import ServiceError, validation_error
 from airflow_provider_omics_cache.local.quotas import CallQuotas, StartRunQuota
+from airflow_provider_omics_cache.local.single_run import SingleRun
 
 _MAX_TAGS = 50
 
 
 @dataclass
 class Workflow:
-    """A registered workflow.
+    """A workflow.
 
     :param parameter_template: parameter names with their properties, of which only ``optional`` is read; None
         accepts any parameters.
+    :param type: ``PRIVATE`` or ``READY2RUN``; None stands for both.
+    :param name: its name.
+    :param created_at: when it was created.
+    :param tasks: its tasks, which run one after the other.
     """
 
     parameter_template: dict[str, dict[str, Any]] | None = None
+    type: str | None = "PRIVATE"
+    name: str | None = None
+    created_at: float = 0.0
+    tasks: Sequence[TaskDefinition] = DEFAULT_TASKS
+
+
+@dataclass
+class RunGroup:
+    """A run group.
+
+    :param limits: ``maxCpus``, ``maxRuns``, ``maxDuration`` (minutes) and ``maxGpus``, as far as they are set.
+    """
+
+    id: str
+    created_at: float
+    name: str | None = None
+    limits: dict[str, int] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    deleted: bool = False
 
 
 @dataclass
@@ -116,7 +141,7 @@ def _digest(parameters: dict[str, Any]) -> str:
 
 
 class Region:
-    """Run caches, batches, quotas and request tokens of one account in one Region."""
+    """Run caches, batches, runs, run groups, quotas and request tokens of one account in one Region."""
 
     def __init__(self, account_id: str, name: str, partition: str) -> None:
         self.account_id = account_id
@@ -124,6 +149,9 @@ class Region:
         self.partition = partition
         self.run_caches: dict[int, RunCache] = {}
         self.batches: dict[int, Batch] = {}
+        #: Runs that StartRun started, until they are deleted.
+        self.single_runs: dict[int, SingleRun] = {}
+        self.run_groups: dict[int, RunGroup] = {}
         self.tokens = RequestTokens()
         self.call_quotas = CallQuotas()
         self.start_run_quota = StartRunQuota()
@@ -131,6 +159,7 @@ class Region:
         self.kept_runs = 0
         #: Ids of deleted runs, which ``settings.reuse_run_ids`` gives to new runs.
         self.freed_run_numbers: list[int] = []
+        self._advanced_to = float("-inf")
         self._every_batch: list[Batch] = []
         self._to_begin: list[Batch] = []  # batches that will share the StartRun quota, sorted by when they begin
 
@@ -149,6 +178,18 @@ class Region:
         """Begin every due batch that shares the StartRun quota, in the order of time."""
         while self._to_begin and reached(now, self._to_begin[0].submitting_at):
             self._to_begin.pop(0).begin(now, submitter)
+
+    def fail_single_runs(self, now: float, reasons: Mapping[str, str]) -> None:
+        """Make single runs fail.
+
+        :param now: the present time.
+        :param reasons: failureReason by name of the run.
+        """
+        since, self._advanced_to = self._advanced_to, now
+        for run in self.single_runs.values() if reasons else ():
+            reason = reasons.get(run.setting().get("name", ""))
+            if reason is not None:
+                run.fail(since, reason)
 
     def free_runs(self, run_numbers: list[int]) -> None:
         """Register that runs were deleted."""

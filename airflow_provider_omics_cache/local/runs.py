@@ -5,25 +5,43 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from airflow_provider_omics_cache.healthomics.states import RunStatus
 from airflow_provider_omics_cache.local.batch import FINISHED_RUN_STATES, Batch
-from airflow_provider_omics_cache.local.batches import RegionSubmitter
-from airflow_provider_omics_cache.local.protocol import ServiceError, not_found, number_of, page, start_of_page
-from airflow_provider_omics_cache.local.region import Region, ServiceContext
+from airflow_provider_omics_cache.local.batches import RegionSubmitter, check_documents
+from airflow_provider_omics_cache.local.course import Course, Task
+from airflow_provider_omics_cache.local.protocol import (
+    ServiceError,
+    derived_uuid,
+    new_uuid,
+    not_found,
+    number_of,
+    page,
+    start_of_page,
+)
+from airflow_provider_omics_cache.local.region import Region, ServiceContext, check_tags
+from airflow_provider_omics_cache.local.run_of_batch import RunOfBatch
+from airflow_provider_omics_cache.local.single_run import SingleRun
+from airflow_provider_omics_cache.local.workflows import checked_workflow, tasks_of
 
 # A position in ListRuns is the batch's id times this number, plus the run's number in the batch.
 _RUNS_PER_BATCH = 1_000_000
-_FROM_DEFAULT_SETTING = (
+_TASKS_PER_RUN = 1_000
+_FROM_SETTING = (
     "workflowId",
     "workflowType",
     "workflowOwnerId",
     "workflowVersionName",
+    "runId",
     "roleArn",
+    "name",
     "cacheId",
     "cacheBehavior",
     "runGroupId",
+    "priority",
+    "parameters",
+    "outputUri",
     "storageCapacity",
     "storageType",
     "logLevel",
@@ -31,42 +49,99 @@ _FROM_DEFAULT_SETTING = (
     "networkingMode",
     "scratchStorageMode",
     "sessionPolicy",
+    "engineSettings",
+    "outputUriPrefixMode",
 )
-_FROM_MERGED_SETTING = ("name", "outputUri", "priority", "engineSettings")
+_NOT_REPEATED = frozenset({"runId", "tags", "runTags", "runSettingId", "outputBucketOwnerId"})
+
+
+class Run(Protocol):
+    """A run: a single run, or one of a batch."""
+
+    number: int
+    uuid: str
+    batch_number: int | None
+
+    def setting(self) -> dict[str, Any]:
+        """Return the effective settings, as the members of StartRun."""
+
+    def course(self) -> Course:
+        """Return the tasks, times and states."""
+
+    def status(self, now: float) -> RunStatus:
+        """Return the state."""
+
+    def failure(self) -> tuple[str, str] | None:
+        """Return failureReason and statusMessage of a run that fails, None of another."""
+
+    def tags(self) -> dict[str, str]:
+        """Return the tags."""
+
+    def changeable_tags(self) -> dict[str, str]:
+        """Return the tags; changes of the result are kept."""
+
+    def cancel(self, now: float) -> None:
+        """Cancel the run."""
+
+    def delete(self) -> None:
+        """Delete the run."""
+
+
+def start_run(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
+    """StartRun."""
+    now, settings = context.now, context.settings
+    replayed = region.tokens.find("StartRun", request, now=now, settings=settings)
+    if replayed is not None:
+        run = region.single_runs.get(int(replayed["id"]))
+        if settings.replayed_status == "current" and run is not None:
+            replayed["status"] = run.status(now)
+        return replayed
+    check_tags(request.get("tags", {}))
+    setting = check_documents({name: value for name, value in request.items() if name != "requestId"})
+    if "runId" in setting:
+        setting = {**_repeatable(region, context, setting["runId"]), **setting}
+    workflow = checked_workflow(region, context, setting)
+    number = RegionSubmitter(region, context).new_run_number()
+    begins_at = now + settings.run_pending_seconds
+    run = SingleRun(
+        number=number,
+        uuid=new_uuid(),
+        setting=setting,
+        course=Course(settings.copy(), now, workflow.tasks, begins_at),
+    )
+    region.single_runs[number] = run
+    described = describe_run(region, context, run, run.status(now))
+    names = ("arn", "id", "status", "tags", "uuid", "runOutputUri", "configuration", "networkingMode")
+    answer = {name: described[name] for name in names if name in described}
+    region.tokens.remember("StartRun", request, answer, now=now, settings=settings)
+    return answer
 
 
 def get_run(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """GetRun."""
-    batch, index, now = find_run(region, context, request["id"])
-    return describe_run(region, context, batch, index, batch.run_status(index, now))
+    run, now = any_run(region, context, request["id"])
+    return describe_run(region, context, run, run.status(now))
 
 
-def describe_run(
-    region: Region, context: ServiceContext, batch: Batch, index: int, status: RunStatus
-) -> dict[str, Any]:
+def describe_run(region: Region, context: ServiceContext, run: Run, status: RunStatus) -> dict[str, Any]:
     """Return the answer of GetRun for a run in this state."""
-    assert batch.runs is not None
-    run_id, uuid = str(batch.run_numbers[index]), batch.run_uuid(index)
-    run, default = batch.runs[index], batch.default
-    merged = {**default, **run}
-    output_uri = merged["outputUri"]
+    setting, run_id = run.setting(), str(run.number)
+    batch = {} if run.batch_number is None else {"batchId": str(run.batch_number)}
     answer = {
         "arn": region.arn(f"run/{run_id}"),
         "id": run_id,
-        "uuid": uuid,
-        "batchId": str(batch.number),
-        "runOutputUri": f"{output_uri.rstrip('/')}/{run_id}/{uuid}",
+        "uuid": run.uuid,
+        **batch,
+        "runOutputUri": f"{setting['outputUri'].rstrip('/')}/{run_id}/{run.uuid}",
         "startedBy": region.arn("user/local").replace(":omics:", ":iam:").replace(f":{region.name}:", "::"),
-        "tags": dict(batch.tags_of_run(index)),
+        "tags": dict(run.tags()),
         "logLocation": _log_location(region, run_id),
-        **{name: default[name] for name in _FROM_DEFAULT_SETTING if name in default},
-        **{name: merged[name] for name in _FROM_MERGED_SETTING if name in merged},
-        **_progress(context, batch, index, status),
+        **{name: setting[name] for name in _FROM_SETTING if name in setting},
+        **_progress(context, run.course(), status),
     }
-    if "parameters" in merged:
-        answer["parameters"] = {**default.get("parameters", {}), **run.get("parameters", {})}
-    if status == RunStatus.FAILED:
-        answer["failureReason"], answer["statusMessage"] = batch.run_failures[index]
+    failure = run.failure()
+    if status == RunStatus.FAILED and failure is not None:
+        answer["failureReason"], answer["statusMessage"] = failure
     return answer
 
 
@@ -79,29 +154,73 @@ def list_runs(region: Region, context: ServiceContext, request: dict[str, Any]) 
 
 def cancel_run(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """CancelRun."""
-    batch, index, now = find_run(region, context, request["id"])
-    status = batch.run_status(index, now)
+    run, now = any_run(region, context, request["id"])
+    status = run.status(now)
     if status in FINISHED_RUN_STATES:
         raise _wrong_state(context, request["id"], status, "cancelled")
-    batch.cancel_run(index, now)
+    run.cancel(now)
     return {}
 
 
 def delete_run(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
     """DeleteRun."""
-    batch, index, now = find_run(region, context, request["id"])
-    status = batch.run_status(index, now)
+    run, now = any_run(region, context, request["id"])
+    status = run.status(now)
     if status not in FINISHED_RUN_STATES:
         raise _wrong_state(context, request["id"], status, "deleted")
-    batch.delete_run(index)
-    region.free_runs([int(request["id"])])
+    run.delete()
+    region.single_runs.pop(run.number, None)
+    region.free_runs([run.number])
     return {}
+
+
+def list_run_tasks(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
+    """ListRunTasks."""
+    run, now = any_run(region, context, request["id"])
+    after = start_of_page("ListRunTasks", request)
+
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        for task in run.course().tasks_at(now):
+            if task.number > after and request.get("status", task.status) == task.status:
+                yield task.number, _task_item(context, run, task)
+
+    return page("ListRunTasks", request, rows(), size="maxResults", key="items")
+
+
+def get_run_task(region: Region, context: ServiceContext, request: dict[str, Any]) -> dict[str, Any]:
+    """GetRunTask."""
+    run, now = any_run(region, context, request["id"])
+    for task in run.course().tasks_at(now):
+        if _task_id(run, task) == request["taskId"]:
+            answer = _task_item(context, run, task)
+            if task.hit is None:
+                answer["logStream"] = (
+                    f"{_log_location(region, str(run.number))['runLogStream']}/task/{answer['taskId']}"
+                )
+            if task.definition.image is not None:
+                answer["imageDetails"] = {"image": task.definition.image}
+            if task.failure is not None:
+                answer["failureReason"], answer["statusMessage"] = task.failure
+            return answer
+    raise not_found("Task", request["taskId"])
+
+
+def any_run(region: Region, context: ServiceContext, run_id: str) -> tuple[Run, float]:
+    """Return a run, and the time.
+
+    :raises ServiceError: there is no such run.
+    """
+    single = region.single_runs.get(number_of(run_id))
+    if single is not None:
+        return single, context.now
+    batch, index, now = find_run(region, context, run_id)
+    return RunOfBatch(batch, index, tasks_of(region, context, batch)), now
 
 
 def find_run(region: Region, context: ServiceContext, run_id: str) -> tuple[Batch, int, float]:
     """Return the batch of a run, the number of the run in it, and the time.
 
-    :raises ServiceError: there is no such run.
+    :raises ServiceError: no batch has such a run.
     """
     now, number, submitter = context.now, number_of(run_id), RegionSubmitter(region, context)
     for batch in region.every_batch():
@@ -121,49 +240,95 @@ def find_run(region: Region, context: ServiceContext, run_id: str) -> tuple[Batc
 def _rows(
     region: Region, context: ServiceContext, after: int, request: dict[str, Any]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    now, submitter = context.now, RegionSubmitter(region, context)
-    for batch in region.every_batch():
-        first = batch.number * _RUNS_PER_BATCH
-        if after >= first + _RUNS_PER_BATCH or request.get("batchId", str(batch.number)) != str(batch.number):
+    """Yield the runs, in the order in which they or their batches were started."""
+    groups: list[Batch | SingleRun] = [*region.every_batch(), *region.single_runs.values()]
+    for group in sorted(groups, key=lambda group: group.number):
+        first = group.number * _RUNS_PER_BATCH
+        if after >= first + _RUNS_PER_BATCH:
             continue
-        if request.get("runGroupId", batch.default.get("runGroupId")) != batch.default.get("runGroupId"):
-            continue
-        batch.advance(now, submitter)
-        runs = batch.runs_to_list(request.get("status"), now)
-        for index in islice(runs, bisect_left(runs, max(0, after - first)), None):
-            status = batch.run_status(index, now)
-            if status == RunStatus.DELETED or request.get("status", status) != status:
-                continue
-            merged = batch.merged_setting(index)
-            if request.get("name", merged.get("name")) == merged.get("name"):
-                yield first + index + 1, _item(region, context, batch, index, status, merged)
+        if isinstance(group, Batch):
+            yield from _rows_of_batch(region, context, group, after, request)
+        elif after < first and "batchId" not in request and _is_listed(group, context.now, request):
+            yield first, _item(region, context, group, group.status(context.now))
 
 
-def _item(
-    region: Region, context: ServiceContext, batch: Batch, index: int, status: RunStatus, merged: dict[str, Any]
-) -> dict[str, Any]:
-    run_id = str(batch.run_numbers[index])
+def _is_listed(run: SingleRun, now: float, request: dict[str, Any]) -> bool:
+    setting = run.setting()
+    filters = {"status": run.status(now), "name": setting.get("name"), "runGroupId": setting.get("runGroupId")}
+    return all(request.get(name, value) == value for name, value in filters.items())
+
+
+def _rows_of_batch(
+    region: Region, context: ServiceContext, batch: Batch, after: int, request: dict[str, Any]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    first, now = batch.number * _RUNS_PER_BATCH, context.now
+    if request.get("batchId", str(batch.number)) != str(batch.number):
+        return
+    if request.get("runGroupId", batch.default.get("runGroupId")) != batch.default.get("runGroupId"):
+        return
+    batch.advance(now, RegionSubmitter(region, context))
+    tasks = tasks_of(region, context, batch)
+    runs = batch.runs_to_list(request.get("status"), now)
+    for index in islice(runs, bisect_left(runs, max(0, after - first)), None):
+        status = batch.run_status(index, now)
+        if status == RunStatus.DELETED or request.get("status", status) != status:
+            continue
+        merged = batch.merged_setting(index)
+        if request.get("name", merged.get("name")) == merged.get("name"):
+            yield first + index + 1, _item(region, context, RunOfBatch(batch, index, tasks), status)
+
+
+def _item(region: Region, context: ServiceContext, run: Run, status: RunStatus) -> dict[str, Any]:
+    setting = run.setting()
     names = ("name", "priority", "workflowId", "workflowVersionName", "storageCapacity", "storageType")
+    batch = {} if run.batch_number is None else {"batchId": str(run.batch_number)}
     return {
-        "arn": region.arn(f"run/{run_id}"),
-        "id": run_id,
-        "batchId": str(batch.number),
-        **{name: merged[name] for name in names if name in merged},
-        **_progress(context, batch, index, status),
+        "arn": region.arn(f"run/{run.number}"),
+        "id": str(run.number),
+        **batch,
+        **{name: setting[name] for name in names if name in setting},
+        **_progress(context, run.course(), status),
     }
 
 
-def _progress(context: ServiceContext, batch: Batch, index: int, status: RunStatus) -> dict[str, Any]:
-    progress: dict[str, Any] = {
-        "status": status,
-        "creationTime": context.clock.at(batch.submission_time(index)),
-    }
-    end_time = batch.end_time(index)
-    if batch.start_time(index) <= min(context.now, end_time):
-        progress["startTime"] = context.clock.at(batch.start_time(index))
+def _progress(context: ServiceContext, course: Course, status: RunStatus) -> dict[str, Any]:
+    progress: dict[str, Any] = {"status": status, "creationTime": context.clock.at(course.submitted_at)}
+    if course.started_at <= min(context.now, course.ended_at):
+        progress["startTime"] = context.clock.at(course.started_at)
     if status in FINISHED_RUN_STATES:
-        progress["stopTime"] = context.clock.at(end_time)
+        progress["stopTime"] = context.clock.at(course.ended_at)
     return progress
+
+
+def _task_id(run: Run, task: Task) -> str:
+    return str(run.number * _TASKS_PER_RUN + task.number)
+
+
+def _task_item(context: ServiceContext, run: Run, task: Task) -> dict[str, Any]:
+    task_id, definition = _task_id(run, task), task.definition
+    item: dict[str, Any] = {
+        "taskId": task_id,
+        "uuid": derived_uuid(f"{run.uuid}/{task_id}"),
+        "name": definition.name,
+        "status": task.status,
+        "creationTime": context.clock.at(task.created_at),
+        "cacheHit": task.hit is not None,
+        "cpus": definition.cpus,
+        "memory": definition.memory,
+        "gpus": definition.gpus,
+    }
+    if task.hit is not None:
+        return {**item, "cacheS3Uri": task.hit.uri}
+    item["instanceType"] = definition.instance_type
+    times = {"startTime": task.started_at, "stopTime": task.stopped_at}
+    item.update({name: context.clock.at(time) for name, time in times.items() if time is not None})
+    return item
+
+
+def _repeatable(region: Region, context: ServiceContext, run_id: str) -> dict[str, Any]:
+    """Return the settings that a run which duplicates another run takes from it."""
+    run, _ = any_run(region, context, run_id)
+    return {name: value for name, value in run.setting().items() if name not in _NOT_REPEATED}
 
 
 def _log_location(region: Region, run_id: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ SIGNED = {
     "authorization": "AWS4-HMAC-SHA256 Credential=testing/20261120/us-east-1/omics/aws4_request, "
     "SignedHeaders=host, Signature=0"
 }
-CACHE, BATCH, RUN = "1000001", "1000002", "1000003"
+CACHE, BATCH, RUN, GROUP = "1000001", "1000002", "1000003", "8"
 ARN = f"arn:aws:omics:us-east-1:123456789012:runCache/{CACHE}"
 VALID: dict[str, dict[str, Any]] = {
     "CreateRunCache": {"cacheS3Location": "s3://caches/x", "requestId": "new"},
@@ -39,22 +39,32 @@ VALID: dict[str, dict[str, Any]] = {
     "CancelRunBatch": {"batchId": BATCH},
     "DeleteRunBatch": {"batchId": BATCH},
     "DeleteBatch": {"batchId": BATCH},
+    "StartRun": {**DEFAULT_RUN_SETTING, "requestId": "new"},
     "GetRun": {"id": RUN},
     "ListRuns": {},
     "CancelRun": {"id": RUN},
     "DeleteRun": {"id": RUN},
+    "ListRunTasks": {"id": RUN},
+    "GetRunTask": {"id": RUN, "taskId": f"{RUN}001"},
+    "CreateRunGroup": {"requestId": "new"},
+    "GetRunGroup": {"id": GROUP},
+    "ListRunGroups": {},
+    "UpdateRunGroup": {"id": GROUP},
+    "DeleteRunGroup": {"id": GROUP},
+    "GetWorkflow": {"id": "4711"},
     "TagResource": {"resourceArn": ARN, "tags": {"a": "b"}},
     "UntagResource": {"resourceArn": ARN, "tagKeys": ["a"]},
     "ListTagsForResource": {"resourceArn": ARN},
 }
 # What a state does not allow at the time that the requests are made.
-FINISHED_FIRST = {"DeleteRunBatch", "DeleteBatch", "DeleteRun"}
+FINISHED_FIRST = {"DeleteRunBatch", "DeleteBatch", "DeleteRun", "GetRunTask"}
 BROKEN = [broken for name in OPERATIONS for broken in broken_requests(name, VALID[name])]
 
 
 def populate(local: LocalHealthOmics) -> None:
     """Make a run cache, and where botocore can, a batch of five runs, with the ids above."""
     boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="caches")
+    local.register_run_group(GROUP)
     omics = new_client("omics")
     assert omics.create_run_cache(cacheS3Location="s3://caches", tags={"a": "b"})["id"] == CACHE
     if HAS_BATCHES:
@@ -110,7 +120,7 @@ def test_every_operation_of_the_service_is_tested(local: LocalHealthOmics) -> No
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_the_requests_that_are_broken_are_valid_before(local: LocalHealthOmics, operation: str) -> None:
-    if operation in ("GetRun", "CancelRun", "DeleteRun") and not HAS_BATCHES:
+    if operation in ("GetRun", "CancelRun", "DeleteRun", "ListRunTasks", "GetRunTask") and not HAS_BATCHES:
         pytest.skip("the installed botocore cannot start runs")
     if operation in FINISHED_FIRST:
         local.clock.advance(1_000)
