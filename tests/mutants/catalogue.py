@@ -234,9 +234,9 @@ MUTANTS = (
     ),
     Mutant(
         "the newest of several caches comes first",
-        "run_caches",
-        '(cache.get("creationTime") or _NO_TIME, len(cache["id"]), cache["id"]))',
-        '(cache.get("creationTime") or _NO_TIME, len(cache["id"]), cache["id"]), reverse=True)',
+        "resources",
+        '(found.get("creationTime") or _NO_TIME, len(found["id"]), found["id"]))',
+        '(found.get("creationTime") or _NO_TIME, len(found["id"]), found["id"]), reverse=True)',
         (f"{_RUN_CACHES}test_the_oldest_cache_comes_first_then_the_smallest_id",),
     ),
     Mutant(
@@ -248,9 +248,9 @@ MUTANTS = (
     ),
     Mutant(
         "other tags of a cache are a difference",
-        "run_caches",
-        "for key, value in (tags or {}).items() if found_tags.get(key) != value}",
-        "for key, value in (tags or {}).items()}",
+        "resources",
+        "for key, value in (wanted or {}).items() if has.get(key) != value}",
+        "for key, value in (wanted or {}).items()}",
         (f"{_RUN_CACHES}test_only_what_is_given_is_compared",),
     ),
     # submission
