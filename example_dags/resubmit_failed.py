@@ -14,11 +14,13 @@ from collections import Counter
 
 try:
     from airflow.sdk import Param, dag, task, task_group
-    from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 except ImportError:  # Airflow 2
     from airflow.decorators import dag, task, task_group
-    from airflow.exceptions import AirflowFailException, AirflowSkipException
     from airflow.models.param import Param
+try:
+    from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+except ImportError:  # Airflow before 3.2
+    from airflow.exceptions import AirflowFailException, AirflowSkipException
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator

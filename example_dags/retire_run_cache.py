@@ -12,11 +12,13 @@ from datetime import timedelta
 
 try:
     from airflow.sdk import Param, dag, task
-    from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 except ImportError:  # Airflow 2
     from airflow.decorators import dag, task
-    from airflow.exceptions import AirflowFailException, AirflowSkipException
     from airflow.models.param import Param
+try:
+    from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+except ImportError:  # Airflow before 3.2
+    from airflow.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.operators.run_cache import DeleteRunCacheOperator, UpdateRunCacheOperator

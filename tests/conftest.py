@@ -17,7 +17,7 @@ import botocore.session
 import pytest
 
 from airflow_provider_omics_cache.local.pytest_plugin import UNPACED
-from tests import quick_clients
+from tests import quick_clients, quick_dag_runs
 
 # Before anything imports Airflow, which would make itself a home in the user's. Each process of pytest-xdist has one.
 _HOME = version("apache-airflow") + os.environ.get("PYTEST_XDIST_WORKER", "")
@@ -136,7 +136,14 @@ def local_healthomics(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(scope="session")
-def airflow_database() -> None:
+def quick_dag_runs_of_tests() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        quick_dag_runs.install(monkeypatch)
+        yield
+
+
+@pytest.fixture(scope="session")
+def airflow_database(quick_dag_runs_of_tests: None) -> None:
     """Give ``dag.test()`` the database of the tests' own AIRFLOW_HOME."""
     command = [sys.executable, "-m", "airflow", "db", "migrate"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

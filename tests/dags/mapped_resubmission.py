@@ -4,9 +4,11 @@ from __future__ import annotations
 
 try:
     from airflow.sdk import dag, task, task_group
-    from airflow.sdk.exceptions import AirflowSkipException
 except ImportError:  # Airflow 2
     from airflow.decorators import dag, task, task_group
+try:
+    from airflow.sdk.exceptions import AirflowSkipException
+except ImportError:  # Airflow before 3.2
     from airflow.exceptions import AirflowSkipException
 
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator

@@ -5,11 +5,13 @@ from __future__ import annotations
 # [START rerun_corrected]
 try:
     from airflow.sdk import Param, dag, task
-    from airflow.sdk.exceptions import AirflowSkipException
 except ImportError:  # Airflow 2
     from airflow.decorators import dag, task
-    from airflow.exceptions import AirflowSkipException
     from airflow.models.param import Param
+try:
+    from airflow.sdk.exceptions import AirflowSkipException
+except ImportError:  # Airflow before 3.2
+    from airflow.exceptions import AirflowSkipException
 
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator

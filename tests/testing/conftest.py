@@ -9,6 +9,11 @@ from tests.conftest import HAS_BATCHES
 local_healthomics = pytest_plugin.local_healthomics
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_dag_runs(quick_dag_runs_of_tests: None) -> None:
+    pass
+
+
 @pytest.fixture(autouse=True)
 def _batches(request: pytest.FixtureRequest) -> None:
     """Skip the test that the documentation shows, which shows no mark, where botocore has no batches."""
