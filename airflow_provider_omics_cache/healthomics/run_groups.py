@@ -291,6 +291,9 @@ def _create_run_group_once(search: _RunGroupSearch, request: RunGroupRequest, re
             if run_group is not None and search.has_name(run_group):
                 hook.log.info("Created run group %s of the name %r", run_group_id, request.name)
                 return run_group
+            run_group = search.find()
+            if run_group is not None:
+                return run_group
             whose = f"run group {run_group_id}"
         hook.log.info(
             "The request token of generation %s belongs to %s, which has another name or is not found after %s s",
