@@ -24,6 +24,8 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 #: Airflow answers late while all its processes are busy.
 CALL_TIMEOUT = 120.0
+#: Airflow starts in half a minute, and in minutes while the tests of other processes keep the machine busy.
+START_TIMEOUT = 600.0
 #: Seconds before each new attempt at a call that found SQLite locked. Such a call has changed nothing.
 LOCKED_DELAYS = (1, 2, 4, 8, 16)
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
@@ -173,7 +175,7 @@ class AirflowApi:
         def are_there() -> bool:
             return wanted <= {dag["dag_id"] for dag in self.call("GET", "/api/v2/dags")["dags"]}
 
-        self.wait(are_there, f"the DAGs {sorted(wanted)}", timeout=120)
+        self.wait(are_there, f"the DAGs {sorted(wanted)}", timeout=300)
 
     def wait_for_files(self, directory: Path) -> list[str]:
         """Wait until the DAG processor has read every file of a directory; return the ids of all DAGs.
@@ -191,7 +193,7 @@ class AirflowApi:
             dag_ids[:] = [dag["dag_id"] for dag in dags]
             return wanted <= {Path(dag["fileloc"]).name for dag in dags}
 
-        self.wait(are_read, f"the DAGs of {sorted(wanted)}", timeout=120)
+        self.wait(are_read, f"the DAGs of {sorted(wanted)}", timeout=300)
         return dag_ids
 
     def unpause(self, dag_id: str) -> None:
@@ -286,7 +288,7 @@ class AirflowProcesses(AirflowApi):
             self._process = stack.enter_context(
                 airflow_command("standalone", environment=self._environment, stdout=log)
             )
-            self.log_in(timeout=180)
+            self.log_in(timeout=START_TIMEOUT)
             self._stack = stack.pop_all()
         return self
 

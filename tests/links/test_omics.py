@@ -11,9 +11,11 @@ from botocore.handlers import BUILTIN_HANDLERS
 
 try:
     from airflow.sdk import DAG
-    from airflow.serialization.serialized_objects import DagSerialization
-except ImportError:
+except ImportError:  # Airflow 2
     from airflow.models.dag import DAG
+try:
+    from airflow.serialization.serialized_objects import DagSerialization
+except ImportError:  # Airflow before 3.2
     from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
 
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook

@@ -109,13 +109,15 @@ def test_every_mode_and_a_killed_triggerer(
                     del unseen[run]
             return not unseen
 
-        airflow.wait(have_shown_links_while_waiting, "links of the waiting sensors", timeout=240)
+        airflow.wait(have_shown_links_while_waiting, "links of the waiting sensors", timeout=600)
 
     # The deferred sensor outlives its triggerer.
-    airflow.wait(lambda: airflow.task(*runs[0], SENSOR)["triggerer_job"], "a triggerer to have the trigger", timeout=60)
+    airflow.wait(
+        lambda: airflow.task(*runs[0], SENSOR)["triggerer_job"], "a triggerer to have the trigger", timeout=300
+    )
     airflow.replace_triggerer()
     service.clock.advance(200_000)
-    assert set(airflow.wait_for_runs(runs, timeout=240).values()) == {"success"}
+    assert set(airflow.wait_for_runs(runs, timeout=600).values()) == {"success"}
     assert service.calls["StartRunBatch"] == len(runs)
     assert service.calls["ListRunsInBatch"] == len(runs)
     assert service.calls["GetBatch"] <= len(runs) * ((time.monotonic() - started_at) / POKE_INTERVAL + 2)
@@ -143,7 +145,7 @@ def test_every_mode_and_a_killed_triggerer(
     cleared = list(dict(runs).items()) if AIRFLOW_3 else runs[:1]
     for dag_id, run_id in cleared:
         airflow.clear(dag_id, run_id)
-    assert set(airflow.wait_for_runs(cleared, timeout=240).values()) == {"success"}
+    assert set(airflow.wait_for_runs(cleared, timeout=600).values()) == {"success"}
     assert [found["id"] for found in all_of("list_run_caches")] == [cache["id"]]
     assert {batch["id"] for batch in all_of("list_batch")} == set(batches.values())
     assert service.calls["StartRunBatch"] == len(runs)
@@ -175,22 +177,22 @@ def test_killed_tasks(
             for task_id, state in waits.items()
         )
 
-    airflow.wait(all_wait_with_links, "tasks that wait, with links", timeout=240)
+    airflow.wait(all_wait_with_links, "tasks that wait, with links", timeout=600)
     batches = {task_id: airflow.xcom(*run, task_id, "batch")["id"] for task_id in killed}
 
     def statuses() -> dict[str, str]:
         return {task_id: omics.get_batch(batchId=batch_id)["status"] for task_id, batch_id in batches.items()}
 
-    airflow.wait(lambda: set(statuses().values()) == {"INPROGRESS"}, "batches that are in progress", timeout=120)
+    airflow.wait(lambda: set(statuses().values()) == {"INPROGRESS"}, "batches that are in progress", timeout=600)
     for task_id in killed:
         airflow.mark(*run, task_id, "failed")
     # Airflow before 3.3 does not report to a trigger that its task was marked.
     cancelled = ["running_and_cancelled", *(["deferred_and_cancelled"] if hasattr(BaseTrigger, "on_kill") else [])]
     expected = {task_id: "CANCELLED" if task_id in cancelled else "INPROGRESS" for task_id in killed}
-    airflow.wait(lambda: statuses() == expected, f"the batches of {cancelled} to be cancelled", timeout=120)
+    airflow.wait(lambda: statuses() == expected, f"the batches of {cancelled} to be cancelled", timeout=600)
 
     service.clock.advance(20_000)
-    assert set(airflow.wait_for_runs([run], timeout=240).values()) == {"failed"}
+    assert set(airflow.wait_for_runs([run], timeout=600).values()) == {"failed"}
     assert {airflow.task(*run, task_id)["state"] for task_id in killed} == {"failed"}
     assert {airflow.task(*run, task_id)["state"] for task_id in unharmed} == {"success"}
     assert airflow.xcom(*run, "deferred_to_the_end", "run_counts")["completed"] == 2
