@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -173,7 +174,7 @@ class Oracle:
             self.request_of[number] = request
 
     def created(self) -> None:
-        """Check the run caches after CreateRunCache."""
+        """Check the run caches and run groups after one of them was created."""
         active: dict[tuple[str | None, str], list[str]] = {}
         for cache in self.region.run_caches.values():
             if not cache.deleted:
@@ -181,6 +182,10 @@ class Oracle:
         for (name, location), ids in active.items():
             if len(ids) > 1:
                 self.found("second-cache", f"{len(ids)} run caches {name} at {location}")
+        names = Counter(group.name for group in self.region.run_groups.values() if not group.deleted)
+        for name, number in names.items():
+            if number > 1:
+                self.found("second-group", f"{number} run groups {name}")
 
     def run_of(self, url: str) -> tuple[int, str] | None:
         """Return the batch of the run that CancelRun or DeleteRun is about, and the status of the run."""
@@ -301,6 +306,12 @@ class Oracle:
         given = {name: getattr(cache, name) for name in wanted}
         if given != wanted:
             self.found("wrong-cache", f"run cache {run_cache_id} is {given}, not {wanted}")
+
+    def is_group(self, run_group_id: str, *, deleted: bool = False, **limits: int) -> None:
+        """Check a run group that a task has returned."""
+        group = self.region.run_groups.get(int(run_group_id))
+        if group is None or group.deleted != deleted or not limits.items() <= group.limits.items():
+            self.found("wrong-group", f"run group {run_group_id} is {group}, not {limits}, deleted: {deleted}")
 
     def select_again(self, batch_id: str, names: list[str]) -> None:
         """Check the settings that are to be submitted again."""

@@ -255,7 +255,7 @@ class World:
             yield
         if operation == "StartRunBatch" and task.request:
             oracle.started(before, task.request)
-        elif operation == "CreateRunCache":
+        elif operation in ("CreateRunCache", "CreateRunGroup"):
             oracle.created()
         elif run is not None and task.batch_id and oracle.run_of(url) != changed_before:
             oracle.ended_run(operation, run, task.batch_id)
