@@ -18,23 +18,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_omics_cache.healthomics import submission
 from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures, exceeds
+from airflow_provider_omics_cache.healthomics.outputs import EXACT
 from airflow_provider_omics_cache.healthomics.progress import Progress
 from airflow_provider_omics_cache.healthomics.rounds import Batch
 from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, RunStatus, SubmissionStatus, Verdict
 
 if TYPE_CHECKING:
-    from airflow_provider_omics_cache.healthomics.outputs import OutputLocations
     from airflow_provider_omics_cache.xcoms import FailedRun, RunCountsXCom, RunRecord
 
 #: Status, in records, of a run that was never submitted.
 NOT_SUBMITTED = "NOT_SUBMITTED"
 #: Status, in records, of a run that was submitted, but is listed without its id.
 WITHOUT_RUN_ID = "UNKNOWN"
-
-#: Value of ``output_source``, and of ``include_outputs``, for locations that GetRun has returned.
-EXACT = "exact"
-#: Value of ``output_source`` for locations that were derived.
-DERIVED = "derived"
 
 _FAILED_RUN_MEMBERS = ("run_setting_id", "run_id", "run_uuid", "status", "failure_reason", "status_message")
 
@@ -166,7 +161,6 @@ def join(
     run: Mapping[str, Any] | None,
     *,
     batch_id: str,
-    locations: OutputLocations | None = None,
 ) -> RunRecord:
     """Join what is known of one run of a batch.
 
@@ -175,15 +169,11 @@ def join(
     :param run: GetRun's answer; None if GetRun was not called or did not find the run. If it describes another run,
         which got the id of a deleted run, neither it nor ``listed`` is used.
     :param batch_id: id of the batch.
-    :param locations: where the outputs of runs are for which GetRun was not called. Default: not known.
     """
     run_id = row.get("runId") or None
     if run and not is_same_run(row, run, batch_id=batch_id):
         listed = run = None
     known = {**(listed or {}), **(run or {})}
-    output_uri, output_source = known.get("runOutputUri"), EXACT
-    if locations and listed and run is None:
-        output_uri, output_source = locations.of(row), DERIVED
     without_run_id = WITHOUT_RUN_ID if row.get("submissionStatus") == SubmissionStatus.SUCCESS else NOT_SUBMITTED
     return {
         "run_setting_id": row.get("runSettingId"),
@@ -195,8 +185,8 @@ def join(
         "stop_time": _text(known.get("stopTime")),
         "failure_reason": known.get("failureReason") if run_id else row.get("submissionFailureReason"),
         "status_message": known.get("statusMessage") if run_id else row.get("submissionFailureMessage"),
-        "run_output_uri": output_uri,
-        "output_source": output_source if output_uri else None,
+        "run_output_uri": known.get("runOutputUri"),
+        "output_source": EXACT if known.get("runOutputUri") else None,
     }
 
 

@@ -14,6 +14,10 @@ from typing import Any, NamedTuple
 
 #: Number of completed runs of a batch for which GetRun is called before locations are derived.
 SAMPLE_SIZE = 20
+#: Value of ``output_source``, and of ``include_outputs``, for locations that GetRun has returned.
+EXACT = "exact"
+#: Value of ``output_source`` for locations that were derived.
+DERIVED = "derived"
 
 #: The service may return the location with a slash at its end.
 _LAYOUTS = (
@@ -24,7 +28,7 @@ _LAYOUTS = (
 )
 
 
-def spread(number: int, most: int = SAMPLE_SIZE) -> list[int]:
+def spread(number: int, most: int) -> list[int]:
     """Choose positions that are spread evenly over a list, from its first to its last.
 
     :param number: length of the list.

@@ -29,7 +29,6 @@ from airflow_provider_omics_cache.healthomics.batch_runs import (
     list_submissions,
 )
 from airflow_provider_omics_cache.healthomics.completion import (
-    EXACT,
     Judgement,
     ListedRuns,
     RunCounts,
@@ -38,6 +37,7 @@ from airflow_provider_omics_cache.healthomics.completion import (
     has_too_many_failures,
 )
 from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, allowed, counted, size_and_limit
+from airflow_provider_omics_cache.healthomics.outputs import EXACT
 from airflow_provider_omics_cache.healthomics.rounds import Batch, count_active, may_trust_counts
 from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, End, RunStatus
 from airflow_provider_omics_cache.healthomics.submission import (

@@ -8,7 +8,15 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache.healthomics.completion import is_same_run, join
-from airflow_provider_omics_cache.healthomics.outputs import OutputEvidence, OutputLocations, OutputUris, spread
+from airflow_provider_omics_cache.healthomics.outputs import (
+    DERIVED,
+    EXACT,
+    SAMPLE_SIZE,
+    OutputEvidence,
+    OutputLocations,
+    OutputUris,
+    spread,
+)
 from airflow_provider_omics_cache.healthomics.states import RunStatus, SubmissionStatus
 from airflow_provider_omics_cache.hooks.errors import if_found
 
@@ -86,21 +94,19 @@ class RunRecords:
         locations = None if exact else self._locations(answers)
         records.seek(0)
         for row, line in zip(self._entries(), records, strict=True):
-            listed = self._listed(row)
-            if not _can_be_asked(row) or _needs_reason(listed):
-                yield json.loads(line)
-                continue
-            run_id = row["runId"]
-            must_ask = locations is None or locations.of(row) is None
-            run = answers[run_id] if run_id in answers else self._ask(row) if must_ask else None
-            if run is None and (must_ask or run_id in answers):
-                listed = None
-            yield join(row, listed, run, batch_id=self._batch_id, locations=locations)
+            record: RunRecord = json.loads(line)
+            if _can_be_asked(row) and not _needs_reason(self._listed(row)):
+                location, source = locations.of(row) if locations else None, DERIVED
+                if row["runId"] in answers or location is None:
+                    run = answers[row["runId"]] if row["runId"] in answers else self._ask(row)
+                    location, source = (run or {}).get("runOutputUri"), EXACT
+                record["run_output_uri"], record["output_source"] = location, source if location else None
+            yield record
 
     def _ask_sample(self) -> dict[str, Answer | None]:
         """Call GetRun for completed runs that are spread over the batch; return the answers by run id."""
         completed = [run_id for run_id, known in self._started.items() if known[0] == RunStatus.COMPLETED]
-        chosen = {completed[index] for index in spread(len(completed))}
+        chosen = {completed[index] for index in spread(len(completed), SAMPLE_SIZE)}
         return {
             row["runId"]: self._ask(row) for row in self._entries() if row["runId"] in chosen and _can_be_asked(row)
         }
@@ -129,10 +135,11 @@ class RunRecords:
         return dict(zip(RUN_MEMBERS, known, strict=True)) if known else None
 
     def _ask(self, row: Mapping[str, Any]) -> Answer | None:
-        """Call GetRun. None if the run is not found."""
+        """Call GetRun. None if the run is not found, or another run has its id by now."""
         run = if_found(partial(self._hook.get_run, run_id=row["runId"], max_silence=self._max_silence))
-        if run and is_same_run(row, run, batch_id=self._batch_id):
-            self._evidence.add(row, run)
+        if run is None or not is_same_run(row, run, batch_id=self._batch_id):
+            return None
+        self._evidence.add(row, run)
         return run
 
 

@@ -29,6 +29,8 @@ ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "DELETED"})
 INVARIANTS = {
     "second-cache": "at most one ACTIVE run cache of a name and location is created",
     "wrong-cache": "a run cache task that succeeds returns a run cache that is as asked for",
+    "second-group": "at most one run group of a name is created",
+    "wrong-group": "a run group task that succeeds returns a run group that is as asked for",
     "paid-twice": "no sample is started again for the same request while its run is active or has completed",
     "restarted-cancelled": "no batch that was cancelled is started again",
     "wrong-batch": "a task that starts a batch returns the batch that it has started",
@@ -36,6 +38,7 @@ INVARIANTS = {
     "early-submission": "a sensor for submission succeeds only after the last submission",
     "early-completion": "a wait for completion succeeds only after the last run has ended",
     "wrong-counts": "counts and records of runs are the service's own",
+    "wrong-output": "a record of a run has no location of outputs other than the service's own",
     "living-run": "a cancellation that succeeds leaves no active run",
     "foreign-run": "no run of another batch is cancelled or deleted",
     "unsaved-mapping": "nothing is deleted before the whole mapping is saved",
@@ -279,6 +282,15 @@ class Oracle:
         truth = {name: (mapping[name], status) for name, status in statuses.items()}
         wrong = {name for name, run in truth.items() if given.get(name) != run}
         wrong |= {name for name, (run_id, _) in given.items() if run_id and name not in truth}
+        batch = self.batch(batch_id)
+        places = {
+            str(number): f"{batch.default['outputUri']}/{number}/{batch.run_uuid(index)}"
+            for index, number in ((index, batch.run_numbers[index]) for index in batch._started)
+        }
+        for record in records:
+            place = places.get(record["run_id"] or "")
+            if record["run_output_uri"] not in (None, place):
+                self.found("wrong-output", f"batch {batch_id}: {record['run_output_uri']}, not {place}")
         if wrong or len(given) != len(records):
             name = min(wrong, default="")
             self.found("wrong-counts", f"batch {batch_id}: record {name} is {given.get(name)}, not {truth.get(name)}")

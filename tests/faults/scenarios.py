@@ -151,6 +151,14 @@ def _limits(world: World) -> dict[str, float]:
     return {"timeout": world.choices["timeout"], "max_silence": world.choices["max_silence"]}
 
 
+def _records(world: World) -> dict[str, Any]:
+    """Return the arguments of a task that may write a record of each run."""
+    if not world.choices["records"]:
+        return {}
+    include_outputs = (False, True, "exact")[world.seed % 3]
+    return {"runs_s3_uri": f"s3://{BUCKET}/runs.jsonl", "include_outputs": include_outputs}
+
+
 def _ends(world: World) -> dict[str, float]:
     return {"seconds": world.choices["timeout"], "silence": world.choices["max_silence"]}
 
@@ -390,7 +398,7 @@ def start_staged_batch(world: World) -> None:
 )
 def start_batch_and_wait(world: World) -> None:
     """Start a batch and wait for its runs in the same task."""
-    records = {"runs_s3_uri": f"s3://{BUCKET}/runs.jsonl"} if world.choices["records"] else {}
+    records = _records(world)
     _start(
         world,
         mode=world.choices["mode"],
@@ -464,7 +472,7 @@ def completion_sensor(world: World) -> None:
 
 
 def _completion(world: World, batch_id: str, **given: Any) -> Outcome:
-    records = {"runs_s3_uri": f"s3://{BUCKET}/runs.jsonl"} if world.choices["records"] else {}
+    records = _records(world)
     arguments = {
         "batch_id": batch_id,
         "poke_interval": world.choices["interval"],

@@ -111,6 +111,7 @@ class World:
         self._trace = trace
         self.clock = local.clock
         self.choices: Mapping[str, Any] = schedule.choices
+        self.seed = schedule.seed
         self.random = random.Random(schedule.seed)
         self.oracle = Oracle(local)
         self.wire = Wire(self, schedule.faults)

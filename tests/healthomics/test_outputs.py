@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_omics_cache.healthomics.completion import join
 from airflow_provider_omics_cache.healthomics.outputs import (
     SAMPLE_SIZE,
     OutputEvidence,
@@ -37,7 +36,7 @@ def locations_of(answers: dict[int, dict[str, Any]], uris: OutputUris | None = N
 
 @given(number=st.integers(0, 100_000))
 def test_a_sample_is_spread_over_the_batch(number: int) -> None:
-    positions = spread(number)
+    positions = spread(number, SAMPLE_SIZE)
     assert len(positions) == len(set(positions)) == min(number, SAMPLE_SIZE)
     assert positions == sorted(positions)
     if number:
@@ -98,19 +97,3 @@ def test_settings_that_the_answers_contradict() -> None:
     assert locations_of({7: answer(7, "{uri}/{id}", "s3://results/runs")}, uris) is None
     assert locations_of({7: answer(7, "{uri}/{id}")}, OutputUris(None)) is None
     assert locations_of({7: {"runOutputUri": "s3://results/runs/7"}}, uris)
-
-
-@pytest.mark.parametrize(
-    ("run", "expected"),
-    [
-        (None, ("s3://results/runs/7", "derived")),
-        ({"uuid": "uuid-7", "runOutputUri": "s3://elsewhere/7"}, ("s3://elsewhere/7", "exact")),
-        ({"uuid": "uuid-7"}, (None, None)),
-        ({"uuid": "another", "runOutputUri": "s3://elsewhere/7"}, (None, None)),
-    ],
-)
-def test_a_record_says_where_its_location_comes_from(run: dict[str, Any] | None, expected: tuple[Any, Any]) -> None:
-    locations = locations_of({6: answer(6, "{uri}/{id}")})
-    record = join(row_of(7), {"status": "COMPLETED"}, run, batch_id="1", locations=locations)
-    assert (record["run_output_uri"], record["output_source"]) == expected
-    assert join(row_of(7), None, None, batch_id="1", locations=locations)["output_source"] is None
