@@ -28,7 +28,11 @@ ROOT = Path(__file__).parents[2]
 #: variables of each function of a traceback. Logs of tasks never do.
 RUN_THE_FLOW = """
 import json
+import pytest
 import secrets_flow
+from tests import quick_dag_runs
+
+quick_dag_runs.install(pytest.MonkeyPatch())
 
 try:
     import structlog
