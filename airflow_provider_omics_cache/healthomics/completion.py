@@ -156,11 +156,7 @@ class RunCounts:
 
 
 def join(
-    row: Mapping[str, Any],
-    listed: Mapping[str, Any] | None,
-    run: Mapping[str, Any] | None,
-    *,
-    batch_id: str,
+    row: Mapping[str, Any], listed: Mapping[str, Any] | None, run: Mapping[str, Any] | None, *, batch_id: str
 ) -> RunRecord:
     """Join what is known of one run of a batch.
 
