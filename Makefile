@@ -83,8 +83,20 @@ LINE_TESTS := --no-loadscope-reorder -m "not newest" $(addprefix tests/,examples
 # A real Airflow runs on these older lines too.
 LINES_WITH_PROCESSES := 2.11 3.0 3.1
 
+# Installed only here, and from its lock. Its test is skipped without it.
+JAVASCRIPT_SDK := build/javascript/node_modules
+$(JAVASCRIPT_SDK): tests/local/javascript/package-lock.json
+	@mkdir -p $(@D)
+	@cp tests/local/javascript/package.json tests/local/javascript/package-lock.json $(@D)
+	@cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund --loglevel error
+	@touch $@
+
+.PHONY: javascript-sdk
+javascript-sdk: $(if $(shell command -v npm),$(JAVASCRIPT_SDK)) ## Install the AWS SDK for JavaScript, which a test uses (needs node and npm)
+	@command -v npm >/dev/null || echo "npm is not installed: the test with the AWS SDK for JavaScript is skipped"
+
 .PHONY: test test-minimum test-all
-test: venv venv-awscli ## Run all tests on the newest Airflow (PYTEST_ARGS="-k sensor" chooses)
+test: venv venv-awscli javascript-sdk ## Run all tests on the newest Airflow (PYTEST_ARGS="-k sensor" chooses)
 	TEST_ENVIRONMENT=airflow-3.3 AWS_CLI=.venv-awscli/bin/aws \
 		.venv/bin/python $(PYTEST) --junit-xml=build/test-airflow-3.3.xml $(PYTEST_ARGS)
 
@@ -212,6 +224,10 @@ locks-newest: venv-uv
 		-c requirements/airflow-3.3.txt -o requirements/kill-matrix.txt
 	$(COMPILE) <(echo playwright; echo pillow; echo psutil) -o requirements/screenshots.txt
 	$(COMPILE) <(echo twine; echo check-jsonschema) -o requirements/release.txt
+
+.PHONY: lock-javascript
+lock-javascript: ## Update the lock of the AWS SDK for JavaScript (needs npm)
+	cd tests/local/javascript && npm install --package-lock-only --save-exact @aws-sdk/client-omics@latest
 
 $(OLDER_LINES:%=lock-airflow-%): lock-airflow-%: venv-uv
 	$(COMPILE) pyproject.toml --extra batch --extra local --group test -c requirements/airflow-$*.in \

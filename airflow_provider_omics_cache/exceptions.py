@@ -43,6 +43,7 @@ class OmicsError(AirflowException):
     :param message: what is wrong, and what to do.
     :param batch_id: id of the batch that the error is about.
     :param run_cache_id: id of the run cache that the error is about.
+    :param run_group_id: id of the run group that the error is about.
     :param status: status that the service reported.
     :param reason: the service's own reason.
     """
@@ -53,12 +54,14 @@ class OmicsError(AirflowException):
         *,
         batch_id: str | None = None,
         run_cache_id: str | None = None,
+        run_group_id: str | None = None,
         status: str | None = None,
         reason: str | None = None,
     ) -> None:
         super().__init__(without_passwords(message))
         self.batch_id = batch_id
         self.run_cache_id = run_cache_id
+        self.run_group_id = run_group_id
         self.status = status
         self.reason = without_passwords(reason) if reason else reason
 
@@ -205,6 +208,10 @@ class OmicsTimeLimitError(OmicsError):
 
 class RunCacheError(OmicsError, AirflowFailException):
     """The run cache differs from what was asked for, or could not be created. The task is not retried."""
+
+
+class RunGroupError(OmicsError, AirflowFailException):
+    """The run group differs from what was asked for, or could not be created. The task is not retried."""
 
 
 class BatchError(OmicsError, AirflowFailException):

@@ -93,6 +93,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "airflow_provider_omics_cache.operators.run_cache",
                     "airflow_provider_omics_cache.operators.run_batch",
+                    "airflow_provider_omics_cache.operators.run_group",
                 ],
             }
         ],
@@ -111,6 +112,7 @@ def get_provider_info() -> dict[str, Any]:
         "extra-links": [
             "airflow_provider_omics_cache.links.omics.OmicsRunLink",
             "airflow_provider_omics_cache.links.omics.OmicsBatchLink",
+            "airflow_provider_omics_cache.links.omics.OmicsRunGroupLink",
             "airflow_provider_omics_cache.links.omics.OmicsRunCacheS3Link",
             "airflow_provider_omics_cache.links.omics.OmicsLogGroupLink",
         ],

@@ -70,6 +70,27 @@ class RunCacheXCom(TypedDict):
     updated: NotRequired[list[str]]
 
 
+class RunGroupXCom(TypedDict):
+    """XCom ``run_group``: a run group as GetRunGroup shows it. A limit that the group does not have is None."""
+
+    id: str
+    arn: str | None
+    name: str | None
+    #: CPUs that the active runs of the group use together.
+    max_cpus: int | None
+    #: GPUs that the active runs of the group use together.
+    max_gpus: int | None
+    #: Number of active runs of the group.
+    max_runs: int | None
+    #: Minutes that a run of the group may take.
+    max_duration: int | None
+    #: ISO 8601.
+    creation_time: str | None
+    tags: dict[str, str]
+    #: Whether the group did not exist yet when this try of CreateRunGroupOperator looked for it.
+    created: bool
+
+
 class SubmissionRecord(TypedDict):
     """One run of the XComs ``failed_submissions`` and ``changed_after_submission``."""
 
@@ -113,5 +134,8 @@ class RunRecord(FailedRun):
     creation_time: str | None
     start_time: str | None
     stop_time: str | None
-    #: Where the outputs of the run are, as GetRun returns it; None unless ``include_outputs=True``.
+    #: Where the outputs of the run are. None without ``include_outputs``, unless GetRun was called for another reason.
     run_output_uri: str | None
+    #: Where ``run_output_uri`` comes from: ``exact`` if GetRun has returned it, ``derived`` if it follows from GetRun's
+    #: answers about other runs of the batch; None without a location.
+    output_source: str | None

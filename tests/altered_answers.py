@@ -16,17 +16,31 @@ def alter_run_caches(client: Any, change: Change, *operations: str) -> None:
     :param change: the change. A cache for which it returns False is not found by GetRunCache, and not listed.
     :param operations: ``GetRunCache`` and ``ListRunCaches``, or one of them. Default: both.
     """
+    _alter(client, change, "GetRunCache", "ListRunCaches", operations)
+
+
+def alter_run_groups(client: Any, change: Change, *operations: str) -> None:
+    """Let a client see run groups changed.
+
+    :param client: the client.
+    :param change: the change. A group for which it returns False is not found by GetRunGroup, and not listed.
+    :param operations: ``GetRunGroup`` and ``ListRunGroups``, or one of them. Default: both.
+    """
+    _alter(client, change, "GetRunGroup", "ListRunGroups", operations)
+
+
+def _alter(client: Any, change: Change, get: str, list_all: str, operations: tuple[str, ...]) -> None:
 
     def alter_one(parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
         if http_response.status_code < 300 and change(parsed) is False:
             http_response.status_code = 404
-            parsed["Error"] = {"Code": "ResourceNotFoundException", "Message": "Run cache not found"}
+            parsed["Error"] = {"Code": "ResourceNotFoundException", "Message": "not found"}
 
     def alter_each(parsed: dict[str, Any], **_: Any) -> None:
         if "items" in parsed:
             parsed["items"] = [item for item in parsed["items"] if change(item) is not False]
 
-    handlers = {"GetRunCache": alter_one, "ListRunCaches": alter_each}
+    handlers = {get: alter_one, list_all: alter_each}
     for operation in operations or handlers:
         client.meta.events.register(f"after-call.omics.{operation}", handlers[operation])
 
@@ -51,7 +65,7 @@ def without(*members: str, times: int | None = None) -> Change:
 
 
 def unseen(times: int) -> Change:
-    """Make a change that hides every cache.
+    """Make a change that hides everything.
 
     :param times: from how many answers.
     """

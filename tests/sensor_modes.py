@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -162,9 +162,14 @@ def fire(trigger: BaseTrigger) -> dict[str, Any]:
     return event
 
 
-def start_batch(client: Any, runs: int = 3) -> str:
-    """Start a batch of ``sample-0``, ``sample-1``, ... through a HealthOmics client."""
+def start_batch(client: Any, runs: int = 3, own_output_uris: Collection[int] = ()) -> str:
+    """Start a batch of ``sample-0``, ``sample-1``, ... through a HealthOmics client.
+
+    The settings of the numbers ``own_output_uris`` have their own ``outputUri``.
+    """
     settings: list[dict[str, str]] = [{"runSettingId": f"sample-{n}"} for n in range(runs)]
+    for number in own_output_uris:
+        settings[number]["outputUri"] = f"s3://results/own/{number}/"
     batch_run_settings: dict[str, Any] = {"inlineSettings": settings}
     if runs > 100:
         s3 = boto3.client("s3")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_omics_cache.healthomics import submission
 from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, Failures, exceeds
+from airflow_provider_omics_cache.healthomics.outputs import EXACT
 from airflow_provider_omics_cache.healthomics.progress import Progress
 from airflow_provider_omics_cache.healthomics.rounds import Batch
 from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, RunStatus, SubmissionStatus, Verdict
@@ -181,6 +182,7 @@ def join(
         "failure_reason": known.get("failureReason") if run_id else row.get("submissionFailureReason"),
         "status_message": known.get("statusMessage") if run_id else row.get("submissionFailureMessage"),
         "run_output_uri": known.get("runOutputUri"),
+        "output_source": EXACT if known.get("runOutputUri") else None,
     }
 
 

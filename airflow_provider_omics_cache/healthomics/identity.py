@@ -56,6 +56,16 @@ def run_cache_token(*, name: str, location: str, owner: str | None, region: str 
     return f"run-cache-{digest(parts)}"
 
 
+def run_group_token(*, name: str, region: str | None, generation: int) -> str:
+    """Return the request token of a run group, derived from the properties that identify the group.
+
+    :param name: name of the run group.
+    :param region: AWS Region.
+    :param generation: 0 for the first token; it increases if a group that was deleted or renamed has used the token.
+    """
+    return f"run-group-{digest(['run-group', name, region, generation])}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchIdentity:
     """What a batch belongs to: one task (and map index) of one DAG run. It is the same for all tries.

@@ -5,10 +5,8 @@ It follows the guide on `run caches <https://docs.aws.amazon.com/omics/latest/de
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -17,11 +15,22 @@ from botocore.exceptions import ClientError
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError, OmicsParameterError, RunCacheError
 from airflow_provider_omics_cache.healthomics.identity import run_cache_token
+from airflow_provider_omics_cache.healthomics.resources import (
+    FEW_READS,
+    MAX_GENERATIONS,
+    SHOWN_AFTER,
+    Resources,
+    check_if_exists,
+    check_tags_are_a_dict,
+    differing_tags,
+    oldest_first,
+    present,
+)
 from airflow_provider_omics_cache.healthomics.states import RunCacheStatus, shown
 from airflow_provider_omics_cache.healthomics.tokens import is_token_refused
-from airflow_provider_omics_cache.hooks.arguments import check_id, check_request_id, check_tags
-from airflow_provider_omics_cache.hooks.client import LARGEST_PAGE, LONGEST_SILENCE, VISIBLE_AFTER
-from airflow_provider_omics_cache.hooks.errors import as_api_error, if_found
+from airflow_provider_omics_cache.hooks.arguments import check_id, check_request_id
+from airflow_provider_omics_cache.hooks.client import LARGEST_PAGE, LONGEST_SILENCE
+from airflow_provider_omics_cache.hooks.errors import as_api_error
 from airflow_provider_omics_cache.hooks.s3 import bucket_and_key
 
 if TYPE_CHECKING:
@@ -31,23 +40,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-IF_EXISTS = ("reuse", "update", "fail")
 CACHE_BEHAVIORS = ("CACHE_ON_FAILURE", "CACHE_ALWAYS")
 
 _STATUSES = frozenset(RunCacheStatus)
 _GONE = frozenset({RunCacheStatus.DELETED, RunCacheStatus.FAILED})
-_MAX_GENERATIONS = 10
-#: Seconds for which ``until_seen`` reads again.
-_SHOWN_AFTER = sum(VISIBLE_AFTER)
-#: Number of reads, within a few seconds, after which an optional member that is absent counts as not set, and a cache
-#: that GetRunCache does not find counts as not existing.
-_FEW_READS = 4
 #: Seconds for which an unanswered call to STS is repeated.
 _STS_SECONDS = 60
 
 _CACHE_FOLDER = re.compile("(?P<location>.*)/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/?", re.IGNORECASE | re.DOTALL)
 _DEFAULT_BEHAVIOR = "CACHE_ON_FAILURE"
-_NO_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 def is_at(cache_s3_uri: str | None, location: str) -> bool:
@@ -79,14 +80,6 @@ def account_of(run_cache: Mapping[str, Any]) -> str | None:
     return parts[4] if len(parts) > 4 else None
 
 
-def oldest_first(run_caches: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sort caches by creation time, then by id.
-
-    :param run_caches: GetRunCache's answers.
-    """
-    return sorted(run_caches, key=lambda cache: (cache.get("creationTime") or _NO_TIME, len(cache["id"]), cache["id"]))
-
-
 def differences(
     run_cache: Mapping[str, Any],
     *,
@@ -112,21 +105,7 @@ def differences(
         differing["cache_behavior"] = (found_behavior, cache_behavior)
     if description is not None and description != run_cache.get("description"):
         differing["description"] = (run_cache.get("description"), description)
-    found_tags = run_cache.get("tags") or {}
-    wanted_tags = {key: value for key, value in (tags or {}).items() if found_tags.get(key) != value}
-    if wanted_tags:
-        differing["tags"] = ({key: found_tags.get(key) for key in wanted_tags}, wanted_tags)
-    return differing
-
-
-def describe(differing: Mapping[str, tuple[Any, Any]]) -> str:
-    """Describe differences in a sentence.
-
-    :param differing: what :func:`differences` returned.
-    """
-    return "; ".join(
-        f"{parameter} is {found!r}, wanted: {wanted!r}" for parameter, (found, wanted) in differing.items()
-    )
+    return differing | differing_tags(run_cache, tags)
 
 
 def run_cache_xcom(run_cache: Mapping[str, Any]) -> RunCacheXCom:
@@ -233,16 +212,6 @@ class ChangedRunCache(NamedTuple):
     updated: list[str]
 
 
-def check_if_exists(value: Any) -> None:
-    """Check the parameter ``if_exists``.
-
-    :param value: the value.
-    :raises OmicsParameterError: the value is not ``reuse``, ``update`` or ``fail``.
-    """
-    if value not in IF_EXISTS:
-        raise OmicsParameterError("if_exists", f"must be one of {', '.join(IF_EXISTS)}", value)
-
-
 def check_cache_behavior(value: Any) -> None:
     """Check the parameter ``cache_behavior`` if it is known before the DAG runs.
 
@@ -295,7 +264,7 @@ def ensure_run_cache(
     for parameter, value in (("name", name), ("cache_s3_location", cache_s3_location)):
         if not value or not isinstance(value, str):
             raise OmicsParameterError(parameter, "must be a string that is not empty", value)
-    _check_is_dict(tags)
+    check_tags_are_a_dict(tags)
     request_id = check_request_id(request_id)
     owner = str(cache_bucket_owner_id) if cache_bucket_owner_id else None
     request = RunCacheRequest(name, cache_s3_location, cache_behavior, owner, description, tags)
@@ -305,7 +274,7 @@ def ensure_run_cache(
     if run_cache is None:
         _report_same_name(hook, search.others, request, if_exists)
         run_cache = _create_run_cache_once(search, request_id)
-    return EnsuredRunCache(_settle_differences(hook, run_cache, request, if_exists), is_new)
+    return EnsuredRunCache(_RunCaches(hook).settle(run_cache, request.changeable, if_exists), is_new)
 
 
 def change_run_cache(
@@ -332,7 +301,7 @@ def change_run_cache(
     :raises OmicsError: GetRunCache did not show the changes in time.
     """
     run_cache_id = check_id("run_cache_id", run_cache_id)
-    _check_is_dict(tags)
+    check_tags_are_a_dict(tags)
     wanted: dict[str, Any] = {
         "name": name,
         "cache_behavior": cache_behavior,
@@ -343,7 +312,8 @@ def change_run_cache(
         parameters = "name, cache_behavior, description, tags"
         rule = "must not all be empty, because the task would change nothing: set at least one of them"
         raise OmicsParameterError(parameters, rule, name if tags is None else {"tags": {}})
-    run_cache = _get_existing(hook, run_cache_id)
+    run_caches = _RunCaches(hook)
+    run_cache = run_caches.get_existing(run_cache_id)
     status = None if run_cache is None else run_cache.get("status")
     if run_cache is None or status in _GONE:
         raise RunCacheError(
@@ -354,7 +324,7 @@ def change_run_cache(
     differing = differences(run_cache, **wanted)
     if not differing:
         hook.log.info("Run cache %s needs no update", run_cache_id)
-    return ChangedRunCache(_change(hook, run_cache, wanted), list(differing))
+    return ChangedRunCache(run_caches.change(run_cache, wanted), list(differing))
 
 
 def remove_run_cache(hook: OmicsCacheHook, *, run_cache_id: str) -> None:
@@ -365,35 +335,8 @@ def remove_run_cache(hook: OmicsCacheHook, *, run_cache_id: str) -> None:
     :raises OmicsApiError: a call failed, or the service refused, for example because a run uses the cache.
     :raises OmicsError: GetRunCache did not show in time that the cache is deleted.
     """
-    run_cache_id = check_id("run_cache_id", run_cache_id)
-    run_cache = _get_existing(hook, run_cache_id)
-    if _is_deleted(run_cache):
-        hook.log.info("Run cache %s is already deleted", run_cache_id)
-        return
-    try:
-        if_found(partial(hook.patiently, partial(hook.delete_run_cache, run_cache_id=run_cache_id)))
-    except OmicsApiError as error:
-        run_cache = _get_existing(hook, run_cache_id)
-        if run_cache is not None and not _is_deleted(run_cache):
-            status = run_cache.get("status")
-            raise error.with_text(
-                f"Run cache {run_cache_id} is {shown(status)} and was not deleted: {error}",
-                run_cache_id=run_cache_id,
-                status=status,
-            ) from error.__cause__
-    not_deleted = {None, RunCacheStatus.ACTIVE}
-    run_cache = hook.until_seen(
-        partial(_get_run_cache, hook, run_cache_id),
-        lambda seen: seen is None or seen.get("status") not in not_deleted,
-    )
-    status = None if run_cache is None else run_cache.get("status")
-    if run_cache is not None and status in not_deleted:
-        raise OmicsError(
-            f"Run cache {run_cache_id} is still {shown(status)}, {_SHOWN_AFTER} s after its deletion",
-            run_cache_id=run_cache_id,
-            status=status,
-        )
-    hook.log.info("Deleted run cache %s; its data stays in S3", run_cache_id)
+    if _RunCaches(hook).remove(run_cache_id):
+        hook.log.info("Deleted run cache %s; its data stays in S3", run_cache_id)
 
 
 def check_bucket(
@@ -440,33 +383,32 @@ def _head_bucket(s3: Any, **members: Any) -> tuple[int, str | None]:
     return metadata["HTTPStatusCode"], metadata.get("HTTPHeaders", {}).get("x-amz-bucket-region")
 
 
-def _check_is_dict(tags: Any) -> None:
-    if not isinstance(tags, Mapping | None):
-        raise OmicsParameterError("tags", "must be a dict", tags)
+class _RunCaches(Resources):
+    kind = "run cache"
+    id_parameter = "run_cache_id"
+    operation = "RunCache"
+    error_class = RunCacheError
 
+    def read(self, resource_id: str) -> Answer:
+        return self.hook.get_run_cache(run_cache_id=resource_id, max_silence=LONGEST_SILENCE)
 
-def _get_run_cache(hook: OmicsCacheHook, run_cache_id: str) -> Answer | None:
-    run_cache = if_found(partial(hook.get_run_cache, run_cache_id=run_cache_id, max_silence=LONGEST_SILENCE))
-    return None if run_cache is None else {"id": run_cache_id, **_present(run_cache)}
+    def update(self, resource_id: str, members: Mapping[str, Any]) -> None:
+        self.hook.update_run_cache(run_cache_id=resource_id, **members)
 
+    def delete(self, resource_id: str) -> None:
+        self.hook.delete_run_cache(run_cache_id=resource_id)
 
-def _get_existing(hook: OmicsCacheHook, run_cache_id: str) -> Answer | None:
-    """Get a cache. GetRunCache may not find at once what was created just before."""
-    return _read_a_few_times(hook, partial(_get_run_cache, hook, run_cache_id), lambda seen: seen is not None)
+    def differences(self, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        return differences(found, **wanted)
 
+    def is_deleted(self, found: Answer | None) -> bool:
+        return found is None or found.get("status") == RunCacheStatus.DELETED
 
-def _read_a_few_times(hook: OmicsCacheHook, look: Callable[[], T], is_seen: Callable[[T], bool]) -> T:
-    """Repeat a read for a few seconds, until it shows what is expected. Return the last result."""
-    reads = itertools.count(1)
-    return hook.until_seen(look, lambda seen: is_seen(seen) or next(reads) >= _FEW_READS)
+    def may_be_deleted(self, found: Answer | None) -> bool:
+        return found is None or found.get("status") not in {None, RunCacheStatus.ACTIVE}
 
-
-def _is_deleted(run_cache: Answer | None) -> bool:
-    return run_cache is None or run_cache.get("status") == RunCacheStatus.DELETED
-
-
-def _present(answer: Mapping[str, Any]) -> Answer:
-    return {member: value for member, value in answer.items() if value is not None and value != ""}
+    def state(self, found: Answer, *, adverb: str = "") -> str:
+        return " ".join(filter(None, ("is", adverb, shown(found.get("status")))))
 
 
 class _RunCacheSearch:
@@ -478,6 +420,7 @@ class _RunCacheSearch:
 
     def __init__(self, hook: OmicsCacheHook, request: RunCacheRequest) -> None:
         self.hook = hook
+        self.run_caches = _RunCaches(hook)
         self.request = request
         #: Other caches of the requested name, as the last look found them.
         self.others: list[Answer] = []
@@ -553,7 +496,7 @@ class _RunCacheSearch:
         """Add an answer to what is known. A DELETED or FAILED cache keeps that status, because a list can be late."""
         known = self._known.setdefault(run_cache_id, {})
         was_gone = {"status": known["status"]} if known.get("status") in _GONE else {}
-        known.update(_present(answer) | was_gone)
+        known.update(present(answer) | was_gone)
         is_at_location = is_at(known.get("cacheS3Uri"), self.request.location)
         if known.get("status") in _GONE and known.get("name") == self.request.name and is_at_location:
             self.gone[run_cache_id] = known
@@ -567,7 +510,7 @@ class _RunCacheSearch:
     def _judge(self, run_cache: Answer, *, is_listed: bool) -> None:
         """Get a candidate, and decide whether it matches, is unclear, or is another cache of the requested name."""
         run_cache_id = run_cache["id"]
-        answer = _get_run_cache(self.hook, run_cache_id)
+        answer = self.run_caches.get(run_cache_id)
         if answer is None and not is_listed:
             del self._known[run_cache_id]
             return
@@ -580,13 +523,13 @@ class _RunCacheSearch:
                 self.others.append(run_cache)
             return
         absent = self.request.absent_members(run_cache)
-        if "name" in absent and self._looks >= _FEW_READS:
+        if "name" in absent and self._looks >= FEW_READS:
             return
         if answer is None:
             self._unclear.append(f"ListRunCaches shows run cache {run_cache_id}, but GetRunCache does not find it")
         elif status and status not in _STATUSES:
             self._unclear.append(f"run cache {run_cache_id} is still {status}")
-        elif absent == ["cacheBucketOwnerId"] and self._looks >= _FEW_READS:
+        elif absent == ["cacheBucketOwnerId"] and self._looks >= FEW_READS:
             self.others.append(run_cache)
         elif absent:
             self._unclear.append(f"the service shows run cache {run_cache_id} without {', '.join(absent)}")
@@ -620,7 +563,7 @@ def _create_run_cache_once(search: _RunCacheSearch, request_id: str | None) -> A
     hook, request = search.hook, search.request
     token_owner = None if request_id or _is_own_account(hook, request.owner) else request.owner
     spent: set[str] = set()
-    for generation in range(1 if request_id else _MAX_GENERATIONS):
+    for generation in range(1 if request_id else MAX_GENERATIONS):
         token = request_id or run_cache_token(
             name=request.name,
             location=request.location,
@@ -650,7 +593,7 @@ def _create_run_cache_once(search: _RunCacheSearch, request_id: str | None) -> A
             if run_cache_id is None:
                 raise error.with_text(
                     f"Run cache {request.name!r} at {request.location} was created before with other values, but "
-                    f"ListRunCaches does not show it after {_SHOWN_AFTER} s. Retry the task: a later try finds the "
+                    f"ListRunCaches does not show it after {SHOWN_AFTER} s. Retry the task: a later try finds the "
                     f"cache. If the cache was deleted or renamed, set request_id to a new value. {error}"
                 ) from error.__cause__
         else:
@@ -667,7 +610,7 @@ def _create_run_cache_once(search: _RunCacheSearch, request_id: str | None) -> A
             generation,
             run_cache_id,
         )
-    which = f"request token {request_id!r} was" if request_id else f"last {_MAX_GENERATIONS} request tokens were"
+    which = f"request token {request_id!r} was" if request_id else f"last {MAX_GENERATIONS} request tokens were"
     raise RunCacheError(
         f"Could not create run cache {request.name!r} at {request.location}: the {which} used by caches that were "
         "deleted or differ. Set another request_id."
@@ -690,7 +633,7 @@ def _find_gone(search: _RunCacheSearch, spent: set[str]) -> str | None:
     :param spent: ids of the caches of the earlier tokens.
     """
     for gone in oldest_first(search.gone.values()):
-        run_cache = {**gone, **(_get_run_cache(search.hook, gone["id"]) or {})}
+        run_cache = {**gone, **(search.run_caches.get(gone["id"]) or {})}
         if gone["id"] not in spent and has_owner(run_cache, search.request.owner):
             return str(gone["id"])
     return None
@@ -709,10 +652,10 @@ def _get_created(search: _RunCacheSearch, created: Answer) -> Answer:
         return search.gone[run_cache_id]
     if created.get("status") in _GONE:
         return created
-    run_cache = _present({"id": run_cache_id, "arn": created.get("arn")})
+    run_cache = present({"id": run_cache_id, "arn": created.get("arn")})
 
     def look() -> bool:
-        answer = _get_run_cache(hook, run_cache_id)
+        answer = search.run_caches.get(run_cache_id)
         run_cache.update(answer or {})
         return answer is not None
 
@@ -727,14 +670,14 @@ def _get_created(search: _RunCacheSearch, created: Answer) -> Answer:
         return run_cache
     status = run_cache.get("status")
     if status is not None and status not in _STATUSES:
-        text = f"Run cache {run_cache_id} is still {status}, {_SHOWN_AFTER} s after CreateRunCache returned it."
+        text = f"Run cache {run_cache_id} is still {status}, {SHOWN_AFTER} s after CreateRunCache returned it."
     elif is_found:
         absent = ", ".join(request.absent_members(run_cache))
-        text = f"GetRunCache shows run cache {run_cache_id} without {absent}, {_SHOWN_AFTER} s after its creation."
+        text = f"GetRunCache shows run cache {run_cache_id} without {absent}, {SHOWN_AFTER} s after its creation."
     else:
         text = (
             f"CreateRunCache returned run cache {run_cache_id}, but GetRunCache does not find it after "
-            f"{_SHOWN_AFTER} s. If the cache was deleted, the service still remembers the request token of its "
+            f"{SHOWN_AFTER} s. If the cache was deleted, the service still remembers the request token of its "
             "creation: set request_id to a new value."
         )
     raise OmicsError(
@@ -792,73 +735,3 @@ def _own_account(hook: OmicsCacheHook) -> str:
             return hook.account_id
 
     return hook.patiently(get, service="sts", max_silence=_STS_SECONDS)
-
-
-def _settle_differences(hook: OmicsCacheHook, run_cache: Answer, request: RunCacheRequest, if_exists: str) -> Answer:
-    differing = differences(run_cache, **request.changeable)
-    if differing and if_exists == "fail":
-        run_cache = _read_differences_again(hook, run_cache, request)
-        differing = differences(run_cache, **request.changeable)
-    if not differing:
-        return run_cache
-    run_cache_id, text = run_cache["id"], describe(differing)
-    if if_exists == "fail":
-        raise RunCacheError(
-            f"Run cache {run_cache_id} differs: {text}", run_cache_id=run_cache_id, status=run_cache.get("status")
-        )
-    if if_exists == "reuse":
-        hook.log.warning("Run cache %s is used although it differs: %s", run_cache_id, text)
-        return run_cache
-    return _change(hook, run_cache, request.changeable)
-
-
-def _read_differences_again(hook: OmicsCacheHook, run_cache: Answer, request: RunCacheRequest) -> Answer:
-    """Read a cache again: an answer may lack a member, or not show the last change."""
-    seen = _read_a_few_times(
-        hook,
-        partial(_get_run_cache, hook, run_cache["id"]),
-        lambda seen: seen is not None and not differences(seen, **request.changeable),
-    )
-    return {**run_cache, **(seen or {})}
-
-
-def _change(hook: OmicsCacheHook, run_cache: Answer, wanted: Mapping[str, Any]) -> Answer:
-    """Change what differs, and wait until the service shows it. Rules are checked before the first change."""
-    differing = differences(run_cache, **wanted)
-    if not differing:
-        return run_cache
-    run_cache_id, text = run_cache["id"], describe(differing)
-    members = {parameter: value for parameter, (_, value) in differing.items()}
-    tags = members.pop("tags", None)
-    limits = hook.describe_shape("UpdateRunCacheRequest")["members"]
-    for parameter in sorted(members.keys() & limits.keys()):
-        _check_length(parameter, members[parameter], limits[parameter])
-    limits = hook.describe_shape("TagResourceRequest")["members"]["tags"]
-    for key, value in (tags or {}).items():
-        _check_length("tags: a key", key, limits["key"])
-        _check_length(f"tags: the value of {key!r}", value, limits["value"])
-    check_tags("tags", tags or {}, present=run_cache.get("tags"))
-    if tags and not run_cache.get("arn"):
-        raise OmicsError(
-            f"GetRunCache shows run cache {run_cache_id} without its arn, which TagResource needs. Nothing was "
-            "changed. Retry the task.",
-            run_cache_id=run_cache_id,
-        )
-    if members:
-        hook.patiently(partial(hook.update_run_cache, run_cache_id=run_cache_id, **members))
-    if tags:
-        hook.patiently(partial(hook.tag_resource, resource_arn=run_cache["arn"], tags=tags))
-    changed = hook.until_seen(
-        partial(_get_run_cache, hook, run_cache_id),
-        lambda seen: seen is not None and not differences(seen, **wanted),
-    )
-    if changed is None or differences(changed, **wanted):
-        raise OmicsError(f"Run cache {run_cache_id} does not show its update yet: {text}", run_cache_id=run_cache_id)
-    hook.log.info("Updated run cache %s: %s", run_cache_id, text)
-    return {**run_cache, **changed}
-
-
-def _check_length(parameter: str, value: Any, limits: Mapping[str, Any]) -> None:
-    low, high = limits["min"], limits["max"]
-    if not isinstance(value, str) or not low <= len(value) <= high:
-        raise OmicsParameterError(parameter, f"must be a string of {low} to {high} characters", value)

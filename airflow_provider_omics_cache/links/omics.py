@@ -80,6 +80,17 @@ class OmicsBatchLink(OmicsLink):
     format_str = _HEALTHOMICS_CONSOLE + "&batchId={batch_id}#/runs"
 
 
+class OmicsRunGroupLink(OmicsLink):
+    """Link to the list of runs in the HealthOmics console, which includes the runs of the group. Needs
+    ``run_group_id``.
+
+    The console has no known page for a single run group. The URL names the group for the reader only.
+    """
+
+    name = "HealthOmics Run Group"
+    format_str = _HEALTHOMICS_CONSOLE + "&runGroupId={run_group_id}#/runs"
+
+
 class OmicsRunCacheS3Link(OmicsLink):
     """Link to the folder of a run cache in the S3 console. Needs ``cache_s3_uri``."""
 
@@ -127,7 +138,8 @@ def persist_links(context: Context, operator: Any, **known: str) -> None:
 
     :param context: Airflow's context of the task.
     :param operator: operator or sensor with a ``hook``. The links in its ``operator_extra_links`` are stored.
-    :param known: values for the links: ``batch_id``, ``run_id``, ``cache_s3_uri``, ``log_stream_prefix``.
+    :param known: values for the links: ``batch_id``, ``run_id``, ``run_group_id``, ``cache_s3_uri``,
+        ``log_stream_prefix``.
     """
     if not operator.do_xcom_push:
         return

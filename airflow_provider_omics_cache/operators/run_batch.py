@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from tempfile import SpooledTemporaryFile
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
@@ -34,6 +34,7 @@ from airflow_provider_omics_cache.healthomics.end import (
     was_cancelled,
 )
 from airflow_provider_omics_cache.healthomics.identity import TASK_TAGS, BatchIdentity, request_digest
+from airflow_provider_omics_cache.healthomics.outputs import OutputUris
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch, count_active
 from airflow_provider_omics_cache.healthomics.settings import check_cache_behavior, check_member, unknown_key_rule
 from airflow_provider_omics_cache.healthomics.staging import (
@@ -151,8 +152,9 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         Default False.
     :param runs_s3_uri: S3 URI of the object to which a record of each run is written, as by BatchCompletionSensor. In a
         mapped task it must differ for each map index. (templated)
-    :param include_outputs: whether to write the output location of each run too. This calls GetRun for every run,
-        at most ``[omics_cache] max_get_run_per_second`` times a second. Default False.
+    :param include_outputs: whether to write the location of the outputs of each run too: True or ``"exact"``, as for
+        BatchCompletionSensor. If ``run_settings`` is a list, True also derives the locations of runs whose settings
+        have their own ``outputUri``. Default False.
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the task waits until the
         counts and listings include every run. Default 300.
     :param max_silence: seconds of waiting without an answer after which the task fails, or a timedelta. Default 3600.
@@ -240,7 +242,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         fail_fast: bool = False,
         cancel_on_failure: bool = False,
         runs_s3_uri: str | None = None,
-        include_outputs: bool = False,
+        include_outputs: bool | Literal["exact"] = False,
         consistency_timeout: float | timedelta = CONSISTENCY_SECONDS,
         cancel_on_kill: bool = False,
         cancel_on_timeout: bool = False,
@@ -265,7 +267,6 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
             wait_for_completion=wait_for_completion,
             fail_fast=fail_fast,
             cancel_on_failure=cancel_on_failure,
-            include_outputs=include_outputs,
             cancel_on_kill=cancel_on_kill,
             cancel_on_timeout=cancel_on_timeout,
         )
@@ -359,6 +360,12 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
             cancel_batch_of_killed_task(self.hook, self.batch_id)
         else:
             self.log.warning("Nothing is cancelled: no batch of this task is known yet")
+
+    def output_uris(self) -> OutputUris | None:
+        """Return the ``outputUri`` of each run; None if the settings are in S3."""
+        if isinstance(self.run_settings, str):
+            return None
+        return OutputUris.of_settings(self.default_run_setting, self.run_settings)
 
     def result(self, batch: Batch, counts: RunCounts) -> str:
         """Return the task's return value: the id of the batch.

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
+from airflow_provider_omics_cache.healthomics.resources import check_if_exists
 from airflow_provider_omics_cache.healthomics.run_caches import (
     change_run_cache,
     check_bucket,
     check_cache_behavior,
-    check_if_exists,
     ensure_run_cache,
     remove_run_cache,
     run_cache_xcom,

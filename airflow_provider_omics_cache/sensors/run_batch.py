@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import timedelta
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
@@ -397,11 +397,15 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
     :param runs_s3_uri: S3 URI of the object to which a record of each run is written. A run that was never submitted
         has a record too. The object has one JSON document per line: ``run_setting_id``, ``run_id``, ``run_uuid``,
         ``status``, ``creation_time``, ``start_time``, ``stop_time``, ``failure_reason``, ``status_message``,
-        ``run_output_uri``. In a mapped task the URI must differ for each map index, for example by
+        ``run_output_uri``, ``output_source``. In a mapped task the URI must differ for each map index, for example by
         ``{{ ti.map_index }}``. (templated)
-    :param include_outputs: whether to call GetRun for every run, so that ``run_output_uri`` is known. Otherwise it is
-        null. GetRun is called at most ``[omics_cache] max_get_run_per_second`` times a second (default 5): 300 runs
-        take a minute, and 100,000 runs take hours. Default False.
+    :param include_outputs: whether the records have the location of the outputs, ``run_output_uri``. With True, GetRun
+        is called for 20 completed runs that are spread over the batch. If their locations are their common
+        ``outputUri`` and their ids, the locations of the other runs are derived (``output_source`` is ``derived``).
+        Otherwise GetRun is called for every run. With ``"exact"`` it always is: set this if only a few run settings
+        have their own ``outputUri``, because the 20 runs may not show it. GetRun is called at most ``[omics_cache]
+        max_get_run_per_second`` times a second (default 5): 300 calls take a minute, and 100,000 calls take hours.
+        Default False.
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the sensor waits until the
         counts and listings include every run. If the service does not report when the batch ended, they count from the
         first round that shows the end. Default 300.
@@ -452,7 +456,7 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         max_failed_runs: int | str = 0,
         fail_fast: bool = False,
         runs_s3_uri: str | None = None,
-        include_outputs: bool = False,
+        include_outputs: bool | Literal["exact"] = False,
         consistency_timeout: float | timedelta = CONSISTENCY_SECONDS,
         s3_conn_id: str | None = None,
         s3_extra_args: dict[str, Any] | None = None,
@@ -486,7 +490,6 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         self.consistency_timeout = seconds("consistency_timeout", consistency_timeout)
         self.s3_conn_id = s3_conn_id
         self.s3_extra_args = s3_extra_args
-        check_flags(include_outputs=include_outputs)
         self.check_s3_effect(BatchCompletionSensor.__init__, "runs_s3_uri", kwargs.get("default_args"))
         self.check_outcome_limits()
 

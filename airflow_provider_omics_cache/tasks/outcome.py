@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC
@@ -35,40 +35,28 @@ from airflow_provider_omics_cache.healthomics.completion import (
     RunOutcomes,
     ended_badly,
     has_too_many_failures,
-    join,
 )
 from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, allowed, counted, size_and_limit
+from airflow_provider_omics_cache.healthomics.outputs import EXACT
 from airflow_provider_omics_cache.healthomics.rounds import Batch, count_active, may_trust_counts
-from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, End, RunStatus, SubmissionStatus
+from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, End, RunStatus
 from airflow_provider_omics_cache.healthomics.submission import (
     Submissions,
     counted_as_incomplete,
     doubt_about_end,
 )
-from airflow_provider_omics_cache.hooks.errors import if_found
 from airflow_provider_omics_cache.links.omics import persist_links
 from airflow_provider_omics_cache.tasks.listing import ListingTask, batch_error, seen_at
+from airflow_provider_omics_cache.tasks.run_records import ROW_MEMBERS, RUN_MEMBERS, RunRecords
 from airflow_provider_omics_cache.tasks.wait import MOST_ACTIVE_RUNS
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_omics_cache.healthomics.outputs import OutputUris
     from airflow_provider_omics_cache.xcoms import RunRecord
 
-_ROW_MEMBERS = (
-    "runSettingId",
-    "runId",
-    "runInternalUuid",
-    "submissionStatus",
-    "submissionFailureReason",
-    "submissionFailureMessage",
-)
-_RUN_MEMBERS = ("status", "creationTime", "startTime", "stopTime")
-
 _NEEDS_URI = "needs runs_s3_uri, where the outputs are written: set runs_s3_uri, or remove include_outputs"
-
-#: Statuses of runs for which GetRun adds only the output URI to what ListRuns shows.
-_WITHOUT_REASON = frozenset({RunStatus.COMPLETED, RunStatus.CANCELLED, RunStatus.DELETED})
 
 
 class RunOutcomeTask(ListingTask):
@@ -76,7 +64,7 @@ class RunOutcomeTask(ListingTask):
 
     max_failed_runs: int | str
     runs_s3_uri: str | None
-    include_outputs: bool
+    include_outputs: bool | str
 
     @abstractmethod
     def result(self, batch: Batch, counts: RunCounts) -> Any:
@@ -85,6 +73,10 @@ class RunOutcomeTask(ListingTask):
         :param batch: the batch.
         :param counts: how its runs have ended.
         """
+
+    def output_uris(self) -> OutputUris | None:
+        """Return the ``outputUri`` of each run. None if the task does not have the settings of the batch."""
+        return None
 
     @property
     def max_failed(self) -> int | str | None:
@@ -107,17 +99,19 @@ class RunOutcomeTask(ListingTask):
         self.allowance("max_failed_runs")
         self.check_s3_output("runs_s3_uri")
         if self.include_outputs and not self.runs_s3_uri:
-            raise OmicsParameterError("include_outputs", _NEEDS_URI, True)
+            raise OmicsParameterError("include_outputs", _NEEDS_URI, self.include_outputs)
 
     def check_outcome_limits(self) -> None:
         """Check what can be checked before the templates are rendered.
 
         :raises OmicsParameterError: a parameter breaks a rule.
         """
+        if self.include_outputs != EXACT and not isinstance(self.include_outputs, bool):
+            raise OmicsParameterError("include_outputs", f"must be True, False or {EXACT!r}", self.include_outputs)
         self.check_allowance("max_failed_runs")
         self.check_differs_for_map_index("runs_s3_uri")
         if self.include_outputs and self.runs_s3_uri is None:
-            raise OmicsParameterError("include_outputs", _NEEDS_URI, True)
+            raise OmicsParameterError("include_outputs", _NEEDS_URI, self.include_outputs)
 
     def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
         """Count the runs, join what is known of them, push the XComs, and return the result or raise the error.
@@ -231,7 +225,7 @@ class RunOutcomeTask(ListingTask):
                     is_failed = ended_badly(row, status, only_failed=self.cancel_on_failure)
                     if is_failed and collected.add(row):
                         failed.write(line)
-                for record in self._records(failed, started, whole=False):
+                for record in self._records(failed, started).read(most_asked=MAX_LISTED_RUNS):
                     outcomes.add(record)
 
     def _is_confirmed(self, batch: Batch, counts: RunCounts, listed: RunCounts) -> bool:
@@ -362,21 +356,29 @@ class RunOutcomeTask(ListingTask):
             if active and must_have_ended:
                 self.wait_for_runs(batch, active)
                 return False
-            with self.within_limits():
-                for record in self._records(rows, started, whole=bool(self.runs_s3_uri)):
-                    outcomes.add(record)
-                    if record["run_id"] and record["status"] not in ENDED_RUN_STATUSES:
-                        active.append(record["run_id"])
-                    if output:
-                        output.write(json.dumps(record).encode() + b"\n")
-            if active and must_have_ended:
-                # ListRuns does not show them yet.
-                self.wait_for_runs(batch, active)
-                return False
-            submitted = max(listed.submitted_count + unlisted, listed.claimed_count, batch.submitted or 0)
-            not_shown = submitted - listed.claimed_count if is_over else 0
-            outcomes.add_unlisted((batch.expected_runs or 0) - listed.rows - not_shown)
-            return counts is None or self._is_confirmed(batch, counts, outcomes.counts)
+            records = self._records(rows, started)
+            with tempfile.TemporaryFile() if output and self.include_outputs else nullcontext(output) as file:
+                with self.within_limits():
+                    for record in records.read(most_asked=None if output else MAX_LISTED_RUNS):
+                        outcomes.add(record)
+                        if record["run_id"] and record["status"] not in ENDED_RUN_STATUSES:
+                            active.append(record["run_id"])
+                        if file:
+                            _write(record, file)
+                if active and must_have_ended:
+                    # ListRuns does not show them yet.
+                    self.wait_for_runs(batch, active)
+                    return False
+                submitted = max(listed.submitted_count + unlisted, listed.claimed_count, batch.submitted or 0)
+                not_shown = submitted - listed.claimed_count if is_over else 0
+                outcomes.add_unlisted((batch.expected_runs or 0) - listed.rows - not_shown)
+                if counts and not self._is_confirmed(batch, counts, outcomes.counts):
+                    return False
+                if output and file and self.include_outputs:
+                    with self.within_limits():
+                        for record in records.with_outputs(file, exact=self.include_outputs == EXACT):
+                            _write(record, output)
+            return True
 
     def _list_rows(
         self, rows: IO[bytes], batch: Batch, context: Context, counts: RunCounts | None
@@ -396,40 +398,27 @@ class RunOutcomeTask(ListingTask):
         with self.within_limits():
             for row in list_submissions(self.hook, self.batch_id, max_silence=self.max_silence):
                 submissions.add(row)
-                rows.write(json.dumps({name: row.get(name) for name in _ROW_MEMBERS}).encode() + b"\n")
+                rows.write(json.dumps({name: row.get(name) for name in ROW_MEMBERS}).encode() + b"\n")
         return submissions
 
     def _list_started_runs(self) -> dict[str, tuple[Any, ...]]:
         runs = list_started_runs(self.hook, self.batch_id, max_silence=self.max_silence)
         return {run["id"]: _known_of(run) for run in runs}
 
-    def _records(self, rows: IO[bytes], started: Mapping[str, tuple[Any, ...]], *, whole: bool) -> Iterator[RunRecord]:
-        """Join what is known of each run.
+    def _records(self, rows: IO[bytes], started: Mapping[str, tuple[Any, ...]]) -> RunRecords:
+        """Prepare the records of runs.
 
         :param rows: a file with entries of ListRunsInBatch.
         :param started: what ListRuns shows, by run id.
-        :param whole: whether each record must be complete. Otherwise GetRun is called for at most 1,000 runs.
         """
-        asked = 0
-        rows.seek(0)
-        for line in rows:
-            row = json.loads(line)
-            known = started.get(row["runId"])
-            listed = dict(zip(_RUN_MEMBERS, known, strict=True)) if known else None
-            run = None
-            if (whole or asked < MAX_LISTED_RUNS) and self._is_worth_asking(row, listed, whole=whole):
-                run = if_found(partial(self.hook.get_run, run_id=row["runId"], max_silence=self.max_silence))
-                asked += 1
-                listed = listed if run else None
-            yield join(row, listed, run, batch_id=self.batch_id)
-
-    def _is_worth_asking(self, row: Mapping[str, Any], listed: Mapping[str, Any] | None, *, whole: bool) -> bool:
-        """Whether GetRun can add something to what ListRuns shows of a run. ListRuns may not show the run yet."""
-        if not row["runId"] or row["submissionStatus"] == SubmissionStatus.DELETE_SUCCESS:
-            return False
-        if whole and self.include_outputs:
-            return True
-        return listed is None or listed["status"] not in _WITHOUT_REASON
+        return RunRecords(
+            self.hook,
+            batch_id=self.batch_id,
+            rows=rows,
+            started=started,
+            output_uris=self.output_uris() if self.include_outputs else None,
+            max_silence=self.max_silence,
+        )
 
     def _push(self, counts: RunCounts, outcomes: RunOutcomes, context: Context, *, failed: int | None = None) -> None:
         ti = context["ti"]
@@ -452,10 +441,14 @@ def _unwritten_note(error: OmicsError | None) -> str:
     return f"; the records of the runs were not written: {error}" if error else ""
 
 
+def _write(record: RunRecord, file: IO[bytes]) -> None:
+    file.write(json.dumps(record).encode() + b"\n")
+
+
 def _known_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return ``_RUN_MEMBERS`` of an entry of ListRuns in a compact form: there are up to 100,000 entries.
+    """Return ``RUN_MEMBERS`` of an entry of ListRuns in a compact form: there are up to 100,000 entries.
 
     botocore creates a new object for each status, and for the time zone of each time. Here the entries share them.
     """
-    times = (run.get(name) for name in _RUN_MEMBERS[1:])
+    times = (run.get(name) for name in RUN_MEMBERS[1:])
     return (sys.intern(run.get("status") or ""), *(time and time.astimezone(UTC) for time in times))

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tests.benchmarks import growth, imports, listing, report, staging, triggers
+from tests.benchmarks import growth, imports, listing, outputs, report, staging, triggers
 from tests.benchmarks.growth import Cost
 from tests.benchmarks.measure import TIMES, Result, check_system, say
 from tests.benchmarks.triggers import Scenario
@@ -80,6 +80,7 @@ def _parts(quick: bool, costs: dict[str, list[Cost]]) -> dict[str, Part]:
             awaited_runs=500 if quick else 2_000,
             rounds=20 if quick else 40,
         ),
+        "outputs": lambda: outputs.results(runs=large, runs_with_own=large // 50),
         "staging": lambda: staging.results(settings=large),
         "triggers": lambda: triggers.measure_both(QUICK if quick else THOUSAND),
         "throttled": lambda: triggers.measure_throttled(QUICK_THROTTLED if quick else THROTTLED),

@@ -25,6 +25,7 @@ from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.local import mock_healthomics, moto_backend
 from airflow_provider_omics_cache.local.inprocess import install
 from airflow_provider_omics_cache.local.pytest_plugin import _ENVIRONMENT
+from airflow_provider_omics_cache.tasks import run_records
 from airflow_provider_omics_cache.tasks.wait import BatchWaitSensor
 from tests import quick_clients
 from tests.faults.schedule import Schedule
@@ -149,6 +150,8 @@ def prepared() -> Iterator[None]:
         moto_backend._s3_client(ACCOUNT)
         _keep_clients(patch_)
         _keep_quotas(patch_)
+        # The batches of the scenarios are small. Locations of outputs are derived in them too.
+        patch_.setattr(run_records, "SAMPLE_SIZE", 2)
         install()
         with installed():
             gc.collect()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -28,6 +29,8 @@ ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "DELETED"})
 INVARIANTS = {
     "second-cache": "at most one ACTIVE run cache of a name and location is created",
     "wrong-cache": "a run cache task that succeeds returns a run cache that is as asked for",
+    "second-group": "at most one run group of a name is created",
+    "wrong-group": "a run group task that succeeds returns a run group that is as asked for",
     "paid-twice": "no sample is started again for the same request while its run is active or has completed",
     "restarted-cancelled": "no batch that was cancelled is started again",
     "wrong-batch": "a task that starts a batch returns the batch that it has started",
@@ -35,6 +38,7 @@ INVARIANTS = {
     "early-submission": "a sensor for submission succeeds only after the last submission",
     "early-completion": "a wait for completion succeeds only after the last run has ended",
     "wrong-counts": "counts and records of runs are the service's own",
+    "wrong-output": "a record of a run has no location of outputs other than the service's own",
     "living-run": "a cancellation that succeeds leaves no active run",
     "foreign-run": "no run of another batch is cancelled or deleted",
     "unsaved-mapping": "nothing is deleted before the whole mapping is saved",
@@ -174,7 +178,7 @@ class Oracle:
             self.request_of[number] = request
 
     def created(self) -> None:
-        """Check the run caches after CreateRunCache."""
+        """Check the run caches and run groups after one of them was created."""
         active: dict[tuple[str | None, str], list[str]] = {}
         for cache in self.region.run_caches.values():
             if not cache.deleted:
@@ -182,6 +186,10 @@ class Oracle:
         for (name, location), ids in active.items():
             if len(ids) > 1:
                 self.found("second-cache", f"{len(ids)} run caches {name} at {location}")
+        names = Counter(group.name for group in self.region.run_groups.values() if not group.deleted)
+        for name, number in names.items():
+            if number > 1:
+                self.found("second-group", f"{number} run groups {name}")
 
     def run_of(self, url: str) -> tuple[int, str] | None:
         """Return the batch of the run that CancelRun or DeleteRun is about, and the status of the run."""
@@ -275,6 +283,15 @@ class Oracle:
         truth = {name: (mapping[name], status) for name, status in statuses.items()}
         wrong = {name for name, run in truth.items() if given.get(name) != run}
         wrong |= {name for name, (run_id, _) in given.items() if run_id and name not in truth}
+        batch = self.batch(batch_id)
+        places = {
+            str(number): f"{batch.default['outputUri']}/{number}/{batch.run_uuid(index)}"
+            for index, number in ((index, batch.run_numbers[index]) for index in batch._started)
+        }
+        for record in records:
+            place = places.get(record["run_id"] or "")
+            if record["run_output_uri"] not in (None, place):
+                self.found("wrong-output", f"batch {batch_id}: {record['run_output_uri']}, not {place}")
         if wrong or len(given) != len(records):
             name = min(wrong, default="")
             self.found("wrong-counts", f"batch {batch_id}: record {name} is {given.get(name)}, not {truth.get(name)}")
@@ -302,6 +319,12 @@ class Oracle:
         given = {name: getattr(cache, name) for name in wanted}
         if given != wanted:
             self.found("wrong-cache", f"run cache {run_cache_id} is {given}, not {wanted}")
+
+    def is_group(self, run_group_id: str, *, deleted: bool = False, **limits: int) -> None:
+        """Check a run group that a task has returned."""
+        group = self.region.run_groups.get(int(run_group_id))
+        if group is None or group.deleted != deleted or not limits.items() <= group.limits.items():
+            self.found("wrong-group", f"run group {run_group_id} is {group}, not {limits}, deleted: {deleted}")
 
     def select_again(self, batch_id: str, names: list[str]) -> None:
         """Check the settings that are to be submitted again."""

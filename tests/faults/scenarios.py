@@ -26,6 +26,7 @@ from airflow_provider_omics_cache.operators.run_cache import (
     DeleteRunCacheOperator,
     UpdateRunCacheOperator,
 )
+from airflow_provider_omics_cache.operators.run_group import CreateRunGroupOperator, DeleteRunGroupOperator
 from airflow_provider_omics_cache.resubmission import failed_run_settings
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
 from tests.faults.fail_fast import FailFast
@@ -153,6 +154,14 @@ def _limits(world: World) -> dict[str, float]:
     return {"timeout": world.choices["timeout"], "max_silence": world.choices["max_silence"]}
 
 
+def _records(world: World) -> dict[str, Any]:
+    """Return the arguments of a task that may write a record of each run."""
+    if not world.choices["records"]:
+        return {}
+    include_outputs = (False, True, "exact")[world.seed % 3]
+    return {"runs_s3_uri": f"s3://{BUCKET}/runs.jsonl", "include_outputs": include_outputs}
+
+
 def _ends(world: World) -> dict[str, float]:
     return {"seconds": world.choices["timeout"], "silence": world.choices["max_silence"]}
 
@@ -252,6 +261,52 @@ def delete_run_cache(world: World) -> None:
         _create_cache(world, "again")
 
 
+# Run groups
+
+
+def _create_group(world: World, request: str = "group", max_runs: int = 5) -> Outcome:
+    def check(result: Any, xcoms: dict[str, Any]) -> None:
+        world.oracle.is_group(result, maxRuns=max_runs)
+
+    make = partial(
+        CreateRunGroupOperator,
+        task_id=request,
+        name="cohort",
+        max_runs=max_runs,
+        if_exists="update",
+        botocore_config=_botocore(world),
+    )
+    return world.run(Task(request, make, check=check))
+
+
+_GROUP_CALLS = ("CreateRunGroup", "GetRunGroup", "ListRunGroups", "UpdateRunGroup")
+
+
+@scenario(*_GROUP_CALLS, without=(*_BATCH_ONLY, *_CACHE_ONLY))
+def create_run_group(world: World) -> None:
+    """Create a run group, twice, with other limits."""
+    _create_group(world)
+    world.clock.advance(world.random.choice((0, 100, 4_000)))
+    _create_group(world, "again", max_runs=6)
+
+
+@scenario(*_GROUP_CALLS, "DeleteRunGroup", without=(*_BATCH_ONLY, *_CACHE_ONLY))
+def delete_run_group(world: World) -> None:
+    """Create a run group, delete it, and create it again."""
+    created = _create_group(world)
+    if not created.is_success:
+        return
+
+    def check(result: Any, xcoms: dict[str, Any]) -> None:
+        world.oracle.is_group(result, deleted=True)
+
+    make = partial(
+        DeleteRunGroupOperator, task_id="delete", run_group_id=created.result, botocore_config=_botocore(world)
+    )
+    if world.run(Task("delete", make, check=check)).is_success:
+        _create_group(world, "again")
+
+
 # Start
 
 
@@ -346,7 +401,7 @@ def start_staged_batch(world: World) -> None:
 )
 def start_batch_and_wait(world: World) -> None:
     """Start a batch and wait for its runs in the same task."""
-    records = {"runs_s3_uri": f"s3://{BUCKET}/runs.jsonl"} if world.choices["records"] else {}
+    records = _records(world)
     _start(
         world,
         mode=world.choices["mode"],
@@ -420,7 +475,7 @@ def completion_sensor(world: World) -> None:
 
 
 def _completion(world: World, batch_id: str, **given: Any) -> Outcome:
-    records = {"runs_s3_uri": f"s3://{BUCKET}/runs.jsonl"} if world.choices["records"] else {}
+    records = _records(world)
     arguments = {
         "batch_id": batch_id,
         "poke_interval": world.choices["interval"],

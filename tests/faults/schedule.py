@@ -23,8 +23,8 @@ MOST_LAG = 240.0
 #: call for as long.
 TOKEN_SECONDS = 3600.0
 
-LISTS = ("ListBatch", "ListRunsInBatch", "ListRuns", "ListRunCaches")
-GETS = ("GetBatch", "GetRun", "GetRunCache")
+LISTS = ("ListBatch", "ListRunsInBatch", "ListRuns", "ListRunCaches", "ListRunGroups")
+GETS = ("GetBatch", "GetRun", "GetRunCache", "GetRunGroup")
 S3 = ("s3.HeadObject", "s3.PutObject")
 CHANGES = (
     "CreateRunCache",
@@ -37,6 +37,9 @@ CHANGES = (
     "CancelRun",
     "DeleteRun",
     "TagResource",
+    "CreateRunGroup",
+    "UpdateRunGroup",
+    "DeleteRunGroup",
 )
 OMICS = (*LISTS, *GETS, *CHANGES)
 ANY = (*OMICS, *S3)
@@ -52,6 +55,9 @@ ALWAYS = {
     "GetRunCache": ("id", "status", "name", "cacheS3Uri", "tags"),
     "StartRunBatch": ("id", "status"),
     "CreateRunCache": ("id", "status"),
+    "ListRunGroups": ("items",),
+    "GetRunGroup": ("id",),
+    "CreateRunGroup": ("id",),
 }
 #: Members that each row of a list always has.
 ALWAYS_IN_ROWS = {
@@ -59,6 +65,7 @@ ALWAYS_IN_ROWS = {
     "ListRuns": ("id", "status"),
     "ListRunCaches": ("id", "name", "status", "cacheS3Uri"),
     "ListRunsInBatch": ("runId", "runSettingId", "submissionStatus", "runInternalUuid"),
+    "ListRunGroups": ("id", "name"),
 }
 
 
@@ -203,9 +210,9 @@ KINDS: dict[str, Kind] = {
     "slow": Kind(ANY, _HONEST, 2, _slow),
     "read_timeout": Kind(ANY, _HONEST, 1, lambda r, o, c: {"times": r.choice((1, 2, 4))}),
     # Torn answers.
-    "cut": Kind((*LISTS, *GETS, "StartRunBatch", "CreateRunCache"), _TORN, 4, _cut),
-    "empty": Kind((*LISTS, *GETS, "StartRunBatch", "CreateRunCache"), _TORN, 4, _cut),
-    "html": Kind((*LISTS, *GETS, "StartRunBatch", "CreateRunCache"), _TORN, 3, _cut),
+    "cut": Kind((*LISTS, *GETS, "StartRunBatch", "CreateRunCache", "CreateRunGroup"), _TORN, 4, _cut),
+    "empty": Kind((*LISTS, *GETS, "StartRunBatch", "CreateRunCache", "CreateRunGroup"), _TORN, 4, _cut),
+    "html": Kind((*LISTS, *GETS, "StartRunBatch", "CreateRunCache", "CreateRunGroup"), _TORN, 3, _cut),
     "absent": Kind(tuple(ALWAYS), _TORN, 5, _member),
     "absent_in_row": Kind(tuple(ALWAYS_IN_ROWS), _TORN, 4, _member_of_row),
     # Answers that are whole, and not what the caller expects.

@@ -35,12 +35,19 @@ READ_TIMEOUT = 60.0
 PROXY_PASSWORD = "planted-proxy-password"
 HTML = b"<html><body><h1>Service Unavailable</h1></body></html>"
 
-_ROWS = {"ListBatch": "items", "ListRuns": "items", "ListRunCaches": "items", "ListRunsInBatch": "runs"}
+_ROWS = {
+    "ListBatch": "items",
+    "ListRuns": "items",
+    "ListRunCaches": "items",
+    "ListRunGroups": "items",
+    "ListRunsInBatch": "runs",
+}
 _SIZES = {
     "ListBatch": "maxItems",
     "ListRunsInBatch": "maxItems",
     "ListRuns": "maxResults",
     "ListRunCaches": "maxResults",
+    "ListRunGroups": "maxResults",
 }
 _ERRORS = {
     "throttle": ("ThrottlingException", "Rate exceeded", 429),
@@ -277,7 +284,7 @@ class Wire:
     def _list_lag(self, fault: Fault, operation: str, url: str, answer: dict[str, Any]) -> None:
         """Leave out what is younger than the lag."""
         now = self._world.clock.now().timestamp()
-        born = {"ListBatch": "createdAt", "ListRuns": "creationTime", "ListRunCaches": "creationTime"}.get(operation)
+        born = {"ListBatch": "createdAt", "ListRunsInBatch": None}.get(operation, "creationTime")
 
         def age(row: dict[str, Any]) -> float:
             if born is None:

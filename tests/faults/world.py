@@ -112,6 +112,7 @@ class World:
         self.clock = local.clock
         self.seed = schedule.seed
         self.choices: Mapping[str, Any] = schedule.choices
+        self.seed = schedule.seed
         self.random = random.Random(schedule.seed)
         self.oracle = Oracle(local)
         self.wire = Wire(self, schedule.faults)
@@ -256,7 +257,7 @@ class World:
             yield
         if operation == "StartRunBatch" and task.request:
             oracle.started(before, task.request)
-        elif operation == "CreateRunCache":
+        elif operation in ("CreateRunCache", "CreateRunGroup"):
             oracle.created()
         elif run is not None and task.batch_id and oracle.run_of(url) != changed_before:
             oracle.ended_run(operation, run, task.batch_id)

@@ -137,6 +137,7 @@ def test_join_takes_the_most_exact_source() -> None:
         "failure_reason": "SERVICE_ERROR",
         "status_message": None,
         "run_output_uri": "s3://b/k",
+        "output_source": "exact",
     }
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_omics_cache.healthomics import run_caches
+from airflow_provider_omics_cache.healthomics import resources, run_caches
 
 UUID = "96c57683-74bf-9d6d-ae7e-f09b097db14a"
 
@@ -88,12 +88,12 @@ def test_the_oldest_cache_comes_first_then_the_smallest_id() -> None:
         cache(id="20", creationTime=late),
         cache(id="300", creationTime=early),
     ]
-    assert [found["id"] for found in run_caches.oldest_first(unsorted)] == ["300", "20", "100", "9"]
+    assert [found["id"] for found in resources.oldest_first(unsorted)] == ["300", "20", "100", "9"]
 
 
 def test_caches_of_any_id_are_sorted() -> None:
     unsorted = [cache(id="cache-2"), cache(id="10"), cache(id="9")]
-    assert [found["id"] for found in run_caches.oldest_first(unsorted)] == ["9", "10", "cache-2"]
+    assert [found["id"] for found in resources.oldest_first(unsorted)] == ["9", "10", "cache-2"]
 
 
 def test_only_what_is_given_is_compared() -> None:

@@ -24,6 +24,7 @@ from airflow_provider_omics_cache.links.omics import (
     OmicsLink,
     OmicsLogGroupLink,
     OmicsRunCacheS3Link,
+    OmicsRunGroupLink,
     OmicsRunLink,
     persist_links,
 )
@@ -33,8 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CACHE_S3_URI = "s3://caches/cohort/a1b2c3d4-0000-1111-2222-333344445555/"
-KNOWN = {"batch_id": "1000001", "run_id": "1234567", "cache_s3_uri": CACHE_S3_URI, "log_stream_prefix": "run/1234567"}
-LINKS = (OmicsRunLink(), OmicsBatchLink(), OmicsRunCacheS3Link(), OmicsLogGroupLink())
+KNOWN = {
+    "batch_id": "1000001",
+    "run_id": "1234567",
+    "run_group_id": "7",
+    "cache_s3_uri": CACHE_S3_URI,
+    "log_stream_prefix": "run/1234567",
+}
+LINKS = (OmicsRunLink(), OmicsBatchLink(), OmicsRunGroupLink(), OmicsRunCacheS3Link(), OmicsLogGroupLink())
 REGIONS = [
     ("us-east-1", "aws.amazon.com"),
     ("eu-west-2", "aws.amazon.com"),
@@ -105,6 +112,12 @@ def test_a_batch_opens_the_list_of_runs(region: str, domain: str) -> None:
 
 
 @pytest.mark.parametrize(("region", "domain"), REGIONS)
+def test_a_run_group_opens_the_list_of_runs(region: str, domain: str) -> None:
+    url = f"https://{region}.console.{domain}/omics/home?region={region}&runGroupId=7#/runs"
+    assert formatted(OmicsRunGroupLink(), region, domain, run_group_id="7") == url
+
+
+@pytest.mark.parametrize(("region", "domain"), REGIONS)
 @pytest.mark.parametrize(
     ("uri", "bucket", "prefix"),
     [
@@ -137,7 +150,7 @@ def test_there_is_no_link_where_the_console_is_not_known(link: OmicsLink) -> Non
     assert formatted(link, "eusc-de-east-1", link.get_aws_domain("aws-eusc"), **KNOWN) == ""
 
 
-@pytest.mark.parametrize("link", [OmicsRunLink(), OmicsBatchLink(), OmicsRunCacheS3Link()])
+@pytest.mark.parametrize("link", [OmicsRunLink(), OmicsBatchLink(), OmicsRunGroupLink(), OmicsRunCacheS3Link()])
 def test_there_is_no_link_to_what_is_not_known(link: OmicsLink) -> None:
     assert formatted(link, "us-east-1", "aws.amazon.com") == ""
 
@@ -177,7 +190,7 @@ def test_the_region_is_the_connections(
 
 def test_what_is_not_known_yet_is_left_out(task_context: dict[str, Any], opened: Any) -> None:
     persist_links(task_context, operator(), batch_id="1")
-    assert [bool(opened(link)) for link in LINKS] == [False, True, False, True]
+    assert [bool(opened(link)) for link in LINKS] == [False, True, False, False, True]
     persist_links(task_context, operator(), batch_id="1", run_id="1234567")
     assert [bool(opened(link)) for link in LINKS] == [True, True, False, True]
 

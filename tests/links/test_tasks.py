@@ -19,6 +19,7 @@ from airflow_provider_omics_cache.links.omics import (
     OmicsBatchLink,
     OmicsLogGroupLink,
     OmicsRunCacheS3Link,
+    OmicsRunGroupLink,
     OmicsRunLink,
 )
 from airflow_provider_omics_cache.operators.run_batch import (
@@ -27,6 +28,7 @@ from airflow_provider_omics_cache.operators.run_batch import (
     StartRunBatchOperator,
 )
 from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator, UpdateRunCacheOperator
+from airflow_provider_omics_cache.operators.run_group import CreateRunGroupOperator
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
 from tests.conftest import AIRFLOW_3, needs_aiobotocore, needs_batches
 
@@ -233,6 +235,7 @@ def test_links_are_kept_once_by_a_process(local: LocalHealthOmics, task_context:
     [
         (CreateRunCacheOperator, {OmicsRunCacheS3Link, OmicsLogGroupLink}),
         (UpdateRunCacheOperator, {OmicsRunCacheS3Link, OmicsLogGroupLink}),
+        (CreateRunGroupOperator, {OmicsRunGroupLink}),
         (StartRunBatchOperator, {OmicsRunLink, OmicsBatchLink, OmicsLogGroupLink}),
         (CancelRunBatchOperator, {OmicsBatchLink, OmicsLogGroupLink}),
         (DeleteRunBatchOperator, {OmicsBatchLink, OmicsLogGroupLink}),

@@ -509,6 +509,65 @@ def test_deleting_a_batch_leaves_its_runs(aws: Cli, local: LocalHealthOmicsServe
     assert aws("list-runs", "--batch-id", batch_id, "--query", "length(items)") == 3
 
 
+# Single runs, run groups and workflows
+
+
+def test_starts_a_run_and_shows_its_tasks(aws: Cli, local: LocalHealthOmicsServer) -> None:
+    """Each operation once: a command of the CLI costs a fork."""
+    run = (
+        "--workflow-id",
+        "1234567",
+        "--role-arn",
+        f"arn:aws:iam::{ACCOUNT}:role/omics",
+        "--output-uri",
+        "s3://cli/runs/",
+    )
+    start = ("start-run", *run, "--name", "one", "--request-id", "token-1", "--parameters", '{"depth": 30}')
+    started = aws(*start)
+    assert aws(*start)["id"] == started["id"]
+    assert started["runOutputUri"] == f"s3://cli/runs/{started['id']}/{started['uuid']}"
+    local.clock.advance(3600)
+    found = aws("get-run", "--id", started["id"])
+    assert (found["status"], found["parameters"]) == ("COMPLETED", {"depth": 30})
+    tasks = aws("list-run-tasks", "--id", started["id"], "--status", "COMPLETED")["items"]
+    assert tasks
+    task = aws("get-run-task", "--id", started["id"], "--task-id", tasks[0]["taskId"])
+    assert (task["name"], task["status"]) == (tasks[0]["name"], "COMPLETED")
+    assert aws("get-workflow", "--id", "1234567", "--query", "status") == "ACTIVE"
+
+
+def test_creates_changes_and_deletes_a_run_group(aws: Cli) -> None:
+    create = (
+        "create-run-group",
+        "--name",
+        "capped",
+        "--max-runs",
+        "20",
+        "--max-duration",
+        "600",
+        "--request-id",
+        "one",
+    )
+    group = aws(*create, "--tags", "team=genomics")
+    assert aws(*create, "--tags", "team=genomics") == group
+    assert aws("update-run-group", "--id", group["id"], "--max-cpus", "256", "--max-gpus", "8") is None
+    found = aws("get-run-group", "--id", group["id"])
+    assert found.pop("creationTime")
+    assert found == {
+        **group,
+        "name": "capped",
+        "maxCpus": 256,
+        "maxGpus": 8,
+        "maxRuns": 20,
+        "maxDuration": 600,
+    }
+    assert aws("list-run-groups", "--name", "capped", "--query", "items[].id") == [group["id"]]
+    assert "valid min value: 1" in aws.error("create-run-group", "--max-runs", "0")
+    assert aws("delete-run-group", "--id", group["id"]) is None
+    assert "(ResourceNotFoundException)" in aws.error("get-run-group", "--id", group["id"])
+    assert aws("list-run-groups") == {"items": []}
+
+
 # Runs and tags
 
 

@@ -54,6 +54,7 @@ _RUNS_WAIT = "healthomics/test_runs_wait.py::"
 _START = "healthomics/test_start.py::"
 _SUBMISSION = "healthomics/test_submission.py::"
 _COMPLETION = "healthomics/test_completion.py::"
+_OUTPUTS = "healthomics/test_outputs.py::"
 _SETTINGS = "healthomics/test_settings.py::"
 _FAILURES = "healthomics/test_failures.py::"
 _IDENTITY = "healthomics/test_identity.py::"
@@ -233,9 +234,9 @@ MUTANTS = (
     ),
     Mutant(
         "the newest of several caches comes first",
-        "run_caches",
-        '(cache.get("creationTime") or _NO_TIME, len(cache["id"]), cache["id"]))',
-        '(cache.get("creationTime") or _NO_TIME, len(cache["id"]), cache["id"]), reverse=True)',
+        "resources",
+        '(found.get("creationTime") or _NO_TIME, len(found["id"]), found["id"]))',
+        '(found.get("creationTime") or _NO_TIME, len(found["id"]), found["id"]), reverse=True)',
         (f"{_RUN_CACHES}test_the_oldest_cache_comes_first_then_the_smallest_id",),
     ),
     Mutant(
@@ -247,9 +248,9 @@ MUTANTS = (
     ),
     Mutant(
         "other tags of a cache are a difference",
-        "run_caches",
-        "for key, value in (tags or {}).items() if found_tags.get(key) != value}",
-        "for key, value in (tags or {}).items()}",
+        "resources",
+        "for key, value in (wanted or {}).items() if has.get(key) != value}",
+        "for key, value in (wanted or {}).items()}",
         (f"{_RUN_CACHES}test_only_what_is_given_is_compared",),
     ),
     # submission
@@ -340,6 +341,28 @@ MUTANTS = (
         "return 0 <= lacking <= deleted_since",
         "return lacking <= max(1, deleted_since)",
         (f"{_COMPLETION}test_listed_runs_confirm_the_counts",),
+    ),
+    # outputs
+    Mutant(
+        "locations follow although the runs do not share an outputUri",
+        "outputs",
+        "is_expected = output_uri in {None, expected}",
+        "is_expected, expected = True, output_uri or expected",
+        (f"{_OUTPUTS}test_locations_do_not_follow",),
+    ),
+    Mutant(
+        "locations follow from the layout of the first run",
+        "outputs",
+        "possible = _LAYOUTS if self._layouts is None else self._layouts",
+        "possible = _LAYOUTS",
+        (f"{_OUTPUTS}test_locations_do_not_follow",),
+    ),
+    Mutant(
+        "the outputUri of a run's own setting is overlooked",
+        "outputs",
+        'return self.own.get(row.get("runSettingId") or "", self.default)',
+        "return self.default",
+        (f"{_OUTPUTS}test_with_the_settings_each_run_has_its_own_output_uri",),
     ),
     # states and end
     Mutant(

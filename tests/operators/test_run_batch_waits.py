@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -31,6 +33,7 @@ from airflow_provider_omics_cache.exceptions import (
 )
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.operators.run_batch import CancelRunBatchOperator
+from airflow_provider_omics_cache.tasks import run_records
 from airflow_provider_omics_cache.triggers.run_batch import StartRunBatchTrigger
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.operators.batch_states import (
@@ -365,22 +368,42 @@ def test_counts_that_lag_behind_are_waited_for(
 
 
 @each_mode
-def test_the_runs_and_their_outputs_in_s3(mode: str, local: LocalHealthOmics, run: Run, task_context: Context) -> None:
+def test_the_runs_and_their_outputs_in_s3(
+    mode: str,
+    local: LocalHealthOmics,
+    run: Run,
+    client: Any,
+    task_context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The task has the settings, so that locations follow although some settings have their own ``outputUri``."""
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="results")
     local.faults.fail_run("sample-1")
+    settings = [
+        {"runSettingId": f"sample-{n}", **({"outputUri": f"s3://results/own/{n}"} if n % 3 == 0 else {})}
+        for n in range(60)
+    ]
     uri = "s3://results/maps/runs.jsonl"
-    batch_id = run(mode, task_context, runs_s3_uri=uri, include_outputs=True, max_failed_runs="25%")
+    wait = partial(
+        run, mode, task_context, run_settings=settings, runs_s3_uri=uri, include_outputs=True, max_failed_runs=1
+    )
+    # The worker is lost when all is known, and the retry writes the records.
+    die_after(monkeypatch, run_records.RunRecords, "_locations")
+    with pytest.raises(KeyboardInterrupt):
+        wait()
+    batch_id = wait()
     assert task_context["ti"].xcoms["return_value"] == batch_id
+    # In each try for the failed run, and for a sample of those that completed.
+    assert (local.calls["StartRunBatch"], local.calls["GetRun"]) == (1, 2 * (1 + 20))
     body = s3.get_object(Bucket="results", Key="maps/runs.jsonl")["Body"].read().decode()
     records = {record["run_setting_id"]: record for record in map(json.loads, body.splitlines())}
     assert {name: record["status"] for name, record in records.items()} == {
-        "sample-0": "COMPLETED",
-        "sample-1": "FAILED",
-        "sample-2": "COMPLETED",
-        "sample-3": "COMPLETED",
+        f"sample-{n}": "FAILED" if n == 1 else "COMPLETED" for n in range(60)
     }
-    assert records["sample-0"]["run_output_uri"].startswith("s3://results/out")
+    assert Counter(record["output_source"] for record in records.values()) == {"exact": 21, "derived": 39}
+    for record in records.values():
+        assert record["run_output_uri"] == client.get_run(id=record["run_id"])["runOutputUri"]
 
 
 S3_EXTRA_ARGS = {"ServerSideEncryption": "aws:kms", "BucketKeyEnabled": True}

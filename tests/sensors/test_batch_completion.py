@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -151,9 +152,13 @@ def test_the_runs_in_s3(
     service.faults.fail_run("sample-1")
     service.faults.fail_submission("sample-2", reason="ConflictException")
     batch_id = start_batch(client, 120)
+    service.calls.clear()
     wait(mode, batch_id, max_failed_runs=2, runs_s3_uri="s3://results/runs.jsonl", include_outputs=True)
+    # The failed run, and a sample of those that completed.
+    assert service.calls["GetRun"] == 1 + 20
     found = {line["run_setting_id"]: line for line in lines_of("runs.jsonl")}
     assert len(found) == len(lines_of("runs.jsonl")) == 120
+    assert Counter(line["output_source"] for line in found.values()) == {"exact": 21, "derived": 98, None: 1}
     for page in client.get_paginator("list_runs_in_batch").paginate(batchId=batch_id):
         for row in page["runs"]:
             line = found[row["runSettingId"]]
@@ -172,7 +177,28 @@ def test_the_runs_in_s3(
                 "failure_reason": run.get("failureReason"),
                 "status_message": run.get("statusMessage"),
                 "run_output_uri": run["runOutputUri"],
+                "output_source": line["output_source"],
             }
+
+
+@pytest.mark.parametrize(
+    ("include_outputs", "own"),
+    [("exact", ()), (True, (59,)), (True, range(60))],
+    ids=["exact", "a setting of the sample has its own", "each setting has its own"],
+)
+def test_each_run_is_asked_for_once_where_its_location_does_not_follow(
+    include_outputs: Any, own: Any, service: Any, client: Any, wait: Callable[..., Any]
+) -> None:
+    boto3.client("s3").create_bucket(Bucket="results")
+    service.faults.fail_run("sample-1")
+    batch_id = start_batch(client, 60, own)
+    uri = "s3://results/runs.jsonl"
+    wait("poke", batch_id, max_failed_runs=1, runs_s3_uri=uri, include_outputs=include_outputs)
+    assert service.calls["GetRun"] == 60
+    lines = lines_of("runs.jsonl")
+    assert {line["output_source"] for line in lines} == {"exact"}
+    for line in lines:
+        assert line["run_output_uri"] == client.get_run(id=line["run_id"])["runOutputUri"]
 
 
 def test_without_outputs_only_failed_runs_are_asked_for(
@@ -551,6 +577,10 @@ def test_a_throttle_in_the_middle_of_the_listings_is_waited_out(
         ({"runs_s3_uri": "results/runs"}, "runs_s3_uri must be an s3:// URI"),
         ({"runs_s3_uri": "s3://results"}, "runs_s3_uri must be s3://bucket/key"),
         ({"include_outputs": True}, "include_outputs needs runs_s3_uri"),
+        (
+            {"include_outputs": "derived", "runs_s3_uri": "s3://results/runs"},
+            "include_outputs must be True, False or 'exact'",
+        ),
         (
             {"runs_s3_uri": "s3://results/runs", "s3_extra_args": {"Bogus": 1}},
             r"s3_extra_args must have only keys of S3 uploads.*; got \['Bogus'\]",
