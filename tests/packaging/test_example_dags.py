@@ -86,6 +86,14 @@ GRAPHS = {
         ("run_samplesheet.wait_for_completion", "run_samplesheet.cancel_batch"),
         ("run_samplesheet.wait_for_completion", "join_runs"),
     ],
+    "single_run": [
+        ("ensure_run_cache", "start_run"),
+        ("start_run", "wait_for_run"),
+        ("wait_for_run", "print_outputs"),
+        ("print_outputs", "is_deletion_wanted"),
+        ("is_deletion_wanted", "delete_run"),
+        ("wait_for_run", "cancel_run"),
+    ],
     "housekeeping": [("find_old_batches", "delete_batch")],
 }
 
