@@ -122,7 +122,7 @@ def check_combinations(members: Mapping[str, Any]) -> None:
 
 
 def refused_member(code: str, text: str, members: Mapping[str, Any]) -> str | None:
-    """Return the member of StartRun's request that names a resource which the service refuses.
+    """Return the member of StartRun's request that names a resource which the service refuses, or ``parameters``.
 
     None: the refusal is not about such a member, or may be about the request token.
 
@@ -137,7 +137,8 @@ def refused_member(code: str, text: str, members: Mapping[str, Any]) -> str | No
         if name in text or re.search(rf"(?<!\w){re.escape(str(members[name]))}(?!\w)", text):
             return name
     if code != "ResourceNotFoundException":
-        return None
+        is_about_parameters = re.search(r"\bparameters?\b", text, re.IGNORECASE) is not None
+        return "parameters" if is_about_parameters and not any(name in text for name in members) else None
     return next((name for name in given if re.search(rf"\b{_RESOURCES[name][2]}\b", text, re.IGNORECASE)), None)
 
 
@@ -196,8 +197,11 @@ class StartRunOnce(StartOnce):
             member = refused_member(error.code, error.reason or "", members)
             if member is None:
                 raise
-            parameter, rule, _ = _RESOURCES[member]
-            text = f"{parameter} {rule}; got {members[member]!r}: {error}"
+            parameter, rule, value = member, "must fit the parameter template of the workflow", members.get(member)
+            if member in _RESOURCES:
+                parameter, rule, _ = _RESOURCES[member]
+            # The values of parameters are not shown.
+            text = f"{parameter} {rule}; got {sorted(value) if isinstance(value, dict) else value!r}: {error}"
             if isinstance(error, OmicsRequestError):
                 raise OmicsRequestError(
                     text,
@@ -206,7 +210,7 @@ class StartRunOnce(StartOnce):
                     operation=error.operation,
                     request_id=error.request_id,
                     # The rule about this member is not one about the request token.
-                    reason=f"{member}: {error.reason}",
+                    reason=f"'{member}': {error.reason}",
                 ) from error.__cause__
             raise error.with_text(text) from error.__cause__
 

@@ -344,6 +344,17 @@ class TestBadInput:
             start(task_context)
         assert local.calls["StartRun"] == 1
 
+    def test_parameters_that_the_workflow_does_not_take(
+        self, local: LocalHealthOmics, client: Any, task_context: Context
+    ) -> None:
+        local.settings.strict_workflows = True
+        local.register_workflow("1234567", parameter_template={"reference": {}})
+        text = "^parameters must fit the parameter template of the workflow; got \\['sample'\\]: .*template: sample"
+        with pytest.raises(OmicsRequestError, match=text) as caught:
+            start(task_context)
+        assert "HG001" not in str(caught.value)
+        assert (local.calls["StartRun"], local.calls["ListRuns"]) == (1, 1)
+
     def test_a_parameter_of_the_wait_without_a_wait(self) -> None:
         with pytest.raises(OmicsParameterError, match="cancel_on_kill has no effect without wait_for_completion=True"):
             operator(cancel_on_kill=True)
