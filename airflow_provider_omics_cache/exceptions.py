@@ -44,6 +44,7 @@ class OmicsError(AirflowException):
     :param batch_id: id of the batch that the error is about.
     :param run_cache_id: id of the run cache that the error is about.
     :param run_group_id: id of the run group that the error is about.
+    :param run_id: id of the single run that the error is about.
     :param status: status that the service reported.
     :param reason: the service's own reason.
     """
@@ -55,6 +56,7 @@ class OmicsError(AirflowException):
         batch_id: str | None = None,
         run_cache_id: str | None = None,
         run_group_id: str | None = None,
+        run_id: str | None = None,
         status: str | None = None,
         reason: str | None = None,
     ) -> None:
@@ -62,6 +64,7 @@ class OmicsError(AirflowException):
         self.batch_id = batch_id
         self.run_cache_id = run_cache_id
         self.run_group_id = run_group_id
+        self.run_id = run_id
         self.status = status
         self.reason = without_passwords(reason) if reason else reason
 
@@ -260,6 +263,38 @@ class BatchTimeoutError(OmicsError):
 
 class BatchSilenceError(OmicsError):
     """The service did not answer about the batch for longer than ``max_silence``."""
+
+
+class RunError(OmicsError, AirflowFailException):
+    """The task cannot succeed, because of the state of the single run. The task is not retried."""
+
+
+class RunNotFoundError(RunError):
+    """The service does not know the run: it is in another account or Region, or it was deleted."""
+
+
+class RunFailedError(RunError):
+    """The run failed."""
+
+
+class RunCancelledError(RunError):
+    """The run was cancelled."""
+
+
+class RunDeletedError(RunError):
+    """The run was deleted."""
+
+
+class RunConflictError(RunError):
+    """The status of a run, or the settings that it was started with, do not allow what the task asks for."""
+
+
+class RunTimeoutError(OmicsError):
+    """The run had not ended at the operator's ``timeout``. A retry waits for the same run."""
+
+
+class RunSilenceError(OmicsError):
+    """The service did not answer about the run for longer than ``max_silence``."""
 
 
 class TriggerEventError(OmicsError):

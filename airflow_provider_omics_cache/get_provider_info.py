@@ -13,8 +13,8 @@ SECTION = "omics_cache"
 OPTIONS: dict[str, dict[str, Any]] = {
     "token_namespace": {
         "description": (
-            "Part of every request token and batch name. Airflow environments that share an AWS "
-            "account and Region must each set a different value. Otherwise two DAGs of the same name "
+            "Part of every request token, and of the names of batches and single runs. Airflow environments that "
+            "share an AWS account and Region must each set a different value. Otherwise two DAGs of the same name "
             "in two environments can reattach to each other's batches.\n"
         ),
         "version_added": "0.1.0",
@@ -24,8 +24,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "tag_with_task": {
         "description": (
-            "Whether StartRunBatchOperator tags its batches with the DAG id, the run id, the task id and the map "
-            "index, so that the batches of a DAG run can be found in AWS.\n"
+            "Whether StartRunBatchOperator and StartRunOperator tag what they start with the DAG id, the run id, the "
+            "task id and the map index, so that the batches and runs of a DAG run can be found in AWS.\n"
         ),
         "version_added": "0.1.0",
         "type": "boolean",
@@ -93,6 +93,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "airflow_provider_omics_cache.operators.run_cache",
                     "airflow_provider_omics_cache.operators.run_batch",
+                    "airflow_provider_omics_cache.operators.run",
                     "airflow_provider_omics_cache.operators.run_group",
                 ],
             }
@@ -100,13 +101,19 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": ["airflow_provider_omics_cache.sensors.run_batch"],
+                "python-modules": [
+                    "airflow_provider_omics_cache.sensors.run_batch",
+                    "airflow_provider_omics_cache.sensors.run",
+                ],
             }
         ],
         "triggers": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": ["airflow_provider_omics_cache.triggers.run_batch"],
+                "python-modules": [
+                    "airflow_provider_omics_cache.triggers.run_batch",
+                    "airflow_provider_omics_cache.triggers.run",
+                ],
             }
         ],
         "extra-links": [

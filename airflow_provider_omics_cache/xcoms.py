@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
 
 class BatchXCom(TypedDict):
@@ -45,11 +45,50 @@ def batch_xcom(batch_id: str, **known: Any) -> BatchXCom:
     :param batch_id: id of the batch.
     :param known: the members that the task knows.
     """
-    members: dict[str, Any] = {**dict.fromkeys(BatchXCom.__annotations__), "id": batch_id}
+    return cast("BatchXCom", _complete(BatchXCom, "batch", batch_id, known))
+
+
+class RunXCom(TypedDict):
+    """XCom ``run``: what a task knows of its single run. Members that the task does not know are None."""
+
+    #: Id of the run. HealthOmics reuses the ids of deleted runs; the uuid stays unique.
+    id: str
+    arn: str | None
+    uuid: str | None
+    #: Last status that the task saw.
+    status: str | None
+    name: str | None
+    workflow_id: str | None
+    #: Where the outputs of the run are.
+    run_output_uri: str | None
+    #: Times are ISO 8601.
+    creation_time: str | None
+    start_time: str | None
+    stop_time: str | None
+    failure_reason: str | None
+    status_message: str | None
+    #: Idempotency token of the run.
+    request_id: str | None
+    #: Whether an earlier try had started the run.
+    reattached: bool | None
+
+
+def run_xcom(run_id: str, **known: Any) -> RunXCom:
+    """Make the XCom ``run``.
+
+    :param run_id: id of the run.
+    :param known: the members that the task knows.
+    """
+    return cast("RunXCom", _complete(RunXCom, "run", run_id, known))
+
+
+def _complete(form: Any, key: str, identifier: str, known: dict[str, Any]) -> dict[str, Any]:
+    """Add None for each member that the task does not know."""
+    members: dict[str, Any] = {**dict.fromkeys(form.__annotations__), "id": identifier}
     unknown = known.keys() - members.keys()
     if unknown:
-        raise TypeError(f"the XCom batch has no members {sorted(unknown)}")
-    return BatchXCom(**{**members, **known})  # type: ignore[typeddict-item]
+        raise TypeError(f"the XCom {key} has no members {sorted(unknown)}")
+    return {**members, **known}
 
 
 class RunCacheXCom(TypedDict):

@@ -57,7 +57,7 @@ LOOK_AGAIN_SECONDS = 5
 KILL_SECONDS = 20.0
 
 #: Error codes with which the service may refuse a call because of a status. AWS does not document which one it uses.
-_REFUSALS = frozenset({"ConflictException", "ValidationException"})
+REFUSALS = frozenset({"ConflictException", "ValidationException"})
 #: Statuses of runs that need no cancellation: they have ended, or are STOPPING.
 _ENDING = ENDED_RUN_STATUSES | {RunStatus.STOPPING}
 
@@ -95,6 +95,21 @@ def is_batch_visible(hook: OmicsCacheHook, batch_id: str, *, max_silence: float)
     :raises OmicsApiError: the batch was not found, but not every call was answered. It may exist.
     """
     get = partial(hook.get_batch, batch_id=check_id("batch_id", batch_id))
+    return is_visible(hook, get, f"Batch {batch_id}", max_silence=max_silence, batch_id=batch_id)
+
+
+def is_visible(
+    hook: OmicsCacheHook, get: Callable[..., Answer], title: str, *, max_silence: float, **details: str
+) -> bool:
+    """Look for a batch or run for up to 5 minutes, because the service may not show it yet. Return whether it is found.
+
+    :param hook: the hook.
+    :param get: function that gets it; it takes ``max_silence``.
+    :param title: the batch or run, as messages name it.
+    :param max_silence: seconds for which an unanswered call is repeated.
+    :param details: attribute of an error that names it.
+    :raises OmicsApiError: it was not found, but not every call was answered. It may exist.
+    """
     failure: OmicsApiError | None = None
 
     def look() -> Answer | None:
@@ -110,13 +125,11 @@ def is_batch_visible(hook: OmicsCacheHook, batch_id: str, *, max_silence: float)
             failure = error
         return if_found(partial(get, max_silence=max_silence))
 
-    batch = hook.until_seen(look)
-    if batch is None and failure is not None:
-        text = (
-            f"Batch {batch_id} was not found, but not every call was answered. It may exist. Retry the task. {failure}"
-        )
-        raise failure.with_text(text, batch_id=batch_id) from failure.__cause__
-    return batch is not None
+    seen = hook.until_seen(look)
+    if seen is None and failure is not None:
+        text = f"{title} was not found, but not every call was answered. It may exist. Retry the task. {failure}"
+        raise failure.with_text(text, **details) from failure.__cause__
+    return seen is not None
 
 
 def _was_repeated(error: OmicsApiError) -> bool:
@@ -475,7 +488,7 @@ def _end_run(
     try:
         return hook.patiently(attempt, max_silence=max_silence)
     except OmicsApiError as error:
-        if error.code not in _REFUSALS:
+        if error.code not in REFUSALS:
             raise
         current = confirm_again(hook, batch_id, run, gone=gone, max_silence=max_silence)
         return None if current is None or current.status in ended else f"{current}, {error}"
@@ -491,7 +504,7 @@ def _unless_refused(hook: OmicsCacheHook, call: Callable[[], object], *, max_sil
     try:
         hook.patiently(call, max_silence=max_silence)
     except OmicsApiError as error:
-        if error.code not in _REFUSALS:
+        if error.code not in REFUSALS:
             raise
         return error
     return None

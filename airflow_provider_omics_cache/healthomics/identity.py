@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 BATCH_NAME_LENGTH = 64
-#: Batch tags with the task that a batch belongs to, for people. A retry finds its batch without them.
+RUN_NAME_LENGTH = 128
+#: Tags with the task that a batch or run belongs to, for people. A retry finds its batch or run without them.
 TASK_TAGS = ("airflow-dag-id", "airflow-run-id", "airflow-task-id", "airflow-map-index")
 
 _SUFFIX_LENGTH = 16
@@ -67,15 +68,15 @@ def run_group_token(*, name: str, region: str | None, generation: int) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchIdentity:
-    """What a batch belongs to: one task (and map index) of one DAG run. It is the same for all tries.
+class TaskIdentity:
+    """What a batch or single run belongs to: one task (and map index) of one DAG run. It is the same for all tries.
 
     :param token_namespace: distinguishes Airflow environments that share an AWS account.
     :param dag_id: id of the DAG.
     :param run_id: id of the DAG run.
     :param task_id: id of the task.
     :param map_index: index of the mapped task, -1 for a task that is not mapped.
-    :param rerun_key: the user's key; another key starts another batch.
+    :param rerun_key: the user's key; another key starts another batch or run.
     """
 
     token_namespace: str
@@ -96,14 +97,22 @@ class BatchIdentity:
         suffix = digest(["batch-name", *self._parts()])[:_SUFFIX_LENGTH]
         return f"{prefix[:_PREFIX_LENGTH]}-{suffix}"
 
+    def run_name(self, prefix: str) -> str:
+        """Return the name of a single run: the prefix, shortened as needed, and a hash of the identity.
+
+        :param prefix: the user's part of the name.
+        """
+        suffix = digest(["run-name", *self._parts()])[:_SUFFIX_LENGTH]
+        return f"{prefix[: RUN_NAME_LENGTH - _SUFFIX_LENGTH - 1]}-{suffix}"
+
     @property
-    def default_batch_name(self) -> str:
-        """Beginning of the batch's name that names the DAG and the task. Both are shortened as needed."""
+    def default_name(self) -> str:
+        """Beginning of a name that names the DAG and the task. Both are shortened as needed."""
         dag_id = self.dag_id[: max(_DAG_ID_LENGTH, _PREFIX_LENGTH - len(self.task_id) - 1)]
         return f"{dag_id}.{self.task_id}"[:_PREFIX_LENGTH]
 
     def task_tags(self) -> dict[str, str]:
-        """Return :data:`TASK_TAGS` of the batch. A task that is not mapped has no map index."""
+        """Return :data:`TASK_TAGS` of the batch or run. A task that is not mapped has no map index."""
         values = (self.dag_id, self.run_id, self.task_id, "" if self.map_index < 0 else str(self.map_index))
         tags = zip(TASK_TAGS, values, strict=True)
         return {key: _NOT_IN_TAGS.sub("_", value)[:_TAG_VALUE_LENGTH] for key, value in tags if value}
@@ -114,6 +123,21 @@ class BatchIdentity:
         :param generation: 0 for the task's first batch; it increases when a new batch replaces an old one.
         """
         return f"run-batch-{digest(['run-batch', *self._parts(), generation])}"
+
+    def run_token(self, *, generation: int) -> str:
+        """Return the request token of a run. With other settings the service refuses it, or returns the same run.
+
+        :param generation: 0 for the task's first run; it increases when a new run replaces an old one.
+        """
+        return f"run-{digest(['run', *self._parts(), generation])}"
+
+
+def run_request_digest(members: dict[str, Any]) -> str:
+    """Return the digest of everything that determines a single run. Its name and tags are not part of it.
+
+    :param members: members of StartRun's request, without the name, the tags and the token.
+    """
+    return digest({"run": members})
 
 
 def request_digest(*, default_run_setting: dict[str, Any], settings_digest: str) -> str:

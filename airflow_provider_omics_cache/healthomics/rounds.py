@@ -1,20 +1,22 @@
-"""One wait for a batch, round by round: what an answer or a failed call means. This module makes no calls.
+"""One wait for a batch or a single run, round by round: what an answer or a failed call means. No calls are made here.
 
-A round is one GetBatch call. Tasks (in the worker) and triggers (in the triggerer) make the calls and pass the outcome
-to a :class:`BatchWait`. At the end of the wait it returns an :class:`Event`.
+A round is one GetBatch or GetRun call. Tasks (in the worker) and triggers (in the triggerer) make the calls and pass
+the outcome to a :class:`Wait`. At the end of the wait it returns an :class:`Event`.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from airflow_provider_omics_cache.healthomics.awaited_run import Run
 from airflow_provider_omics_cache.healthomics.progress import Mark, Progress, with_pace
 from airflow_provider_omics_cache.healthomics.states import (
     BATCH_STATUSES,
@@ -26,6 +28,7 @@ from airflow_provider_omics_cache.healthomics.states import (
     meaning_of,
     shown,
 )
+from airflow_provider_omics_cache.healthomics.stored import member, time_member
 from airflow_provider_omics_cache.xcoms import BatchXCom, batch_xcom
 
 if TYPE_CHECKING:
@@ -59,6 +62,10 @@ class Batch:
     is when the answer came, in epoch seconds.
     """
 
+    noun: ClassVar[str] = "Batch"
+    operation: ClassVar[str] = "GetBatch"
+    key: ClassVar[str] = "batch"
+
     id: str
     arn: str | None = None
     uuid: str | None = None
@@ -83,6 +90,11 @@ class Batch:
     def shown_status(self) -> str:
         """The status, as messages show it."""
         return shown(self.status)
+
+    @property
+    def has_known_status(self) -> bool:
+        """Whether this version of the package knows the status."""
+        return self.status in BATCH_STATUSES
 
     @property
     def expected_runs(self) -> int | None:
@@ -163,26 +175,26 @@ class Batch:
         :param value: what :meth:`to_json` returned, perhaps in another version of this package.
         :raises ValueError: a member has the wrong type.
         """
-        counts = _member(value, "counts", Mapping) or {}
-        run_counts = _member(value, "run_counts", Mapping) or {}
-        batch_id = _member(value, "id", str)
+        counts = member(value, "counts", Mapping) or {}
+        run_counts = member(value, "run_counts", Mapping) or {}
+        batch_id = member(value, "id", str)
         if not batch_id:
             raise ValueError("the trigger's event has no batch id")
         return cls(
             id=batch_id,
-            arn=_member(value, "arn", str),
-            uuid=_member(value, "uuid", str),
-            status=_member(value, "status", str),
-            total_runs=_member(value, "total_runs", int),
-            submitted=_member(counts, "submitted", int),
-            failed=_member(counts, "failed", int),
-            pending=_member(counts, "pending", int),
-            run_counts={status: _member(run_counts, status, int) for status in run_counts},
-            submitted_time=_time(value, "submitted_time"),
-            processed_time=_time(value, "processed_time"),
-            failed_time=_time(value, "failed_time"),
-            seen_at=_member(value, "seen_at", (int, float)),
-            failure_reason=_member(value, "failure_reason", str),
+            arn=member(value, "arn", str),
+            uuid=member(value, "uuid", str),
+            status=member(value, "status", str),
+            total_runs=member(value, "total_runs", int),
+            submitted=member(counts, "submitted", int),
+            failed=member(counts, "failed", int),
+            pending=member(counts, "pending", int),
+            run_counts={status: member(run_counts, status, int) for status in run_counts},
+            submitted_time=time_member(value, "submitted_time"),
+            processed_time=time_member(value, "processed_time"),
+            failed_time=time_member(value, "failed_time"),
+            seen_at=member(value, "seen_at", (int, float)),
+            failure_reason=member(value, "failure_reason", str),
         )
 
 
@@ -208,8 +220,8 @@ class FirstSeen:
         :param value: what :meth:`to_json` returned, perhaps in another version of this package.
         :raises ValueError: a member has the wrong type.
         """
-        status = _member(value or {}, "status", str)
-        at = _member(value or {}, "at", (int, float))
+        status = member(value or {}, "status", str)
+        at = member(value or {}, "at", (int, float))
         return None if status is None or at is None else cls(status=status, at=at)
 
 
@@ -231,6 +243,7 @@ class Event:
     :param code: the service's error code, or one of the codes of this module.
     :param deadline: deadline of the wait, in epoch seconds.
     :param batch: the batch, as GetBatch showed it last. Only its id is known when the wait had no answer.
+    :param run: the single run, likewise. An event is about either of them.
     :param first_seen: the status in which an earlier event of the same task showed the batch, and when. None if there
         was no such event, or if the status is not needed.
     """
@@ -240,22 +253,25 @@ class Event:
     code: str = ""
     deadline: float | None = None
     batch: Batch | None = None
+    run: Run | None = None
     first_seen: FirstSeen | None = None
 
     @property
-    def batch_id(self) -> str | None:
-        """Id of the batch."""
-        return self.batch.id if self.batch else None
+    def subject(self) -> Batch | Run | None:
+        """The batch or run that the event is about."""
+        return self.batch or self.run
 
     def to_json(self) -> dict[str, Any]:
         """Return the event in the form in which a trigger sends it."""
-        value = {
+        value: dict[str, Any] = {
             "status": str(self.status),
             "message": self.message,
             "code": self.code,
             "deadline": self.deadline,
             "batch": self.batch.to_json() if self.batch else None,
         }
+        if self.run:
+            value["run"] = self.run.to_json()
         return {**value, "first_seen": self.first_seen.to_json()} if self.first_seen else value
 
     @classmethod
@@ -267,41 +283,31 @@ class Event:
         """
         if not isinstance(value, Mapping):
             raise ValueError(f"the trigger's event is {type(value).__name__}, not a mapping")
-        status = _member(value, "status", str)
+        status = member(value, "status", str)
         if status not in set(EventStatus):
             raise ValueError(f"the trigger's event has the unknown status {status!r}")
-        batch = _member(value, "batch", Mapping)
-        if batch is None and status in {EventStatus.DONE, EventStatus.FAILED}:
+        batch = member(value, "batch", Mapping)
+        run = member(value, "run", Mapping)
+        if batch is None and run is None and status in {EventStatus.DONE, EventStatus.FAILED}:
             raise ValueError("the trigger's event has no batch")
-        message = _member(value, "message", str) or ""
+        message = member(value, "message", str) or ""
         if status == EventStatus.FAILED and batch is not None and "failure_reason" not in batch:
             # In events of older versions the message is the failure reason.
             batch = {**batch, "failure_reason": message or None}
         return cls(
             status=EventStatus(status),
             message=message,
-            code=_member(value, "code", str) or "",
-            deadline=_member(value, "deadline", (int, float)),
+            code=member(value, "code", str) or "",
+            deadline=member(value, "deadline", (int, float)),
             batch=None if batch is None else Batch.from_json(batch),
-            first_seen=FirstSeen.from_json(_member(value, "first_seen", Mapping)),
+            run=None if run is None else Run.from_json(run),
+            first_seen=FirstSeen.from_json(member(value, "first_seen", Mapping)),
         )
-
-
-def _time(value: Mapping[str, Any], name: str) -> datetime | None:
-    text = _member(value, name, str)
-    return datetime.fromisoformat(text) if text else None
-
-
-def _member(value: Mapping[str, Any], name: str, kind: Any) -> Any:
-    member = value.get(name)
-    if member is not None and (not isinstance(member, kind) or isinstance(member, bool)):
-        raise ValueError(f"{name} in the trigger's event has the wrong type {type(member).__name__}")
-    return member
 
 
 @dataclass(frozen=True, kw_only=True)
 class Silence:
-    """The consecutive rounds that did not return the batch.
+    """The consecutive rounds that did not return the batch or run.
 
     :param since: when the first of them was, in epoch seconds.
     :param not_found: how many of them did not find the batch.
@@ -342,14 +348,17 @@ def _no_silence() -> Silence | None:
     return None
 
 
-class BatchWait:
-    """The rounds of one wait in one process.
+Awaited = TypeVar("Awaited", bound=Batch | Run)
 
-    :param batch_id: id of the batch.
+
+class Wait(Generic[Awaited]):
+    """The rounds of one wait for a batch or a single run in one process.
+
+    :param subject: the batch or run, of which only the id is known.
     :param decide: function that returns what an answer means.
-    :param progress: function that describes the progress of the batch. It is logged when it changes, at most once in
+    :param progress: function that describes the progress. It is logged when it changes, at most once in
         :data:`PROGRESS_SECONDS` for each status, with the rate and the remaining time.
-    :param max_silence: seconds without an answer about the batch after which the wait ends.
+    :param max_silence: seconds without an answer about the batch or run after which the wait ends.
     :param deadline: when the wait ends at the latest, in epoch seconds; None for never.
     :param first_round: whether the next round is the first one of the task. In the first round, an endpoint that cannot
         be reached ends the wait, because its URL may be misspelt.
@@ -358,24 +367,23 @@ class BatchWait:
     def __init__(
         self,
         *,
-        batch_id: str,
-        decide: Callable[[Batch], Verdict],
-        progress: Callable[[Batch], Progress],
+        subject: Awaited,
+        decide: Callable[[Awaited], Verdict],
+        progress: Callable[[Awaited], Progress],
         max_silence: float,
         deadline: float | None,
         first_round: bool = False,
     ) -> None:
-        self.batch_id = batch_id
+        self._subject = subject
         self.deadline = deadline
         self._decide = decide
         self._progress = progress
         self._max_silence = max_silence
         self._first_round = first_round
         #: Returns the silence that the previous process stored. Called at most once, in the first round that does not
-        #: return the batch, and not after a round that returned it.
+        #: return the batch or run, and not after a round that returned it.
         self.recall: Callable[[], Silence | None] = _no_silence
         self.silence: Silence | None = None
-        self._batch = Batch(id=batch_id)
         self._warned_of_silence = False
         self._unknown_statuses: set[str] = set()
         self._last_line = ""
@@ -384,13 +392,18 @@ class BatchWait:
         self._shown = Progress("")
         self._shown_status: str | None = None
         self._next_progress_at = -math.inf
-        #: Counts from which the rate is calculated: 0 at the batch's creation, then those of the last log lines.
+        #: Counts from which the rate is calculated: 0 at the creation, then those of the last log lines.
         self._marks: deque[Mark] = deque(maxlen=_MAX_MARKS)
         self._lines: list[tuple[int, str]] = []
 
     @property
+    def subject(self) -> Awaited:
+        """The batch or run, as the service showed it last."""
+        return self._subject
+
+    @property
     def is_disturbed(self) -> bool:
-        """Whether the last round did not return the batch."""
+        """Whether the last round did not return the batch or run."""
         return self.silence is not None
 
     def take_lines(self) -> list[tuple[int, str]]:
@@ -399,7 +412,7 @@ class BatchWait:
         return lines
 
     def answered(self, answer: Mapping[str, Any], now: float) -> Event | None:
-        """Process an answer of GetBatch.
+        """Process an answer of GetBatch or GetRun.
 
         :param answer: the answer.
         :param now: when it came, in epoch seconds.
@@ -409,16 +422,16 @@ class BatchWait:
         self.recall = _no_silence
         self.silence = None
         self._warned_of_silence = False
-        batch = self._batch = Batch.from_answer(self.batch_id, answer, seen_at=now)
-        verdict = self._decide(batch)
-        self._report(batch, answer.get("creationTime"), now, is_over=verdict != Verdict.WAIT)
+        subject = self._subject = self._read(answer, now)
+        verdict = self._decide(subject)
+        self._report(subject, answer.get("creationTime"), now, is_over=verdict != Verdict.WAIT)
         if verdict == Verdict.WAIT:
             return None
         status = EventStatus.FAILED if verdict == Verdict.FAILED else EventStatus.DONE
-        return self._event(status, message=self._last_line, batch=batch)
+        return self._event(status, message=self._last_line)
 
     def failed(self, failure: OmicsApiError, now: float) -> Event | None:
-        """Process a failed call of GetBatch.
+        """Process a failed call of GetBatch or GetRun.
 
         :param failure: the failure.
         :param now: when it came, in epoch seconds.
@@ -441,19 +454,21 @@ class BatchWait:
         if silence.no_answer and now - silence.since >= self._max_silence:
             return self._event(EventStatus.ERROR, message=self._silence_text(silence, failure, now), code=SILENCE)
         if failure.is_not_found:
-            self._note(logging.WARNING, f"Batch {self.batch_id} is not found; it may be too new, asking again")
+            self._note(logging.WARNING, f"{self._title} is not found; it may be too new, asking again")
         elif not self._warned_of_silence:
             self._warned_of_silence = True
-            self._note(logging.WARNING, f"Batch {self.batch_id}: no answer, asking again: {failure}")
+            self._note(logging.WARNING, f"{self._title}: no answer, asking again: {failure}")
         return None
 
     def _silence_text(self, silence: Silence, failure: OmicsApiError, now: float) -> str:
+        operation = self._subject.operation
         seconds = f"{now - silence.since:,.0f} s"
         if not silence.not_found:
-            return f"Batch {self.batch_id}: no answer for {seconds}. Last error: {failure}"
+            return f"{self._title}: no answer for {seconds}. Last error: {failure}"
         return (
-            f"Batch {self.batch_id}: GetBatch has not returned the batch for {seconds}; calls without an answer: "
-            f"{silence.no_answer:,}, calls that did not find the batch: {silence.not_found}. Last error: {failure}"
+            f"{self._title}: {operation} has not returned the {self._subject.key} for {seconds}; calls without an "
+            f"answer: {silence.no_answer:,}, calls that did not find the {self._subject.key}: {silence.not_found}. "
+            f"Last error: {failure}"
         )
 
     def overdue(self, now: float) -> Event | None:
@@ -463,26 +478,29 @@ class BatchWait:
         """
         if self.deadline is None or now < self.deadline:
             return None
-        known = self._last_line or f"Batch {self.batch_id}: no answer yet"
+        known = self._last_line or f"{self._title}: no answer yet"
         return self._event(EventStatus.TIMEOUT, message=f"Timed out. {known}", code=DEADLINE)
 
-    def _event(self, status: EventStatus, *, message: str, code: str = "", batch: Batch | None = None) -> Event:
-        return Event(
-            status=status,
-            message=message,
-            code=code,
-            deadline=self.deadline,
-            batch=batch or self._batch,
-        )
+    @property
+    def _title(self) -> str:
+        return f"{self._subject.noun} {self._subject.id}"
 
-    def _report(self, batch: Batch, created: datetime | None, now: float, *, is_over: bool) -> None:
-        status = batch.shown_status
-        if status not in BATCH_STATUSES and status not in self._unknown_statuses:
+    @abstractmethod
+    def _read(self, answer: Mapping[str, Any], now: float) -> Awaited:
+        """Read an answer of GetBatch or GetRun."""
+
+    def _event(self, status: EventStatus, *, message: str, code: str = "") -> Event:
+        subject: dict[str, Any] = {self._subject.key: self._subject}
+        return Event(status=status, message=message, code=code, deadline=self.deadline, **subject)
+
+    def _report(self, subject: Awaited, created: datetime | None, now: float, *, is_over: bool) -> None:
+        status = subject.shown_status
+        if not subject.has_known_status and status not in self._unknown_statuses:
             self._unknown_statuses.add(status)
             self._note(
-                logging.WARNING, f"Batch {batch.id} is {status}. This version of the package does not know this status."
+                logging.WARNING, f"{self._title} is {status}. This version of the package does not know this status."
             )
-        progress = self._progress(batch)
+        progress = self._progress(subject)
         self._last_line = progress.text
         is_due = is_over or status != self._shown_status or now >= self._next_progress_at
         if progress.text == self._shown.text or not is_due:
@@ -500,6 +518,33 @@ class BatchWait:
 
     def _note(self, level: int, text: str) -> None:
         self._lines.append((level, text))
+
+
+class BatchWait(Wait[Batch]):
+    """The rounds of one wait for a batch in one process; see :class:`Wait`.
+
+    :param batch_id: id of the batch.
+    """
+
+    def __init__(self, *, batch_id: str, **arguments: Any) -> None:
+        super().__init__(subject=Batch(id=batch_id), **arguments)
+
+    def _read(self, answer: Mapping[str, Any], now: float) -> Batch:
+        return Batch.from_answer(self._subject.id, answer, seen_at=now)
+
+
+class RunWait(Wait[Run]):
+    """The rounds of one wait for a single run in one process; see :class:`Wait`.
+
+    :param run_id: id of the run.
+    :param run_uuid: uuid of the run. Default: that of the first answer.
+    """
+
+    def __init__(self, *, run_id: str, run_uuid: str | None = None, **arguments: Any) -> None:
+        super().__init__(subject=Run(id=run_id, uuid=run_uuid), **arguments)
+
+    def _read(self, answer: Mapping[str, Any], now: float) -> Run:
+        return Run.from_answer(self._subject.id, answer, uuid=self._subject.uuid, seen_at=now)
 
 
 @dataclass(kw_only=True)

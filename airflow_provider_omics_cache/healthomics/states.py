@@ -1,4 +1,4 @@
-"""The statuses of the HealthOmics API, and one table of what each status of a batch means.
+"""The statuses of the HealthOmics API, and one table each of what the statuses of a batch and of a run mean.
 
 AWS adds statuses, so an answer may have a status that is not listed here. Statuses are plain strings; every member of
 these enums equals its string. A new status of a batch needs only a member of :class:`BatchStatus` and a row of
@@ -205,6 +205,50 @@ UNKNOWN_STATUS = Meaning(
     None, WhenFound.TAKE, _IF_NOTHING_PENDING, _WAIT,
     ToCancel.CANCEL_BATCH, _WAIT, ToDelete.UNKNOWN, _WAIT)
 # fmt: on
+
+
+class RunMeaning(NamedTuple):
+    """What a status of a single run means.
+
+    :param end: how the run has ended, None if it is active.
+    :param when_found: what a task does when it finds its own run.
+    :param completion: verdict for a wait until the run has ended.
+    :param to_cancel: how the run is cancelled.
+    :param cancellation: verdict for a wait after the run was cancelled.
+    """
+
+    end: End | None
+    when_found: WhenFound
+    completion: Verdict
+    to_cancel: ToCancel
+    cancellation: Verdict
+
+
+# fmt: off
+#: What each status of a single run means. Completed and failed runs are STOPPING before they end: it is no sign of a
+#: cancellation. A run is not charged before it is RUNNING.
+RUN_STATUSES: dict[str, RunMeaning] = {
+    RunStatus.PENDING: RunMeaning(None, WhenFound.TAKE, _WAIT, ToCancel.CANCEL_RUNS, _WAIT),
+    RunStatus.STARTING: RunMeaning(None, WhenFound.TAKE, _WAIT, ToCancel.CANCEL_RUNS, _WAIT),
+    RunStatus.RUNNING: RunMeaning(None, WhenFound.TAKE, _WAIT, ToCancel.CANCEL_RUNS, _WAIT),
+    RunStatus.STOPPING: RunMeaning(None, WhenFound.TAKE, _WAIT, ToCancel.ALREADY, _WAIT),
+    RunStatus.COMPLETED: RunMeaning(
+        End.PROCESSED, WhenFound.TAKE_OR_REPLACE, _DONE, ToCancel.FINISHED, _DONE),
+    RunStatus.FAILED: RunMeaning(End.FAILED, WhenFound.REPLACE_IF_UNUSED, _FAILED, ToCancel.FINISHED, _DONE),
+    RunStatus.CANCELLED: RunMeaning(End.CANCELLED, WhenFound.REFUSE, _FAILED, ToCancel.ALREADY, _DONE),
+    RunStatus.DELETED: RunMeaning(End.DELETED, WhenFound.REFUSE, _FAILED, ToCancel.FINISHED, _DONE),
+}
+# fmt: on
+#: Meaning of a status that this version does not know. The run counts as active, and can be cancelled.
+UNKNOWN_RUN_STATUS = RunMeaning(None, WhenFound.TAKE, _WAIT, ToCancel.CANCEL_RUNS, _WAIT)
+
+
+def meaning_of_run(status: str | None) -> RunMeaning:
+    """Return what a status of a single run means.
+
+    :param status: the status that GetRun reports, None if it reports none.
+    """
+    return RUN_STATUSES.get(status or "", UNKNOWN_RUN_STATUS)
 
 
 def meaning_of(status: str | None) -> Meaning:

@@ -25,6 +25,14 @@ def is_token_refused(hook: OmicsCacheHook, error: OmicsApiError) -> bool:
     return may_be_about_token(error.code, error.reason or "", names)
 
 
+def names_token(text: str) -> bool:
+    """Whether a refusal names the request token.
+
+    :param text: the service's text.
+    """
+    return _TOKEN_WORDS.search(text) is not None
+
+
 def may_be_about_token(code: str, text: str, members: frozenset[str]) -> bool:
     """Whether a refusal may be about the request token.
 
@@ -40,7 +48,7 @@ def may_be_about_token(code: str, text: str, members: frozenset[str]) -> bool:
         return True
     if code != "ValidationException":
         return False
-    return bool(_TOKEN_WORDS.search(text)) or not any(_is_named(name, text) for name in members)
+    return names_token(text) or not any(_is_named(name, text) for name in members)
 
 
 def _is_named(name: str, text: str) -> bool:

@@ -7,7 +7,7 @@ import math
 import os
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
@@ -207,7 +207,7 @@ class OmicsClientHook(ExistingConnectionHook):
         return self.patiently(partial(self._call_once, operation, given), max_silence=max_silence)
 
     def _call_once(self, operation: str, members: Mapping[str, Any]) -> Answer:
-        self._check_model(operation, members)
+        self.check_model(operation, members)
         client = self.single_attempt_conn if operation in _SINGLE_ATTEMPT_OPERATIONS else self._client
         region, endpoint_url = client.meta.region_name, client.meta.endpoint_url
         try:
@@ -338,7 +338,13 @@ class OmicsClientHook(ExistingConnectionHook):
                 )
             seen.add(token)
 
-    def _check_model(self, operation: str, members: Mapping[str, Any]) -> None:
+    def check_model(self, operation: str, members: Iterable[str]) -> None:
+        """Check that the installed botocore knows an operation and members of its request.
+
+        :param operation: name of the API operation.
+        :param members: names of the members.
+        :raises OmicsVersionError: botocore is too old.
+        """
         model = self._model
         if operation not in model.operation_names:
             if operation in _BATCH_OPERATIONS:

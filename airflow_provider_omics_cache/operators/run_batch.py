@@ -12,7 +12,7 @@ from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
 from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache._compat import PokeReturnValue
-from airflow_provider_omics_cache.configuration import is_set, setting
+from airflow_provider_omics_cache.configuration import is_set
 from airflow_provider_omics_cache.exceptions import (
     BatchCancelledError,
     BatchConflictError,
@@ -33,7 +33,8 @@ from airflow_provider_omics_cache.healthomics.end import (
     is_batch_visible,
     was_cancelled,
 )
-from airflow_provider_omics_cache.healthomics.identity import TASK_TAGS, BatchIdentity, request_digest
+from airflow_provider_omics_cache.healthomics.identity import TASK_TAGS, request_digest
+from airflow_provider_omics_cache.healthomics.once import Started
 from airflow_provider_omics_cache.healthomics.outputs import OutputUris
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch, count_active
 from airflow_provider_omics_cache.healthomics.settings import check_cache_behavior, check_member, unknown_key_rule
@@ -43,14 +44,7 @@ from airflow_provider_omics_cache.healthomics.staging import (
     check_settings,
     stage_settings,
 )
-from airflow_provider_omics_cache.healthomics.start import (
-    OWN_TAGS,
-    BatchRequest,
-    StartedBatch,
-    find_batch,
-    reattach,
-    start_batch,
-)
+from airflow_provider_omics_cache.healthomics.start import OWN_TAGS, BatchRequest, StartBatchOnce
 from airflow_provider_omics_cache.healthomics.states import (
     ENDED_RUN_STATUSES,
     End,
@@ -68,6 +62,7 @@ from airflow_provider_omics_cache.tasks.mapping import MappingSavingOperator
 from airflow_provider_omics_cache.tasks.outcome import RunOutcomeTask
 from airflow_provider_omics_cache.tasks.parameters import DEFAULT_DEFERRABLE, check_effect, check_flags
 from airflow_provider_omics_cache.tasks.session_policies import PolicyHidingTask, with_policies
+from airflow_provider_omics_cache.tasks.starting import check_own_tags, checked_tags, task_identity
 from airflow_provider_omics_cache.tasks.wait import WAITER_DELAY, WEEK, BatchWaitOperator, seconds
 from airflow_provider_omics_cache.triggers.run_batch import (
     BatchCancellationTrigger,
@@ -216,6 +211,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     }
     operator_extra_links = (OmicsRunLink(), OmicsBatchLink(), OmicsLogGroupLink())
 
+    settings_with_policies = ("default_run_setting", "run_settings")
     batch_id = ""
     #: XCom ``batch``, as it was pushed last.
     _known_batch: BatchXCom | None = None
@@ -423,13 +419,10 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
             "members"
         ]
         default_run_setting = self._checked_default_run_setting(members["defaultRunSetting"])
-        tags = self._checked_tags("tags", self.tags, members["tags"])
-        identity = self._identity(context)
+        tags = checked_tags("tags", self.tags, members["tags"])
+        identity = task_identity(context, self.rerun_key)
         tags_with_task = is_set("tag_with_task")
-        own_tags = OWN_TAGS.union(TASK_TAGS if tags_with_task else ())
-        if taken := own_tags & tags.keys():
-            raise OmicsParameterError("tags", "must not have keys that the operator sets", sorted(taken))
-        check_tags("tags", tags, reserved=len(own_tags))
+        check_own_tags(tags, OWN_TAGS.union(TASK_TAGS if tags_with_task else ()))
         self.check_s3_connection()
         area = StagingArea(self.hook, lambda: self._s3, self.settings_s3_prefix, self.s3_extra_args)
         with SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as file:
@@ -443,7 +436,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
             )
             request = BatchRequest(
                 identity=identity,
-                batch_name=str(self.batch_name or identity.default_batch_name),
+                batch_name=str(self.batch_name or identity.default_name),
                 digest=request_digest(default_run_setting=default_run_setting, settings_digest=settings.digest),
                 default_run_setting=default_run_setting,
                 tags={**tags, **identity.task_tags()} if tags_with_task else tags,
@@ -452,26 +445,27 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
                 number_of_runs=settings.count,
             )
             push = partial(self._push_batch, context, settings)
-            found = find_batch(self.hook, request)
-            if found.batch is not None:
-                started = reattach(self.hook, request, found.batch)
+            once = StartBatchOnce(self.hook, request)
+            found = once.find()
+            if found.answer is not None:
+                started = once.reattach(found.answer)
             else:
-                batch_run_settings = stage_settings(area, settings)
-                started = start_batch(self.hook, request, batch_run_settings, found=found, on_answer=push)
-        batch_id = str(started.batch["id"])
+                once.batch_run_settings = stage_settings(area, settings)
+                started = once.start(found=found, on_answer=push)
+        batch_id = str(started.answer["id"])
         persist_links(context, self, batch_id=batch_id)
         push(started)
         self.batch_id = batch_id
         return batch_id
 
-    def _push_batch(self, context: Context, settings: CheckedSettings, started: StartedBatch) -> None:
-        batch_id = str(started.batch["id"])
+    def _push_batch(self, context: Context, settings: CheckedSettings, started: Started) -> None:
+        batch_id = str(started.answer["id"])
         if started.request_id != self.request_id:
             # A request_id of the user may belong to a foreign batch, which a kill must not cancel.
             self.batch_id = batch_id
-        batch = Batch.from_answer(batch_id, started.batch)
+        batch = Batch.from_answer(batch_id, started.answer)
         value = batch.to_xcom(
-            name=started.batch.get("name"),
+            name=started.answer.get("name"),
             expected_runs=settings.count,
             request_id=started.request_id,
             settings_s3_uri=settings.s3_uri,
@@ -489,17 +483,6 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         counts = {"total_runs": batch.total_runs, "submitted": batch.submitted, "failed": batch.failed}
         context["ti"].xcom_push(key="batch", value={**(self._known_batch or {}), "status": batch.status, **counts})
 
-    def _identity(self, context: Context) -> BatchIdentity:
-        ti = context["ti"]
-        return BatchIdentity(
-            token_namespace=setting("token_namespace"),
-            dag_id=ti.dag_id,
-            run_id=ti.run_id,
-            task_id=ti.task_id,
-            map_index=-1 if ti.map_index is None else ti.map_index,
-            rerun_key=None if self.rerun_key in (None, "") else str(self.rerun_key),
-        )
-
     def _checked_default_run_setting(self, shape: Mapping[str, Any]) -> dict[str, Any]:
         given = with_policies(self.default_run_setting)
         if not isinstance(given, dict):
@@ -508,7 +491,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         for name in _IDS:
             if name in setting:
                 setting[name] = check_id(f"default_run_setting.{name}", setting[name])
-        run_tags = self._checked_tags("run_tags", self.run_tags, shape["members"]["runTags"])
+        run_tags = checked_tags("run_tags", self.run_tags, shape["members"]["runTags"])
         check_member(
             "default_run_setting", setting, shape=shape, unknown_rule=unknown_key_rule("DefaultRunSetting")
         ).raise_if_any()
@@ -519,12 +502,6 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         if run_tags:
             setting["runTags"] = {**default_tags, **run_tags}
         return setting
-
-    def _checked_tags(self, parameter: str, tags: Any, shape: Mapping[str, Any]) -> dict[str, str]:
-        if tags is None:
-            return {}
-        check_member(parameter, tags, shape=shape).raise_if_any()
-        return dict(tags)
 
 
 class CancelRunBatchOperator(EndRunBatchOperator):

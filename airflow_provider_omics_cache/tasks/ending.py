@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: Values of ``batch_id`` when no batch was started.
 EMPTY_IDS = (None, "", "None")
 #: Maximum seconds to wait for a batch that cannot be cancelled or deleted yet.
-_REQUEST_SECONDS = 600
+REQUEST_SECONDS = 600
 
 
 class EndRunBatchOperator(BatchWaitOperator):
@@ -135,7 +135,7 @@ class EndRunBatchOperator(BatchWaitOperator):
 
         :param context: Airflow's context of the task.
         """
-        return min(_REQUEST_SECONDS, self.seconds_left(context))
+        return min(REQUEST_SECONDS, self.seconds_left(context))
 
     def may_lag(self, context: Context) -> bool:
         """Whether GetBatch's counts may not include the effect of the task's request yet.

@@ -8,16 +8,16 @@ import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_omics_cache.redaction import HIDDEN, mask
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_omics_cache.tasks.wait import BatchWaitOperator
+    from airflow_provider_omics_cache.tasks.wait import WaitOperator
 
-    Task = BatchWaitOperator
+    Task = WaitOperator[Any]
 else:
     Task = object
 
@@ -52,11 +52,16 @@ class HiddenPolicy:
 
 
 class PolicyHidingTask(Task):
-    """Base of a task whose parameters ``default_run_setting`` and ``run_settings`` may hold session policies.
+    """Base of a task whose parameters may hold session policies.
 
     The rendered parameters hold each policy as a :class:`HiddenPolicy`. :func:`with_policies` returns the original
     values.
     """
+
+    #: Parameters that are settings, or lists of settings.
+    settings_with_policies: ClassVar[tuple[str, ...]] = ()
+    #: Parameters that are session policies.
+    policies: ClassVar[tuple[str, ...]] = ()
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Any, context: Context, jinja_env: Any, seen_oids: set[int]
@@ -66,11 +71,14 @@ class PolicyHidingTask(Task):
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
         if parent is self:
             self._mask_policies()
-            self.default_run_setting = without_policies(self.default_run_setting)
-            self.run_settings = without_policies(self.run_settings)
+            for name in self.settings_with_policies:
+                setattr(self, name, without_policies(getattr(self, name)))
+            for name in self.policies:
+                setattr(self, name, hidden(getattr(self, name)))
 
     def _mask_policies(self) -> None:
-        found = _policies_in([self.default_run_setting, self.run_settings])
+        settings = [getattr(self, name) for name in self.settings_with_policies]
+        found = _policies_in([*settings, *({"sessionPolicy": getattr(self, name)} for name in self.policies)])
         mask(form for policy in islice(found, MOST_MASKED) for form in _forms_of(policy))
 
 
@@ -82,7 +90,7 @@ def without_policies(settings: Any) -> Any:
     if isinstance(settings, list):
         return _changed_entries(settings, without_policies)
     if isinstance(settings, dict) and any(map(_is_policy, settings)):
-        return {name: _hidden(value) if _is_policy(name) else value for name, value in settings.items()}
+        return {name: hidden(value) if _is_policy(name) else value for name, value in settings.items()}
     return HiddenPolicy(settings) if _is_text_with_policy(settings) else settings
 
 
@@ -95,11 +103,23 @@ def with_policies(settings: Any) -> Any:
         return _changed_entries(settings, with_policies)
     if isinstance(settings, dict) and any(isinstance(value, HiddenPolicy) for value in settings.values()):
         return {name: with_policies(value) for name, value in settings.items()}
-    return settings.value if isinstance(settings, HiddenPolicy) else settings
+    return without_hiding(settings)
 
 
-def _hidden(policy: Any) -> HiddenPolicy:
-    return policy if isinstance(policy, HiddenPolicy) else HiddenPolicy(policy)
+def hidden(policy: Any) -> HiddenPolicy | None:
+    """Hide a session policy; None stays None.
+
+    :param policy: the policy.
+    """
+    return policy if policy is None or isinstance(policy, HiddenPolicy) else HiddenPolicy(policy)
+
+
+def without_hiding(value: Any) -> Any:
+    """Return the original of a hidden session policy; any other value as it is.
+
+    :param value: value of a parameter.
+    """
+    return value.value if isinstance(value, HiddenPolicy) else value
 
 
 def _changed_entries(settings: list[Any], change: Callable[[Any], Any]) -> list[Any]:
@@ -116,7 +136,7 @@ def _policies_in(settings: Any) -> Iterator[Any]:
             if isinstance(entry, dict):
                 policies = [value for name, value in entry.items() if _is_policy(name)]
             for policy in policies:
-                if not isinstance(policy, HiddenPolicy) and repr(policy) not in seen:
+                if policy is not None and not isinstance(policy, HiddenPolicy) and repr(policy) not in seen:
                     seen.add(repr(policy))
                     yield policy
 

@@ -1,8 +1,9 @@
-"""Pass the silence of a rescheduled task, the rounds since the last answer about its batch, to its next process."""
+"""Pass the silence of a rescheduled task, the rounds since its last answer, to its next process."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache import timing
@@ -19,52 +20,54 @@ KEY = "omics_cache_silence"
 log = logging.getLogger(__name__)
 
 
-def keep_silence(context: Context, batch_id: str, silence: Silence) -> bool:
+def keep_silence(context: Context, place: Mapping[str, str], silence: Silence) -> bool:
     """Store the silence for the next process of a rescheduled task. Return whether it is stored.
 
     :param context: Airflow's context of the task.
-    :param batch_id: id of the batch.
+    :param place: what the silence is about: ``{"batch_id": ...}`` or ``{"run_id": ...}``.
     :param silence: the silence.
     """
-    value = {**_place(context, batch_id), "reschedules": reschedule_count(context), **silence.to_json()}
+    value = {**_place(context, place), "reschedules": reschedule_count(context), **silence.to_json()}
     try:
         return keep_until_next_start(context, KEY, value)
     except Exception as error:
-        log.warning(
-            "Batch %s: Airflow did not store the time of the first round without an answer: %s", batch_id, error
-        )
+        log.warning("%s: Airflow did not store the time of the first round without an answer: %s", _title(place), error)
         return False
 
 
-def kept_silence(context: Context, batch_id: str) -> Silence | None:
+def kept_silence(context: Context, place: Mapping[str, str]) -> Silence | None:
     """Return the silence that the process before this one stored, None if it stored none.
 
     A value from an older process is out of date and ignored. It may exist, because a process without a silence does not
     delete it.
 
     :param context: Airflow's context of the task.
-    :param batch_id: id of the batch.
+    :param place: what the silence is about: ``{"batch_id": ...}`` or ``{"run_id": ...}``.
     """
     try:
         reschedules = reschedule_count(context)
         values = kept_values(context, KEY) if reschedules else []
     except Exception as error:
-        log.warning("Batch %s: Airflow did not return what the last process stored: %s", batch_id, error)
+        log.warning("%s: Airflow did not return what the last process stored: %s", _title(place), error)
         return None
-    expected = {**_place(context, batch_id), "reschedules": reschedules - 1}
+    expected = {**_place(context, place), "reschedules": reschedules - 1}
     for value in values:
         try:
             silence = Silence.from_json(value)
             if silence.since > timing.time():
                 raise ValueError(f"since is {silence.since!r}, a time in the future")
         except ValueError as error:
-            log.warning("Batch %s: the value under %s is ignored: %s", batch_id, KEY, error)
+            log.warning("%s: the value under %s is ignored: %s", _title(place), KEY, error)
             continue
         if all(value.get(name) == member for name, member in expected.items()):
             return silence
-        log.info("Batch %s: the value of an earlier process under %s is ignored", batch_id, KEY)
+        log.info("%s: the value of an earlier process under %s is ignored", _title(place), KEY)
     return None
 
 
-def _place(context: Context, batch_id: str) -> dict[str, Any]:
-    return {"batch_id": batch_id, "try_number": context["ti"].try_number}
+def _place(context: Context, place: Mapping[str, str]) -> dict[str, Any]:
+    return {**place, "try_number": context["ti"].try_number}
+
+
+def _title(place: Mapping[str, str]) -> str:
+    return ", ".join(f"{name.removesuffix('_id').capitalize()} {value}" for name, value in place.items())

@@ -1,4 +1,4 @@
-"""Base of the tasks that wait for a batch: rounds, deadlines, deferral."""
+"""Base of the tasks that wait for a batch or a single run: rounds, deadlines, deferral."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, cast
 
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.sensors.base_aws import AwsBaseSensor
@@ -31,19 +31,23 @@ from airflow_provider_omics_cache.exceptions import (
     BatchSilenceError,
     BatchTimeoutError,
     OmicsApiError,
+    OmicsError,
     OmicsParameterError,
     OmicsTimeLimitError,
     TriggerEventError,
 )
 from airflow_provider_omics_cache.healthomics import rounds
+from airflow_provider_omics_cache.healthomics.awaited_run import Run
 from airflow_provider_omics_cache.healthomics.end import get_batch_patiently
 from airflow_provider_omics_cache.healthomics.rounds import (
     SHORTEST_INTERVAL,
+    Awaited,
     Batch,
     BatchWait,
     Event,
     EventStatus,
     RunsWait,
+    Wait,
 )
 from airflow_provider_omics_cache.hooks.arguments import check_deferred_config, check_id
 from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
@@ -82,16 +86,33 @@ WAITER_DELAY = 60
 WEEK = 7 * 24 * 3600
 
 
-class BatchWaitTask(LinkedTask, AwsTask):
-    """Waits for a batch in rounds of one GetBatch, in this process or in the triggerer.
+class WaitErrors(NamedTuple):
+    """The errors of a wait for one kind of thing.
+
+    :param not_found: the service does not know it.
+    :param silence: no answer came for too long.
+    :param timeout: the operator's deadline has come.
+    """
+
+    not_found: type[OmicsError]
+    silence: type[OmicsError]
+    timeout: type[OmicsError]
+
+
+class WaitTask(LinkedTask, Generic[Awaited], AwsTask):
+    """Waits for a batch or a single run in rounds of one call, in this process or in the triggerer.
 
     In both cases it ends with an :class:`~airflow_provider_omics_cache.healthomics.rounds.Event`.
     :meth:`conclude` turns the event into a result or an error.
     """
 
-    trigger_class: ClassVar[type[BatchTrigger]]
+    trigger_class: ClassVar[type[Any]]
+    #: What the task waits for.
+    kind: ClassVar[type[Batch] | type[Run]]
+    #: Name of the attribute with its id.
+    id_name: ClassVar[str]
+    errors: ClassVar[WaitErrors]
 
-    batch_id: str
     max_silence: float
     deferrable: bool
     timeout: float
@@ -100,12 +121,7 @@ class BatchWaitTask(LinkedTask, AwsTask):
     do_xcom_push: bool
     log: Any
 
-    operator_extra_links: Collection[BaseOperatorLink] = (OmicsBatchLink(), OmicsLogGroupLink())
-
-    #: The wait for runs that are active although the batch has ended. It comes before the next GetBatch.
-    runs_wait: RunsWait | None = None
-
-    _wait: BatchWait | None = None
+    _wait: Wait[Awaited] | None = None
     _has_links = False
     _shown_progress = ""
     #: When the wait began, in epoch seconds. None if it began with the task.
@@ -118,22 +134,44 @@ class BatchWaitTask(LinkedTask, AwsTask):
 
         :raises OmicsParameterError: a parameter breaks a rule.
         """
-        self.batch_id = check_id("batch_id", self.batch_id)
-
-    @abstractmethod
-    def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
-        """Turn the end of the wait into the task's result.
-
-        :param batch: the batch, as GetBatch showed it last.
-        :param context: Airflow's context of the task.
-        :param has_failed: whether the batch can no longer reach the state that the task waits for.
-        :return: the result, None to continue the wait.
-        """
+        setattr(self, self.id_name, check_id(self.id_name, getattr(self, self.id_name)))
 
     @property
-    def max_failed(self) -> int | str | None:
-        """Number or share of failures that are allowed before the wait ends early. None: it never ends early."""
-        return None
+    def subject_id(self) -> str:
+        """Id of the batch or run that the task waits for."""
+        return str(getattr(self, self.id_name))
+
+    @property
+    def subject_title(self) -> str:
+        """The batch or run, as messages name it."""
+        return f"{self.kind.noun} {self.subject_id}"
+
+    @property
+    def _details(self) -> dict[str, Any]:
+        """Attribute of an error that names the batch or run."""
+        return {self.id_name: self.subject_id}
+
+    def link_members(self) -> dict[str, str]:
+        """Return the values of the task's links."""
+        return {self.id_name: self.subject_id}
+
+    @abstractmethod
+    def get(self) -> dict[str, Any]:
+        """Call GetBatch or GetRun once."""
+
+    @abstractmethod
+    def get_at_deadline(self) -> dict[str, Any]:
+        """Call GetBatch or GetRun once more when the deadline has come, for up to :data:`LAST_LOOK_SECONDS`."""
+
+    @abstractmethod
+    def conclude(self, subject: Awaited, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
+        """Turn the end of the wait into the task's result.
+
+        :param subject: the batch or run, as the service showed it last.
+        :param context: Airflow's context of the task.
+        :param has_failed: whether the batch or run can no longer reach the state that the task waits for.
+        :return: the result, None to continue the wait.
+        """
 
     @property
     @abstractmethod
@@ -157,6 +195,17 @@ class BatchWaitTask(LinkedTask, AwsTask):
     def trigger_arguments(self) -> dict[str, Any]:
         """Return the arguments that only this task's trigger takes."""
         return {}
+
+    @abstractmethod
+    def new_wait(self, **arguments: Any) -> Wait[Awaited]:
+        """Return a new wait.
+
+        :param arguments: arguments of :class:`~airflow_provider_omics_cache.healthomics.rounds.Wait`.
+        """
+
+    def waits_before_round(self) -> bool:
+        """Whether the task waits for something else before its next call. Default: it does not."""
+        return False
 
     def _task_started_at(self, context: Context) -> float:
         started = context["ti"].start_date
@@ -191,28 +240,21 @@ class BatchWaitTask(LinkedTask, AwsTask):
     def _is_first_round(self, context: Context) -> bool:
         return "omics" not in self.hook.answered
 
-    def _started_wait(self, context: Context) -> BatchWait:
+    def _started_wait(self, context: Context) -> Wait[Awaited]:
         if self._wait is None:
             self.check_parameters()
             self._wait = self._new_wait(self._deadline(context), first_round=self._is_first_round(context))
         return self._wait
 
-    def _new_wait(self, deadline: float | None, *, first_round: bool = False) -> BatchWait:
-        return BatchWait(
-            batch_id=self.batch_id,
-            decide=self.trigger_class.decision(self.max_failed),
-            progress=self.trigger_class.progress,
-            max_silence=self.max_silence,
-            deadline=deadline,
-            first_round=first_round,
-        )
+    def _new_wait(self, deadline: float | None, *, first_round: bool = False) -> Wait[Awaited]:
+        return self.new_wait(max_silence=self.max_silence, deadline=deadline, first_round=first_round)
 
     def _round(self, context: Context) -> Event | None:
         wait = self._started_wait(context)
-        if self._waits_for_runs():
+        if self.waits_before_round():
             return None
         try:
-            answer = self.hook.get_batch(batch_id=wait.batch_id)
+            answer = self.get()
         except OmicsApiError as error:
             event = wait.failed(error, timing.time())
             if event:
@@ -222,45 +264,12 @@ class BatchWaitTask(LinkedTask, AwsTask):
             event = wait.answered(answer, timing.time())
         if not self._has_links:
             self._has_links = True
-            persist_links(context, self, batch_id=str(self.batch_id))
+            persist_links(context, self, **self.link_members())
         self._log_lines(wait)
         self._show_progress(context, wait.shown_progress)
         return event
 
-    def wait_for_runs(self, batch: Batch, run_ids: Sequence[str], **arguments: Any) -> None:
-        """Wait for the end of active runs before the next GetBatch.
-
-        :param batch: the batch.
-        :param run_ids: ids of its active runs. The task waits for at most 100 of them, and then lists the runs again.
-        :param arguments: arguments of :class:`~airflow_provider_omics_cache.healthomics.rounds.RunsWait`.
-        """
-        at_least = "at least " if len(run_ids) >= MOST_ACTIVE_RUNS else ""
-        self.log.info(
-            "Batch %s is %s; waiting for the end of %s%s active runs",
-            batch.id,
-            batch.shown_status,
-            at_least,
-            f"{len(run_ids):,}",
-        )
-        self.runs_wait = RunsWait(
-            batch_id=self.batch_id, run_ids=list(run_ids[:MOST_ACTIVE_RUNS]), max_silence=self.max_silence, **arguments
-        )
-
-    def _waits_for_runs(self) -> bool:
-        """Get the active runs one by one. Return True as soon as one of them is still active."""
-        wait = self.runs_wait
-        while wait and (run_id := wait.run_id):
-            try:
-                run = self.hook.get_run(run_id=run_id)
-            except OmicsApiError as error:
-                wait.failed(error, timing.time())
-            else:
-                wait.answered(run, timing.time())
-            if wait.run_id == run_id:
-                return True
-        return False
-
-    def _log_lines(self, wait: BatchWait) -> None:
+    def _log_lines(self, wait: Wait[Awaited]) -> None:
         for level, line in wait.take_lines():
             self.log.log(level, "%s", line)
 
@@ -271,7 +280,7 @@ class BatchWaitTask(LinkedTask, AwsTask):
             try:
                 show_in_task_state(context, PROGRESS_KEY, text)
             except Exception as error:
-                self.log.debug("Batch %s: Airflow did not store its progress: %s", self.batch_id, error)
+                self.log.debug("%s: Airflow did not store its progress: %s", self.subject_title, error)
 
     def _look(self, context: Context) -> PokeReturnValue | None:
         event = self._round(context)
@@ -283,25 +292,31 @@ class BatchWaitTask(LinkedTask, AwsTask):
         if event.status == EventStatus.TIMEOUT:
             raise self._give_up(event, context)
         self._note_end(event, context)
-        if event.status == EventStatus.ERROR or event.batch is None:
+        subject = self._subject_of(event)
+        if event.status == EventStatus.ERROR or subject is None:
             raise self._error(event)
         self._show_progress(context, self._shown_progress or event.message)
         with self.until_deadline(context, at_least=LAST_LISTING_SECONDS):
-            return self.conclude(event.batch, context, has_failed=event.status == EventStatus.FAILED)
+            return self.conclude(subject, context, has_failed=event.status == EventStatus.FAILED)
 
     def _give_up(self, event: Event, context: Context) -> Exception:
         error = self.give_up(event.message)
         self._note_end(event, context)
         return error
 
+    def _subject_of(self, event: Event) -> Awaited | None:
+        subject: Any = event.subject
+        return cast("Awaited | None", subject if isinstance(subject, self.kind) else None)
+
     def _note_end(self, event: Event, context: Context) -> None:
-        if event.batch and event.batch.status:
-            self.push_last_answer(event.batch, context)
+        subject = self._subject_of(event)
+        if subject and subject.status:
+            self.push_last_answer(subject, context)
 
-    def push_last_answer(self, batch: Batch, context: Context) -> None:
-        """Push what GetBatch showed last, before the wait ends with a result or an error. Default: nothing.
+    def push_last_answer(self, subject: Awaited, context: Context) -> None:
+        """Push what the service showed last, before the wait ends with a result or an error. Default: nothing.
 
-        :param batch: the batch.
+        :param subject: the batch or run.
         :param context: Airflow's context of the task.
         """
 
@@ -317,26 +332,29 @@ class BatchWaitTask(LinkedTask, AwsTask):
             with self.hook.limit(max(self._deadline(context) - timing.time(), at_least)):
                 yield
         except OmicsTimeLimitError as error:
-            raise self.give_up(f"Timed out. Batch {self.batch_id}: {error}") from error
+            raise self.give_up(f"Timed out. {self.subject_title}: {error}") from error
 
     def _event_of_a_late_trigger(self) -> dict[str, Any]:
+        subject: dict[str, Any] = {self.kind.key: self.kind(id=self.subject_id)}
         return Event(
             status=EventStatus.TIMEOUT,
-            message=f"Batch {self.batch_id}: the trigger did not end the wait in time",
+            message=f"{self.subject_title}: the trigger did not end the wait in time",
             code=rounds.DEADLINE,
             deadline=timing.time(),
-            batch=Batch(id=str(self.batch_id)),
+            **subject,
         ).to_json()
 
     def _last_look(self, overdue: Event) -> Event:
-        """Call GetBatch once more at the deadline, because the triggerer may have been stopped or busy."""
+        """Call once more at the deadline, because the triggerer may have been stopped or busy."""
         wait = self._new_wait(overdue.deadline)
         try:
-            answer = get_batch_patiently(self.hook, self.batch_id, max_silence=LAST_LOOK_SECONDS)
+            answer = self.get_at_deadline()
         except Exception as error:
             if isinstance(error, OmicsApiError) and error.is_not_found:
                 return replace(overdue, status=EventStatus.ERROR, message=str(error), code=rounds.NOT_FOUND)
-            self.log.warning("Batch %s: the last GetBatch before the timeout failed: %s", self.batch_id, error)
+            self.log.warning(
+                "%s: the last %s before the timeout failed: %s", self.subject_title, self.kind.operation, error
+            )
             return overdue
         event = wait.answered(answer, timing.time()) or wait.overdue(timing.time()) or overdue
         self._log_lines(wait)
@@ -353,10 +371,11 @@ class BatchWaitTask(LinkedTask, AwsTask):
         try:
             parsed = Event.from_json(event)
         except ValueError as error:
-            raise TriggerEventError(str(error), batch_id=self.batch_id) from error
-        if parsed.batch_id not in {None, self.batch_id}:
+            raise TriggerEventError(str(error), **self._details) from error
+        subject = parsed.subject
+        if subject is not None and (subject.key, subject.id) != (self.kind.key, self.subject_id):
             raise TriggerEventError(
-                f"the trigger's event is about batch {parsed.batch_id}, not {self.batch_id}", batch_id=self.batch_id
+                f"the trigger's event is about {subject.key} {subject.id}, not {self.subject_id}", **self._details
             )
         if parsed.deadline is not None:
             self._fixed_deadline = parsed.deadline
@@ -373,10 +392,12 @@ class BatchWaitTask(LinkedTask, AwsTask):
         """Defer until the same deadline as before."""
         deadline = self._deadline(context)
         if timing.time() >= deadline:
-            waits_for_runs = self.runs_wait and self.runs_wait.run_id
-            reason = "runs are still active" if waits_for_runs else "the service is still catching up"
-            raise self.give_up(f"Timed out. Batch {self.batch_id}: {reason}")
+            raise self.give_up(f"Timed out. {self.subject_title}: {self.reason_to_wait()}")
         self._defer(deadline)
+
+    def reason_to_wait(self) -> str:
+        """Return why the task would be deferred again."""
+        return "the service is still catching up"
 
     def check_deferral(self) -> None:
         """Check what a deferral needs, before anything is started.
@@ -387,20 +408,24 @@ class BatchWaitTask(LinkedTask, AwsTask):
         check_aiobotocore()
         check_deferred_config(self.botocore_config)
 
+    def stored_wait(self) -> dict[str, Any]:
+        """Return the arguments by which the trigger continues the wait of this process. Default: none."""
+        return {}
+
     def _defer(self, deadline: float) -> None:
         self.check_deferral()
         remaining = max(0.0, deadline - timing.time())
         self.defer(
             trigger=self.trigger_class(
-                batch_id=self.batch_id,
                 poke_interval=self.interval,
                 deadline=deadline,
                 max_silence=self.max_silence,
-                runs_wait=self.runs_wait.to_json() if self.runs_wait else None,
                 aws_conn_id=self.aws_conn_id,
                 region_name=self.region_name,
                 verify=self.verify,
                 botocore_config=self.botocore_config,
+                **self._details,
+                **self.stored_wait(),
                 **self.trigger_arguments(),
             ),
             method_name="execute_complete",
@@ -413,19 +438,19 @@ class BatchWaitTask(LinkedTask, AwsTask):
             account = None
             with suppress(Exception):
                 account = self.hook.account_id
-            return BatchNotFoundError(
-                f"Batch {self.batch_id} was not found in account {account or 'unknown'}, Region "
+            return self.errors.not_found(
+                f"{self.subject_title} was not found in account {account or 'unknown'}, Region "
                 f"{self.hook.conn_region_name}, connection {self.aws_conn_id!r}: {event.message}",
-                batch_id=self.batch_id,
+                **self._details,
             )
         if event.code == rounds.SILENCE:
-            return BatchSilenceError(event.message, batch_id=self.batch_id)
-        failure = failure or OmicsApiError(event.message, code=event.code, operation="GetBatch")
-        return failure.with_text(event.message, batch_id=self.batch_id)
+            return self.errors.silence(event.message, **self._details)
+        failure = failure or OmicsApiError(event.message, code=event.code, operation=self.kind.operation)
+        return failure.with_text(event.message, **self._details)
 
 
-class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
-    """Base of the operators that wait for a batch."""
+class WaitOperator(WaitTask[Awaited], AwsBaseOperator[OmicsCacheHook]):
+    """Base of the operators that wait for a batch or a single run."""
 
     aws_hook_class = OmicsCacheHook
 
@@ -451,11 +476,11 @@ class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
         return max(SHORTEST_INTERVAL, self.waiter_delay)
 
     def timeout_error(self, message: str) -> Exception:
-        """Return the error for a wait that has reached its deadline. A retry waits for the same batch.
+        """Return the error for a wait that has reached its deadline. A retry continues the wait.
 
         :param message: what the task was waiting for.
         """
-        return BatchTimeoutError(message, batch_id=self.batch_id)
+        return self.errors.timeout(message, **self._details)
 
     def wait(self, context: Context) -> Any:
         """Wait in this process, or defer.
@@ -503,15 +528,14 @@ class BatchWaitOperator(BatchWaitTask, AwsBaseOperator[OmicsCacheHook]):
         return result.xcom_value
 
 
-class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
-    """Base of the sensors that wait for a batch."""
+class WaitSensor(WaitTask[Awaited], AwsBaseSensor[OmicsCacheHook]):
+    """Base of the sensors that wait for a batch or a single run."""
 
     aws_hook_class = OmicsCacheHook
 
     def __init__(
         self,
         *,
-        batch_id: str | XComArg,
         max_silence: float | timedelta = LONGEST_SILENCE,
         poke_interval: float | timedelta = WAITER_DELAY,
         deferrable: bool = DEFAULT_DEFERRABLE,
@@ -519,7 +543,6 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
         check_flags(deferrable=deferrable)
-        self.batch_id = cast("str", batch_id)
         self.max_silence = seconds("max_silence", max_silence)
         self.deferrable = deferrable
 
@@ -538,7 +561,7 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Make one round. If it ends the wait, return the task's result.
 
-        A rescheduled task makes further rounds while no round returns the batch. After :data:`LONGEST_SLOT_SECONDS` it
+        A rescheduled task makes further rounds while no round has an answer. After :data:`LONGEST_SLOT_SECONDS` it
         gives up its worker slot, and its next process continues to count the rounds.
 
         :param context: Airflow's context of the task.
@@ -546,10 +569,10 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
         slot_until = timing.time() + LONGEST_SLOT_SECONDS
         wait = self._started_wait(context)
         if self.reschedule:
-            wait.recall = partial(kept_silence, context, self.batch_id)
+            wait.recall = partial(kept_silence, context, self._details)
         event = self._round(context)
         while event is None and self.reschedule and wait.silence:
-            if timing.time() + self.interval > slot_until and keep_silence(context, self.batch_id, wait.silence):
+            if timing.time() + self.interval > slot_until and keep_silence(context, self._details, wait.silence):
                 break
             timing.sleep(self.interval)
             event = wait.overdue(timing.time()) or self._round(context)
@@ -614,7 +637,7 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
         except Exception as error:
             if not self.silent_fail or _is_final(error):
                 raise
-            self.log.error("Batch %s: a round failed: %s", self.batch_id, error)
+            self.log.error("%s: a round failed: %s", self.subject_title, error)
             return None
 
     @contextmanager
@@ -640,6 +663,100 @@ class BatchWaitSensor(BatchWaitTask, AwsBaseSensor[OmicsCacheHook]):
 
     def _is_first_round(self, context: Context) -> bool:
         return not self.reschedule or first_reschedule_date(context) is None
+
+
+class BatchWaitTask(WaitTask[Batch]):
+    """Waits for a batch."""
+
+    kind = Batch
+    id_name = "batch_id"
+    errors = WaitErrors(BatchNotFoundError, BatchSilenceError, BatchTimeoutError)
+    trigger_class: ClassVar[type[BatchTrigger]]
+
+    batch_id: str
+
+    operator_extra_links: Collection[BaseOperatorLink] = (OmicsBatchLink(), OmicsLogGroupLink())
+
+    #: The wait for runs that are active although the batch has ended. It comes before the next GetBatch.
+    runs_wait: RunsWait | None = None
+
+    @property
+    def max_failed(self) -> int | str | None:
+        """Number or share of failures that are allowed before the wait ends early. None: it never ends early."""
+        return None
+
+    def get(self) -> dict[str, Any]:
+        """Call GetBatch once."""
+        return self.hook.get_batch(batch_id=self.batch_id)
+
+    def get_at_deadline(self) -> dict[str, Any]:
+        """Call GetBatch once more when the deadline has come."""
+        return get_batch_patiently(self.hook, self.batch_id, max_silence=LAST_LOOK_SECONDS)
+
+    def new_wait(self, **arguments: Any) -> BatchWait:
+        """Return a new wait.
+
+        :param arguments: arguments of :class:`~airflow_provider_omics_cache.healthomics.rounds.Wait`.
+        """
+        return BatchWait(
+            batch_id=self.batch_id,
+            decide=self.trigger_class.decision(self.max_failed),
+            progress=self.trigger_class.progress,
+            **arguments,
+        )
+
+    def wait_for_runs(self, batch: Batch, run_ids: Sequence[str], **arguments: Any) -> None:
+        """Wait for the end of active runs before the next GetBatch.
+
+        :param batch: the batch.
+        :param run_ids: ids of its active runs. The task waits for at most 100 of them, and then lists the runs again.
+        :param arguments: arguments of :class:`~airflow_provider_omics_cache.healthomics.rounds.RunsWait`.
+        """
+        at_least = "at least " if len(run_ids) >= MOST_ACTIVE_RUNS else ""
+        self.log.info(
+            "Batch %s is %s; waiting for the end of %s%s active runs",
+            batch.id,
+            batch.shown_status,
+            at_least,
+            f"{len(run_ids):,}",
+        )
+        self.runs_wait = RunsWait(
+            batch_id=self.batch_id, run_ids=list(run_ids[:MOST_ACTIVE_RUNS]), max_silence=self.max_silence, **arguments
+        )
+
+    def waits_before_round(self) -> bool:
+        """Get the active runs one by one. Return True as soon as one of them is still active."""
+        wait = self.runs_wait
+        while wait and (run_id := wait.run_id):
+            try:
+                run = self.hook.get_run(run_id=run_id)
+            except OmicsApiError as error:
+                wait.failed(error, timing.time())
+            else:
+                wait.answered(run, timing.time())
+            if wait.run_id == run_id:
+                return True
+        return False
+
+    def reason_to_wait(self) -> str:
+        """Return why the task would be deferred again."""
+        return "runs are still active" if self.runs_wait and self.runs_wait.run_id else super().reason_to_wait()
+
+    def stored_wait(self) -> dict[str, Any]:
+        """Return the arguments by which the trigger continues the wait of this process."""
+        return {"runs_wait": self.runs_wait.to_json() if self.runs_wait else None}
+
+
+class BatchWaitOperator(BatchWaitTask, WaitOperator[Batch]):
+    """Base of the operators that wait for a batch."""
+
+
+class BatchWaitSensor(BatchWaitTask, WaitSensor[Batch]):
+    """Base of the sensors that wait for a batch."""
+
+    def __init__(self, *, batch_id: str | XComArg, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.batch_id = cast("str", batch_id)
 
 
 def check_aiobotocore() -> None:

@@ -83,6 +83,7 @@ def _parts(quick: bool, costs: dict[str, list[Cost]]) -> dict[str, Part]:
         "outputs": lambda: outputs.results(runs=large, runs_with_own=large // 50),
         "staging": lambda: staging.results(settings=large),
         "triggers": lambda: triggers.measure_both(QUICK if quick else THOUSAND),
+        "single runs": lambda: triggers.measure_beside(QUICK if quick else THOUSAND),
         "throttled": lambda: triggers.measure_throttled(QUICK_THROTTLED if quick else THROTTLED),
         "growth": sizes,
     }

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
+from itertools import zip_longest
 from typing import Any
 
 from tests.benchmarks import child
@@ -14,6 +17,7 @@ from tests.benchmarks.measure import forget_peak_memory, memory_now, peak_memory
 #: Class paths of the triggers that are compared.
 TRIGGERS = {
     "ours": "airflow_provider_omics_cache.triggers.run_batch.BatchSubmissionTrigger",
+    "runs": "airflow_provider_omics_cache.triggers.run.RunCompletionTrigger",
     "plain": "tests.benchmarks.plain_trigger.PlainTrigger",
 }
 TICK = 0.01
@@ -62,17 +66,24 @@ class FullCollections:
             self.seconds.append(time.monotonic() - self._started_at)
 
 
-def wait_for_batches(kind: str, batch_ids: list[str], poke_interval: float, seconds: float) -> dict[str, Any]:
-    """Run one trigger for each batch.
+def wait_for_batches(
+    kind: str, batch_ids: list[str], poke_interval: float, seconds: float, run_ids: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Run one trigger for each batch, and one for each single run.
 
     :param kind: which trigger, by its name in :data:`TRIGGERS`.
     :param batch_ids: the batches.
     :param poke_interval: seconds between two rounds of a trigger.
     :param seconds: when to stop at the latest.
-    :return: what was measured; ``answers`` holds for each batch when its trigger fired or failed, in epoch seconds,
-        and what it failed with.
+    :param run_ids: the single runs.
+    :return: what was measured; ``answers`` holds for each batch or run when its trigger fired or failed, in epoch
+        seconds, and what it failed with.
     """
-    return asyncio.run(_wait(_trigger_class(kind), batch_ids, poke_interval, seconds))
+    batches = [(batch_id, partial(_trigger_class(kind), batch_id=batch_id)) for batch_id in batch_ids]
+    runs = [(run_id, partial(_trigger_class("runs"), run_id=run_id)) for run_id in run_ids]
+    # Batches and runs in turn, as Airflow's tasks would come.
+    waits = [wait for pair in zip_longest(batches, runs) for wait in pair if wait is not None]
+    return asyncio.run(_wait(waits, poke_interval, seconds))
 
 
 def run_phases(kind: str, batch_ids: list[str], phases: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -92,17 +103,19 @@ def _trigger_class(kind: str) -> Any:
     return getattr(import_module(module), name)
 
 
-async def _wait(trigger_class: Any, batch_ids: list[str], poke_interval: float, seconds: float) -> dict[str, Any]:
+async def _wait(
+    waits: Sequence[tuple[str, Callable[..., Any]]], poke_interval: float, seconds: float
+) -> dict[str, Any]:
     answers: dict[str, tuple[float, str]] = {}
 
-    async def wait(trigger: Any, batch_id: str) -> None:
+    async def wait(trigger: Any, subject_id: str) -> None:
         try:
             async for event in trigger.run():
                 status = event.payload["status"]
-                answers[batch_id] = time.time(), "" if status in _DONE else event.payload.get("message") or status
+                answers[subject_id] = time.time(), "" if status in _DONE else event.payload.get("message") or status
                 return
         except Exception as error:
-            answers[batch_id] = time.time(), repr(error)
+            answers[subject_id] = time.time(), repr(error)
 
     gc.collect()
     lag, collections = LoopLag(), FullCollections()
@@ -114,9 +127,9 @@ async def _wait(trigger_class: Any, batch_ids: list[str], poke_interval: float, 
     collections.seconds.clear()
     started_at = time.monotonic()
     tasks = []
-    for batch_id in batch_ids:
+    for subject_id, new_trigger in waits:
         await asyncio.sleep(0)
-        tasks.append(asyncio.create_task(wait(trigger_class(batch_id=batch_id, poke_interval=poke_interval), batch_id)))
+        tasks.append(asyncio.create_task(wait(new_trigger(poke_interval=poke_interval), subject_id)))
         await asyncio.sleep(0)
     await asyncio.wait(tasks, timeout=seconds)
     lag.stop()

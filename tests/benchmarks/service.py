@@ -52,6 +52,10 @@ class Service:
         answer = self.omics.start_run_batch(defaultRunSetting=DEFAULT_RUN_SETTING, batchRunSettings=source)
         return str(answer["id"])
 
+    def start_run(self, name: str) -> str:
+        """Start a single run, and give its id."""
+        return str(self.omics.start_run(name=name, requestId=name, **DEFAULT_RUN_SETTING)["id"])
+
     def start_submitted_batch(self, runs: int) -> str:
         """Start a batch, and let all of its runs be submitted."""
         self.control.settings.submission_rate = float("inf")

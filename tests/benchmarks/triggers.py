@@ -127,6 +127,91 @@ def measure(kind: str, scenario: Scenario) -> Waited:
     )
 
 
+def measure_beside(scenario: Scenario) -> Iterator[Result]:
+    """Wait for as many single runs as batches, at the same time, and judge each kind by its own budget.
+
+    :param scenario: the batches; the runs end at the same times.
+    """
+    say(f"  {scenario.number:,} batches and {scenario.number:,} single runs ...")
+    with service() as local:
+        settings = local.control.settings
+        settings.creating_seconds = settings.pending_seconds = 0
+        settings.run_pending_seconds = settings.run_starting_seconds = settings.run_stopping_seconds = 0
+        batches, runs = {}, {}
+        for number, end in enumerate(scenario.end_times()):
+            settings.submission_rate = 1 / end
+            settings.run_running_seconds = 86_400
+            batches[local.start_batch([{"runSettingId": "sample"}])] = end
+            settings.run_running_seconds = end
+            runs[local.start_run(f"run-{number}")] = end
+        settings.rate_limits = {"GetBatch": scenario.rate_limit, "GetRun": scenario.rate_limit}
+        environment = {
+            **local.environment,
+            "AIRFLOW__OMICS_CACHE__MAX_GET_BATCH_PER_SECOND": str(scenario.calls_per_second),
+            "AIRFLOW__OMICS_CACHE__MAX_GET_RUN_PER_SECOND": str(scenario.calls_per_second),
+        }
+        with Child(
+            "event_loop:wait_for_batches",
+            environment,
+            kind="ours",
+            batch_ids=list(batches),
+            run_ids=list(runs),
+            poke_interval=scenario.poke_interval,
+            seconds=scenario.seconds,
+        ) as process:
+            process.wait_until_ready()
+            started_at = time.time()
+            local.control.clock.speed = 1
+            process.begin()
+            measured = process.result()
+        log = local.control.call_log
+    what = f"{scenario.number:,} single runs beside {scenario.number:,} batches"
+    answers = {subject: at - started_at for subject, (at, error) in measured["answers"].items() if not error}
+    for operation, changes in (("GetBatch", batches), ("GetRun", runs)):
+        calls = [(at, status) for at, name, status in log if name == operation]
+        throttled = sum(status == 429 for _, status in calls)
+        answered = {subject: at for subject, at in answers.items() if subject in changes}
+        yield Result(
+            name=f"{what}: {operation} calls in any second",
+            measured=most_in_a_window(at for at, _ in calls),
+            unit="calls",
+            bar=scenario.rate_limit,
+            note=f"The budget of {operation} is {scenario.calls_per_second:g} calls a second; the service throttles "
+            f"above {scenario.rate_limit:g}. It refused {throttled:,} of {len(calls):,} calls.",
+        )
+        yield Result(
+            name=f"{what}: latest answer by {operation}",
+            measured=most_rounds(changes, answered, scenario, measured["seconds"]),
+            unit="rounds",
+            bar=2,
+            note=f"A round is as for batches alone. {len(answered):,} of {len(changes):,} had answered after "
+            f"{measured['seconds']:.0f} s.",
+        )
+    yield Result(
+        name=f"{what}: triggers that did not succeed",
+        measured=len(batches) + len(runs) - len(answers),
+        unit="triggers",
+        bar=0,
+        rule="exactly",
+        note="".join(f"One error: {error[:200]}" for _, error in measured["answers"].values() if error)[:300],
+    )
+    yield Result(
+        name=f"{what}: memory above idle",
+        measured=measured["memory"],
+        unit="MB",
+        bar=60,
+        note="Peak resident memory, with the bar of as many batches alone.",
+    )
+    for name, key, bar in (("99th percentile", "lag_p99", 50), ("maximum", "lag_max", 500)):
+        yield Result(
+            name=f"{what}: event loop lag, {name}",
+            measured=1000 * measured[key],
+            unit="ms",
+            bar=bar,
+            note="Of something that is due every 10 ms, from before the first trigger is made.",
+        )
+
+
 def most_rounds(
     changes: Mapping[str, float], answers: Mapping[str, float], scenario: Scenario, seconds: float
 ) -> float:

@@ -66,12 +66,16 @@ class _Log(logging.Logger):
 
 
 def _keep_logs(patch_: pytest.MonkeyPatch, world: World) -> None:
+    from airflow_provider_omics_cache.operators.run import CancelRunOperator, DeleteRunOperator, StartRunOperator
     from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
+    from airflow_provider_omics_cache.sensors.run import RunCompletionSensor
     from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
+    from airflow_provider_omics_cache.triggers.run import RunTrigger
     from airflow_provider_omics_cache.triggers.run_batch import BatchTrigger
 
     log = _Log(world)
-    for cls in (OmicsCacheHook, StartRunBatchOperator, BatchSubmissionSensor, BatchTrigger):
+    of_runs = (StartRunOperator, CancelRunOperator, DeleteRunOperator, RunCompletionSensor, RunTrigger)
+    for cls in (OmicsCacheHook, StartRunBatchOperator, BatchSubmissionSensor, BatchTrigger, *of_runs):
         for base in cls.__mro__:
             if "log" in vars(base):
                 patch_.setattr(base, "log", property(lambda self: log))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_omics_cache.local.batches import RegionSubmitter
 from airflow_provider_omics_cache.local.runs import find_run
 from tests.faults.schedule import MOST_LAG
+from tests.faults.single_runs import SingleRuns
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
@@ -73,13 +74,15 @@ class Oracle:
     """Reads the state of the service.
 
     :param local: the service.
+    :param choices: choices of the schedule.
     """
 
-    def __init__(self, local: LocalHealthOmics) -> None:
+    def __init__(self, local: LocalHealthOmics, choices: Mapping[str, Any]) -> None:
         self._local = local
         self.violations: list[Violation] = []
         #: By the number of each batch that a task has started: the request that it belongs to.
         self.request_of: dict[int, str] = {}
+        self.single_runs = SingleRuns(lambda: self.region, lambda: self.now, self.found, choices)
         self._cancelled_runs: dict[int, int] = {}
 
     def found(self, invariant: str, text: str) -> None:
@@ -227,6 +230,7 @@ class Oracle:
             request = self.request_of[first.number]
             if request == self.request_of[second.number]:
                 self._check_pair(first, second, request)
+        self.single_runs.settle()
         self.created()
 
     def _check_pair(self, first: Batch, second: Batch, request: str) -> None:
@@ -336,13 +340,21 @@ class Oracle:
 
     # Invariants of tasks that fail
 
-    def failed(self, error: BaseException, batch_id: str | None, request: str | None, kinds: Mapping[str, int]) -> None:
+    def failed(
+        self,
+        error: BaseException,
+        batch_id: str | None,
+        request: str | None,
+        kinds: Mapping[str, int],
+        run_uuid: str | None = None,
+    ) -> None:
         """Check the error of a task.
 
         :param error: the error.
         :param batch_id: id of the batch that the task is about.
         :param request: the request that the task may have started batches for.
         :param kinds: the faults that have happened, by kind.
+        :param run_uuid: uuid of the single run that the task is about.
         """
         names = [cls.__name__ for cls in type(error).__mro__]
         module = type(error).__module__
@@ -350,6 +362,10 @@ class Oracle:
             self.found("raw-error", f"{module}.{names[0]}: {_first_line(error)}")
             return
         if "AirflowFailException" not in names:
+            return
+        if names[0].startswith("Run") and names[0] != "RunCacheError":
+            if not self.single_runs.is_true(names[0], request, run_uuid, kinds):
+                self.found("final-failure", f"{names[0]}: {_first_line(error)}")
             return
         own = [number for number, owner in self.request_of.items() if request is not None and owner == request]
         subjects = [self.batch(number) for number in ([int(batch_id)] if batch_id else own)]

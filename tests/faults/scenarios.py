@@ -16,6 +16,9 @@ from functools import partial
 from typing import Any
 
 from airflow_provider_omics_cache.local.batches import start_run_batch
+from airflow_provider_omics_cache.local.runs import start_run
+from airflow_provider_omics_cache.local.single_run import SingleRun
+from airflow_provider_omics_cache.operators.run import CancelRunOperator, DeleteRunOperator, StartRunOperator
 from airflow_provider_omics_cache.operators.run_batch import (
     CancelRunBatchOperator,
     DeleteRunBatchOperator,
@@ -28,6 +31,7 @@ from airflow_provider_omics_cache.operators.run_cache import (
 )
 from airflow_provider_omics_cache.operators.run_group import CreateRunGroupOperator, DeleteRunGroupOperator
 from airflow_provider_omics_cache.resubmission import failed_run_settings
+from airflow_provider_omics_cache.sensors.run import RunCompletionSensor
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
 from tests.faults.fail_fast import FailFast
 from tests.faults.schedule import Schedule, draw
@@ -695,6 +699,161 @@ def delete_batch(world: World) -> None:
             check=check,
         )
     )
+
+
+# Single runs
+
+_RUN_GIVEN = {
+    "workflow_id": DEFAULT["workflowId"],
+    "role_arn": DEFAULT["roleArn"],
+    "output_uri": DEFAULT["outputUri"],
+    "parameters": {"sample": "HG001"},
+}
+_SINGLE_RUN: dict[str, tuple[Any, ...]] = {
+    "runs": (1,),
+    "run_fails": (False, False, False, True),
+    "run_cancelled_after": (None, None, None, 3.5, 40.0),
+}
+_RUN_CALLS = ("StartRun", "ListRuns", "GetRun")
+_NO_BATCH = (*_BATCH_ONLY, *_CACHE_ONLY)
+
+
+def _start_run(world: World, *, mode: str = "sync", change: Any = None, **given: Any) -> Outcome:
+    """Run StartRunOperator. ``change`` changes the arguments of each try."""
+    policy = {"session_policy": POLICY} if world.choices.get("policy") else {}
+    arguments: dict[str, Any] = {**_RUN_GIVEN, **policy, "botocore_config": _botocore(world), **given}
+    waits = arguments.get("wait_for_completion", False)
+    if waits:
+        arguments = {"waiter_delay": world.choices["interval"], **_limits(world), **arguments}
+
+    def make(**mode: Any) -> StartRunOperator:
+        if change:
+            change(arguments)
+        return StartRunOperator(task_id="start", **arguments, **mode)
+
+    def check(result: Any, xcoms: dict[str, Any]) -> None:
+        world.oracle.single_runs.is_own(result, "start", xcoms["run"])
+        if waits:
+            run = next(one.run for one in world.oracle.single_runs.started if str(one.run.number) == result)
+            world.oracle.single_runs.is_completed(run, xcoms["run"])
+
+    limits = {"seconds": 4 * 3600.0 + world.choices["timeout"], "silence": LONGEST_SILENCE} if waits else {}
+    return world.run(Task("start", make, mode=mode, request="start", check=check, **limits))
+
+
+def _given_run(world: World) -> SingleRun:
+    """Start a run that no task of the scenario has started."""
+    oracle = world.oracle
+    oracle.now  # noqa: B018 - brings the service's time up to the present
+    before = oracle.single_runs.uuids()
+    members = {name: DEFAULT[name] for name in ("workflowId", "roleArn", "outputUri")}
+    start_run(oracle.region, world.local._context, {"requestId": "given", "name": "given", **members})
+    oracle.single_runs.note(before, "given run")
+    return oracle.single_runs.started[-1].run
+
+
+@scenario(*_RUN_CALLS, without=_NO_BATCH, **_SINGLE_RUN, change=(False, True), policy=(False, True))
+def start_single_run(world: World) -> None:
+    """Start a single run, and run the task again when it is cleared, with other tags."""
+
+    def change(arguments: dict[str, Any]) -> None:
+        if world.choices["change"]:
+            arguments["tags"] = {"try": str(world.random.randrange(1000))}
+
+    _start_run(world, change=change)
+    world.clock.advance(world.random.choice((0, 5, 100, 4_000)))
+    _start_run(world, change=change)
+
+
+@scenario(
+    *_RUN_CALLS, "CancelRun", without=_NO_BATCH, **_SINGLE_RUN, **OPERATOR, cancel_on_timeout=(False, False, True)
+)
+def start_single_run_and_wait(world: World) -> None:
+    """Start a single run and wait for its end in the same task."""
+    _start_run(
+        world,
+        mode=world.choices["mode"],
+        wait_for_completion=True,
+        cancel_on_timeout=world.choices["cancel_on_timeout"],
+    )
+
+
+@scenario("GetRun", without=_NO_BATCH, **_SINGLE_RUN, **SENSOR)
+def run_completion_sensor(world: World) -> None:
+    """Wait for the end of a single run."""
+    run = _given_run(world)
+
+    def make(**mode: Any) -> RunCompletionSensor:
+        return RunCompletionSensor(
+            task_id="completion",
+            run_id=str(run.number),
+            run_uuid=run.uuid,
+            poke_interval=world.choices["interval"],
+            botocore_config=_botocore(world),
+            **_limits(world),
+            **mode,
+        )
+
+    def check(result: Any, xcoms: dict[str, Any]) -> None:
+        world.oracle.single_runs.is_completed(run, xcoms["run"])
+
+    world.run(Task("completion", make, world.choices["mode"], run_uuid=run.uuid, **_ends(world), check=check))
+
+
+@scenario(
+    "GetRun",
+    "CancelRun",
+    without=_NO_BATCH,
+    **{**_SINGLE_RUN, "run_running_seconds": (20.0, 400.0, 40_000.0)},
+    **OPERATOR,
+    teardown=(False, True),
+    age=(0, 2, 5, 12, 100),
+)
+def cancel_single_run(world: World) -> None:
+    """Cancel a single run, also as a teardown."""
+    run = _given_run(world)
+    world.clock.advance(world.choices["age"])
+
+    def make(**mode: Any) -> CancelRunOperator:
+        operator = CancelRunOperator(
+            task_id="cancel",
+            run_id=str(run.number),
+            run_uuid=run.uuid,
+            waiter_delay=world.choices["interval"],
+            botocore_config=_botocore(world),
+            **_limits(world),
+            **mode,
+        )
+        operator.is_teardown = world.choices["teardown"]
+        return operator
+
+    def check(result: Any, xcoms: dict[str, Any]) -> None:
+        world.oracle.single_runs.is_cancelled(run)
+
+    world.run(Task("cancel", make, world.choices["mode"], run_uuid=run.uuid, **_ends(world), check=check))
+
+
+@scenario("GetRun", "DeleteRun", without=_NO_BATCH, **_SINGLE_RUN, age=(0, 40, 100, 1_000))
+def delete_single_run(world: World) -> None:
+    """Delete a single run, twice."""
+    run = _given_run(world)
+    world.clock.advance(world.choices["age"])
+
+    def make(**mode: Any) -> DeleteRunOperator:
+        return DeleteRunOperator(
+            task_id="delete",
+            run_id=str(run.number),
+            run_uuid=run.uuid,
+            max_silence=world.choices["max_silence"],
+            botocore_config=_botocore(world),
+            **mode,
+        )
+
+    def check(result: Any, xcoms: dict[str, Any]) -> None:
+        world.oracle.single_runs.is_deleted(run)
+
+    for _ in range(2):
+        world.run(Task("delete", make, run_uuid=run.uuid, check=check))
 
 
 # Several tasks

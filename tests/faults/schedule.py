@@ -40,6 +40,7 @@ CHANGES = (
     "CreateRunGroup",
     "UpdateRunGroup",
     "DeleteRunGroup",
+    "StartRun",
 )
 OMICS = (*LISTS, *GETS, *CHANGES)
 ANY = (*OMICS, *S3)
@@ -58,6 +59,7 @@ ALWAYS = {
     "ListRunGroups": ("items",),
     "GetRunGroup": ("id",),
     "CreateRunGroup": ("id",),
+    "StartRun": ("id",),
 }
 #: Members that each row of a list always has.
 ALWAYS_IN_ROWS = {
@@ -199,7 +201,7 @@ KINDS: dict[str, Kind] = {
     "expired": Kind(ANY, _WILD, 1, lambda r, o, c: {"times": r.choice((1, 2, 3))}),
     "denied": Kind(ANY, _WILD, 1, lambda r, o, c: {"times": r.choice((1, 1, 3))}),
     "head_403": Kind(("s3.HeadObject",), _HONEST, 6, lambda r, o, c: {"times": r.choice((1, 1, 2, 50))}),
-    "echo": Kind(("StartRunBatch",), _WILD, 0.5, _once),
+    "echo": Kind(("StartRunBatch", "StartRun"), _WILD, 0.5, _once),
     "expired_page": Kind(LISTS, _WILD, 2, _once),
     "not_found": Kind(("GetBatch",), _WILD, 1, lambda r, o, c: {"times": r.choice((1, 1, 2))}),
     "alternate": Kind(("GetBatch",), _WILD, 0.7, lambda r, o, c: {"times": r.choice((10, 100_000))}),
@@ -210,9 +212,9 @@ KINDS: dict[str, Kind] = {
     "slow": Kind(ANY, _HONEST, 2, _slow),
     "read_timeout": Kind(ANY, _HONEST, 1, lambda r, o, c: {"times": r.choice((1, 2, 4))}),
     # Torn answers.
-    "cut": Kind((*LISTS, *GETS, "StartRunBatch", "CreateRunCache", "CreateRunGroup"), _TORN, 4, _cut),
-    "empty": Kind((*LISTS, *GETS, "StartRunBatch", "CreateRunCache", "CreateRunGroup"), _TORN, 4, _cut),
-    "html": Kind((*LISTS, *GETS, "StartRunBatch", "CreateRunCache", "CreateRunGroup"), _TORN, 3, _cut),
+    "cut": Kind((*LISTS, *GETS, "StartRunBatch", "CreateRunCache", "CreateRunGroup", "StartRun"), _TORN, 4, _cut),
+    "empty": Kind((*LISTS, *GETS, "StartRunBatch", "CreateRunCache", "CreateRunGroup", "StartRun"), _TORN, 4, _cut),
+    "html": Kind((*LISTS, *GETS, "StartRunBatch", "CreateRunCache", "CreateRunGroup", "StartRun"), _TORN, 3, _cut),
     "absent": Kind(tuple(ALWAYS), _TORN, 5, _member),
     "absent_in_row": Kind(tuple(ALWAYS_IN_ROWS), _TORN, 4, _member_of_row),
     # Answers that are whole, and not what the caller expects.

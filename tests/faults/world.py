@@ -58,6 +58,7 @@ class Task:
     :param mode: how the task waits: ``sync``, ``poke``, ``reschedule`` or ``deferrable``.
     :param request: the request whose batches the task may start. A second task with the same request is the same task.
     :param batch_id: id of the batch that the task is about.
+    :param run_uuid: uuid of the single run that the task is about.
     :param mapping_uri: where the task saves the mapping before it deletes something.
     :param seconds: seconds after which a try must have ended.
     :param silence: seconds without an answer after which a try must have ended.
@@ -70,6 +71,7 @@ class Task:
     mode: str = "sync"
     request: str | None = None
     batch_id: str | None = None
+    run_uuid: str | None = None
     mapping_uri: str | None = None
     seconds: float = LONGEST_TRY
     silence: float = LONGEST_TRY
@@ -114,7 +116,7 @@ class World:
         self.choices: Mapping[str, Any] = schedule.choices
         self.seed = schedule.seed
         self.random = random.Random(schedule.seed)
-        self.oracle = Oracle(local)
+        self.oracle = Oracle(local, schedule.choices)
         self.wire = Wire(self, schedule.faults)
         #: Page tokens that a fault repeats.
         self.tokens: dict[str, list[str]] = {}
@@ -158,7 +160,8 @@ class World:
             applied[fault.kind] += 1
 
     def passed(self) -> None:
-        """Do what is due by now to the newest batch that a task has started."""
+        """Do what is due by now to the newest batch or run that a task has started."""
+        self.oracle.single_runs.passed()
         numbers = self.oracle.request_of
         if not self._due or not numbers:
             return
@@ -182,6 +185,8 @@ class World:
         assert run_id is not None
         region, context = self.oracle.region, self.local._context
         self.oracle.now  # noqa: B018 - brings the service's time up to the present
+        seconds = self.local.settings.run_stopping_seconds
+        self.oracle.single_runs.free(int(run_id[1]), self.clock.advance, seconds)
         try:
             batch, index, _ = find_run(region, context, run_id[1])
         except Exception:
@@ -251,11 +256,20 @@ class World:
         before = set(oracle.region.batches)
         run = oracle.run_of(url) if operation in ("CancelRun", "DeleteRun") else None
         changed_before = run
+        single_runs = oracle.single_runs
+        runs_before = single_runs.uuids()
+        single = single_runs.single(url) if run is None and operation in ("CancelRun", "DeleteRun") else None
         if operation in ("DeleteRunBatch", "DeleteBatch", "DeleteRun") and task.batch_id:
             oracle.deleting(operation, task.batch_id, task.mapping_uri)
         with self._watched_cancellation(operation, run and run[0]):
             yield
-        if operation == "StartRunBatch" and task.request:
+        if operation == "StartRun" and task.request:
+            single_runs.note(runs_before, task.request)
+        elif single is not None or (run is not None and task.run_uuid):
+            own = {started.run.uuid for started in single_runs.started if started.request == task.request}
+            if single is None or single.uuid not in {task.run_uuid, *own}:
+                oracle.found("foreign-run", f"{operation} of a run of another task by {task.id}")
+        elif operation == "StartRunBatch" and task.request:
             oracle.started(before, task.request)
         elif operation in ("CreateRunCache", "CreateRunGroup"):
             oracle.created()
@@ -350,7 +364,7 @@ class World:
             self.oracle.found("hang", f"task {task.id} calls the service without end")
         except Exception as error:
             outcome.error = error
-            self.oracle.failed(error, task.batch_id, task.request, self.wire.applied)
+            self.oracle.failed(error, task.batch_id, task.request, self.wire.applied, task.run_uuid)
         else:
             task.check(outcome.result, ti.xcoms)
         self._attempt = outer

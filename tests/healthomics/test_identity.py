@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_omics_cache.healthomics.identity import (
-    BatchIdentity,
+    TaskIdentity,
     canonical_json,
     digest,
     request_digest,
     run_cache_token,
 )
 
-IDENTITY = BatchIdentity(
+IDENTITY = TaskIdentity(
     token_namespace="",
     dag_id="cohort",
     run_id="manual__2026-11-20",
@@ -120,8 +120,8 @@ def test_tokens_fit_the_service(
 )
 def test_a_batch_is_named_after_its_dag_and_task(dag_id: str, task_id: str, name: str) -> None:
     identity = replace(IDENTITY, dag_id=dag_id, task_id=task_id)
-    assert identity.default_batch_name == name
-    batch_name = identity.batch_name(identity.default_batch_name)
+    assert identity.default_name == name
+    batch_name = identity.batch_name(identity.default_name)
     assert (batch_name[:-17], len(batch_name)) == (name, len(name) + 17)
 
 

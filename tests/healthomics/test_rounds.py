@@ -418,7 +418,7 @@ def test_an_event_that_is_not_ours_is_refused(value: object) -> None:
 def test_an_event_of_another_version_is_read() -> None:
     event = Event.from_json({"status": "done", "batch": {"id": "5", "colour": "red"}, "later": 1})
     assert event.batch == Batch(id="5")
-    assert event.batch_id == "5"
+    assert event.subject == event.batch
     assert event.deadline is None
 
 

@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from airflow_provider_omics_cache.healthomics.start import (
+from airflow_provider_omics_cache.healthomics.once import (
     GENERATION_TAG,
     StartDecision,
-    decide_start,
     generation_of,
     newest_first,
 )
+from airflow_provider_omics_cache.healthomics.start import decide_start
 from airflow_provider_omics_cache.healthomics.states import BatchStatus
 from airflow_provider_omics_cache.healthomics.tokens import may_be_about_token
 

@@ -51,6 +51,7 @@ class Mutant:
 _RUN_CACHES = "healthomics/test_run_caches.py::"
 _ROUNDS = "healthomics/test_rounds.py::"
 _RUNS_WAIT = "healthomics/test_runs_wait.py::"
+_START_RUN = "healthomics/test_start_run.py::"
 _START = "healthomics/test_start.py::"
 _SUBMISSION = "healthomics/test_submission.py::"
 _COMPLETION = "healthomics/test_completion.py::"
@@ -159,58 +160,94 @@ MUTANTS = (
     # start
     Mutant(
         "batches are judged oldest first",
-        "start",
-        'int(batch["id"])), reverse=True',
-        'int(batch["id"]))',
+        "once",
+        'int(answer["id"])), reverse=True',
+        'int(answer["id"]))',
         (f"{_START}test_the_newest_batch_comes_first_then_the_largest_id",),
     ),
     Mutant(
         "a batch without a time of creation counts as the oldest",
-        "start",
+        "once",
         "_UNKNOWN_TIME = datetime.max",
         "_UNKNOWN_TIME = datetime.min",
         (f"{_START}test_the_newest_batch_comes_first_then_the_largest_id",),
     ),
     Mutant(
         "a failed batch is replaced although it has started runs",
-        "start",
+        "once",
         "        if runs_started:\n            return",
         "        if runs_started > 1:\n            return",
         (f"{_START}test_a_failed_batch_with_runs_is_never_replaced",),
     ),
     Mutant(
         "a cancelled batch that failed is replaced",
-        "start",
+        "once",
         "return StartDecision.REFUSE_CANCELLED if is_cancelled else StartDecision.START",
         "return StartDecision.START",
         (f"{_START}test_a_cancelled_batch_that_failed_is_never_replaced",),
     ),
     Mutant(
         "a missing digest counts as another digest",
-        "start",
+        "once",
         "        return StartDecision.REFUSE_UNKNOWN_SETTINGS\n",
         "        return StartDecision.REFUSE_OTHER_SETTINGS\n",
         (f"{_START}test_every_row_of_the_table",),
     ),
     Mutant(
         "an ETag that is not known differs from one that is",
-        "start",
+        "once",
         "(not request_etag or not found_etag or request_etag == found_etag)",
         "request_etag == found_etag",
         (f"{_START}test_an_etag_that_is_not_known_matches_every_etag",),
     ),
     Mutant(
         "another request than the user's own request_id is tried",
-        "start",
-        "        if request.request_id:\n            raise BatchConflictError(",
-        "        if False:\n            raise BatchConflictError(",
+        "once",
+        "            if request.request_id:\n                text",
+        "            if False:\n                text",
         ("operators/test_run_batch.py::TestRequestId::test_one_that_belongs_to_a_failed_batch",),
+    ),
+    # start_run, awaited_run, end_run
+    Mutant(
+        "a run without a workflow can be started",
+        "start_run",
+        "    if (workflow_id is None) == (run_id is None):",
+        "    if workflow_id is not None and run_id is not None:",
+        (f"{_START_RUN}test_a_combination_that_cannot_be_started_is_refused",),
+    ),
+    Mutant(
+        "a refusal of the request token is about a resource",
+        "start_run",
+        "    if code not in _REFUSALS or names_token(text):",
+        "    if code not in _REFUSALS:",
+        (f"{_START_RUN}test_a_refusal_of_a_resource_is_recognised",),
+    ),
+    Mutant(
+        "a failed run is replaced before its start time can be late",
+        "start_run",
+        "        seen = answer if is_known(answer) else self.hook.until_seen(look, is_known)",
+        "        seen = answer",
+        ("operators/test_run.py::TestStartedOnce::test_a_late_start_time_is_waited_for",),
+    ),
+    Mutant(
+        "another uuid is the same run",
+        "awaited_run",
+        '        if uuid is not None and answer.get("uuid") not in {None, uuid}:',
+        "        if False:",
+        (f"{_START_RUN}test_another_uuid_shows_that_the_run_is_deleted",),
+    ),
+    Mutant(
+        "a run is not confirmed again after a lost answer",
+        "end_run",
+        "        if not is_confirmed:",
+        "        if False:",
+        ("operators/test_run.py::TestCancel::test_no_other_run_is_cancelled",),
     ),
     # tokens
     Mutant(
         "each ValidationException is about the request token",
         "tokens",
-        "    return bool(_TOKEN_WORDS.search(text)) or not any(_is_named(name, text) for name in members)",
+        "    return names_token(text) or not any(_is_named(name, text) for name in members)",
         "    return True",
         (f"{_START}test_which_refusals_may_be_about_the_token",),
     ),

@@ -28,7 +28,8 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsRequestError,
     OmicsVersionError,
 )
-from airflow_provider_omics_cache.healthomics.start import DIGEST_TAG, ETAG_TAG, GENERATION_TAG
+from airflow_provider_omics_cache.healthomics.once import DIGEST_TAG, GENERATION_TAG
+from airflow_provider_omics_cache.healthomics.start import ETAG_TAG
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from airflow_provider_omics_cache.xcoms import BatchXCom

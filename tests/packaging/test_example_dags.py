@@ -87,6 +87,14 @@ GRAPHS = {
         ("run_samplesheet.wait_for_completion", "join_runs"),
     ],
     "run_group": [("ensure_run_group", "run_samples"), ("save_settings", "run_samples")],
+    "single_run": [
+        ("ensure_run_cache", "start_run"),
+        ("start_run", "wait_for_run"),
+        ("wait_for_run", "print_outputs"),
+        ("print_outputs", "is_deletion_wanted"),
+        ("is_deletion_wanted", "delete_run"),
+        ("wait_for_run", "cancel_run"),
+    ],
     "housekeeping": [("find_old_batches", "delete_batch")],
 }
 

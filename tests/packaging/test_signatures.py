@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_omics_cache.operators import run as run_operators
 from airflow_provider_omics_cache.operators import run_batch as batch_operators
 from airflow_provider_omics_cache.operators import run_cache as cache_operators
+from airflow_provider_omics_cache.sensors import run as run_sensors
 from airflow_provider_omics_cache.sensors import run_batch as batch_sensors
 
 CONNECTION = {"aws_conn_id", "region_name", "verify", "botocore_config"}
 TASKS = [
     value
-    for module in (batch_operators, cache_operators, batch_sensors)
+    for module in (batch_operators, cache_operators, run_operators, batch_sensors, run_sensors)
     for name, value in vars(module).items()
     if inspect.isclass(value) and value.__module__ == module.__name__ and name.endswith(("Operator", "Sensor"))
 ]
@@ -49,4 +51,6 @@ def test_the_tasks_are_found() -> None:
         "StartRunBatchOperator",
         "BatchSubmissionSensor",
         "DeleteRunCacheOperator",
+        "StartRunOperator",
+        "RunCompletionSensor",
     }

@@ -1,0 +1,327 @@
+"""Start a single run once: find the run that an earlier try of the task started, or start a new one.
+
+It follows the `guide on starting a run <https://docs.aws.amazon.com/omics/latest/dev/starting-a-run.html>`__.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from botocore import xform_name
+
+from airflow_provider_omics_cache import timing
+from airflow_provider_omics_cache.exceptions import (
+    OmicsApiError,
+    OmicsError,
+    OmicsParameterError,
+    OmicsRequestError,
+    RunCancelledError,
+    RunConflictError,
+    RunDeletedError,
+    RunFailedError,
+)
+from airflow_provider_omics_cache.healthomics.once import (
+    DIGEST_TAG,
+    GENERATION_TAG,
+    Decided,
+    StartDecision,
+    StartOnce,
+    StartRequest,
+    decide,
+    reason_of,
+)
+from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS
+from airflow_provider_omics_cache.healthomics.states import RunMeaning, WhenFound, meaning_of_run
+from airflow_provider_omics_cache.healthomics.tokens import names_token
+from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
+from airflow_provider_omics_cache.hooks.errors import if_found
+
+if TYPE_CHECKING:
+    from airflow_provider_omics_cache.hooks.client import Answer
+    from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+
+#: Tags that the operator sets.
+OWN_RUN_TAGS = frozenset({DIGEST_TAG, GENERATION_TAG})
+
+_ERRORS = {"conflict": RunConflictError, "failed": RunFailedError, "missing": OmicsError}
+#: Members of StartRun that name a resource: the parameter, its rule, and the resource as the service's texts name it.
+_RESOURCES = {
+    "workflowVersionName": ("workflow_version_name", "must name an active version of the workflow", "version"),
+    "configurationName": ("configuration_name", "must name an active configuration", "configuration"),
+    "runGroupId": ("run_group_id", "must name an existing run group", "run ?group"),
+    "cacheId": ("cache_id", "must name an active run cache", "cache"),
+    "runId": ("run_id", "must name an existing run", "run"),
+    "workflowId": ("workflow_id", "must name an active workflow", "workflow"),
+}
+_REFUSALS = frozenset({"ResourceNotFoundException", "ValidationException"})
+_READY2RUN = "READY2RUN"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest(StartRequest):
+    """The run that a task asks for.
+
+    :param run_name: beginning of the run's name.
+    :param members: members of StartRun's request, without the name, the tags and the token.
+    """
+
+    run_name: str
+    members: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the run. It ends in a hash of the identity."""
+        return self.identity.run_name(self.run_name)
+
+    def token(self, generation: int) -> str:
+        """Return the idempotency token.
+
+        :param generation: 0 for the task's first run; it increases when a new run replaces an old one.
+        """
+        return self.request_id or self.identity.run_token(generation=generation)
+
+
+def decide_start_run(status: str | None, **known: Any) -> StartDecision:
+    """Decide what to do about a run that has the task's own run name.
+
+    :param status: GetRun's status.
+    :param known: what is known of the request and of the run; see :func:`~.once.decide`.
+    """
+    return decide(meaning_of_run(status), **known)
+
+
+def check_combinations(members: Mapping[str, Any]) -> None:
+    """Check what members of StartRun's request must, or must not, be given together.
+
+    :param members: members of the request.
+    :raises OmicsParameterError: a rule is broken.
+    """
+    workflow_id, run_id = members.get("workflowId"), members.get("runId")
+    if (workflow_id is None) == (run_id is None):
+        rule = "must be given unless run_id is given, and not together with it"
+        raise OmicsParameterError("workflow_id", rule, workflow_id)
+    is_ready2run = members.get("workflowType") == _READY2RUN
+    for member, parameter, allowed in (
+        ("storageType", "storage_type", "DYNAMIC"),
+        ("storageCapacity", "storage_capacity", None),
+    ):
+        if is_ready2run and members.get(member, allowed) != allowed:
+            rule = f"must not be given for a {_READY2RUN} workflow, which has its own storage"
+            raise OmicsParameterError(parameter, rule, members[member])
+    if members.get("storageType") == "STATIC" and members.get("storageCapacity") is None and run_id is None:
+        raise OmicsParameterError("storage_capacity", "must be given for storage_type STATIC, in GiB", None)
+    if members.get("cacheBehavior") is not None and members.get("cacheId") is None and run_id is None:
+        rule = "has no effect without cache_id: set cache_id, or remove cache_behavior"
+        raise OmicsParameterError("cache_behavior", rule, members["cacheBehavior"])
+    if members.get("networkingMode") == "VPC" and members.get("configurationName") is None and run_id is None:
+        raise OmicsParameterError("configuration_name", "must be given for networking_mode VPC", None)
+
+
+def refused_member(code: str, text: str, members: Mapping[str, Any]) -> str | None:
+    """Return the member of StartRun's request that names a resource which the service refuses, or ``parameters``.
+
+    None: the refusal is not about such a member, or may be about the request token.
+
+    :param code: the error code.
+    :param text: the service's text.
+    :param members: members of the request.
+    """
+    if code not in _REFUSALS or names_token(text):
+        return None
+    given = [name for name in _RESOURCES if members.get(name) is not None]
+    for name in given:
+        if name in text or re.search(rf"(?<!\w){re.escape(str(members[name]))}(?!\w)", text):
+            return name
+    if code != "ResourceNotFoundException":
+        is_about_parameters = re.search(r"\bparameters?\b", text, re.IGNORECASE) is not None
+        return "parameters" if is_about_parameters and not any(name in text for name in members) else None
+    return next((name for name in given if re.search(rf"\b{_RESOURCES[name][2]}\b", text, re.IGNORECASE)), None)
+
+
+class StartRunOnce(StartOnce):
+    """Finds or starts the single run of a task.
+
+    :param hook: the hook.
+    :param request: the run that the task asks for.
+    """
+
+    noun = "run"
+    start_operation = "StartRun"
+    get_operation = "GetRun"
+    name_parameter = "name"
+    created_member = "creationTime"
+
+    def __init__(self, hook: OmicsCacheHook, request: RunRequest) -> None:
+        super().__init__(hook, request)
+        self._run_request = request
+
+    def list_named(self) -> Iterable[Answer]:
+        """List the runs of the request's name. A run of a batch is another task's."""
+        runs = self.hook.list_runs(name=self.request.name, max_silence=LONGEST_SILENCE)
+        return (run for run in runs if run.get("batchId") is None)
+
+    def get(self, item: Answer) -> Answer | None:
+        """Get a run; None if the service does not show it.
+
+        HealthOmics reuses the ids of deleted runs: a run with another uuid or name is not the one that was started.
+
+        :param item: the item of the list, or the answer to the start.
+        """
+        get = partial(self.hook.get_run, run_id=item["id"], max_silence=LONGEST_SILENCE)
+        run = if_found(get)
+        if run is None or run.get("name") not in {None, self.request.name} or run.get("batchId") is not None:
+            return None
+        is_other = item.get("uuid") is not None and run.get("uuid") not in {None, item["uuid"]}
+        return None if is_other else {**run, "uuid": run.get("uuid") or item.get("uuid")}
+
+    def call_start(self, generation: int) -> Answer:
+        """Call StartRun.
+
+        :param generation: generation of the run.
+        :raises OmicsApiError: the call failed. If the service refuses a resource, the error names the parameter.
+        """
+        request = self._run_request
+        members = request.members
+        try:
+            return self.hook.start_run(
+                **{xform_name(member): value for member, value in members.items()},
+                name=request.name,
+                tags={**request.tags, **request.own_tags(generation)},
+                request_id=request.token(generation),
+            )
+        except OmicsApiError as error:
+            member = refused_member(error.code, error.reason or "", members)
+            if member is None:
+                raise
+            parameter, rule, value = member, "must fit the parameter template of the workflow", members.get(member)
+            if member in _RESOURCES:
+                parameter, rule, _ = _RESOURCES[member]
+            # The values of parameters are not shown.
+            text = f"{parameter} {rule}; got {sorted(value) if isinstance(value, dict) else value!r}: {error}"
+            if isinstance(error, OmicsRequestError):
+                raise OmicsRequestError(
+                    text,
+                    code=error.code,
+                    http_status=error.http_status,
+                    operation=error.operation,
+                    request_id=error.request_id,
+                    # The rule about this member is not one about the request token.
+                    reason=f"'{member}': {error.reason}",
+                ) from error.__cause__
+            raise error.with_text(text) from error.__cause__
+
+    def meaning_of(self, answer: Answer) -> RunMeaning:
+        """Return what the status of a run means.
+
+        :param answer: GetRun's answer.
+        """
+        return meaning_of_run(answer.get("status"))
+
+    def contents(self) -> str:
+        """Describe for the log what the run consists of."""
+        members = self._run_request.members
+        text = (
+            f"workflow {members['workflowId']}"
+            if "workflowId" in members
+            else f"the settings of run {members['runId']}"
+        )
+        if "cacheId" in members:
+            text += f", run cache {members['cacheId']}"
+        return f"{text}, outputs under {members['outputUri']}"
+
+    def failed_start(self, name: str, times: int = 1) -> str:
+        """Say that a run failed before it was started.
+
+        :param name: its id or name.
+        :param times: how often it failed.
+        """
+        return f"Run {name} failed {f'{times} times ' if times > 1 else ''}before it was RUNNING"
+
+    def decide(self, answer: Answer, *, is_newest: bool = True) -> Decided:
+        """Decide what to do about a run. First wait until the service shows what the decision needs.
+
+        :param answer: GetRun's answer.
+        :param is_newest: whether the run is the newest one of its name.
+        """
+        runs_started = 0
+        if self.meaning_of(answer).when_found == WhenFound.REPLACE_IF_UNUSED and is_newest:
+            answer, runs_started = self._wait_for_start_time(answer)
+        answer = self._with_uuid(self.with_digest(answer))
+        decision = decide_start_run(
+            answer.get("status"),
+            request_digest=self.request.digest,
+            found_digest=(answer.get("tags") or {}).get(DIGEST_TAG),
+            runs_started=runs_started,
+        )
+        return Decided(answer, decision, runs_started)
+
+    def _with_uuid(self, answer: Answer) -> Answer:
+        """Get a run again if an answer lacks the uuid, by which later tasks recognise the run."""
+        if answer.get("uuid") is not None:
+            return answer
+        look = partial(self.get, answer)
+        return self.hook.until_seen(look, lambda seen: seen is None or seen["uuid"] is not None) or answer
+
+    def _wait_for_start_time(self, answer: Answer) -> tuple[Answer, int]:
+        """Look for the start time of a FAILED run until the service had the time to show it.
+
+        :return: GetRun's newest answer, and 1 if the run was started, else 0.
+        """
+
+        def look() -> Answer:
+            return self.get(answer) or answer
+
+        def is_known(seen: Answer) -> bool:
+            stopped = seen.get("stopTime")
+            is_old = stopped is not None and timing.time() >= stopped.timestamp() + CONSISTENCY_SECONDS
+            return seen.get("startTime") is not None or is_old
+
+        seen = answer if is_known(answer) else self.hook.until_seen(look, is_known)
+        return seen, int(seen.get("startTime") is not None)
+
+    def refusal(self, found: Decided) -> OmicsError:
+        """Return the error for a run that can neither be used nor replaced.
+
+        :param found: the run.
+        """
+        run, decision, _ = found
+        text, details = self.title(run), _details(run)
+        if decision == StartDecision.REFUSE_RUNS_STARTED:
+            return RunFailedError(
+                f"{text} ({failure_of(run)}) after it was started. Correct the cause, and set rerun_key to start, and "
+                "pay for, a new run. With a run cache, the new run does not repeat the tasks that are cached.",
+                **details,
+            )
+        if decision == StartDecision.REFUSE_CANCELLED:
+            return RunCancelledError(f"{text}: it was cancelled. Set rerun_key to start a new run.", **details)
+        if decision == StartDecision.REFUSE_DELETED:
+            return RunDeletedError(f"{text}: it was deleted. Set rerun_key to start a new run.", **details)
+        if decision == StartDecision.REFUSE_UNKNOWN_SETTINGS:
+            return self.unknown_settings(run)
+        return self.other_settings(run)
+
+    def error(self, kind: str, text: str, answer: Answer) -> OmicsError:
+        """Return an error about a run.
+
+        :param kind: ``conflict``, ``failed`` or ``missing``.
+        :param text: text of the error.
+        :param answer: the answer that shows the run.
+        """
+        return _ERRORS[kind](text, **_details(answer))
+
+
+def failure_of(run: Mapping[str, Any]) -> str:
+    """Return the service's reason and message for the failure of a run.
+
+    :param run: GetRun's answer.
+    """
+    message = run.get("statusMessage")
+    return f"{reason_of(run)}: {message}" if message else reason_of(run)
+
+
+def _details(run: Answer) -> dict[str, Any]:
+    return {"run_id": run["id"], "status": run.get("status"), "reason": run.get("failureReason")}

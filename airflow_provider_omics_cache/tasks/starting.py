@@ -1,0 +1,58 @@
+"""What the operators that start a batch or a single run share: the identity of their task, and the checks of tags."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_omics_cache.configuration import setting
+from airflow_provider_omics_cache.exceptions import OmicsParameterError
+from airflow_provider_omics_cache.healthomics.identity import TaskIdentity
+from airflow_provider_omics_cache.healthomics.settings import check_member
+from airflow_provider_omics_cache.hooks.arguments import check_tags
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+def task_identity(context: Context, rerun_key: Any) -> TaskIdentity:
+    """Return what the batch or run of a task belongs to.
+
+    :param context: Airflow's context of the task.
+    :param rerun_key: the user's key, None or empty if it is not given.
+    """
+    ti = context["ti"]
+    return TaskIdentity(
+        token_namespace=setting("token_namespace"),
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=-1 if ti.map_index is None else ti.map_index,
+        rerun_key=None if rerun_key in (None, "") else str(rerun_key),
+    )
+
+
+def checked_tags(parameter: str, tags: Any, shape: Mapping[str, Any]) -> dict[str, str]:
+    """Return tags as a new dict.
+
+    :param parameter: name of the parameter, for the error.
+    :param tags: the tags, None if they are not given.
+    :param shape: description of their shape.
+    :raises OmicsParameterError: the tags do not fit the shape.
+    """
+    if tags is None:
+        return {}
+    check_member(parameter, tags, shape=shape).raise_if_any()
+    return dict(tags)
+
+
+def check_own_tags(tags: Mapping[str, str], own_tags: Collection[str]) -> None:
+    """Check that the tags leave place for those of the operator.
+
+    :param tags: the user's tags.
+    :param own_tags: keys of the tags that the operator sets.
+    :raises OmicsParameterError: a tag is the operator's, or there are too many tags.
+    """
+    if taken := set(own_tags) & tags.keys():
+        raise OmicsParameterError("tags", "must not have keys that the operator sets", sorted(taken))
+    check_tags("tags", tags, reserved=len(own_tags))
