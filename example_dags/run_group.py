@@ -2,7 +2,8 @@
 
 The runs of the group use at most `max_cpus` CPUs together, and at most `max_runs` of them are active at the same time.
 The others wait. A run that takes longer than `max_minutes` fails. The group is found by its name: every DAG run uses
-the same group, and changes its limits to those of the params. So two DAG runs share one cap.
+the same group, and changes its limits to those of the params. So two DAG runs share one cap. The last DAG run can
+delete the group.
 
 The DAG runs unchanged against the local HealthOmics (`make demo-ui`). On AWS it needs the connection `aws_default`
 and your own params: change the defaults in the file, or set them when you trigger the DAG.
@@ -18,7 +19,7 @@ except ImportError:  # Airflow 2
     from airflow.models.param import Param
 
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
-from airflow_provider_omics_cache.operators.run_group import CreateRunGroupOperator
+from airflow_provider_omics_cache.operators.run_group import CreateRunGroupOperator, DeleteRunGroupOperator
 from airflow_provider_omics_cache.resubmission import RERUN_KEY
 from airflow_provider_omics_cache.run_settings import save_run_settings
 from airflow_provider_omics_cache.samplesheets import run_settings_from_table
@@ -40,6 +41,7 @@ RESULTS = "{{ params.s3_uri }}/run_group/{{ run_id }}/" + RERUN_KEY
         "max_cpus": Param(1_000, type="integer", minimum=1, description="CPUs that its runs use together"),
         "max_runs": Param(40, type="integer", minimum=1, description="Runs that are active at the same time"),
         "max_minutes": Param(1_440, type="integer", minimum=1, description="Minutes that a run may take"),
+        "delete_run_group": Param(False, type="boolean", description="Whether to delete the run group at the end"),
         "max_failed": Param("5%", type="string", description="Runs that may fail to complete: number or share"),
         "rerun_key": Param("1", type="string", description="Another key starts another batch in the same DAG run"),
     },
@@ -61,7 +63,7 @@ def omics_run_group():
             settings_uri,
         )
 
-    StartRunBatchOperator(
+    batch = StartRunBatchOperator(
         task_id="run_samples",
         default_run_setting={
             "workflowId": "{{ params.workflow_id }}",
@@ -78,6 +80,12 @@ def omics_run_group():
         runs_s3_uri=f"{RESULTS}/runs.jsonl",
         include_outputs=True,
     )
+    # Without an id the teardown has nothing to do, and succeeds.
+    delete = DeleteRunGroupOperator(
+        task_id="delete_run_group",
+        run_group_id="{{ ti.xcom_pull('ensure_run_group') if params.delete_run_group else '' }}",
+    )
+    batch >> delete.as_teardown(setups=run_group)
 
 
 omics_run_group()

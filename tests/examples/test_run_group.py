@@ -29,7 +29,10 @@ def test_two_cohorts_share_one_group_with_the_limits_of_the_params(cohort_servic
     for record in records:
         assert record["run_output_uri"] == omics.get_run(id=record["run_id"])["runOutputUri"]
     cohort_service.forget_tokens()
-    assert omics_run_group().test(run_conf={"max_runs": 5}).state == "success"
-    assert cohort_service.calls["CreateRunGroup"] == 1
-    (group,) = all_of("list_run_groups")
-    assert (group["maxRuns"], group["maxCpus"]) == (5, 1_000)
+    dag_run = omics_run_group().test(run_conf={"max_runs": 5, "delete_run_group": True})
+    assert dag_run.state == "success"
+    ti = dag_run.get_task_instance("ensure_run_group")
+    pushed = ti.xcom_pull("ensure_run_group", key="run_group")
+    assert (pushed["id"], pushed["max_runs"], pushed["max_cpus"]) == (group["id"], 5, 1_000)
+    assert cohort_service.calls["CreateRunGroup"] == cohort_service.calls["DeleteRunGroup"] == 1
+    assert all_of("list_run_groups") == []

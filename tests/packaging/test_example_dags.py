@@ -86,7 +86,11 @@ GRAPHS = {
         ("run_samplesheet.wait_for_completion", "run_samplesheet.cancel_batch"),
         ("run_samplesheet.wait_for_completion", "join_runs"),
     ],
-    "run_group": [("ensure_run_group", "run_samples"), ("save_settings", "run_samples")],
+    "run_group": [
+        ("ensure_run_group", "run_samples"),
+        ("save_settings", "run_samples"),
+        ("run_samples", "delete_run_group"),
+    ],
     "single_run": [
         ("ensure_run_cache", "start_run"),
         ("start_run", "wait_for_run"),
