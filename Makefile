@@ -122,9 +122,9 @@ COVERED := 96
 COVERED_WITHOUT_LOCAL := 97
 
 .PHONY: coverage
-coverage: venv venv-awscli ## Run all tests as make test does, and print the lines of each module that no test runs
+coverage: venv venv-awscli ## Run all tests in reversed order, and print the lines of each module that no test runs
 	@mkdir -p build
-	@$(MAKE) test PYTEST_ARGS="--cov --cov-report= $(PYTEST_ARGS)"
+	@TEST_ORDER=reversed $(MAKE) test PYTEST_ARGS="--cov --cov-report= $(PYTEST_ARGS)"
 	@.venv/bin/coverage report --show-missing --fail-under=$(COVERED)
 	@echo "Without local/: $$(.venv/bin/coverage report --omit='*/local/*' --format=total) %"
 	@.venv/bin/coverage report --omit='*/local/*' --format=total --fail-under=$(COVERED_WITHOUT_LOCAL) >/dev/null

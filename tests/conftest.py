@@ -58,7 +58,12 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that the processes of pytest-xdist end together."""
+    """Begin with what takes longest, so that the processes of pytest-xdist end together.
+
+    With ``TEST_ORDER=reversed`` the tests of each file run from the last to the first: none may need another before it.
+    """
+    if os.environ.get("TEST_ORDER") == "reversed":
+        items.reverse()
     items.sort(key=lambda item: next((n for n, path in enumerate(_LONGEST) if item.nodeid.startswith(path)), 99))
 
 
