@@ -90,14 +90,15 @@ class _ServerWatch:
             )
 
 
-_WATCH: Any = _ServerWatch()
+_WATCH = _ServerWatch()
 
 
 def watch_for_mocks() -> None:
     """Warn if the next reset of moto's services is that of a mock."""
+    resets: list[Any] = BackendDict._instances  # type: ignore[misc]
     with backend_lock:
-        if _WATCH not in BackendDict._instances:
-            BackendDict._instances.append(_WATCH)
+        if _WATCH not in resets:
+            resets.append(_WATCH)
 
 
 def _frames_to_mock_start() -> int | None:

@@ -147,13 +147,13 @@ class Protocol:
 
     def absent(self) -> list[str]:
         """Return the operations and members that the installed botocore does not know."""
-        shapes = set(self._model.shape_names)
+        known = set(self._model.shape_names)
+        shapes: dict[str, Any] = {name: self._model.shape_for(name) for name in _GROWING_SHAPES if name in known}
         return self._absent + [
-            f"{shape}.{member} (botocore>={NEWER_MEMBERS[member]})"
-            for shape, members in _GROWING_SHAPES.items()
-            if shape in shapes
-            for member in members
-            if member not in self._model.shape_for(shape).members
+            f"{name}.{member} (botocore>={NEWER_MEMBERS[member]})"
+            for name, shape in shapes.items()
+            for member in _GROWING_SHAPES[name]
+            if member not in shape.members
         ]
 
     @property
