@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
-from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.exceptions import ClientError, ConnectionClosedError
 
 from airflow_provider_omics_cache.local import LocalHealthOmics
 from tests.local.conftest import DEFAULT_RUN_SETTING, code_of
@@ -144,7 +143,7 @@ def test_a_run_that_duplicates_another(omics: Any, local_healthomics: LocalHealt
 def test_an_answer_is_lost_after_the_run_was_started(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     local_healthomics.faults.drop_connection("StartRun")
     request = {**DEFAULT_RUN_SETTING, "requestId": "once"}
-    with pytest.raises(BotoConnectionError):
+    with pytest.raises(ConnectionClosedError):
         omics.start_run(**request)
     run_id = omics.start_run(**request)["id"]
     assert [run["id"] for run in omics.list_runs()["items"]] == [run_id]

@@ -23,9 +23,9 @@ def strict(local_healthomics: LocalHealthOmics) -> None:
 
 def test_a_workflow_that_is_created(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     request = {"name": "germline", "definitionZip": b"zip", "parameterTemplate": TEMPLATE, "requestId": "once"}
-    created = omics.create_workflow(**request, tags={"a": "b"}, storageType="DYNAMIC")
+    created = omics.create_workflow(**request, tags={"a": "b"})
     workflow_id = created["id"]
-    assert omics.create_workflow(**request, tags={"a": "b"}, storageType="DYNAMIC")["id"] == workflow_id
+    assert omics.create_workflow(**request, tags={"a": "b"})["id"] == workflow_id
     assert created["status"] == omics.get_workflow(id=workflow_id)["status"] == "CREATING"
     with pytest.raises(ClientError, match="is CREATING, not ACTIVE") as error:
         start(omics, workflowId=workflow_id, parameters={"sample": "a"})
