@@ -441,10 +441,7 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
         once = StartRunOnce(self.hook, request)
         push = partial(self._push_run, context)
         found = once.find()
-        if found.answer is not None:
-            started = once.reattach(found.answer)
-        else:
-            started = once.start(found=found, on_answer=push)
+        started = once.reattach(found.answer) if found.answer else once.start(found=found, on_answer=push)
         run_id = str(started.answer["id"])
         persist_links(context, self, **links_of_run(run_id))
         push(started)
