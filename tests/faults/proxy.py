@@ -235,7 +235,7 @@ def _pattern(operation: str) -> re.Pattern[str]:
 
 
 def _read_request(client: socket.socket) -> bytes:
-    """Read one request; empty if the client has left."""
+    """Read one request, which asks the service to close the connection; empty if the client has left."""
     with client.makefile("rb") as stream:
         head = bytearray()
         while not head.endswith(b"\r\n\r\n"):
@@ -252,4 +252,5 @@ def _read_request(client: socket.socket) -> bytes:
         length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
         if length:
             body += stream.read(int(length[1]))
-        return re.sub(rb"(?i)\r\nexpect:[^\r]*", b"", bytes(head)) + bytes(body)
+        sent = re.sub(rb"(?i)\r\n(expect|connection):[^\r]*", b"", bytes(head))
+        return sent[:-2] + b"Connection: close\r\n\r\n" + bytes(body)
