@@ -83,10 +83,13 @@ LINE_TESTS := --no-loadscope-reorder -m "not newest" $(addprefix tests/,examples
 # A real Airflow runs on these older lines too.
 LINES_WITH_PROCESSES := 2.11 3.0 3.1
 
-.PHONY: test test-minimum test-all
+.PHONY: test test-demo test-minimum test-all
 test: venv venv-awscli ## Run all tests on the newest Airflow (PYTEST_ARGS="-k sensor" chooses)
 	TEST_ENVIRONMENT=airflow-3.3 AWS_CLI=.venv-awscli/bin/aws \
-		.venv/bin/python $(PYTEST) --junit-xml=build/test-airflow-3.3.xml $(PYTEST_ARGS)
+		.venv/bin/python $(PYTEST) -m "not demo" --junit-xml=build/test-airflow-3.3.xml $(PYTEST_ARGS)
+
+test-demo: venv ## Run the tests of make demo-ui
+	TEST_ENVIRONMENT=airflow-3.3 .venv/bin/python -m pytest -m demo tests/system
 
 test-minimum: venv-minimum ## Run the tests on the oldest supported versions (needs Python 3.11)
 	TEST_ENVIRONMENT=minimum AIRFLOW_HOME=$(CURDIR)/build/airflow-minimum \
