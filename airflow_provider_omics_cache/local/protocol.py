@@ -162,7 +162,7 @@ class Protocol:
         status = int(model.http.get("responseCode", 200))
         body = b""
         if model.output_shape is not None and model.output_shape.members:
-            body = json.dumps(output, default=_timestamp, separators=(",", ":")).encode()
+            body = json.dumps(_known(model.output_shape, output), default=_timestamp, separators=(",", ":")).encode()
         return Response(status, body, _headers(body))
 
     def _given(self, model: OperationModel, shape: StructureShape, request: Request) -> dict[str, Any]:
@@ -186,6 +186,22 @@ class Protocol:
             body = _read_json(request.body)
             given.update({m: body[w] for m, w in in_body.items() if w in body})
         return given
+
+
+#: Members of answers that came into botocore after the oldest supported version.
+_NEWER_MEMBERS = frozenset(
+    {"uuid", "imageDetails", "storageType", "readmePath", "profiles", "profileParameterTemplates"}
+)
+
+
+def _known(shape: Any, output: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an answer, or an item of its list, without newer members that the installed botocore does not know."""
+    unknown = _NEWER_MEMBERS.intersection(output).difference(shape.members)
+    known = {name: value for name, value in output.items() if name not in unknown} if unknown else output
+    if "items" in known and "items" in shape.members:
+        item_shape = shape.members["items"].member
+        return {**known, "items": [_known(item_shape, item) for item in known["items"]]}
+    return known
 
 
 def error_answer(error: ServiceError) -> Response:
