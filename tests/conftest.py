@@ -60,7 +60,7 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that the processes of pytest-xdist end together.
 
-    With ``TEST_ORDER=reversed`` the last test of each file runs first. A test that depends on an earlier test then fails.
+    With ``TEST_ORDER=reversed`` the last test of a file runs first. A test that depends on an earlier test then fails.
     """
     if os.environ.get("TEST_ORDER") == "reversed":
         items.reverse()
