@@ -119,9 +119,9 @@ test-all: test test-minimum $(OLDER_LINES:%=test-airflow-%) ## Run the tests on 
 	done
 	@$(MAKE) test-results
 
-.PHONY: lines pythons
-lines pythons: # for .ci/run
-	@echo $(if $(filter lines,$@),$(OLDER_LINES),$(NEWER_PYTHONS))
+.PHONY: lines
+lines: # for .ci/run
+	@echo $(OLDER_LINES)
 
 .PHONY: test-results support-table
 test-results: ## Print how many tests ran on each line, and why others were skipped
