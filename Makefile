@@ -16,8 +16,8 @@ LINE_PYTHONS = 3.12 3.11 $(if $(filter 3.1 3.2,$*),3.13)
 CHOSEN_PYTHON = $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 UV ?= .venv-uv/bin/uv
 PYTEST_ARGS ?=
-# Tests run side by side, each file in one process. The one with the real Airflows mostly waits, so that 3 processes keep
-# 2 cores busy. PYTEST_WORKERS=0 runs the tests one after the other.
+# Tests run side by side, each file in one process. One of the 3 processes runs the real Airflows and mostly waits. The
+# other two use the 2 cores. PYTEST_WORKERS=0 runs the tests one after the other.
 PYTEST_WORKERS ?= 3
 PYTEST = -m pytest -n $(PYTEST_WORKERS) --dist loadfile
 BENCH_ARGS ?=
@@ -33,11 +33,13 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 .PHONY: help
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '  make %-18s %s\n' test-airflow-LINE "Run the tests of an older Airflow: $(OLDER_LINES)" \
+		test-python-VERSION "Run the tests of the newest Airflow on another Python: $(NEWER_PYTHONS)"
 
 .PHONY: venv-uv venv venv-minimum venv-awscli venv-kill-matrix venv-screenshots venv-release
 .PHONY: $(OLDER_LINES:%=venv-airflow-%) $(NEWER_PYTHONS:%=venv-python-%)
 venv-uv:
-	@.ci/venv_uv
+	@.ci/venv_uv "$(CHOSEN_PYTHON)"
 
 venv: venv-uv ## Make .venv: the newest Airflow and this package, editable (PYTHON=python3.12 chooses the Python)
 	@.ci/venv .venv requirements/airflow-3.3.txt "$(PYTHON)" "3.11 3.12 3.13" --package
@@ -79,7 +81,8 @@ screenshots: venv venv-screenshots ## Take the pictures of README.md and docs/ (
 	@.venv-screenshots/bin/python .ci/screenshots.py
 
 # What depends on the versions of Airflow, the amazon provider, botocore and Python.
-LINE_TESTS := --no-loadscope-reorder -m "not newest" $(addprefix tests/,examples hooks links operators packaging secrets sensors testing triggers)
+LINE_TESTS := $(addprefix tests/,examples hooks links operators packaging secrets sensors testing triggers)
+LINE_MARKS := -m "not newest and not demo and not table"
 # A real Airflow runs on these older lines too.
 LINES_WITH_PROCESSES := 2.11 3.0 3.1
 
@@ -95,32 +98,42 @@ $(JAVASCRIPT_SDK): tests/local/javascript/package-lock.json
 javascript-sdk: $(if $(shell command -v npm),$(JAVASCRIPT_SDK)) ## Install the AWS SDK for JavaScript, which a test uses (needs node and npm)
 	@command -v npm >/dev/null || echo "npm is not installed: the test with the AWS SDK for JavaScript is skipped"
 
-.PHONY: test test-minimum test-all
+.PHONY: test test-demo test-table test-minimum test-all
 test: venv venv-awscli javascript-sdk ## Run all tests on the newest Airflow (PYTEST_ARGS="-k sensor" chooses)
 	TEST_ENVIRONMENT=airflow-3.3 AWS_CLI=.venv-awscli/bin/aws \
-		.venv/bin/python $(PYTEST) --junit-xml=build/test-airflow-3.3.xml $(PYTEST_ARGS)
+		.venv/bin/python $(PYTEST) -m "not demo and not table" --junit-xml=build/test-airflow-3.3.xml $(PYTEST_ARGS)
+
+test-demo: venv ## Run the tests of make demo-ui
+	TEST_ENVIRONMENT=airflow-3.3 .venv/bin/python -m pytest -m demo tests/system
+
+test-table: venv ## Compare the support table with the locks
+	.venv/bin/python -m pytest -m table tests/packaging/test_support_table.py
 
 test-minimum: venv-minimum ## Run the tests on the oldest supported versions (needs Python 3.11)
-	TEST_ENVIRONMENT=minimum AIRFLOW_HOME=$(CURDIR)/build/airflow-minimum \
-		.venv-minimum/bin/python $(PYTEST) -m "not system" -rfE --junit-xml=build/test-minimum.xml $(PYTEST_ARGS)
+	TEST_ENVIRONMENT=minimum \
+		.venv-minimum/bin/python $(PYTEST) -m "not system and not table" -rfE --junit-xml=build/test-minimum.xml $(PYTEST_ARGS)
 
 .PHONY: $(OLDER_LINES:%=test-airflow-%) test-airflow-3.3 $(NEWER_PYTHONS:%=test-python-%)
 $(OLDER_LINES:%=test-airflow-%): test-airflow-%: venv-airflow-%
-	TEST_ENVIRONMENT=airflow-$* .venv-airflow-$*/bin/python $(PYTEST) \
-		--junit-xml=build/test-airflow-$*.xml \
-		$(or $(PYTEST_ARGS),$(if $(filter $*,$(LINES_WITH_PROCESSES)),tests/system/test_quickstart.py) $(LINE_TESTS))
+	TEST_ENVIRONMENT=airflow-$* .venv-airflow-$*/bin/python $(PYTEST) $(LINE_MARKS) \
+		--junit-xml=build/test-airflow-$*.xml $(PYTEST_ARGS) $(if $(filter tests/%,$(PYTEST_ARGS)),,\
+		$(if $(filter $*,$(LINES_WITH_PROCESSES)),tests/system/test_quickstart.py) $(LINE_TESTS))
 
 test-airflow-3.3: test
 
 $(NEWER_PYTHONS:%=test-python-%): test-python-%: venv-python-%
-	TEST_ENVIRONMENT=airflow-3.3 .venv-python-$*/bin/python $(PYTEST) \
-		--junit-xml=build/test-python-$*.xml $(or $(PYTEST_ARGS),$(LINE_TESTS))
+	TEST_ENVIRONMENT=airflow-3.3 .venv-python-$*/bin/python $(PYTEST) $(LINE_MARKS) \
+		--junit-xml=build/test-python-$*.xml $(PYTEST_ARGS) $(if $(filter tests/%,$(PYTEST_ARGS)),,$(LINE_TESTS))
 
 test-all: test test-minimum $(OLDER_LINES:%=test-airflow-%) ## Run the tests on every supported line and Python
 	@for version in $(NEWER_PYTHONS); do \
 		if .ci/python $$version >/dev/null; then $(MAKE) test-python-$$version || exit; else echo "Not tested on Python $$version"; fi; \
 	done
 	@$(MAKE) test-results
+
+.PHONY: lines
+lines: # for .ci/run
+	@echo $(OLDER_LINES)
 
 .PHONY: test-results support-table
 test-results: ## Print how many tests ran on each line, and why others were skipped
@@ -138,15 +151,15 @@ coverage: venv venv-awscli ## Run all tests in reversed order, and print the lin
 	@mkdir -p build
 	@TEST_ORDER=reversed $(MAKE) test PYTEST_ARGS="--cov --cov-report= $(PYTEST_ARGS)"
 	@.venv/bin/coverage report --show-missing --fail-under=$(COVERED)
-	@echo "Without local/: $$(.venv/bin/coverage report --omit='*/local/*' --format=total) %"
-	@.venv/bin/coverage report --omit='*/local/*' --format=total --fail-under=$(COVERED_WITHOUT_LOCAL) >/dev/null
+	@echo "Without local/, in per cent:"
+	@.venv/bin/coverage report --omit='*/local/*' --format=total --fail-under=$(COVERED_WITHOUT_LOCAL)
 
 .PHONY: test-newest
-test-newest: venv-uv ## Run all tests on the newest releases of everything, without a lock
+test-newest: needs-uv ## Run all tests on the newest releases of everything, without a lock
 	@mkdir -p build
 	@$(COMPILE) pyproject.toml --extra batch --extra local --group test -o build/newest.txt
 	@.ci/venv .venv-newest build/newest.txt "$(CHOSEN_PYTHON)" "3.13 3.12 3.11" --package
-	.venv-newest/bin/python $(PYTEST) --junit-xml=build/test-newest.xml $(PYTEST_ARGS)
+	.venv-newest/bin/python $(PYTEST) -m "not demo and not table" --junit-xml=build/test-newest.xml $(PYTEST_ARGS)
 
 .PHONY: test-mwaa
 test-mwaa: venv $(MWAA_IMAGES:%=venv-mwaa-%) ## Let pip resolve the requirements of docs/install.rst as each MWAA image does
@@ -154,7 +167,7 @@ test-mwaa: venv $(MWAA_IMAGES:%=venv-mwaa-%) ## Let pip resolve the requirements
 
 .PHONY: test-wheel
 test-wheel: venv venv-release ## Build the wheel, install it into an empty environment, and use it as users do
-	@PYTHONPATH=.ci .venv/bin/python -m tests.wheel
+	@.venv/bin/python -m tests.wheel
 
 .PHONY: lint
 lint: venv ## Check style (ruff), types (mypy --strict) and known security faults (bandit)
@@ -205,7 +218,7 @@ faults-table: ## Show what make faults has found last in the documentation
 mutants: venv ## Plant faults in healthomics/, each of which its tests must notice (MUTANTS_ARGS="--only start" chooses)
 	@.venv/bin/python -m tests.mutants $(MUTANTS_ARGS)
 
-# What a line's Airflow was released with, because newer FastAPI and Cadwyn break Airflow 3.0 and 3.2.
+# Release date of each line's Airflow. Newer packages are excluded, because newer FastAPI and Cadwyn break 3.0 and 3.2.
 RELEASED_2.11 := 2026-03-20
 RELEASED_3.0 := 2025-09-05
 RELEASED_3.1 := 2026-04-01
@@ -216,7 +229,11 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --no-header --no-a
 .PHONY: locks locks-newest $(OLDER_LINES:%=lock-airflow-%)
 locks: locks-newest $(OLDER_LINES:%=lock-airflow-%) ## Compile requirements/ anew, except minimum.txt
 
-locks-newest: venv-uv
+.PHONY: needs-uv
+needs-uv: venv-uv
+	@test -x $(UV) || { echo "uv could not be installed. Install it with 'pip install uv', and run make with UV=uv"; exit 1; }
+
+locks-newest: needs-uv
 	$(COMPILE) pyproject.toml --extra batch --extra local --group test --group coverage --group lint --group docs \
 		-c <(echo apache-airflow==3.3.2) -o requirements/airflow-3.3.txt
 	$(COMPILE) <(echo awscli==1.46.2) -o requirements/awscli.txt
@@ -230,6 +247,7 @@ lock-javascript: ## Update the lock of the AWS SDK for JavaScript (needs npm)
 	cd tests/local/javascript && npm install --package-lock-only --save-exact @aws-sdk/client-omics@latest
 
 $(OLDER_LINES:%=lock-airflow-%): lock-airflow-%: venv-uv
+$(OLDER_LINES:%=lock-airflow-%): lock-airflow-%: needs-uv
 	$(COMPILE) pyproject.toml --extra batch --extra local --group test -c requirements/airflow-$*.in \
 		--exclude-newer $(RELEASED_$*) $(ALWAYS_NEW:%=--exclude-newer-package %=false) -o requirements/airflow-$*.txt
 

@@ -161,11 +161,11 @@ class AirflowApi:
             time.sleep(1)
 
     def is_alive(self) -> bool:
-        """Tell whether there is any use in waiting."""
+        """Return False if Airflow has ended."""
         return True
 
     def last_words(self) -> str:
-        """Tell what is known of the reasons when a wait was in vain."""
+        """Return the end of Airflow's log, for the error of a wait that timed out."""
         return ""
 
     def wait_for_dags(self, dag_ids: Iterable[str]) -> None:

@@ -53,6 +53,8 @@ def _collect_one(name: str, path: Path, python: Path) -> dict[str, Any]:
     result = read_result(path)
     if result.failed or result.passed < FEWEST_TESTS:
         sys.exit(f"{path}: {result.passed} tests passed and {result.failed} failed: run make test-{name} again")
+    if path.stat().st_mtime < (python.parents[1] / ".installed").stat().st_mtime:
+        sys.exit(f"{path} is older than {python.parents[1]}: run make test-{name} again")
     asked = subprocess.run([python, "-c", _VERSIONS], capture_output=True, check=True)  # nosec B603  # make's Python
     return {
         "versions": json.loads(asked.stdout),

@@ -1,4 +1,4 @@
-"""Print pip's settings as those of uv, which does not read pip.conf: one assignment for bash on each line."""
+"""Print pip's settings as environment variables of uv, one bash assignment a line. uv does not read pip.conf."""
 
 from __future__ import annotations
 

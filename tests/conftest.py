@@ -20,7 +20,7 @@ from airflow_provider_omics_cache.local.pytest_plugin import UNPACED
 from tests import quick_clients, quick_dag_runs
 
 # Before anything imports Airflow, which would make itself a home in the user's. Each process of pytest-xdist has one.
-_HOME = version("apache-airflow") + os.environ.get("PYTEST_XDIST_WORKER", "")
+_HOME = f"{version('apache-airflow')}-{Path(sys.prefix).name}-{os.environ.get('PYTEST_XDIST_WORKER', '')}"
 os.environ["AIRFLOW_HOME"] = str(Path(__file__).parents[1] / "build" / "airflow" / _HOME)
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 # ``dag.test()`` looks for the DAG there. Airflow reads it when it is imported.
@@ -60,7 +60,7 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that the processes of pytest-xdist end together.
 
-    With ``TEST_ORDER=reversed`` the tests of each file run from the last to the first: none may need another before it.
+    With ``TEST_ORDER=reversed`` the last test of a file runs first. A test that depends on an earlier test then fails.
     """
     if os.environ.get("TEST_ORDER") == "reversed":
         items.reverse()

@@ -37,8 +37,8 @@ _PRELOADED = [
     "airflow.providers.amazon.aws.hooks.s3",
     "moto.core",
 ]
-#: Seconds after which a test that does not end fails.
-_LONGEST = 120
+#: Seconds after which a run of tests that does not end fails.
+_LONGEST = 300
 _PASSED, _FAILED = 0, 1
 
 
@@ -48,7 +48,7 @@ class Result:
 
     :param mutant: the mutant.
     :param seconds: how long the tests took.
-    :param error: why the mutant counts as not noticed; None if each of its tests failed.
+    :param error: None if each of its tests failed, as it must; else what went wrong.
     """
 
     mutant: Mutant
@@ -124,7 +124,7 @@ def _run_tests(tree: Path, tests: Iterable[str]) -> tuple[int, list[str], str]:
 
     os.chdir(tree)
     sys.path.insert(0, str(tree))
-    # Airflow has asked the package that is installed what it provides.
+    # Airflow has already imported the installed package. The tests must import the copy.
     for name in [name for name in sys.modules if name.partition(".")[0] == _PACKAGE]:
         del sys.modules[name]
     failed, output = _Failed(), io.StringIO()

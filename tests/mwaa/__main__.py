@@ -33,7 +33,8 @@ ESSENTIAL = (
     "watchtower==",
     "fluent-logger==",
 )
-#: The newest versions that pip could choose when the page was written. A release since then does not change its answer.
+#: The newest versions that pip could choose when the page was written. Newer releases are excluded, so that the result
+#: stays the same.
 NEWEST = ("aiohttp<=3.14.5", "aiosignal<=1.4.0", "s3transfer<=0.19.3", "yarl<=1.25.1")
 
 

@@ -56,7 +56,7 @@ def test_results_are_counted_with_the_reasons_of_skips(tmp_path: Path, capsys: p
     assert (result.passed, result.failed, result.seconds, result.real_airflow) == (1, 1, 2.5, True)
     assert result.skips == {"there is no batch": 1, "no aiobotocore": 1}
     wrong = test_results.report(tmp_path)
-    assert wrong == ["airflow-3.0: 1 tests failed", "airflow-3.0: 1 tests ran, which is too few"]
+    assert wrong == ["airflow-3.0: 1 tests failed", "airflow-3.0: only 1 tests passed; at least 2,000 must"]
     printed = capsys.readouterr().out
     assert "airflow-3.0: 1 passed, 1 failed, 2 skipped in 2 s\n  1 skipped: there is no batch\n" in printed
     assert "airflow-3.1: not run\n" in printed

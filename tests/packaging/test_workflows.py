@@ -1,4 +1,4 @@
-"""The workflows of GitHub call make targets that exist, and nothing else that could differ from them."""
+"""The workflows of GitHub call make targets that exist."""
 
 from __future__ import annotations
 

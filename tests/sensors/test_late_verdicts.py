@@ -24,7 +24,7 @@ from tests.conftest import RecordedTaskInstance, needs_batches
 from tests.late_answers import Late, cancel, late_lists, later, mapping_of, start_slow_batch, submit
 from tests.sensor_modes import each_mode, run_sensor, start_batch
 
-pytestmark = [needs_batches, pytest.mark.newest]
+pytestmark = needs_batches
 
 BUCKET = "results"
 URI = f"s3://{BUCKET}/runs.jsonl"

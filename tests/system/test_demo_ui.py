@@ -17,6 +17,7 @@ from tests.conftest import needs_aiobotocore, needs_batches
 
 pytestmark = [
     pytest.mark.system,
+    pytest.mark.demo,
     needs_batches,
     needs_aiobotocore,
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="there is no /proc to find processes in"),

@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from uv_settings import VARIABLES, pip_settings
-
 from airflow_provider_omics_cache.get_provider_info import OPTIONS, SECTION
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +30,6 @@ CONSTRAINTS = ROOT / "requirements" / "airflow-3.3.txt"
 RESULTS = ROOT / "build" / "wheel"
 ENVIRONMENT = ROOT / ".venv-wheel"
 PYTHON = ENVIRONMENT / "bin" / "python"
-UV = ROOT / ".venv-uv" / "bin" / "uv"
 TWINE = ROOT / ".venv-release" / "bin" / "twine"
 #: Lines of wrong_dag.py that mypy must report.
 WRONG_LINES = ["8", "9"]
@@ -64,17 +61,16 @@ class Workplace:
             "COLUMNS": "200",
         }
 
-    def run(self, *command: str | Path, may_fail: bool = False, **variables: str) -> str:
+    def run(self, *command: str | Path, may_fail: bool = False) -> str:
         """Run a command, and return what it prints.
 
         :param command: the command.
         :param may_fail: whether an exit code other than 0 is no error.
-        :param variables: more environment variables.
         """
         done = subprocess.run(
             [str(part) for part in command],
             cwd=self.directory,
-            env={**self.environment, **variables},
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -155,13 +151,7 @@ def check_metadata(place: Workplace) -> str:
 def install(place: Workplace) -> str:
     """Install the wheel with its extra ``batch`` into an empty environment."""
     place.run(sys.executable, "-m", "venv", "--clear", ENVIRONMENT)
-    arguments = ["install", "-c", CONSTRAINTS, f"{built('*.whl')}[batch]"]
-    if UV.exists():
-        settings = {VARIABLES[name]: value for name, value in pip_settings().items() if name in VARIABLES}
-        variables = {name: separator.join(value.split()) for (name, separator), value in settings.items()}
-        place.run(UV, "pip", *arguments, "--python", PYTHON, "--index-strategy", "unsafe-best-match", **variables)
-    else:
-        place.run(PYTHON, "-m", "pip", *arguments)
+    place.run(PYTHON, "-m", "pip", "install", "-c", CONSTRAINTS, f"{built('*.whl')}[batch]")
     place.run(PYTHON, "-m", "pip", "check")
     return f"{len(list(examples().parents[1].glob('*.dist-info')))} packages, and pip check finds no conflict"
 
