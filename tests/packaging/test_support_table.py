@@ -14,7 +14,7 @@ from tests.packaging.test_environment import ENVIRONMENTS
 
 pytestmark = pytest.mark.table
 
-TESTED: dict[str, Any] = json.loads(support_table.RESULTS.read_text())
+TESTED: dict[str, Any] = json.loads(support_table.RESULTS.read_text()) if support_table.RESULTS.exists() else {}
 LINES = sorted({run for run in ENVIRONMENTS if run.startswith("airflow-")})
 
 
