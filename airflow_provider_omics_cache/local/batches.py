@@ -23,6 +23,7 @@ from airflow_provider_omics_cache.local.protocol import (
 )
 from airflow_provider_omics_cache.local.quotas import StartRunShare
 from airflow_provider_omics_cache.local.region import Region, ServiceContext, Workflow, check_tags
+from airflow_provider_omics_cache.local.workflows import problem_with_parameters
 
 _CANCELLABLE = frozenset({BatchStatus.PENDING, BatchStatus.SUBMITTING, BatchStatus.INPROGRESS})
 _RUNS_DELETABLE = frozenset({BatchStatus.PROCESSED, BatchStatus.CANCELLED})
@@ -324,14 +325,9 @@ class RegionSubmitter:
         parameters = {**batch.default.get("parameters", {}), **run.get("parameters", {})}
         if len(dump_json(parameters)) > _MAX_PARAMETER_BYTES:
             return "ValidationException", f"The parameters exceed {_MAX_PARAMETER_BYTES} bytes"
-        if template is not None:
-            unknown = sorted(parameters.keys() - template.keys())
-            if unknown:
-                return "ValidationException", f"Parameters not in the workflow's template: {_some(unknown)}"
-            required = {name for name, about in template.items() if not about.get("optional", False)}
-            missing = sorted(required - parameters.keys())
-            if missing:
-                return "ValidationException", f"Parameters missing for the workflow: {_some(missing)}"
+        problem = problem_with_parameters(template, parameters)
+        if problem is not None:
+            return "ValidationException", problem
         return None
 
     def failure_of_export(self, batch: Batch, index: int) -> tuple[str, str] | None:
@@ -403,8 +399,3 @@ def check_documents(setting: dict[str, Any]) -> dict[str, Any]:
         if name in setting and not isinstance(setting[name], dict):
             raise validation_error(f"1 validation error detected: {name} must be a JSON object")
     return setting
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(name[:64] for name in names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

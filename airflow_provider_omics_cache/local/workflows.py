@@ -46,7 +46,7 @@ def get_workflow(region: Region, context: ServiceContext, request: dict[str, Any
 def existing_workflow(
     region: Region, context: ServiceContext, workflow_id: str, kind: str = "PRIVATE"
 ) -> Workflow | None:
-    """Return a workflow, None if there is none with this id and type.
+    """Return the workflow with this id and type, or None if it does not exist.
 
     :param kind: ``PRIVATE`` or ``READY2RUN``.
     """
