@@ -231,7 +231,7 @@ locks: locks-newest $(OLDER_LINES:%=lock-airflow-%) ## Compile requirements/ ane
 
 .PHONY: needs-uv
 needs-uv: venv-uv
-	@test -x $(UV) || { echo "uv could not be installed. Install it with 'pip install uv', and run make with UV=uv"; exit 1; }
+	@command -v $(UV) >/dev/null || { echo "uv could not be installed. Install it with 'pip install uv', and run make with UV=uv"; exit 1; }
 
 locks-newest: needs-uv
 	$(COMPILE) pyproject.toml --extra batch --extra local --group test --group coverage --group lint --group docs \

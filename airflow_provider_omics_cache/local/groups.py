@@ -77,7 +77,7 @@ def find_run_group(region: Region, context: ServiceContext, run_group_id: str) -
 
 
 def existing_run_group(region: Region, context: ServiceContext, run_group_id: str) -> RunGroup | None:
-    """Return a run group, None if there is none with this id.
+    """Return the run group with this id, or None if it does not exist.
 
     A run group that a test registers exists in every Region.
     """

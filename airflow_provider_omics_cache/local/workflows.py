@@ -142,7 +142,7 @@ def delete_workflow_version(region: Region, context: ServiceContext, request: di
 def existing_workflow(
     region: Region, context: ServiceContext, workflow_id: str, kind: str = "PRIVATE"
 ) -> Workflow | None:
-    """Return a workflow, None if there is none with this id and type.
+    """Return the workflow with this id and type, or None if it does not exist.
 
     A workflow that a test registers exists in every Region.
 
