@@ -18,6 +18,7 @@ from airflow_provider_omics_cache import timing
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.triggers import clients as clients_module
 from airflow_provider_omics_cache.triggers.clients import CLIENT_LIFETIME
+from airflow_provider_omics_cache.triggers.poller import JITTER
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.sensor_modes import start_batch
 from tests.triggers.loops import (
@@ -322,9 +323,10 @@ async def test_a_call_that_is_refused_uses_the_client_that_is_in_the_making(
 ) -> None:
     batch_ids = start_batches(service, 1, after=1.5 * CLIENT_LIFETIME)
     gate = asyncio.Event()
+    longest_interval = 60 * (1 + JITTER)
 
     async def hold(**_: Any) -> None:
-        if service.clock.elapsed() > CLIENT_LIFETIME - 60:
+        if service.clock.elapsed() > CLIENT_LIFETIME - longest_interval - 1:
             await gate.wait()
 
     with changed_calls(monkeypatch, hold):
