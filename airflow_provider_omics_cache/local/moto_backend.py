@@ -171,7 +171,7 @@ def send_events(account_id: str, region_name: str, events: Sequence[dict[str, An
 
     :param events: entries of PutEvents.
     """
-    client = _client("events", account_id, region_name)
+    client = moto_client("events", account_id, region_name)
     for first in range(0, len(events), _EVENTS_PER_CALL):
         client.put_events(Entries=events[first : first + _EVENTS_PER_CALL])
 
@@ -181,7 +181,7 @@ def write_log(account_id: str, region_name: str, group: str, stream: str, lines:
 
     :param lines: times in seconds since 1970, and texts.
     """
-    client = _client("logs", account_id, region_name)
+    client = moto_client("logs", account_id, region_name)
     with suppress(client.exceptions.ResourceAlreadyExistsException):
         client.create_log_group(logGroupName=group)
     with suppress(client.exceptions.ResourceAlreadyExistsException):
@@ -219,14 +219,14 @@ def _bucket_and_key(uri: str) -> dict[str, str]:
 
 def _call_s3(operation: str, account_id: str, **parameters: Any) -> dict[str, Any]:
     try:
-        answer: dict[str, Any] = getattr(_client("s3", account_id), operation)(**parameters)
+        answer: dict[str, Any] = getattr(moto_client("s3", account_id), operation)(**parameters)
     except (ClientError, ParamValidationError) as error:
         raise LookupError(str(error)) from None
     return answer
 
 
 @functools.lru_cache(maxsize=16)
-def _client(service: str, account_id: str, region_name: str = "us-east-1") -> Any:
+def moto_client(service: str, account_id: str, region_name: str = "us-east-1") -> Any:
     """Return a client that always reaches moto, inside a mock and outside."""
     endpoint = "https://s3.amazonaws.com" if service == "s3" else f"https://{service}.{region_name}.amazonaws.com"
     session: Any = boto3.session.Session()

@@ -151,7 +151,7 @@ def prepared() -> Iterator[None]:
         for name, value in {**_ENVIRONMENT, "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(_CONNECTION)}.items():
             patch_.setenv(name, value)
         quick_clients.install(patch_)
-        moto_backend._s3_client(ACCOUNT)
+        moto_backend.moto_client("s3", ACCOUNT)
         _keep_clients(patch_)
         _keep_quotas(patch_)
         # The batches of the scenarios are small. Locations of outputs are derived in them too.

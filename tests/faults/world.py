@@ -225,11 +225,11 @@ class World:
 
     def create_bucket(self, bucket: str) -> None:
         """Create a bucket."""
-        moto_backend._s3_client(ACCOUNT).create_bucket(Bucket=bucket)
+        moto_backend.moto_client("s3", ACCOUNT).create_bucket(Bucket=bucket)
 
     def put_object(self, uri: str, content: str) -> None:
         """Write an object."""
-        moto_backend._s3_client(ACCOUNT).put_object(**moto_backend._bucket_and_key(uri), Body=content.encode())
+        moto_backend.moto_client("s3", ACCOUNT).put_object(**moto_backend._bucket_and_key(uri), Body=content.encode())
 
     # Calls
 

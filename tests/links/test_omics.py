@@ -192,7 +192,7 @@ def test_what_is_not_known_yet_is_left_out(task_context: dict[str, Any], opened:
     persist_links(task_context, operator(), batch_id="1")
     assert [bool(opened(link)) for link in LINKS] == [False, True, False, False, True]
     persist_links(task_context, operator(), batch_id="1", run_id="1234567")
-    assert [bool(opened(link)) for link in LINKS] == [True, True, False, True]
+    assert [bool(opened(link)) for link in LINKS] == [True, True, False, False, True]
 
 
 def test_there_is_no_url_where_the_console_is_not_known(

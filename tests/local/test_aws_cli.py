@@ -211,7 +211,7 @@ def test_the_same_request_id_creates_one_run_cache(aws: Cli) -> None:
 def test_lists_run_caches(aws: Cli, local: LocalHealthOmicsServer) -> None:
     ids = [create_cache(aws, "--name", f"c{number}")["id"] for number in range(5)]
     everything = aws("list-run-caches")["items"]
-    assert [item["id"] for item in everything] == ids
+    assert [item["id"] for item in everything] == ids[::-1]
     before = local.calls["ListRunCaches"]
     assert aws("list-run-caches", "--page-size", "2")["items"] == everything
     assert local.calls["ListRunCaches"] - before == 3

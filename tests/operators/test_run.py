@@ -409,7 +409,7 @@ class TestWait:
             client.cancel_run(id=run_id)
             local.clock.advance(60)
             client.delete_run(id=run_id)
-            client.start_run(workflowId="1", roleArn=GIVEN["role_arn"], outputUri="s3://x/y", requestId="theirs")
+            client.start_run(workflowId="1", roleArn=GIVEN["role_arn"], outputUri="s3://results/y", requestId="theirs")
 
         later(30, reuse)
         with pytest.raises(RunDeletedError, match="was deleted"):
@@ -514,7 +514,7 @@ class TestCancel:
             client.cancel_run(id=run_id)
             local.clock.advance(60)
             client.delete_run(id=run_id)
-            client.start_run(workflowId="1", roleArn=GIVEN["role_arn"], outputUri="s3://x/y", requestId="theirs")
+            client.start_run(workflowId="1", roleArn=GIVEN["role_arn"], outputUri="s3://results/y", requestId="theirs")
             raise OmicsApiError("lost", code="ConnectionClosedError", operation="CancelRun")
 
         if lost:

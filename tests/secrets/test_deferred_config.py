@@ -101,7 +101,7 @@ def test_the_arguments_of_a_trigger_hold_no_secret(
     extra = {"region_name": "us-east-1", "aws_session_token": "s3cret", "config_kwargs": PROXIES}
     connection = {"conn_type": "aws", "login": "testing", "password": "s3cret", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
-    policy = {"sessionPolicy": "s3cret"} if HAS_SESSION_POLICIES else {}
+    policy = {"sessionPolicy": '{"Sid": "s3cret"}'} if HAS_SESSION_POLICIES else {}
     start = {**START, "default_run_setting": {**SETTING, **policy}}
     with pytest.raises(TaskDeferred) as caught:
         StartRunBatchOperator(task_id="task", deferrable=True, **start).execute(task_context)
