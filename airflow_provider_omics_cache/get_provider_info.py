@@ -13,9 +13,9 @@ SECTION = "omics_cache"
 OPTIONS: dict[str, dict[str, Any]] = {
     "token_namespace": {
         "description": (
-            "Part of every request token, and of the names of batches and single runs. Airflow environments that "
-            "share an AWS account and Region must each set a different value. Otherwise two DAGs of the same name "
-            "in two environments can reattach to each other's batches.\n"
+            "Part of the names and the request tokens of batches and single runs. Airflow environments that share "
+            "an AWS account and Region must each set a different value. Otherwise two DAGs of the same name in two "
+            "environments can reattach to each other's batches and runs.\n"
         ),
         "version_added": "0.1.0",
         "type": "string",
@@ -24,7 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "tag_with_task": {
         "description": (
-            "Whether StartRunBatchOperator and StartRunOperator tag what they start with the DAG id, the run id, the "
+            "Whether StartRunBatchOperator and StartRunOperator tag the batch or run with the DAG id, the run id, the "
             "task id and the map index, so that the batches and runs of a DAG run can be found in AWS.\n"
         ),
         "version_added": "0.1.0",

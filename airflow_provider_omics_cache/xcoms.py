@@ -115,13 +115,13 @@ class RunGroupXCom(TypedDict):
     id: str
     arn: str | None
     name: str | None
-    #: CPUs that the active runs of the group use together.
+    #: Maximum number of CPUs that the active runs of the group use together.
     max_cpus: int | None
-    #: GPUs that the active runs of the group use together.
+    #: Maximum number of GPUs that the active runs of the group use together.
     max_gpus: int | None
-    #: Number of active runs of the group.
+    #: Maximum number of active runs of the group.
     max_runs: int | None
-    #: Minutes that a run of the group may take.
+    #: Maximum number of minutes that a run of the group takes.
     max_duration: int | None
     #: ISO 8601.
     creation_time: str | None
@@ -175,6 +175,6 @@ class RunRecord(FailedRun):
     stop_time: str | None
     #: Where the outputs of the run are. None without ``include_outputs``, unless GetRun was called for another reason.
     run_output_uri: str | None
-    #: Where ``run_output_uri`` comes from: ``exact`` if GetRun has returned it, ``derived`` if it follows from GetRun's
-    #: answers about other runs of the batch; None without a location.
+    #: Where ``run_output_uri`` comes from: ``exact`` if GetRun has returned it, ``derived`` if it was derived from
+    #: GetRun's answers about other runs of the batch; None without a location.
     output_source: str | None

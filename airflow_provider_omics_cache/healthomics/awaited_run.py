@@ -1,4 +1,4 @@
-"""A single run: what GetRun says of it, and what its status means for a wait."""
+"""A single run as GetRun shows it, and what its status means for a wait."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TIMES = {"creation_time": "creationTime", "start_time": "startTime", "stop_time
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one answer of GetRun says. Members that the answer lacks are None.
+    """A single run, as one answer of GetRun shows it. Members that the answer lacks are None.
 
     ``seen_at`` is when the answer came, in epoch seconds.
     """
@@ -78,7 +78,7 @@ class Run:
     ) -> Run:
         """Make a run from GetRun's answer.
 
-        HealthOmics reuses the ids of deleted runs: if the answer is about a run with another uuid, the run is deleted.
+        HealthOmics reuses the ids of deleted runs. If the answer shows another uuid, the run counts as deleted.
 
         :param run_id: id of the run.
         :param answer: GetRun's answer.
@@ -99,7 +99,7 @@ class Run:
         return run_xcom(self.id, **{**members, **self._times(), **known})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the run in the form in which an event carries it."""
+        """Return the run in the form that an event contains."""
         return {**asdict(self), **self._times()}
 
     def _times(self) -> dict[str, str | None]:
@@ -108,7 +108,7 @@ class Run:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Run:
-        """Make a run from what an event carries.
+        """Make a run from a member of an event.
 
         :param value: what :meth:`to_json` returned, perhaps in another version of this package.
         :raises ValueError: a member has the wrong type.

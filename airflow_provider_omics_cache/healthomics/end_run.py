@@ -140,9 +140,9 @@ def _current(hook: OmicsCacheHook, run: Run, *, max_silence: float) -> Run | Non
 
 
 def _confirmed(hook: OmicsCacheHook, run_id: str, answer: Answer, uuid: str | None, *, max_silence: float) -> Run:
-    """Make a run from an answer that shows its uuid. If it does not, get the run again.
+    """Make a run from GetRun's answer. If the answer does not show the uuid, get the run again.
 
-    :raises OmicsError: no answer shows the uuid. Nothing is cancelled or deleted then.
+    :raises OmicsError: no answer shows the uuid. In this case nothing is cancelled or deleted.
     """
     if answer.get("uuid") is None:
         get = partial(if_found, partial(hook.get_run, run_id=run_id, max_silence=max_silence))
@@ -164,9 +164,9 @@ def _end(
     max_seconds: float,
     max_silence: float,
 ) -> None:
-    """Cancel or delete a run that was confirmed just now, and confirm it again before each further attempt.
+    """Cancel or delete a run whose uuid was confirmed just before. Confirm it again before each further attempt.
 
-    If the answer of an attempt is lost, the id may belong to another run at the next attempt.
+    If the answer to an attempt is lost, the id may belong to another run at the next attempt.
     """
     give_up = timing.monotonic() + max_seconds
     is_confirmed = True

@@ -1,6 +1,6 @@
-"""Start something once: find what an earlier try of the task started, or start something new.
+"""Start a batch or a single run once: find the one that an earlier try of the task started, or start a new one.
 
-What is the same for a batch and for a single run is here. ``start.py`` and ``start_run.py`` have what differs.
+This module has what batches and single runs have in common. ``start.py`` and ``start_run.py`` have the differences.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class StartDecision(Enum):
 
 
 class StatusMeaning(Protocol):
-    """What a status means to a task that finds its own batch or run."""
+    """What a status means for a task that finds its own batch or run."""
 
     @property
     def end(self) -> End | None:
@@ -183,7 +183,7 @@ def generation_of(tags: Mapping[str, str] | None) -> int:
 
 
 def newest_first(answers: Iterable[Answer]) -> list[Answer]:
-    """Sort by creation time, then by id. What does not show its time of creation counts as the newest.
+    """Sort by creation time, then by id. An answer without a creation time counts as the newest.
 
     :param answers: answers of GetBatch or GetRun.
     """
@@ -199,7 +199,7 @@ class StartOnce(ABC):
     :param request: what the task asks for.
     """
 
-    #: What is started, as messages name it.
+    #: ``batch`` or ``run``, as messages name it.
     noun: ClassVar[str]
     #: Name of the operation that starts it, and of the one that gets it.
     start_operation: ClassVar[str]
@@ -215,11 +215,11 @@ class StartOnce(ABC):
 
     @abstractmethod
     def list_named(self) -> Iterable[Answer]:
-        """List what has the request's name."""
+        """List the batches or runs with the request's name."""
 
     @abstractmethod
     def get(self, item: Answer) -> Answer | None:
-        """Get a listed or just started batch or run; None if the service does not show it.
+        """Get a batch or run that was listed or started; None if the service does not show it.
 
         :param item: the item of the list, or the answer to the start.
         """
@@ -248,30 +248,31 @@ class StartOnce(ABC):
 
     @abstractmethod
     def refusal(self, found: Decided) -> OmicsError:
-        """Return the error for what can neither be used nor replaced.
+        """Return the error for a batch or run that can neither be used nor replaced.
 
-        :param found: what was found.
+        :param found: the batch or run.
         """
 
     @abstractmethod
     def error(self, kind: str, text: str, answer: Answer) -> OmicsError:
         """Return an error about a batch or run.
 
-        :param kind: ``conflict`` or ``failed``.
+        :param kind: ``conflict``, ``failed`` or ``missing``.
         :param text: text of the error.
         :param answer: the answer that shows the batch or run.
         """
 
     @abstractmethod
     def contents(self) -> str:
-        """Describe for the log what is started."""
+        """Describe the batch or run for the log."""
 
     def find(self) -> Found:
-        """Find what an earlier try of the task started.
+        """Find the batch or run that an earlier try of the task started.
 
         The newest batch or run with the task's name decides. If it is to be replaced, and an older one has the same
-        settings, the older one is used. The others only determine the next generation: it is the generation of a newest
-        one that FAILED before it started, because AWS documents that its token starts it again.
+        settings, the older one is used. Otherwise a new one is started with the next generation. There is one
+        exception: if the newest one FAILED before it started, its own generation is used again, because AWS documents
+        that the token of a FAILED batch starts the batch again.
 
         :raises OmicsError: the newest one can neither be used nor replaced.
         :raises OmicsApiError: a call failed.
@@ -294,16 +295,16 @@ class StartOnce(ABC):
         return Found(None, max(used) + 1)
 
     def start(self, *, found: Found, on_answer: Callable[[Started], object]) -> Started:
-        """Start it. Two tries that call this at the same time get the same batch or run.
+        """Start the batch or run. Two tries that call this at the same time get the same batch or run.
 
-        What GetBatch or GetRun shows decides, because the operation that starts repeats an old answer if the token was
-        used before. The token of a batch or run that FAILED before it started is used once more: AWS documents that it
-        starts the batch again. A new token beside it could start a second one, if another try uses the old one at the
-        same time. If the service repeats the FAILED one instead, the next generation follows.
+        GetBatch's or GetRun's answer decides, because the start operation repeats an old answer if the token was used
+        before. The token of a batch or run that FAILED before it started is used once more: AWS documents that it
+        starts the batch again. If another try used the old token at the same time, a new token could start a second
+        batch or run. If the service answers with the FAILED one, the token of the next generation is used.
 
         :param found: what :meth:`find` returned.
-        :param on_answer: function that is called as soon as the operation has answered.
-        :raises OmicsError: what the service returned can neither be used nor replaced.
+        :param on_answer: function that is called as soon as the start operation has answered.
+        :raises OmicsError: the batch or run that the service returned can neither be used nor replaced.
         :raises OmicsApiError: a call failed.
         """
         request = self.request
@@ -439,7 +440,7 @@ class StartOnce(ABC):
         return self.error("conflict", text, answer)
 
     def _answers(self) -> list[Answer]:
-        """Get what has the request's name, the newest first. What does not show its name is included."""
+        """Get the batches or runs with the request's name, the newest first. Those without a name are included."""
         name = self.request.name
         items = [
             item for item in self.hook.list_whole(lambda: list(self.list_named())) if item.get("name") in {None, name}
@@ -455,13 +456,13 @@ class StartOnce(ABC):
         return newest_first(answers)
 
     def _find_with_spent_token(self, error: OmicsApiError, generation: int) -> Found:
-        """Find what was started with a refused token.
+        """Find the batch or run that was started with a refused token.
 
         Another try may have been faster, or may have used other tags or another order of the settings.
 
-        :return: what was found, or the next generation: that of the token is used up by what can be replaced.
-        :raises OmicsApiError: nothing is found. The method does not try another token: if the batch or run is only not
-            listed yet, a second one would cost twice.
+        :return: the batch or run. If it can be replaced, only the next generation, because the token is used up.
+        :raises OmicsApiError: nothing is found. The method does not try another token: the batch or run may not be
+            listed yet, and a second one would cost twice.
         """
         if not is_token_refused(self.hook, error):
             raise error
@@ -486,7 +487,7 @@ class StartOnce(ABC):
         ) from error.__cause__
 
     def _get_existing(self, item: Answer) -> Answer:
-        """Get what is known to exist; wait until the service shows it."""
+        """Get a batch or run that is known to exist. Wait until the service shows it."""
         answer = self.hook.until_seen(partial(self.get, item))
         if answer is None:
             raise self.error(

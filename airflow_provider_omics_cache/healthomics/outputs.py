@@ -2,8 +2,8 @@
 
 HealthOmics writes the outputs of a run below its ``outputUri``, to a folder with the id of the run. AWS's pages differ:
 some have a second folder with the uuid of the run. `GetRun
-<https://docs.aws.amazon.com/omics/latest/api/API_GetRun.html>`__ returns the location, but of one run per call. The
-answers about a few runs show which layout the service uses, and the locations of the other runs follow from it.
+<https://docs.aws.amazon.com/omics/latest/api/API_GetRun.html>`__ returns the location, but only of one run per call.
+The answers about a few runs show which layout the service uses. The locations of the other runs are derived from it.
 """
 
 from __future__ import annotations
@@ -89,11 +89,11 @@ class OutputLocations(NamedTuple):
 
 
 class OutputEvidence:
-    """Collects GetRun's answers about runs of a batch, and decides whether the locations of the others follow.
+    """Collects GetRun's answers about runs of a batch, and decides whether the other locations can be derived.
 
-    Locations are derived only if the location of every run that was added is its ``outputUri`` in the same layout.
-    Without the settings of the batch, the ``outputUri`` of the answers must be the same too: other runs may have their
-    own.
+    All locations that were added must follow from the ``outputUri`` of their run by the same layout. If the task does
+    not have the settings of the batch, all answers must also show the same ``outputUri``, because other runs may have
+    their own.
 
     :param uris: the ``outputUri`` of each run, None if the task does not have the settings of the batch.
     """
@@ -106,7 +106,7 @@ class OutputEvidence:
         """Add a run.
 
         :param row: the run's entry of ListRunsInBatch.
-        :param run: GetRun's answer about this run. An answer without ``runOutputUri`` shows nothing.
+        :param run: GetRun's answer about this run. An answer without ``runOutputUri`` is ignored.
         """
         location, output_uri = run.get("runOutputUri"), run.get("outputUri")
         if not location:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 IF_EXISTS = ("reuse", "update", "fail")
 #: Maximum number of request tokens that a task tries for one resource.
 MAX_GENERATIONS = 10
-#: Seconds for which ``until_seen`` reads again.
+#: Seconds for which ``until_seen`` repeats a read.
 SHOWN_AFTER = sum(VISIBLE_AFTER)
 #: Number of reads, within a few seconds, after which an optional member that is absent counts as not set, and a
 #: resource that is not found counts as not existing.
@@ -155,7 +155,7 @@ class Resources(ABC):
         return found is None
 
     def state(self, found: Answer, *, adverb: str = "") -> str:
-        """Say, in words that follow the id, that a resource exists.
+        """Return the words that follow the id of an existing resource in a message.
 
         :param found: the service's answer.
         :param adverb: such as "still".
@@ -163,7 +163,7 @@ class Resources(ABC):
         return " ".join(filter(None, (adverb, "exists")))
 
     def title(self, resource_id: str) -> str:
-        """Return how a sentence about a resource begins.
+        """Return the beginning of a sentence about a resource.
 
         :param resource_id: id of the resource.
         """
@@ -186,7 +186,7 @@ class Resources(ABC):
         return None if found is None else {"id": resource_id, **present(found)}
 
     def get_existing(self, resource_id: str) -> Answer | None:
-        """Get a resource. The service may not find at once what was created just before.
+        """Get a resource. Repeat the call for a few seconds, because the service may not find a new resource at once.
 
         :param resource_id: id of the resource.
         """
@@ -202,12 +202,12 @@ class Resources(ABC):
         return self.hook.until_seen(look, lambda seen: is_seen(seen) or next(reads) >= FEW_READS)
 
     def settle(self, found: Answer, wanted: Mapping[str, Any], if_exists: str) -> Answer:
-        """Use a resource that exists, although it may differ from what is wanted.
+        """Use, change or refuse an existing resource, which may differ from what is wanted.
 
         :param found: the service's answer.
         :param wanted: the values that can be changed, by parameter.
         :param if_exists: ``reuse`` logs the differences, ``update`` changes them, ``fail`` raises an error.
-        :raises OmicsError: ``error_class``, because it differs and ``if_exists`` is ``fail``.
+        :raises OmicsError: the resource differs, and ``if_exists`` is ``fail``; the class is ``error_class``.
         """
         differing = self.differences(found, wanted)
         if differing and if_exists == "fail":
@@ -224,7 +224,7 @@ class Resources(ABC):
         return self.change(found, wanted)
 
     def _read_differences_again(self, found: Answer, wanted: Mapping[str, Any]) -> Answer:
-        """Read a resource again: an answer may lack a member, or not show the last change."""
+        """Read a resource again, because an answer may lack a member or not show the last change."""
         seen = self.read_a_few_times(
             partial(self.get, found["id"]),
             lambda seen: seen is not None and not self.differences(seen, wanted),

@@ -243,7 +243,7 @@ class Event:
     :param code: the service's error code, or one of the codes of this module.
     :param deadline: deadline of the wait, in epoch seconds.
     :param batch: the batch, as GetBatch showed it last. Only its id is known when the wait had no answer.
-    :param run: the single run, likewise. An event is about either of them.
+    :param run: the single run, as GetRun showed it last. An event has a batch or a run, not both.
     :param first_seen: the status in which an earlier event of the same task showed the batch, and when. None if there
         was no such event, or if the status is not needed.
     """
@@ -310,7 +310,7 @@ class Silence:
     """The consecutive rounds that did not return the batch or run.
 
     :param since: when the first of them was, in epoch seconds.
-    :param not_found: how many of them did not find the batch.
+    :param not_found: how many of them did not find the batch or run.
     :param no_answer: how many of them had no answer.
     """
 

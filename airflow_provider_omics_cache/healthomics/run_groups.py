@@ -111,17 +111,16 @@ def ensure_run_group(
     request_id: str | None = None,
     if_exists: str = "reuse",
 ) -> EnsuredRunGroup:
-    """Return the run group of this name; create it if it does not exist.
+    """Return the run group with this name; create it if it does not exist.
 
     All tasks that ask for the same name, even at the same time, get the same group. If it is not known whether the
     group exists, no group is created.
 
     :param hook: the hook.
     :param name: name of the group.
-    :param max_cpus: CPUs that the active runs of the group may use together. It is compared only if it is given, as
-        are the other limits.
+    :param max_cpus: CPUs that the active runs of the group may use together. Limits that are None are not compared.
     :param max_gpus: GPUs that the active runs of the group may use together.
-    :param max_runs: number of active runs of the group.
+    :param max_runs: number of runs of the group that may be active together.
     :param max_duration: minutes that a run of the group may take.
     :param tags: tags. Other tags of an existing group are ignored.
     :param request_id: idempotency token. Default: derived from name and Region.
@@ -160,7 +159,7 @@ def remove_run_group(hook: OmicsCacheHook, *, run_group_id: str) -> None:
 def _checked(
     hook: OmicsCacheHook, name: Any, limits: Mapping[str, Any], tags: Mapping[str, str] | None
 ) -> RunGroupRequest:
-    """Check the parameters by the installed botocore's model. A limit can be a string, because templates return it."""
+    """Check the parameters by the installed botocore's model. A limit can be a string, because templates return one."""
     shapes = hook.describe_shape("CreateRunGroupRequest")["members"]
     check_member("name", name, shape=shapes["name"]).raise_if_any()
     checked: dict[str, int | None] = {}
@@ -196,10 +195,10 @@ class _RunGroups(Resources):
 
 
 class _RunGroupSearch:
-    """Looks for the run group of a name.
+    """Looks for the run group with a name.
 
-    ListRunGroups and GetRunGroup may each be late. A group is unclear while one of them shows it and the other does
-    not.
+    ListRunGroups and GetRunGroup may each be late. While ListRunGroups shows a group that GetRunGroup does not find, it
+    is unclear whether the group exists.
     """
 
     def __init__(self, hook: OmicsCacheHook, name: str) -> None:
@@ -212,16 +211,16 @@ class _RunGroupSearch:
     def find(self) -> Answer | None:
         """Find the group.
 
-        :return: the oldest group of the name, None if there is no such group.
+        :return: the oldest group with the name, None if there is no such group.
         :raises OmicsError: a group is listed, but GetRunGroup does not find it.
         """
         self.hook.until_seen(self._look, lambda _: bool(self._matching) or not self._unclear)
         return self._found()
 
     def find_created(self) -> Answer | None:
-        """Find a group that was created for certain, but may be too new to be listed, or deleted.
+        """Find a group that is known to have been created. It may be too new to be listed, or deleted.
 
-        :return: the oldest group of the name, None if ListRunGroups does not show it in time.
+        :return: the oldest group with the name, None if ListRunGroups does not show it in time.
         :raises OmicsError: a group is listed, but GetRunGroup does not find it.
         """
         self.hook.until_seen(self._look, lambda _: bool(self._matching))
@@ -261,7 +260,7 @@ class _RunGroupSearch:
         return list(dict.fromkeys(item["id"] for item in listed if self.has_name(item)))
 
     def has_name(self, run_group: Mapping[str, Any]) -> bool:
-        """Whether a group has the name, as far as it is known.
+        """Whether a group has the name. An answer without a name counts as having it.
 
         :param run_group: GetRunGroup's answer, or an item of ListRunGroups.
         """

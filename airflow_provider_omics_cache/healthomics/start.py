@@ -60,7 +60,7 @@ _ERRORS = {"conflict": BatchConflictError, "failed": BatchFailedError, "missing"
 class BatchRequest(StartRequest):
     """The batch that a task asks for.
 
-    The digest is that of everything that determines the runs, apart from the content of a settings file of the user.
+    The digest covers everything that determines the runs, except the content of the user's settings file.
 
     :param batch_name: beginning of the batch's name.
     :param etag: ETag of the user's settings file, None if there is no such file or the task could not read it.
@@ -126,7 +126,7 @@ class StartBatchOnce(StartOnce):
         self._batch_request = request
 
     def list_named(self) -> Iterable[Answer]:
-        """List the batches of the request's name."""
+        """List the batches with the request's name."""
         return self.hook.list_batch(name=self.request.name, max_silence=LONGEST_SILENCE)
 
     def get(self, item: Answer) -> Answer | None:
@@ -158,7 +158,7 @@ class StartBatchOnce(StartOnce):
         return meaning_of(answer.get("status"))
 
     def contents(self) -> str:
-        """Describe for the log what the batch consists of."""
+        """Describe the batch for the log."""
         request = self._batch_request
         setting = request.default_run_setting
         runs = f"the runs of {self.batch_run_settings.get('s3UriSettings')}"

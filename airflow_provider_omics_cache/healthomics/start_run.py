@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 OWN_RUN_TAGS = frozenset({DIGEST_TAG, GENERATION_TAG})
 
 _ERRORS = {"conflict": RunConflictError, "failed": RunFailedError, "missing": OmicsError}
-#: Members of StartRun that name a resource: the parameter, its rule, and the resource as the service's texts name it.
+#: Members of StartRun that name a resource: the parameter, its rule, and the word for the resource in AWS's messages.
 _RESOURCES = {
     "workflowVersionName": ("workflow_version_name", "must name an active version of the workflow", "version"),
     "configurationName": ("configuration_name", "must name an active configuration", "configuration"),
@@ -122,9 +122,8 @@ def check_combinations(members: Mapping[str, Any]) -> None:
 
 
 def refused_member(code: str, text: str, members: Mapping[str, Any]) -> str | None:
-    """Return the member of StartRun's request that names a resource which the service refuses, or ``parameters``.
-
-    None: the refusal is not about such a member, or may be about the request token.
+    """Return the member of StartRun's request that the service refuses: a member that names a resource, or
+    ``parameters``. Return None if the refusal is about something else, or may be about the request token.
 
     :param code: the error code.
     :param text: the service's text.
@@ -160,14 +159,14 @@ class StartRunOnce(StartOnce):
         self._run_request = request
 
     def list_named(self) -> Iterable[Answer]:
-        """List the runs of the request's name. A run of a batch is another task's."""
+        """List the runs with the request's name. Runs of batches are left out, because other tasks started them."""
         runs = self.hook.list_runs(name=self.request.name, max_silence=LONGEST_SILENCE)
         return (run for run in runs if run.get("batchId") is None)
 
     def get(self, item: Answer) -> Answer | None:
         """Get a run; None if the service does not show it.
 
-        HealthOmics reuses the ids of deleted runs: a run with another uuid or name is not the one that was started.
+        HealthOmics reuses the ids of deleted runs. A run with another uuid or name is therefore another run.
 
         :param item: the item of the list, or the answer to the start.
         """
@@ -209,7 +208,7 @@ class StartRunOnce(StartOnce):
                     http_status=error.http_status,
                     operation=error.operation,
                     request_id=error.request_id,
-                    # The rule about this member is not one about the request token.
+                    # The reason names the member, so that the error does not count as a refusal of the request token.
                     reason=f"'{member}': {error.reason}",
                 ) from error.__cause__
             raise error.with_text(text) from error.__cause__
@@ -222,7 +221,7 @@ class StartRunOnce(StartOnce):
         return meaning_of_run(answer.get("status"))
 
     def contents(self) -> str:
-        """Describe for the log what the run consists of."""
+        """Describe the run for the log."""
         members = self._run_request.members
         text = (
             f"workflow {members['workflowId']}"
@@ -260,14 +259,14 @@ class StartRunOnce(StartOnce):
         return Decided(answer, decision, runs_started)
 
     def _with_uuid(self, answer: Answer) -> Answer:
-        """Get a run again if an answer lacks the uuid, by which later tasks recognise the run."""
+        """Get a run again if the answer lacks the uuid. Later tasks recognise the run by its uuid."""
         if answer.get("uuid") is not None:
             return answer
         look = partial(self.get, answer)
         return self.hook.until_seen(look, lambda seen: seen is None or seen["uuid"] is not None) or answer
 
     def _wait_for_start_time(self, answer: Answer) -> tuple[Answer, int]:
-        """Look for the start time of a FAILED run until the service had the time to show it.
+        """Repeat GetRun until it shows the start time of a FAILED run, or the start time can no longer be late.
 
         :return: GetRun's newest answer, and 1 if the run was started, else 0.
         """

@@ -225,8 +225,8 @@ class RunMeaning(NamedTuple):
 
 
 # fmt: off
-#: What each status of a single run means. Completed and failed runs are STOPPING before they end: it is no sign of a
-#: cancellation. A run is not charged before it is RUNNING.
+#: What each status of a single run means. Completed and failed runs are STOPPING before they end, so STOPPING does not
+#: mean that the run was cancelled. A run is not charged before it is RUNNING.
 RUN_STATUSES: dict[str, RunMeaning] = {
     RunStatus.PENDING: RunMeaning(None, WhenFound.TAKE, _WAIT, ToCancel.CANCEL_RUNS, _WAIT),
     RunStatus.STARTING: RunMeaning(None, WhenFound.TAKE, _WAIT, ToCancel.CANCEL_RUNS, _WAIT),

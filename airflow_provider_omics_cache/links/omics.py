@@ -84,7 +84,7 @@ class OmicsRunGroupLink(OmicsLink):
     """Link to the list of runs in the HealthOmics console, which includes the runs of the group. Needs
     ``run_group_id``.
 
-    The console has no known page for a single run group. The URL names the group for the reader only.
+    No console page for a single run group is known. The URL contains the id of the group for the reader.
     """
 
     name = "HealthOmics Run Group"

@@ -115,26 +115,26 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
     :param workflow_type: ``PRIVATE`` (the service's default) or ``READY2RUN``. (templated)
     :param workflow_owner_id: account that owns a shared workflow. (templated)
     :param workflow_version_name: version of the workflow. Default: the workflow's default version. (templated)
-    :param run_id: id of a run to repeat with its settings; the other parameters change them. (templated)
+    :param run_id: id of a run to repeat with its settings. The other parameters override the settings. (templated)
     :param name: beginning of the run's name; at most 111 characters of it are used. The name ends in a hash of what the
         run belongs to. Default: the DAG id and the task id, shortened if they are longer. (templated)
     :param parameters: parameters of the workflow, at most 256,000 bytes of JSON. (templated)
     :param cache_id: id of the run cache, as CreateRunCacheOperator returns it. (templated)
-    :param cache_behavior: ``CACHE_ON_FAILURE`` or ``CACHE_ALWAYS``; needs ``cache_id``. Default: the cache's behavior.
-        (templated)
+    :param cache_behavior: ``CACHE_ON_FAILURE`` or ``CACHE_ALWAYS``. Without ``run_id`` it needs ``cache_id``. Default:
+        the cache's behavior. (templated)
     :param run_group_id: id of the run group. (templated)
     :param priority: priority among the runs of the group, 0 to 100,000.
     :param storage_type: ``STATIC`` or ``DYNAMIC``. It must not be ``STATIC`` for a READY2RUN workflow. (templated)
-    :param storage_capacity: capacity of static storage, in GiB. It must be given for ``STATIC``, and must not be given
-        for a READY2RUN workflow.
+    :param storage_capacity: capacity of static storage, in GiB. It must be given for ``STATIC`` unless ``run_id`` is
+        given. It must not be given for a READY2RUN workflow.
     :param log_level: ``OFF``, ``FATAL``, ``ERROR`` or ``ALL``. (templated)
     :param retention_mode: ``RETAIN`` (the service's default) or ``REMOVE``. (templated)
-    :param networking_mode: ``RESTRICTED`` (the service's default) or ``VPC``; ``VPC`` needs ``configuration_name``.
-        (templated)
+    :param networking_mode: ``RESTRICTED`` (the service's default) or ``VPC``. Without ``run_id``, ``VPC`` needs
+        ``configuration_name``. (templated)
     :param scratch_storage_mode: ``LOCAL`` or ``SHARED`` (the service's default). (templated)
     :param configuration_name: name of the configuration. (templated)
-    :param output_uri_prefix_mode: how the service names the folder of the outputs. It needs a boto3 that knows the
-        member. (templated)
+    :param output_uri_prefix_mode: how the service names the folder of the outputs. It needs a boto3 that supports this
+        parameter. (templated)
     :param session_policy: IAM policy, as JSON, that limits the role of the run. Airflow shows it as ``***``.
         (templated)
     :param engine_settings: settings of the workflow engine. (templated)
@@ -154,8 +154,8 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
     :param cancel_on_kill: whether to cancel the run when the task is killed while it waits: marked, cleared, or stopped
         by ``execution_timeout``. For deferred tasks, marking and clearing are detected on Airflow 3.3 and newer;
         ``execution_timeout`` acts like ``timeout``. Default False.
-    :param cancel_on_timeout: whether to cancel the run at ``timeout``. The task is not retried then, unless the run had
-        ended before the cancellation. Default False.
+    :param cancel_on_timeout: whether to cancel the run at ``timeout``. The task is not retried then, unless the run has
+        already ended or is STOPPING. Default False.
     :param aws_conn_id: Airflow connection for AWS. If it is None or empty, boto3 searches for credentials itself.
         Default: ``aws_default``. (templated)
     :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
@@ -339,7 +339,7 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
             if self.do_xcom_push:
                 # A teardown needs the id, even if the wait fails.
                 context["ti"].xcom_push(key="return_value", value=run_id)
-            # The timeout begins now. The time that the start took does not count.
+            # The timeout begins now. It does not include the time of the start.
             self._began_at = timing.time()
             self.wait(context)
         return run_id
@@ -453,7 +453,7 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
         run = Run.from_answer(run_id, started.answer)
         self.run_uuid = run.uuid
         if started.request_id != self.request_id:
-            # A request_id of the user may belong to a foreign run, which a kill must not cancel.
+            # The user's request_id may belong to the run of another task. A kill must not cancel that run.
             self.started_run_id = run_id
         value = run.to_xcom(request_id=started.request_id, reattached=started.reattached)
         context["ti"].xcom_push(key="run", value=value)
@@ -494,8 +494,8 @@ class CancelRunOperator(RunWaitOperator):
     The task can run several times: it cancels the run once. What it does depends on the status of the run:
 
     - PENDING, STARTING, RUNNING: it cancels the run.
-    - STOPPING, CANCELLED: nothing; the run is ending, or was cancelled before, perhaps by an earlier try.
-    - COMPLETED, FAILED, DELETED: the task fails, because there is nothing to cancel.
+    - STOPPING, CANCELLED: it only waits. The run is already ending, or was cancelled before, perhaps by an earlier try.
+    - COMPLETED, FAILED, DELETED: it fails, because there is nothing to cancel.
 
     It cancels a run only after GetRun has confirmed its uuid, because HealthOmics reuses the ids of deleted runs. A
     cancelled run saves no outputs. For the run of a batch, use CancelRunBatchOperator.
@@ -506,8 +506,8 @@ class CancelRunOperator(RunWaitOperator):
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/canceling-runs.html
 
     :param run_id: id of the run, as StartRunOperator returns it. (templated)
-    :param run_uuid: uuid of the run, as the XCom ``run`` has it. With it, another run that has got the id is never
-        cancelled. Default: the uuid in the first answer of each try. (templated)
+    :param run_uuid: uuid of the run, as the XCom ``run`` has it. If it is given, the task never cancels another run
+        that has got the same id. Default: the uuid in the first answer of each try. (templated)
     :param wait_for_completion: whether to wait until the run has stopped. Otherwise the task succeeds as soon as the
         service has accepted the request. Default True.
     :param waiter_delay: seconds between two GetRun calls, at least 1, or a timedelta. Default 60.
@@ -631,7 +631,7 @@ class CancelRunOperator(RunWaitOperator):
         return PokeReturnValue(is_done=True, xcom_value=subject.id)
 
     def _cancel(self, context: Context) -> Run | None:
-        """Cancel the run. Return it as it was before; None if a teardown does not find it."""
+        """Cancel the run. Return it as it was before the cancellation; None if a teardown does not find it."""
         get = partial(self.hook.get_run, run_id=self.run_id)
         try:
             with self.until_deadline(context, at_least=LAST_LOOK_SECONDS):
@@ -657,15 +657,15 @@ class DeleteRunOperator(AwsBaseOperator[OmicsCacheHook]):
     """Delete the metadata of a single HealthOmics run that has ended.
 
     Runs count towards the account's limit until they are deleted. The outputs in S3 and the logs stay. The task can run
-    several times: a run that does not exist, or was deleted before, is a success. It deletes a run only after GetRun
-    has confirmed its uuid, because HealthOmics reuses the ids of deleted runs. For the runs of a batch, use
+    several times: if the run does not exist, or was deleted before, the task succeeds. It deletes a run only after
+    GetRun has confirmed its uuid, because HealthOmics reuses the ids of deleted runs. For the runs of a batch, use
     DeleteRunBatchOperator.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_DeleteRun.html
 
     :param run_id: id of the run, as StartRunOperator returns it. (templated)
-    :param run_uuid: uuid of the run, as the XCom ``run`` has it. With it, another run that has got the id is never
-        deleted. Default: the uuid in the first answer of each try. (templated)
+    :param run_uuid: uuid of the run, as the XCom ``run`` has it. If it is given, the task never deletes another run
+        that has got the same id. Default: the uuid in the first answer of each try. (templated)
     :param max_silence: seconds for which an unanswered call is repeated, or a timedelta. Default 3600.
     :param aws_conn_id: Airflow connection for AWS. If it is None or empty, boto3 searches for credentials itself.
         Default: ``aws_default``. (templated)

@@ -147,9 +147,9 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         Default False.
     :param runs_s3_uri: S3 URI of the object to which a record of each run is written, as by BatchCompletionSensor. In a
         mapped task it must differ for each map index. (templated)
-    :param include_outputs: whether to write the location of the outputs of each run too: True or ``"exact"``, as for
-        BatchCompletionSensor. If ``run_settings`` is a list, True also derives the locations of runs whose settings
-        have their own ``outputUri``. Default False.
+    :param include_outputs: whether the records have the location of the outputs: True or ``"exact"``, as for
+        BatchCompletionSensor. If ``run_settings`` is a list, locations are also derived for runs whose settings have
+        their own ``outputUri``. Default False.
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the task waits until the
         counts and listings include every run. Default 300.
     :param max_silence: seconds of waiting without an answer after which the task fails, or a timedelta. Default 3600.

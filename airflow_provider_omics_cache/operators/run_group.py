@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class CreateRunGroupOperator(LinkedTask, AwsBaseOperator[OmicsCacheHook]):
     """Create a HealthOmics run group, or reuse the existing group of the same name.
 
-    A run group limits what its runs use together, and so what they cost per hour. Put the returned id into
-    ``default_run_setting`` as ``runGroupId``. Runs above a limit wait as PENDING until others have ended.
+    A run group limits what its runs use together, and so what they cost per hour. For a batch, put the returned id into
+    ``default_run_setting`` as ``runGroupId``. For a single run, it is the parameter ``run_group_id``. Runs above a
+    limit wait as PENDING until others have ended.
 
     Retries, cleared tasks and tasks that run at the same time never create a second group. If the service does not show
     whether the group exists, the task fails and can be retried. If the existing group has other limits or tags,
@@ -58,7 +59,7 @@ class CreateRunGroupOperator(LinkedTask, AwsBaseOperator[OmicsCacheHook]):
         * ``id``, ``arn``, ``name`` and ``tags`` of the group
         * ``max_cpus``, ``max_gpus``, ``max_runs``, ``max_duration``: its limits; None where it has no limit
         * ``creation_time``: in ISO 8601
-        * ``created``: whether this try created the group
+        * ``created``: True if the group did not exist before this try
 
     :raises OmicsParameterError: a parameter is not valid, for example a limit is below 1. Nothing was created.
     :raises RunGroupError: ``if_exists`` is ``fail`` and the existing group differs, or the group could not be created.
@@ -133,9 +134,8 @@ class CreateRunGroupOperator(LinkedTask, AwsBaseOperator[OmicsCacheHook]):
 class DeleteRunGroupOperator(AwsBaseOperator[OmicsCacheHook]):
     """Delete a HealthOmics run group. A group that is already deleted counts as success.
 
-    The limits of the group no longer apply to anything. Its runs, their outputs and their logs are not deleted. Delete
-    a group after its runs have ended. If the service refuses to delete it, the task fails; a retry can succeed when the
-    runs have ended.
+    The runs of the group, their outputs and their logs are not deleted. Delete a group after its runs have ended. If
+    the service refuses to delete the group, the task fails. A retry can succeed after the runs have ended.
 
     As a teardown (``operator.as_teardown(setups=...)``) the task succeeds if ``run_group_id`` is empty, because no
     group was created.
@@ -150,7 +150,7 @@ class DeleteRunGroupOperator(AwsBaseOperator[OmicsCacheHook]):
         connection's setting, else True. (templated)
     :param botocore_config: options of the botocore client as a dict, merged over the connection's. Default: none.
 
-    :return: id of the group, after GetRunGroup has stopped finding it; None in a teardown without a group.
+    :return: id of the group, after GetRunGroup no longer finds it; None in a teardown without a group.
     :raises OmicsParameterError: ``run_group_id`` is not a HealthOmics id (1 to 18 digits).
     :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: AWS refused or did not answer a call.

@@ -25,15 +25,15 @@ class RunCompletionSensor(RunWaitSensor):
     """Wait until a single run has completed. The sensor fails if the run failed, was cancelled or was deleted.
 
     It calls GetRun once per round, and never cancels anything. It pushes the XCom ``run``
-    (:class:`~airflow_provider_omics_cache.xcoms.RunXCom`) when the wait ends, also before it fails because of the run:
-    ``run_output_uri`` is where the outputs are, ``failure_reason`` and ``status_message`` say why a run failed.
+    (:class:`~airflow_provider_omics_cache.xcoms.RunXCom`) when the wait ends, also before it fails because of the run.
+    ``run_output_uri`` is where the outputs are. ``failure_reason`` and ``status_message`` say why a run failed.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_GetRun.html
 
     :param run_id: id of the run, as StartRunOperator returns it. (templated)
-    :param run_uuid: uuid of the run, as the XCom ``run`` has it. HealthOmics reuses the ids of deleted runs: with the
-        uuid the sensor fails if the run was deleted and its id belongs to another run. Default: the uuid in the first
-        answer. (templated)
+    :param run_uuid: uuid of the run, as the XCom ``run`` has it. HealthOmics reuses the ids of deleted runs. If the
+        uuid is given, the sensor fails if the id belongs to another run. Default: the uuid in the first answer.
+        (templated)
     :param max_silence: seconds without an answer about the run (throttling, server errors, lost connections) after
         which the task fails, or a timedelta. Default 3600.
     :param poke_interval: seconds between two GetRun calls, at least 1, or a timedelta. Default 60.
@@ -53,7 +53,7 @@ class RunCompletionSensor(RunWaitSensor):
     :raises OmicsParameterError: a parameter breaks a rule.
     :raises RunFailedError: the run failed. The task is not retried after this error or the next three.
     :raises RunCancelledError: the run was cancelled.
-    :raises RunDeletedError: the run was deleted, and its id belongs to another run.
+    :raises RunDeletedError: GetRun shows the run as deleted, or shows another run with its id.
     :raises RunNotFoundError: the service does not know the run.
     :raises RunSilenceError: no answer about the run came for ``max_silence``.
     :raises MissingConnectionError: Airflow does not find the connection.

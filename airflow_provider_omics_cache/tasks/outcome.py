@@ -446,7 +446,7 @@ def _write(record: RunRecord, file: IO[bytes]) -> None:
 
 
 def _known_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return ``RUN_MEMBERS`` of an entry of ListRuns in a compact form: there are up to 100,000 entries.
+    """Return ``RUN_MEMBERS`` of an entry of ListRuns in a compact form, because there are up to 100,000 entries.
 
     botocore creates a new object for each status, and for the time zone of each time. Here the entries share them.
     """

@@ -135,7 +135,7 @@ class RunRecords:
         return dict(zip(RUN_MEMBERS, known, strict=True)) if known else None
 
     def _ask(self, row: Mapping[str, Any]) -> Answer | None:
-        """Call GetRun. None if the run is not found, or another run has its id by now."""
+        """Call GetRun. Return None if the run is not found, or if its id now belongs to another run."""
         run = if_found(partial(self._hook.get_run, run_id=row["runId"], max_silence=self._max_silence))
         if run is None or not is_same_run(row, run, batch_id=self._batch_id):
             return None
@@ -148,5 +148,5 @@ def _can_be_asked(row: Mapping[str, Any]) -> bool:
 
 
 def _needs_reason(listed: Mapping[str, Any] | None) -> bool:
-    """Whether GetRun can add a status or a reason to what ListRuns shows of a run. ListRuns may not show it yet."""
+    """Whether GetRun can add a status or a reason to the entry of ListRuns. The entry may not exist yet."""
     return listed is None or listed["status"] not in _WITHOUT_REASON

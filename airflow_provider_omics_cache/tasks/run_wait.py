@@ -36,7 +36,7 @@ _ERRORS: dict[End | None, tuple[type[RunError], str]] = {
 
 
 class RunWaitTask(WaitTask[Run]):
-    """Waits for a single run in rounds of one GetRun."""
+    """Waits for a single run, with one GetRun call in each round."""
 
     kind = Run
     id_name = "run_id"

@@ -1,4 +1,4 @@
-"""What the operators that start a batch or a single run share: the identity of their task, and the checks of tags."""
+"""Shared by the operators that start a batch or a single run: the identity of their task, and the checks of tags."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def task_identity(context: Context, rerun_key: Any) -> TaskIdentity:
-    """Return what the batch or run of a task belongs to.
+    """Return the identity of a task, to which its batch or run belongs.
 
     :param context: Airflow's context of the task.
     :param rerun_key: the user's key, None or empty if it is not given.
@@ -47,11 +47,11 @@ def checked_tags(parameter: str, tags: Any, shape: Mapping[str, Any]) -> dict[st
 
 
 def check_own_tags(tags: Mapping[str, str], own_tags: Collection[str]) -> None:
-    """Check that the tags leave place for those of the operator.
+    """Check that the user's tags leave room for the tags that the operator sets.
 
     :param tags: the user's tags.
     :param own_tags: keys of the tags that the operator sets.
-    :raises OmicsParameterError: a tag is the operator's, or there are too many tags.
+    :raises OmicsParameterError: a key is one that the operator sets, or there are too many tags.
     """
     if taken := set(own_tags) & tags.keys():
         raise OmicsParameterError("tags", "must not have keys that the operator sets", sorted(taken))

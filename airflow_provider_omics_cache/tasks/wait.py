@@ -87,9 +87,9 @@ WEEK = 7 * 24 * 3600
 
 
 class WaitErrors(NamedTuple):
-    """The errors of a wait for one kind of thing.
+    """The error classes of a wait for a batch or a single run.
 
-    :param not_found: the service does not know it.
+    :param not_found: the service does not know the batch or run.
     :param silence: no answer came for too long.
     :param timeout: the operator's deadline has come.
     """
@@ -100,9 +100,9 @@ class WaitErrors(NamedTuple):
 
 
 class WaitTask(LinkedTask, Generic[Awaited], AwsTask):
-    """Waits for a batch or a single run in rounds of one call, in this process or in the triggerer.
+    """Waits for a batch or a single run in this process or in the triggerer, with one call in each round.
 
-    In both cases it ends with an :class:`~airflow_provider_omics_cache.healthomics.rounds.Event`.
+    In both cases the wait ends with an :class:`~airflow_provider_omics_cache.healthomics.rounds.Event`.
     :meth:`conclude` turns the event into a result or an error.
     """
 
@@ -677,7 +677,7 @@ class BatchWaitTask(WaitTask[Batch]):
 
     operator_extra_links: Collection[BaseOperatorLink] = (OmicsBatchLink(), OmicsLogGroupLink())
 
-    #: The wait for runs that are active although the batch has ended. It comes before the next GetBatch.
+    #: The wait for runs that are still active although the batch has ended. The task calls GetBatch again after it.
     runs_wait: RunsWait | None = None
 
     @property

@@ -114,7 +114,7 @@ class BatchTrigger(WaitTrigger):
         return replace(event, first_seen=FirstSeen.from_json(self.first_seen))
 
     def continues(self, event: Event) -> bool:
-        """Whether a batch that has ended still has active runs, of which only its counts are known.
+        """Whether a batch that has ended still has active runs, and only their number is known.
 
         :param event: the end of the wait.
         """

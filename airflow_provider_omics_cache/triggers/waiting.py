@@ -117,7 +117,7 @@ class WaitTrigger(BaseTrigger):
         yield TriggerEvent(self.completed(event).to_json())
 
     async def wait_before_rounds(self) -> None:
-        """Wait for something else first. Default: nothing."""
+        """Wait for something else before the first round. Default: do not wait."""
 
     def continues(self, event: Event) -> bool:
         """Whether the wait continues although a round has ended it. Default: it does not.
@@ -127,7 +127,7 @@ class WaitTrigger(BaseTrigger):
         return False
 
     def completed(self, event: Event) -> Event:
-        """Return the event with what else it must carry.
+        """Return the event with the further members that it must have.
 
         :param event: the end of the wait.
         """
@@ -162,9 +162,9 @@ class WaitTrigger(BaseTrigger):
 
 
 class CancellingTrigger(WaitTrigger):
-    """Waits for what its task has started; can cancel it when the task is killed.
+    """Waits for the batch or run that its task has started; can cancel it when the task is killed.
 
-    :param cancel_on_kill: cancel when the deferred task is marked or cleared (Airflow 3.3 and newer). Default False.
+    :param cancel_on_kill: cancel it when the deferred task is marked or cleared (Airflow 3.3 and newer). Default False.
     """
 
     def __init__(self, *, cancel_on_kill: bool = False, **kwargs: Any) -> None:
@@ -178,13 +178,13 @@ class CancellingTrigger(WaitTrigger):
 
     @abstractmethod
     def cancel(self, hook: OmicsCacheHook) -> None:
-        """Cancel what the task has started. Log an error, and do not raise it.
+        """Cancel the batch or run that the task has started. Log an error, and do not raise it.
 
         :param hook: the hook.
         """
 
     async def on_kill(self) -> None:
-        """Cancel if ``cancel_on_kill`` is set. Errors are logged."""
+        """Cancel the batch or run if ``cancel_on_kill`` is set. Errors are logged."""
         if self.cancel_on_kill:
             # In a thread, so that other tasks that are killed at the same time do not wait for this one.
             await sync_to_async(self._cancel, thread_sensitive=False)()
