@@ -65,9 +65,9 @@ def without(*members: str, times: int | None = None) -> Change:
 
 
 def unseen(times: int) -> Change:
-    """Make a change that hides everything.
+    """Make a change that hides each run cache or run group.
 
-    :param times: from how many answers.
+    :param times: number of answers that are changed.
     """
     left = [times]
 

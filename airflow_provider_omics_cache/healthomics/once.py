@@ -422,7 +422,7 @@ class StartOnce(ABC):
         :param answer: the answer that shows it.
         """
         text = (
-            f"{self.title(answer)}, but {self.get_operation} does not show its tag {DIGEST_TAG}, so that its settings "
+            f"{self.title(answer)}, but {self.get_operation} does not show its tag {DIGEST_TAG}, so its settings "
             "cannot be compared. Clear the task to compare them again. If the tag was removed, cancel the "
             f"{self.noun} if it is active, and set rerun_key to start, and pay for, a new {self.noun}."
         )

@@ -242,7 +242,7 @@ class _RunGroupSearch:
                 ", ".join(found["id"] for found in matching),
                 run_group["id"],
             )
-        self.hook.log.info("Run group %s of the name %r exists", run_group["id"], self.name)
+        self.hook.log.info("Run group %s with the name %r exists", run_group["id"], self.name)
         return run_group
 
     def _look(self) -> None:
@@ -288,7 +288,7 @@ def _create_run_group_once(search: _RunGroupSearch, request: RunGroupRequest, re
         else:
             run_group = hook.until_seen(partial(search.run_groups.get, run_group_id), lambda seen: seen is not None)
             if run_group is not None and search.has_name(run_group):
-                hook.log.info("Created run group %s of the name %r", run_group_id, request.name)
+                hook.log.info("Created run group %s with the name %r", run_group_id, request.name)
                 return run_group
             run_group = search.find()
             if run_group is not None:

@@ -291,8 +291,9 @@ class StartRunOnce(StartOnce):
         text, details = self.title(run), _details(run)
         if decision == StartDecision.REFUSE_RUNS_STARTED:
             return RunFailedError(
-                f"{text} ({failure_of(run)}) after it was started. Correct the cause, and set rerun_key to start, and "
-                "pay for, a new run. With a run cache, the new run does not repeat the tasks that are cached.",
+                f"{text} ({failure_of(run)}). It failed after it was started. Correct the cause, and set rerun_key to "
+                "start, and pay for, a new run. With a run cache, the new run does not repeat the tasks that are "
+                "cached.",
                 **details,
             )
         if decision == StartDecision.REFUSE_CANCELLED:

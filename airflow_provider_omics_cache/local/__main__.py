@@ -67,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         absent = server.absent()
         if absent:
-            sys.stderr.write(f"botocore {botocore.__version__} lacks, and the server refuses: {', '.join(absent)}\n")
+            sys.stderr.write(
+                f"The server refuses these, because botocore {botocore.__version__} lacks them: {', '.join(absent)}\n"
+            )
         sys.stdout.flush()
         stopped.wait()
     return 0

@@ -1,4 +1,4 @@
-"""What the service says about its batches, runs and tasks: events for EventBridge, and lines for CloudWatch Logs."""
+"""Announce the states of batches, runs and tasks: as events in EventBridge, and as lines in CloudWatch Logs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from airflow_provider_omics_cache.local.workflows import existing_workflow, task
 
 LOG_GROUP = "/aws/omics/WorkflowLog"
 _VERSION = "1.0.0"
-# HealthOmics announces every state of a batch but this one.
+# HealthOmics announces every state of a batch except this one.
 _NOT_ANNOUNCED = BatchStatus.RUNS_DELETE_FAILED
 _ENDED = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
 

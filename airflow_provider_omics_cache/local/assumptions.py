@@ -7,8 +7,8 @@ description says "assumed". The following is assumed and has no setting:
   filter. UnknownOperationException (404) is the answer to an operation that the local HealthOmics does not have.
   AccessDeniedException is the answer to a request that is not signed, and to a Region without HealthOmics.
 - Batches and runs are listed in the order of their creation. ListRuns combines its filters.
-- Whether a request with the same ``requestId`` has changed: ``tags`` with no key and no ``tags`` differ, and so do
-  lists in another order.
+- A request with the same ``requestId`` counts as changed if one of the two has empty ``tags`` and the other has no
+  ``tags``, or if a list is in another order.
 - The texts of errors, apart from those of ``failureReason`` in AWS's user guide, "Workflow 2174942 not found", and the
   form "1 validation error detected: Value ... at ... failed to satisfy constraint: ...".
 - A page token of another account, Region, list or filter, or one that was changed, is refused with ValidationException.
@@ -19,18 +19,18 @@ description says "assumed". The following is assumed and has no setting:
 - A run waits in ``PENDING`` for a place in its run group, and has the place from ``STARTING`` to its end.
   ``maxDuration`` counts the time ``RUNNING``. DeleteRunGroup does not look for active runs.
 - A task is listed from its start, as ``RUNNING``. It is never ``PENDING``, ``STARTING`` or ``STOPPING``.
-- StartRun and the submission of a batch answer a workflow that is not ``ACTIVE`` with ResourceNotFoundException. A
+- StartRun and the submission of a batch fail with ResourceNotFoundException if the workflow is not ``ACTIVE``. A
   configuration is ``ACTIVE`` at once. ListWorkflows lists private workflows unless ``type`` says otherwise.
-- A run that duplicates another run has the members of that run that the request does not have, but not its tags.
+- A run that duplicates another run takes the members that its request lacks from that run, except the tags.
 - The outputs of a run are below its ``outputUri``, in a folder ``{run id}/{run uuid}``. AWS's pages differ: some
   have only the run id. With ``outputUriPrefixMode`` ``NONE_WITH_OVERWRITE`` they are directly below it.
 - StartRunBatch refuses ``networkingMode`` ``VPC`` without ``configurationName`` and a ``sessionPolicy`` that is not a
   JSON object, with ValidationException. StartRun does too.
 - A run fails at its submission, with ValidationException, if it has no ``outputUri``, if its tags break a limit, or if
   its ``runOutputUri`` would be longer than the 750 characters of the model.
-- GetRun shows the present cacheBehavior of the run cache if the run has none of its own.
-- StartRunBatch answers ResourceNotFoundException with "Workflow 2174942 not found", which was seen at StartRun, if the
-  workflow does not exist, and ValidationException if ``workflowType`` is ``READY2RUN``.
+- GetRun shows the current cacheBehavior of the run cache if the run was started without a ``cacheBehavior``.
+- If the workflow does not exist, StartRunBatch answers ResourceNotFoundException with "Workflow 2174942 not found".
+  StartRun was seen to answer this. If ``workflowType`` is ``READY2RUN``, StartRunBatch answers ValidationException.
 - ``parameters`` and ``engineSettings`` are nested at most 100 deep. Deeper ones are refused with ValidationException.
 - One invalid entry of a settings file fails the batch. An empty file fails it too.
 - CancelRunBatch does not change the submission status of runs that have ended. CancelRun and DeleteRun never change a
@@ -143,10 +143,10 @@ class Settings:
         ``current`` (assumed: initial).
     :param changed_request_error: error code for a ``requestId`` that is reused for a different request; None returns
         the answer to the first request (assumed: ConflictException).
-    :param failed_batch_token: what the ``requestId`` of a batch does that failed for another reason than its settings
-        and before it started a run: ``starts_again`` starts a new batch with a new id, also for a changed request;
-        ``replays`` answers with the failed batch. AWS documents that the same ``requestId`` is to be used after a
-        transient error. The new id is assumed.
+    :param failed_batch_token: what happens if the ``requestId`` of a failed batch is used again, and the batch failed
+        before it started a run, and not because of its settings: ``starts_again`` starts a new batch with a new id,
+        also for a changed request; ``replays`` answers with the failed batch. AWS documents that a client must use the
+        same ``requestId`` after a transient error. The new id is assumed.
     :param token_seconds: how long a ``requestId`` is remembered (assumed: 24 hours).
     :param wrong_state_error: error code for an operation that the state of the resource does not allow
         (assumed: ConflictException).
@@ -173,9 +173,9 @@ class Settings:
         moto's EventBridge. The request that finds a change sends it. Default: no.
     :param write_logs: whether the log streams of runs, engines and tasks, and the manifests of runs are written to
         moto's CloudWatch Logs. The texts are not AWS's. Default: no.
-    :param strict_workflows: whether only registered workflows exist. Otherwise every workflow id exists. StartRunBatch
-        refuses a workflow that does not exist. If a workflow is deleted later, the submissions of its runs fail. Both
-        with ResourceNotFoundException.
+    :param strict_workflows: whether only registered workflows exist. Otherwise every workflow id exists. If a workflow
+        does not exist, StartRunBatch fails with ResourceNotFoundException. If it is deleted later, the submissions of
+        its runs fail with the same error.
     :param strict_configurations: whether a run can only use a configuration that was created. Otherwise every
         ``configurationName`` exists. Default: no.
     :param workflow_creating_seconds: how long a workflow or a version is ``CREATING`` after its creation.

@@ -165,8 +165,8 @@ class Batch:
         self.inline_settings: list[dict[str, Any]] | None = source.get("inlineSettings")
         self.settings_uri: str | None = source.get("s3UriSettings")
         self.settings_etag = etag
-        #: The runs of the settings file, or the error that reading it gave; None before the file was read, and after
-        #: the batch has used it. The service reads the file before it locks its state.
+        #: The runs of the settings file, or the error that occurred when it was read. None before the file is read, and
+        #: after the batch has used it. The service reads the file before it locks its state.
         self.file_content: RunOverrides | Exception | None = None
         self.settings = settings.copy()
         self.created_at = created_at
@@ -193,8 +193,8 @@ class Batch:
         self._started = array("I")  # runs that were started
         self._untouched = array("I")  # started runs that were neither cancelled nor deleted
         self._failing: list[int] = []  # untouched runs that end FAILED
-        # Runs with times of their own: they found tasks in the run cache, are in a run group, or the like. They are
-        # neither in _untouched nor in _cancelled_runs.
+        # Runs whose times are not those of the settings, for example because they found tasks in the run cache or are
+        # in a run group. They are neither in _untouched nor in _cancelled_runs.
         self._courses: dict[int, Course] = {}
         self._cancelled_runs: dict[int, float] = {}  # cancelled runs, with the time at which each has stopped
         self._cancelled_ends: list[float] = []  # these times, sorted
@@ -228,12 +228,12 @@ class Batch:
 
     @contextmanager
     def _failing_on_error(self, now: float) -> Iterator[None]:
-        """Make the batch fail if the service has a fault, so that the other batches can still be used."""
+        """Make the batch fail if the local HealthOmics itself raises an error. Other batches can still be used."""
         try:
             yield
         except Exception:
             log.exception("The local HealthOmics failed in batch %s", self.number)
-            self._fail(now, "The local HealthOmics failed in this batch; its log has the error")
+            self._fail(now, "The local HealthOmics failed in this batch; see the error in its log")
 
     def _advance(self, now: float, submitter: Submitter) -> None:
         self._begin(now, submitter)
@@ -279,7 +279,7 @@ class Batch:
 
     @property
     def waits_for_file(self) -> bool:
-        """Whether the batch cannot go on before its settings file was read."""
+        """Whether the batch must wait until its settings file is read."""
         is_over = self.failed_at is not None or self.cancelled_at is not None
         return self.settings_uri is not None and self.runs is None and self.file_content is None and not is_over
 

@@ -353,7 +353,7 @@ class RegionSubmitter:
         return None
 
     def _outputs_fit(self, batch: Batch) -> bool:
-        """Return whether every run has the outputUri of the default setting, and can write there."""
+        """Return whether every run has the outputUri of the default setting, and this outputUri is valid."""
         assert batch.runs is not None
         output_uri = batch.default.get("outputUri")
         return output_uri is not None and not batch.runs.have_output_uris and output_uri_error(output_uri) is None

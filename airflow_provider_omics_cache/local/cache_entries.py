@@ -17,7 +17,7 @@ _MEMBERS = ("workflowId", "workflowVersionName", "workflowOwnerId", "parameters"
 
 
 def key_of(setting: dict[str, Any], tasks: Sequence[TaskDefinition]) -> int:
-    """Return what the settings of two runs must have in common for hits, as a number.
+    """Return a number that is the same for all runs that can use each other's entries.
 
     :param setting: effective settings of the run, as the members of StartRun.
     :param tasks: the tasks of its workflow.
@@ -109,7 +109,7 @@ class CacheEntries:
             run = self._find_task(key, len(runs), at)
             if run is None:
                 break
-            # The runs of a batch keep the numbers: equal ones are kept once.
+            # The runs of a batch keep these numbers in memory. Equal numbers share one object.
             runs.append(runs[-1] if runs and runs[-1] == run else run)
         return tuple(runs)
 

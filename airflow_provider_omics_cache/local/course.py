@@ -15,7 +15,7 @@ from airflow_provider_omics_cache.local.assumptions import Settings
 TOLERANCE = 1e-6
 #: Maximum number of tasks of a workflow.
 MOST_TASKS = 999
-#: Nothing is cached of runs that fail for these reasons.
+#: Runs that fail for these reasons export nothing to their run cache.
 _NOTHING_CACHED = frozenset({"RUN_TIMED_OUT", "EXPORT_FAILED", "FILE_SYSTEM_OUT_OF_SPACE"})
 
 
@@ -61,7 +61,7 @@ def task_definitions(tasks: Sequence[Mapping[str, Any]]) -> tuple[TaskDefinition
     if not 1 <= len(definitions) <= MOST_TASKS:
         raise ValueError(f"a workflow must have from 1 to {MOST_TASKS} tasks; got {len(definitions)}")
     if len({definition.name for definition in definitions}) < len(definitions):
-        raise ValueError("each task of a workflow must have a name of its own")
+        raise ValueError("each task of a workflow must have a unique name")
     return definitions
 
 
@@ -80,7 +80,7 @@ class Task:
     :param number: its number in the run, from 1.
     :param definition: what the workflow says about it.
     :param status: its state.
-    :param created_at: when the run came to it.
+    :param created_at: when the run reached it.
     :param started_at: when it started, None for a task from the run cache.
     :param stopped_at: when it stopped, None while it runs and for a task from the run cache.
     :param cache_uri: S3 URI of its entry in the run cache, None if it was executed.

@@ -343,7 +343,7 @@ class Faults:
         return any(fault.times != 0 for fault in self._tasks)
 
     def task_failure(self, run_name: str | None, task_names: Collection[str]) -> TaskFault | None:
-        """Return the fault for a run that is submitted, if any, and count it.
+        """Return the fault for a run that is submitted, if there is one, and count it.
 
         :param run_name: its runSettingId, or the name of a single run.
         :param task_names: names of the tasks that it executes.

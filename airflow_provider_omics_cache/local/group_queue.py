@@ -8,7 +8,7 @@ from airflow_provider_omics_cache.local.course import TOLERANCE, Course
 
 
 class GroupQueue:
-    """Lets at most a number of runs be active at once: those with the highest priority, then the earliest."""
+    """Limits the number of active runs. Runs with a higher priority begin first, then earlier runs."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, deque[Course]] = {}  # by priority, in the order of their submission
@@ -25,7 +25,7 @@ class GroupQueue:
         self._waiting.setdefault(priority, deque()).append(course)
 
     def give_places(self, limit: float, now: float) -> None:
-        """Let runs begin that had a place until now, each at the time at which it got the place.
+        """Let the runs begin that have got a place by now, each at the time at which it got the place.
 
         :param limit: maximum number of active runs.
         :param now: the present time.
@@ -51,14 +51,14 @@ class GroupQueue:
         return active, waiting
 
     def _free_at(self, limit: float) -> float:
-        """Return when there is a place."""
+        """Return when the next place is free."""
         if len(self._active) < limit:
             return 0.0
         ends = sorted(active.ended_at for active in self._active)
         return ends[int(len(ends) - limit)]
 
     def _next(self, free_at: float) -> Course | None:
-        """Return the run that gets the place that is free from then on."""
+        """Return the run that gets a place that becomes free at this time."""
         heads = []
         for priority in sorted(self._waiting, reverse=True):
             waiting = self._waiting[priority]

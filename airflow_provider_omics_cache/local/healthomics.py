@@ -392,7 +392,7 @@ class LocalHealthOmics:
             batch.hold_back(now, submitter)
 
     def _settle_runs(self, region: Region, now: float, submitter: batches.RegionSubmitter) -> None:
-        """Bring the runs up to date on which others depend: through their run group or their run cache."""
+        """Update the runs on which other runs depend, through a run group or a run cache."""
         for batch in region.eager_batches:
             batch.advance(now, submitter)
         for group in region.run_groups.values():

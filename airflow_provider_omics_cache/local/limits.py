@@ -36,11 +36,11 @@ LARGEST_OBJECT = 2**30
 LARGEST_HEADERS = 64 * 2**10
 #: Seconds that the server waits for the next bytes of a request before it closes the connection.
 READ_SECONDS = 60.0
-#: Seconds that the server keeps a connection open on which no request comes. Clients close theirs earlier.
+#: Seconds for which the server keeps an idle connection open. Clients close their idle connections earlier.
 IDLE_SECONDS = 30.0
 #: Maximum number of connections at the same time.
 MOST_REQUESTS = 512
-#: Number of connections up to which a connection is kept open after an answer.
+#: After an answer the server keeps the connection open only if at most this many connections are open.
 MOST_KEPT = 256
 
 #: Maximum number of bytes that are read of a refused request, so that the client gets the refusal.
@@ -73,7 +73,7 @@ class RequestBody:
         """Read the whole body.
 
         :param limit: maximum size of the body in bytes.
-        :raises ServiceError: the body is too large (413), came too slowly (408), or is not whole (400).
+        :raises ServiceError: the body is too large (413), arrives too slowly (408), or is incomplete or invalid (400).
         """
         try:
             body = self._read_chunks(limit) if self._is_chunked() else self._read_length(limit)

@@ -68,24 +68,28 @@ class State:
 
 
 class _ServerWatch:
-    """Warns if a mock resets moto's services while a server of this process uses them. moto resets it as a service."""
+    """Warns if a mock resets moto's services while a server of this process uses them.
+
+    moto resets this object like its own services.
+    """
 
     def values(self) -> list[_ServerWatch]:
-        """Return what moto resets."""
+        """Return the objects that moto resets."""
         return [self]
 
     def clear(self) -> None:
-        """Do nothing: there is no state."""
+        """Do nothing, because this object has no state."""
 
     def reset(self) -> None:
-        """Warn if a mock is the cause."""
+        """Warn if a mock has caused the reset."""
         level = _frames_to_mock_start()
         if RUNNING_SERVERS and level is not None:
             test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
             urls = ", ".join(sorted(server.url for server in RUNNING_SERVERS))
             warnings.warn(
-                f"mock_aws(){f' in {test}' if test else ''} deleted what the local HealthOmics at {urls} and its S3 "
-                "had: both use moto's services of this process. Start the server inside the mock, or use no mock",
+                f"mock_aws(){f' in {test}' if test else ''} deleted the state of the local HealthOmics at {urls} and "
+                "of its S3, because both use moto's services of this process. Start the server inside the mock, or use "
+                "no mock.",
                 stacklevel=level,
             )
 
@@ -94,7 +98,7 @@ _WATCH = _ServerWatch()
 
 
 def watch_for_mocks() -> None:
-    """Warn if the next reset of moto's services is that of a mock."""
+    """Warn from now on if a mock resets moto's services."""
     resets: list[Any] = BackendDict._instances  # type: ignore[misc]
     with backend_lock:
         if _WATCH not in resets:
@@ -102,7 +106,7 @@ def watch_for_mocks() -> None:
 
 
 def _frames_to_mock_start() -> int | None:
-    """Return the stack level of what starts a mock of moto, None if no mock is being started."""
+    """Return the stack level of the caller that starts a mock of moto, None if no mock is being started."""
     frame, level, is_start = sys._getframe(1), 1, False
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))

@@ -91,7 +91,7 @@ def page_answer(regions: Sequence[Region], context: ServiceContext, *, title: st
         region for region in regions if region.batches or region.run_caches or region.single_runs or region.run_groups
     ]
     if not used:
-        parts.append("<p>There are no batches, single runs, run caches and run groups.</p>")
+        parts.append("<p>There are no batches, single runs, run caches or run groups.</p>")
     for region in used:
         parts.append(f"<h2>Account {escape(region.account_id)}, Region {escape(region.name)}</h2>")
         parts += _region(region, context)

@@ -1,4 +1,4 @@
-"""Plans the course of a run that is started: what its run cache, its run group and injected faults do to it."""
+"""Plan the course of a run that is started: its run cache, its run group and injected faults change it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def needs_a_course(
 
 
 def export(region: Region, context: ServiceContext, run: SingleRun | RunOfBatch) -> None:
-    """Add what a run that has ended exports to its run cache.
+    """Add the entries that a run exports when it has ended to its run cache.
 
     :param run: the run.
     """

@@ -323,7 +323,7 @@ def _checked(shape: Shape, value: Any, path: str, errors: list[str]) -> Any:
 
 
 def _refuse_unknown(value: dict[str, Any], members: Collection[str], path: str) -> None:
-    """Refuse a member that a newer client may know, instead of acting as if it had not been given."""
+    """Refuse members that only a newer botocore knows. The service must not ignore them."""
     for name in value:
         if name not in members and value[name] is not None:
             version = NEWER_MEMBERS.get(name)

@@ -91,7 +91,7 @@ class RunGroup:
         return "maxRuns" in self.limits
 
     def give_places(self, now: float) -> None:
-        """Let waiting runs begin that had a place until now."""
+        """Let the waiting runs begin that have got a place by now."""
         self.queue.give_places(self.limits.get("maxRuns", float("inf")), now)
 
 
@@ -204,13 +204,13 @@ class Region:
         self.batches: dict[int, Batch] = {}
         #: Runs that StartRun started, until they are deleted.
         self.single_runs: dict[int, SingleRun] = {}
-        #: Those of them that had not ended at the latest request.
+        #: Those of these runs that had not ended at the latest request.
         self.active_runs: dict[int, SingleRun] = {}
         self.run_groups: dict[int, RunGroup] = {}
         #: Workflows that CreateWorkflow created, until they are deleted.
         self.workflows: dict[int, Workflow] = {}
         self.configurations: dict[str, Configuration] = {}
-        #: Batches with a run cache or a run group. Other runs may depend on theirs, so every request advances them.
+        #: Batches with a run cache or a run group. Other runs may depend on their runs, so every request advances them.
         self.eager_batches: list[Batch] = []
         self.tokens = RequestTokens()
         self.call_quotas = CallQuotas()

@@ -9,13 +9,13 @@ from typing import Any
 from airflow_provider_omics_cache.local.protocol import load_json, shorten, validation_error
 
 _OUTPUT_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", re.DOTALL)
-#: Maximum number of characters of ``runOutputUri`` in the model. It is the outputUri with /{run id}/{run uuid}.
+#: Maximum number of characters of ``runOutputUri`` in the model. It is the outputUri and /{run id}/{run uuid}.
 LONGEST_RUN_OUTPUT_URI = 750
 _LONGEST_OUTPUT_URI = LONGEST_RUN_OUTPUT_URI - len("/") - 18 - len("/") - 36
 
 
 def check_batch_default(default: Mapping[str, Any]) -> None:
-    """Check what StartRunBatch checks at once.
+    """Check the default run setting of a batch, as StartRunBatch does before it answers.
 
     :param default: the default run setting of a batch.
     :raises ServiceError: no run of a batch can have this setting.
@@ -29,7 +29,7 @@ def check_shared_settings(settings: Mapping[str, Any], prefix: str = "") -> None
     """Check the members that the default run setting of a batch and the request of StartRun have in common.
 
     :param settings: the default run setting, or the request.
-    :param prefix: what the errors put before the name of a member.
+    :param prefix: text before the name of a member in errors.
     :raises ServiceError: no run can have these settings.
     """
     if "cacheBehavior" in settings and "cacheId" not in settings:
@@ -48,7 +48,7 @@ def _is_json_object(text: str) -> bool:
 
 
 def output_uri_error(output_uri: str) -> str | None:
-    """Return why a run cannot write its outputs there, None if it can.
+    """Return why a run cannot write its outputs to an ``outputUri``, None if it can.
 
     :param output_uri: the run's ``outputUri``.
     """

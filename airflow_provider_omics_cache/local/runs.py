@@ -30,7 +30,7 @@ from airflow_provider_omics_cache.local.workflows import tasks_of
 
 # A position in ListRuns is the batch's id times this number, plus the run's number in the batch.
 _RUNS_PER_BATCH = 1_000_000
-#: GiB of static storage that a run has if it does not say how much.
+#: GiB of static storage of a run without ``storageCapacity``.
 _DEFAULT_STORAGE_CAPACITY = 1200
 _FROM_SETTING = (
     "workflowId",
@@ -174,7 +174,7 @@ def _configuration(region: Region, setting: dict[str, Any]) -> dict[str, Any]:
 
 
 def _effective(region: Region, context: ServiceContext, setting: dict[str, Any]) -> dict[str, Any]:
-    """Return what applies to a run whose settings do not say it."""
+    """Return the defaults for the members that the settings of a run may lack."""
     answer: dict[str, Any] = {"workflowType": "PRIVATE", "retentionMode": "RETAIN"}
     if setting.get("workflowType") != "READY2RUN":
         storage_type = setting.get("storageType", context.settings.default_storage_type)

@@ -1,4 +1,4 @@
-"""What the service checks before it starts a run, by StartRun and for a batch."""
+"""The checks before a run is started, by StartRun and in a batch."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _check_storage(context: ServiceContext, setting: dict[str, Any], workflow: W
     if not context.settings.static_storage_needs_capacity or setting.get("storageType") != "STATIC":
         return
     if "storageCapacity" not in setting and "storageCapacity" not in workflow.shown:
-        raise validation_error("storageType STATIC requires storageCapacity; there was none")
+        raise validation_error("storageType STATIC requires storageCapacity")
 
 
 def _some(names: list[str]) -> str:

@@ -193,7 +193,7 @@ def tasks_of(region: Region, context: ServiceContext, batch: Batch) -> Sequence[
 
 
 def _created(context: ServiceContext, request: dict[str, Any]) -> WorkflowVersion:
-    """Return what a request creates.
+    """Return the workflow version that a request creates.
 
     :raises ServiceError: the request is not valid.
     """

@@ -115,7 +115,7 @@ class RunRecords:
         locations = self._evidence.locations()
         if locations:
             self._hook.log.info(
-                "Batch %s: the locations of outputs follow from %s GetRun calls: %s",
+                "Batch %s: deriving the locations of outputs from %s GetRun calls: %s",
                 self._batch_id,
                 len(answers),
                 locations.layout,

@@ -12,7 +12,7 @@ from tests.benchmarks.measure import Result, forget_peak_memory, memory_now, pea
 from tests.benchmarks.service import BUCKET, DEFAULT_RUN_SETTING, REGION, client, sample_ids, service
 from tests.benchmarks.task import context
 
-#: GetRun is asked as often as the service answers: the calls are counted, not their time.
+#: Nothing limits the rate of GetRun calls, because the benchmark counts the calls and does not measure their time.
 _WITHOUT_PACE = {"AIRFLOW__OMICS_CACHE__MAX_GET_RUN_PER_SECOND": "1000000"}
 _RECORDS = "runs.jsonl"
 
@@ -21,7 +21,7 @@ def results(*, runs: int, runs_with_own: int) -> Iterator[Result]:
     """Measure.
 
     :param runs: runs of the batch whose settings share one ``outputUri``.
-    :param runs_with_own: runs of the batch each of whose settings has its own.
+    :param runs_with_own: runs of the batch in which each setting has its own ``outputUri``.
     """
     derived = _write(sample_ids(runs))
     yield Result(
@@ -32,7 +32,7 @@ def results(*, runs: int, runs_with_own: int) -> Iterator[Result]:
         peer=f"GetRun for each run: {runs:,} calls, {runs / 5 / 3600:,.1f} hours at 5 a second",
         has_happened=derived["right"] == runs,
         note=f"A record of each run with include_outputs=True; {derived['derived']:,} locations were derived. "
-        f"Locations that are those of the service: {derived['right']:,}.",
+        f"{derived['right']:,} locations are equal to the service's.",
     )
     yield Result(
         name=f"Records of {runs:,} runs with their outputs: peak memory above the start of the task",
@@ -40,7 +40,7 @@ def results(*, runs: int, runs_with_own: int) -> Iterator[Result]:
         unit="MB",
         bar=150,
         has_happened=derived["right"] == runs,
-        note="The memory of the whole process, which makes its first call to AWS before.",
+        note="The memory of the whole process. It has made its first call to AWS before the measurement.",
     )
     own = _write([{**setting, "outputUri": _own(setting["runSettingId"])} for setting in sample_ids(runs_with_own)])
     yield Result(
@@ -50,7 +50,7 @@ def results(*, runs: int, runs_with_own: int) -> Iterator[Result]:
         bar=runs_with_own,
         rule="exactly",
         has_happened=own["right"] == runs_with_own,
-        note="The sensor does not have the settings, so no location follows from another.",
+        note="The sensor does not have the settings, so it cannot derive locations.",
     )
 
 
@@ -87,7 +87,7 @@ def _write(run_settings: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def memory_of_records(url: str, batch_id: str) -> float:
-    """Write the records with the sensor; give the peak of the memory above what the process had before, in MB."""
+    """Write the records with the sensor. Return by how many MB the peak memory exceeds the memory before."""
     from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
     from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
 

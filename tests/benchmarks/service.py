@@ -53,7 +53,7 @@ class Service:
         return str(answer["id"])
 
     def start_run(self, name: str) -> str:
-        """Start a single run, and give its id."""
+        """Start a single run, and return its id."""
         return str(self.omics.start_run(name=name, requestId=name, **DEFAULT_RUN_SETTING)["id"])
 
     def start_submitted_batch(self, runs: int) -> str:

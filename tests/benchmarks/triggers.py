@@ -128,7 +128,7 @@ def measure(kind: str, scenario: Scenario) -> Waited:
 
 
 def measure_beside(scenario: Scenario) -> Iterator[Result]:
-    """Wait for as many single runs as batches, at the same time, and judge each kind by its own budget.
+    """Wait for the same number of single runs and batches at the same time. Judge each kind by its own budget.
 
     :param scenario: the batches; the runs end at the same times.
     """
@@ -184,7 +184,7 @@ def measure_beside(scenario: Scenario) -> Iterator[Result]:
             measured=most_rounds(changes, answered, scenario, measured["seconds"]),
             unit="rounds",
             bar=2,
-            note=f"A round is as for batches alone. {len(answered):,} of {len(changes):,} had answered after "
+            note=f"Rounds are counted as for batches alone. {len(answered):,} of {len(changes):,} had answered after "
             f"{measured['seconds']:.0f} s.",
         )
     yield Result(
@@ -200,7 +200,7 @@ def measure_beside(scenario: Scenario) -> Iterator[Result]:
         measured=measured["memory"],
         unit="MB",
         bar=60,
-        note="Peak resident memory, with the bar of as many batches alone.",
+        note="Peak resident memory. The limit is that of the same number of batches alone.",
     )
     for name, key, bar in (("99th percentile", "lag_p99", 50), ("maximum", "lag_max", 500)):
         yield Result(
@@ -208,7 +208,7 @@ def measure_beside(scenario: Scenario) -> Iterator[Result]:
             measured=1000 * measured[key],
             unit="ms",
             bar=bar,
-            note="Of something that is due every 10 ms, from before the first trigger is made.",
+            note="How late a timer is that fires every 10 ms. It starts before the first trigger is made.",
         )
 
 
@@ -327,7 +327,8 @@ def _compared(scenario: Scenario, main: Waited, plain: Waited) -> Iterator[Resul
         bar=50,
         beside=plain.lag_p99,
         peer=f"{plain.lag_p99:,.0f} ms",
-        note=f"Of something that is due every 10 ms, from before the first trigger is made. {_collections(main)}",
+        note=f"How late a timer is that fires every 10 ms. It starts before the first trigger is made. "
+        f"{_collections(main)}",
     )
     yield Result(
         name=f"{what}: event loop lag, maximum",

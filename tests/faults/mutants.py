@@ -82,7 +82,7 @@ def new_token_for_each_try(patch: Patch) -> None:
 
 @mutant("start_batch", "honest", "paid-twice", seed=18)
 def failed_is_judged_at_once(patch: Patch) -> None:
-    """Start a FAILED batch again without waiting for late counts and lists, and without a second look."""
+    """Start a FAILED batch again without waiting for late counts and lists, and without reading them again."""
     counted: dict[str, int] = {}
 
     def look_once(hook: Any, batch: Any) -> Any:

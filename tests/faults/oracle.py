@@ -30,7 +30,7 @@ ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "DELETED"})
 INVARIANTS = {
     "second-cache": "at most one ACTIVE run cache of a name and location is created",
     "wrong-cache": "a run cache task that succeeds returns a run cache that is as asked for",
-    "second-group": "at most one run group of a name is created",
+    "second-group": "at most one run group with the same name is created",
     "wrong-group": "a run group task that succeeds returns a run group that is as asked for",
     "paid-twice": "no sample is started again for the same request while its run is active or has completed",
     "restarted-cancelled": "no batch that was cancelled is started again",
@@ -39,7 +39,7 @@ INVARIANTS = {
     "early-submission": "a sensor for submission succeeds only after the last submission",
     "early-completion": "a wait for completion succeeds only after the last run has ended",
     "wrong-counts": "counts and records of runs are the service's own",
-    "wrong-output": "a record of a run has no location of outputs other than the service's own",
+    "wrong-output": "a location of outputs in a record of a run is the service's own",
     "living-run": "a cancellation that succeeds leaves no active run",
     "foreign-run": "no run of another batch is cancelled or deleted",
     "unsaved-mapping": "nothing is deleted before the whole mapping is saved",

@@ -20,7 +20,7 @@ class StartedRun:
     """A run that a task has started.
 
     :param request: the request that it belongs to.
-    :param run: the run, which stays known when it is deleted.
+    :param run: the run. It is kept here after it is deleted.
     :param at: service time of the start.
     """
 

@@ -160,7 +160,7 @@ class World:
             applied[fault.kind] += 1
 
     def passed(self) -> None:
-        """Do what is due by now to the newest batch or run that a task has started."""
+        """Apply the faults that are due by now to the newest batch or run that a task has started."""
         self.oracle.single_runs.passed()
         numbers = self.oracle.request_of
         if not self._due or not numbers:

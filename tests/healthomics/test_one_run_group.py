@@ -1,4 +1,4 @@
-"""One run group, however late and incomplete the answers are, and however often a task is retried."""
+"""There is only one run group, even if answers are late or incomplete and the task is retried many times."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ steps = st.lists(
 
 
 class Trial:
-    """A task that is tried again and again, and a client of somebody else to whom the service shows everything."""
+    """A task that is tried several times, and another client to which the service shows everything at once."""
 
     def __init__(self, local: Any) -> None:
         self.local = local
@@ -72,7 +72,7 @@ class Trial:
         return [item["id"] for item in self.omics.list_run_groups()["items"]]
 
     def attempt(self, max_runs: int, *, dies: bool = False) -> str | None:
-        """Make one try. Return the id of its group, None if it fails in a way that a retry may clear up."""
+        """Make one try. Return the id of its group, None if it fails with an error that is retried."""
         self.dies = dies
         try:
             return str(ensure_run_group(self.hook, name="cohort", max_runs=max_runs).run_group["id"])

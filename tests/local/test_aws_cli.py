@@ -513,7 +513,7 @@ def test_deleting_a_batch_leaves_its_runs(aws: Cli, local: LocalHealthOmicsServe
 
 
 def test_starts_a_run_and_shows_its_tasks(aws: Cli, local: LocalHealthOmicsServer) -> None:
-    """Each operation once: a command of the CLI costs a fork."""
+    """Call each operation once, because each command of the CLI starts a process."""
     run = (
         "--workflow-id",
         "1234567",

@@ -1,4 +1,4 @@
-"""The AWS SDK for JavaScript talks to the local HealthOmics: each operation once, with an endpoint of its own."""
+"""The AWS SDK for JavaScript calls each operation of the local HealthOmics once, through ``endpoint``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif(not NODE, reason="node is not installed"),
     pytest.mark.skipif(
         not (MODULES / "node_modules").exists(),
-        reason="the AWS SDK for JavaScript is not installed (make javascript-sdk does)",
+        reason="the AWS SDK for JavaScript is not installed (make javascript-sdk installs it)",
     ),
 ]
 
@@ -45,13 +45,13 @@ class Sdk:
         self._process = process
 
     def __call__(self, operation: str, **members: Any) -> Any:
-        """Make a call; give the answer."""
+        """Make a call; return the answer."""
         found = self._send(operation, members)
         assert "error" not in found, (operation, found)
         return found["answer"]
 
     def error(self, operation: str, **members: Any) -> tuple[str, int]:
-        """Make a call, which has to fail; give the name of the error and the HTTP status."""
+        """Make a call that must fail; return the name of the error and the HTTP status."""
         found = self._send(operation, members)["error"]
         return found["name"], found["status"]
 
@@ -79,7 +79,7 @@ def omics(local: LocalHealthOmicsServer) -> Iterator[Sdk]:
 
 
 def test_each_operation(omics: Sdk, local: LocalHealthOmicsServer) -> None:
-    """One process of node for all of them, because a start costs most of a second."""
+    """All calls use one process of node, because its start takes most of a second."""
     run_cache = omics("CreateRunCache", name="cohort", cacheS3Location="s3://javascript/cache/")["id"]
     omics("UpdateRunCache", id=run_cache, name="renamed")
     assert omics("GetRunCache", id=run_cache)["name"] == "renamed"

@@ -1,4 +1,4 @@
-"""What the service keeps of a batch, and who waits for whom."""
+"""When the memory of a batch is freed, and which requests wait while a settings file is read."""
 
 from __future__ import annotations
 

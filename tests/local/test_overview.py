@@ -41,7 +41,7 @@ def cells(page: str) -> list[str]:
 
 @needs_batches
 def test_shows_batches_runs_and_run_caches_with_their_states(server: LocalHealthOmicsServer) -> None:
-    assert "There are no batches, single runs, run caches and run groups" in get(server)[2]
+    assert "There are no batches, single runs, run caches or run groups" in get(server)[2]
     omics: Any = boto3.client("omics", **server.client_kwargs)
     cache = omics.create_run_cache(cacheS3Location="s3://lab/cache", name="<script>alert(1)</script>")
     settings = [{"runSettingId": f"<b>{number}", "parameters": {"key": SECRET}} for number in range(90)]

@@ -87,7 +87,7 @@ def test_the_token_of_a_failed_batch_starts_it_again(
 def test_the_token_of_a_batch_whose_failure_is_not_transient_is_used_up(
     omics: Any, local_healthomics: LocalHealthOmics, cause: str
 ) -> None:
-    """Its settings are wrong, or it has started runs, which would be started twice."""
+    """The settings of the batch are wrong, or it has started runs. A new batch would start these runs twice."""
     settings = run_settings(3)
     if cause == "settings":
         settings = [*settings, settings[0]]

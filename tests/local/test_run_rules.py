@@ -237,7 +237,7 @@ def test_an_error_in_one_batch_stays_in_it(
     local_healthomics.clock.advance(10)
 
     assert [batch["status"] for batch in omics.list_batch()["items"]] == ["FAILED", "INPROGRESS"]
-    text = "The local HealthOmics failed in this batch; its log has the error"
+    text = "The local HealthOmics failed in this batch; see the error in its log"
     assert omics.get_batch(batchId=bad)["failureReason"] == text
     assert {run["batchId"] for run in omics.list_runs()["items"]} == {good}
     assert omics.list_runs_in_batch(batchId=bad)["runs"] == []

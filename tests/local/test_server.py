@@ -343,7 +343,7 @@ def test_a_mock_that_deletes_the_state_of_a_server_warns(
         assert warning.filename == __file__
         text = str(warning.message)
         assert "mock_aws() in tests/local/test_server.py::test_a_mock_that_deletes_the_state_of_a_server_warns" in text
-        assert f"deleted what the local HealthOmics at {server.url} and its S3 had" in text
+        assert f"deleted the state of the local HealthOmics at {server.url} and of its S3" in text
     recwarn.clear()
     omics.list_run_caches()
     assert send(server, "POST", "/moto-api/reset")[0] == 200

@@ -789,7 +789,7 @@ class TestTable:
     def test_a_slow_try_beside_the_recovery_of_a_failed_batch(
         self, local: LocalHealthOmics, new_task_context: NewContext, token: Any, change: dict[str, Any]
     ) -> None:
-        """The slow try has found no batch. Then other tries start one, which fails, and its successor."""
+        """The slow try has found no batch. Then other tries start a batch that fails, and a second batch."""
         local.settings.failed_batch_token = token
         local.settings.run_running_seconds = 100_000
         local.faults.fail_batch(after="PENDING")

@@ -376,7 +376,7 @@ def test_the_runs_and_their_outputs_in_s3(
     task_context: Context,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The task has the settings, so that locations follow although some settings have their own ``outputUri``."""
+    """The task has the settings, so it derives locations although some settings have their own ``outputUri``."""
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="results")
     local.faults.fail_run("sample-1")
@@ -388,13 +388,13 @@ def test_the_runs_and_their_outputs_in_s3(
     wait = partial(
         run, mode, task_context, run_settings=settings, runs_s3_uri=uri, include_outputs=True, max_failed_runs=1
     )
-    # The worker is lost when all is known, and the retry writes the records.
+    # The worker is lost after the last call, before the records are written. The retry writes them.
     die_after(monkeypatch, run_records.RunRecords, "_locations")
     with pytest.raises(KeyboardInterrupt):
         wait()
     batch_id = wait()
     assert task_context["ti"].xcoms["return_value"] == batch_id
-    # In each try for the failed run, and for a sample of those that completed.
+    # Each try calls GetRun for the failed run, and for a sample of the completed runs.
     assert (local.calls["StartRunBatch"], local.calls["GetRun"]) == (1, 2 * (1 + 20))
     body = s3.get_object(Bucket="results", Key="maps/runs.jsonl")["Body"].read().decode()
     records = {record["run_setting_id"]: record for record in map(json.loads, body.splitlines())}

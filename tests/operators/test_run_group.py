@@ -33,20 +33,20 @@ LIMITS = {"max_cpus": 256, "max_gpus": 8, "max_runs": 20, "max_duration": 600}
 
 @pytest.fixture
 def local(local_healthomics: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The local HealthOmics; who waits, lets the service's time pass."""
+    """The local HealthOmics. Each wait of the package advances the service's clock."""
     use_service_time_in_tasks(monkeypatch, local_healthomics)
     return local_healthomics
 
 
 @pytest.fixture
 def omics(local: Any) -> Any:
-    """Somebody else's client."""
+    """A client of another user."""
     return boto3.client("omics")
 
 
 @pytest.fixture
 def execute(local: Any, new_task_context: Callable[[], dict[str, Any]]) -> Any:
-    """Run one try of the operator; give what it returned and what it pushed."""
+    """Run one try of the operator; return its result and the XCom ``run_group``."""
 
     def execute(change: Change | None = None, *operations: str, **parameters: Any) -> tuple[str, dict[str, Any]]:
         context = new_task_context()
@@ -112,7 +112,7 @@ def test_it_creates_the_group_and_pushes_it(execute: Any, omics: Any, local: Any
 
 @pytest.mark.parametrize("error", ["ConflictException", None])
 def test_four_tasks_that_ask_at_the_same_time_get_one_group(omics: Any, local: Any, error: str | None) -> None:
-    """Each of them has looked, and found nothing, before one of them creates the group. Their limits differ."""
+    """Each task finds no group before one of them creates the group. Their limits differ."""
     local.settings.changed_request_error = error
     barrier = threading.Barrier(4)
 
@@ -238,7 +238,7 @@ def test_the_oldest_group_of_exactly_the_name_is_taken_with_a_warning(
         made.append(omics.create_run_group(name=name)["id"])
         local.clock.advance(1)
     omics.create_run_group(maxRuns=1)
-    # In case the service's filter also returns names that only resemble the one that was asked for.
+    # The service's filter may also return names that are only similar.
     task = create()
     task.hook.conn.meta.events.register(
         "after-call.omics.ListRunGroups", lambda parsed, **_: parsed.update(items=groups(omics))
@@ -282,7 +282,7 @@ def test_what_differs_is_reported_changed_or_refused(
     for if_exists in ("update", "fail", "reuse"):
         assert execute(**asked, if_exists=if_exists)[0] == returned
     assert local.calls["UpdateRunGroup"] == 1
-    # What is late or absent for a moment is no difference.
+    # A member that is late or absent for a moment does not count as a difference.
     assert execute(without("maxCpus", times=2), "GetRunGroup", **asked, if_exists="fail")[0] == returned
 
 

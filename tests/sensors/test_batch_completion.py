@@ -154,7 +154,7 @@ def test_the_runs_in_s3(
     batch_id = start_batch(client, 120)
     service.calls.clear()
     wait(mode, batch_id, max_failed_runs=2, runs_s3_uri="s3://results/runs.jsonl", include_outputs=True)
-    # The failed run, and a sample of those that completed.
+    # GetRun is called for the failed run, and for a sample of the completed runs.
     assert service.calls["GetRun"] == 1 + 20
     found = {line["run_setting_id"]: line for line in lines_of("runs.jsonl")}
     assert len(found) == len(lines_of("runs.jsonl")) == 120

@@ -226,7 +226,7 @@ def test_late_counts_that_the_listing_contradicts_for_good_are_no_verdict(
     ) as caught:
         wait(BatchCompletionSensor, mode, batch_id, max_failed_runs=allowed, runs_s3_uri=URI, include_outputs="exact")
     assert not isinstance(caught.value, AirflowFailException)
-    # The locations of outputs are asked for once the listing is confirmed.
+    # The sensor asks for the locations of outputs only after the listing is confirmed.
     assert service.calls["GetRun"] == 0
     assert 300 <= service.clock.elapsed() - before <= 300 + 2 * 22
     assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket=BUCKET)

@@ -34,7 +34,7 @@ Context = dict[str, Any]
 
 @pytest.fixture
 def local(local_healthomics: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) -> LocalHealthOmics:
-    """The local HealthOmics, whose clock is everybody's."""
+    """The local HealthOmics. The package uses the service's clock."""
     use_service_time(monkeypatch, local_healthomics)
     return local_healthomics
 
