@@ -165,7 +165,7 @@ def measure_beside(scenario: Scenario) -> Iterator[Result]:
             process.begin()
             measured = process.result()
         log = local.control.call_log
-    what = f"{scenario.number:,} single runs beside {scenario.number:,} batches"
+    what = f"{scenario.number:,} single runs and {scenario.number:,} batches"
     answers = {subject: at - started_at for subject, (at, error) in measured["answers"].items() if not error}
     for operation, changes in (("GetBatch", batches), ("GetRun", runs)):
         calls = [(at, status) for at, name, status in log if name == operation]
