@@ -52,9 +52,13 @@ needs_aiobotocore = pytest.mark.skipif(not HAS_AIOBOTOCORE, reason="aiobotocore 
 
 
 def pytest_collection_finish() -> None:
-    """Let the garbage collector pass over what was imported: Airflow's modules have a million objects."""
+    """Let the garbage collector pass over what was imported: Airflow's modules have a million objects.
+
+    The collector also runs less often, because the remaining objects look like many new ones to it.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 50, 1000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
