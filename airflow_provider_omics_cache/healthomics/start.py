@@ -31,6 +31,7 @@ from airflow_provider_omics_cache.healthomics.once import (
     decide,
     reason_of,
 )
+from airflow_provider_omics_cache.healthomics.outputs import OWN_OUTPUT_URIS
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS
 from airflow_provider_omics_cache.healthomics.states import (
     BatchStatus,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 #: Batch tag with the ETag of the user's settings file in S3, if the task could read it.
 ETAG_TAG = "omics-cache-settings-etag"
-OWN_TAGS = frozenset({DIGEST_TAG, GENERATION_TAG, ETAG_TAG})
+OWN_TAGS = frozenset({DIGEST_TAG, GENERATION_TAG, ETAG_TAG, OWN_OUTPUT_URIS})
 
 _CANCELLED_STATUSES = (SubmissionStatus.CANCEL_SUCCESS, SubmissionStatus.CANCEL_FAILED)
 #: Submission statuses of runs that were started.
@@ -64,6 +65,7 @@ class BatchRequest(StartRequest):
 
     :param batch_name: beginning of the batch's name.
     :param etag: ETag of the user's settings file, None if there is no such file or the task could not read it.
+    :param own_output_uris: digest of the ``outputUri`` of each setting that has its own, None if it is not known.
     :param default_run_setting: the settings that all runs share (``DefaultRunSetting`` of the API).
     :param number_of_runs: number of runs, None if the task did not read their settings.
     """
@@ -71,6 +73,7 @@ class BatchRequest(StartRequest):
     batch_name: str
     default_run_setting: Mapping[str, Any]
     etag: str | None = None
+    own_output_uris: str | None = None
     number_of_runs: int | None = None
 
     @property
@@ -86,13 +89,15 @@ class BatchRequest(StartRequest):
         return self.request_id or self.identity.batch_token(generation=generation)
 
     def own_tags(self, generation: int) -> dict[str, str]:
-        """Return the tags by which a later try recognises the batch.
+        """Return the tags by which a later try recognises the batch, and a sensor knows the ``outputUri`` of each run.
 
         :param generation: generation of the batch.
         """
         tags = super().own_tags(generation)
         if self.etag:
             tags[ETAG_TAG] = self.etag
+        if self.own_output_uris:
+            tags[OWN_OUTPUT_URIS] = self.own_output_uris
         return tags
 
 

@@ -35,7 +35,7 @@ from airflow_provider_omics_cache.healthomics.end import (
 )
 from airflow_provider_omics_cache.healthomics.identity import TASK_TAGS, request_digest
 from airflow_provider_omics_cache.healthomics.once import Started
-from airflow_provider_omics_cache.healthomics.outputs import OutputUris
+from airflow_provider_omics_cache.healthomics.outputs import own_output_uris
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch, count_active
 from airflow_provider_omics_cache.healthomics.settings import check_cache_behavior, check_member, unknown_key_rule
 from airflow_provider_omics_cache.healthomics.staging import (
@@ -357,11 +357,12 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         else:
             self.log.warning("Nothing is cancelled: no batch of this task is known yet")
 
-    def output_uris(self) -> OutputUris | None:
-        """Return the ``outputUri`` of each run; None if the settings are in S3."""
-        if isinstance(self.run_settings, str):
-            return None
-        return OutputUris.of_settings(self.default_run_setting, self.run_settings)
+    def own_output_uris(self) -> Mapping[str, str]:
+        """Return the ``outputUri`` of the settings that have their own; empty if ``run_settings`` is not a list.
+
+        After a deferral ``run_settings`` may differ from what was started. The batch's tag shows that.
+        """
+        return own_output_uris(self.run_settings) if isinstance(self.run_settings, list) else {}
 
     def result(self, batch: Batch, counts: RunCounts) -> str:
         """Return the task's return value: the id of the batch.
@@ -441,6 +442,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
                 default_run_setting=default_run_setting,
                 tags={**tags, **identity.task_tags()} if tags_with_task else tags,
                 etag=settings.etag,
+                own_output_uris=settings.own_output_uris,
                 request_id=check_request_id(self.request_id),
                 number_of_runs=settings.count,
             )

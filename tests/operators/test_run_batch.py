@@ -29,6 +29,7 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsVersionError,
 )
 from airflow_provider_omics_cache.healthomics.once import DIGEST_TAG, GENERATION_TAG
+from airflow_provider_omics_cache.healthomics.outputs import OWN_OUTPUT_URIS
 from airflow_provider_omics_cache.healthomics.start import ETAG_TAG
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
@@ -267,11 +268,11 @@ class TestSettings:
         assert batch["defaultRunSetting"]["runTags"] == {"project": "new", "lab": "7"}
         ti = task_context["ti"]
         task = {"airflow-dag-id": ti.dag_id, "airflow-run-id": ti.run_id, "airflow-task-id": ti.task_id}
-        assert batch["tags"].keys() == {"team", DIGEST_TAG, GENERATION_TAG, *task}
+        assert batch["tags"].keys() == {"team", DIGEST_TAG, GENERATION_TAG, OWN_OUTPUT_URIS, *task}
         assert {key: batch["tags"][key] for key in task} == task
         assert default["runTags"] == {"project": "old", "lab": "7"}, "the author's dict was changed"
 
-    @pytest.mark.parametrize(("flag", "most", "own"), [("True", 43, 6), ("False", 47, 2)])
+    @pytest.mark.parametrize(("flag", "most", "own"), [("True", 42, 7), ("False", 46, 3)])
     def test_all_tags_that_fit(
         self,
         local: LocalHealthOmics,
@@ -1389,7 +1390,7 @@ class TestBadInput:
             ({"tags": {"airflow-dag-id": "x", "a": "b"}}, "tags", r"operator sets; got \['airflow-dag-id'\]"),
             ({"tags": {DIGEST_TAG: "x"}}, "tags", f"must not have keys that the operator sets; .*{DIGEST_TAG}"),
             ({"run_tags": ["a"]}, "run_tags", "must be a dict"),
-            ({**STAGED, "tags": tags_of(49)}, "tags", "must have at most 43 entries; got '49 entries'"),
+            ({**STAGED, "tags": tags_of(49)}, "tags", "must have at most 42 entries; got '49 entries'"),
             ({**STAGED, "tags": {"aws:a": "b"}}, "tags", "must not have keys that begin with aws:"),
             ({**STAGED, "run_tags": {"aws:a": "b"}}, "run_tags", "must not have keys that begin with aws:"),
             (
