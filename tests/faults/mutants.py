@@ -20,6 +20,7 @@ from airflow_provider_omics_cache.healthomics import (
     completion,
     end,
     failures,
+    outputs,
     rounds,
     run_caches,
     start,
@@ -225,6 +226,30 @@ def partial_mapping_is_saved(patch: Patch) -> None:
     """Save whatever the lists show, and delete."""
     patch.setattr(mapping.MappingSavingOperator, "_missing", lambda *_: None)
     patch.setattr(mapping, "_is_complete", lambda *_: True)
+
+
+# Locations of outputs
+
+
+@mutant("completion_sensor", "honest", "wrong-output", seed=55)
+def batch_need_not_confirm_output_uris(patch: Patch) -> None:
+    """Take the outputUri of the default setting for that of each run."""
+    of_batch = classmethod(lambda cls, batch, own: cls(batch["defaultRunSetting"]["outputUri"], own))
+    patch.setattr(outputs.OutputUris, "of_batch", of_batch)
+
+
+@mutant("cohort", "honest", "wrong-output", seed=4)
+def each_batch_is_tagged_as_one_without_own_output_uris(patch: Patch) -> None:
+    """Tag each batch as if no setting had its own outputUri."""
+    own_tags = start.BatchRequest.own_tags
+    nothing = {outputs.OWN_OUTPUT_URIS: outputs.digest({})}
+    patch.setattr(start.BatchRequest, "own_tags", lambda self, generation: {**own_tags(self, generation), **nothing})
+
+
+@mutant("start_batch_and_wait", "honest", "wrong-output", seed=4)
+def own_output_uris_are_overlooked(patch: Patch) -> None:
+    """Derive locations from the outputUri of the default setting only."""
+    patch.setattr(outputs.OutputUris, "of", lambda self, row: self.default)
 
 
 # Waits that end early

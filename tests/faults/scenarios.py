@@ -75,6 +75,8 @@ _SETTINGS = (
     "submission_rate",
     "run_running_seconds",
 )
+#: How many settings have their own ``outputUri``, where records of the runs are written.
+_OWN_OUTPUT_URIS = {"own_output_uris": (0, 0, 1, 3)}
 SENSOR = {"mode": ("poke", "reschedule", "deferrable"), "store": (*STORES, None)}
 OPERATOR = {"mode": ("sync", "deferrable")}
 
@@ -151,7 +153,16 @@ def _botocore(world: World) -> dict[str, Any]:
 
 
 def _settings(world: World) -> list[dict[str, Any]]:
-    return [{"runSettingId": f"sample-{n}", "parameters": {"n": n}} for n in range(world.choices["runs"])]
+    """Return the settings of the runs. A few may have their own ``outputUri``, but not those of the first run."""
+    own = range(1, 1 + world.choices.get("own_output_uris", 0))
+    return [
+        {
+            "runSettingId": f"sample-{n}",
+            "parameters": {"n": n},
+            **({"outputUri": f"s3://{BUCKET}/own/{n}/"} if n in own else {}),
+        }
+        for n in range(world.choices["runs"])
+    ]
 
 
 def _limits(world: World) -> dict[str, float]:
@@ -402,6 +413,7 @@ def start_staged_batch(world: World) -> None:
     max_failed=(0, 1, "50%", "100%"),
     records=(False, True),
     cancel_on_timeout=(False, False, True),
+    **_OWN_OUTPUT_URIS,
 )
 def start_batch_and_wait(world: World) -> None:
     """Start a batch and wait for its runs in the same task."""
@@ -472,6 +484,7 @@ def submission_sensor(world: World) -> None:
     **SENSOR,
     max_failed=(0, 1, "50%", "100%"),
     records=(False, True),
+    **_OWN_OUTPUT_URIS,
 )
 def completion_sensor(world: World) -> None:
     """Wait for the end of the runs of a batch."""
@@ -882,6 +895,7 @@ def _again(world: World, batch_id: str, waited: Outcome) -> list[dict[str, Any]]
     **SENSOR,
     max_failed=("100%",),
     records=(True,),
+    **_OWN_OUTPUT_URIS,
 )
 def cohort(world: World) -> None:
     """Create a run cache, start a batch, wait for it, and submit again what was not submitted."""
