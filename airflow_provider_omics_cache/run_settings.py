@@ -43,6 +43,9 @@ def save_run_settings(
     If the object exists, it is not changed, and ``run_settings`` is neither called nor checked: a retry or a cleared
     task returns the settings that the first try saved. For other settings, use another URI.
 
+    The metadata of the object has a digest of the ``outputUri`` of the settings that have their own. By it,
+    ``include_outputs=True`` can derive the locations of outputs.
+
     The settings are checked as StartRunBatchOperator checks a list, without the default setting of the batch.
 
     :param run_settings: the run settings: a list of at most 100,000 dicts with the members of AWS's ``InlineSetting``,

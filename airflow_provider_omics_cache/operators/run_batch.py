@@ -116,9 +116,9 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         exist for every try. (templated)
     :param batch_name: beginning of the batch's name; at most 47 characters of it are used. The name ends in a hash of
         what the batch belongs to. Default: the DAG id and the task id, shortened if they are longer. (templated)
-    :param tags: tags of the batch, at most 43, because the operator adds up to seven. With ``[omics_cache]
+    :param tags: tags of the batch, at most 42, because the operator adds up to eight. With ``[omics_cache]
         tag_with_task = False`` the operator does not add the DAG id, the run id, the task id and the map index, and
-        47 tags are allowed. Runs do not inherit the tags. (templated)
+        46 tags are allowed. Runs do not inherit the tags. (templated)
     :param run_tags: tags of every run, merged over ``runTags`` of ``default_run_setting``; at most 50 together.
         (templated)
     :param settings_s3_prefix: ``s3://`` URI below which more than 100 settings are uploaded. The role of the runs must
@@ -148,8 +148,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     :param runs_s3_uri: S3 URI of the object to which a record of each run is written, as by BatchCompletionSensor. In a
         mapped task it must differ for each map index. (templated)
     :param include_outputs: whether the records have the location of the outputs: True or ``"exact"``, as for
-        BatchCompletionSensor. If ``run_settings`` is a list, locations are also derived for runs whose settings have
-        their own ``outputUri``. Default False.
+        BatchCompletionSensor. If ``run_settings`` is a list, locations are also derived if run settings have their own
+        ``outputUri``. Default False.
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the task waits until the
         counts and listings include every run. Default 300.
     :param max_silence: seconds of waiting without an answer after which the task fails, or a timedelta. Default 3600.
