@@ -82,10 +82,12 @@ class OutputUris:
         return cls((batch.get("defaultRunSetting") or {}).get("outputUri"), own)
 
     def of(self, row: Mapping[str, Any]) -> str | None:
-        """Return the ``outputUri`` of a run.
+        """Return the ``outputUri`` of a run. None if it may have its own, and the entry does not show its setting.
 
         :param row: the run's entry of ListRunsInBatch.
         """
+        if self.own and not row.get("runSettingId"):
+            return None
         return self.own.get(row.get("runSettingId") or "", self.default)
 
 

@@ -360,7 +360,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     def own_output_uris(self) -> Mapping[str, str]:
         """Return the ``outputUri`` of the settings that have their own; empty if ``run_settings`` is not a list.
 
-        After a deferral ``run_settings`` may differ from what was started. The batch's tag shows that.
+        After a deferral ``run_settings`` may differ from what was started. Its digest then differs from
+        the batch's tag, and no location is derived.
         """
         return own_output_uris(self.run_settings) if isinstance(self.run_settings, list) else {}
 

@@ -106,7 +106,9 @@ def test_with_the_settings_each_run_has_its_own_output_uri(own: set[int], shown:
 def test_settings_that_the_answers_contradict() -> None:
     own = {"sample-8": "s3://own/"}
     both = {number: answer(number, "{uri}/{id}") for number in (7, 9)}
-    assert locations_of(both, own=own)
+    locations = locations_of(both, own=own)
+    assert locations
+    assert locations.of({**row_of(8), "runSettingId": None}) is None
     assert locations_of({**both, 8: answer(8, "{uri}/{id}")}, own=own) is None
     assert locations_of(both, "s3://results/runs", own) is None
     assert locations_of(both, None) is None
