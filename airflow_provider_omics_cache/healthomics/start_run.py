@@ -220,6 +220,13 @@ class StartRunOnce(StartOnce):
         """
         return meaning_of_run(answer.get("status"))
 
+    def may_start_again(self, answer: Answer) -> bool:
+        """Return that the request token of a FAILED run does not start it again: AWS documents that it starts nothing.
+
+        :param answer: GetRun's answer.
+        """
+        return False
+
     def contents(self) -> str:
         """Describe the run for the log."""
         members = self._run_request.members

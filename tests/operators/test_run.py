@@ -190,6 +190,7 @@ class TestStartedOnce:
         with changed_answers("GetRun", {"startTime": None}, times=2):
             second = start(task_context)
         assert first != second
+        assert local.calls["StartRun"] == 2, "the token of a FAILED run starts nothing"
         assert [run["tags"][GENERATION_TAG] for run in runs(client)] == ["0", "1"]
 
     def test_a_late_start_time_is_waited_for(self, local: LocalHealthOmics, client: Any, task_context: Context) -> None:
