@@ -240,6 +240,14 @@ class StartOnce(ABC):
         :param item: the item of the list, or the answer to the start.
         """
 
+    def check_owner(self, answer: Answer) -> None:
+        """Check that what the start operation returned belongs to the task. Default: its settings decide.
+
+        :param answer: the answer of GetBatch or GetRun.
+        :raises OmicsError: it belongs to something else.
+        """
+        return
+
     @abstractmethod
     def call_start(self, generation: int) -> Answer:
         """Call the operation that starts it.
@@ -350,7 +358,9 @@ class StartOnce(ABC):
             identifier = started["id"]
             known = {"id": identifier, "arn": started.get("arn"), "uuid": started.get("uuid"), "name": request.name}
             on_answer(Started(known, request.token(generation), reattached=False))
-            decided = self.decide(self._get_existing(known))
+            seen = self._get_existing(known)
+            self.check_owner(seen)
+            decided = self.decide(seen)
             answer = decided.answer
             if decided.decision == StartDecision.REATTACH:
                 self.hook.log.info("Started %s %s (%s) with %s", self.noun, identifier, request.name, self.contents())
@@ -371,11 +381,7 @@ class StartOnce(ABC):
                     generation += 1
                 continue
             if request.request_id:
-                text = (
-                    f"request_id {request.request_id!r} belongs to {self.noun} {identifier}, which is "
-                    f"{shown(answer.get('status'))}. Set another request_id, or leave it out."
-                )
-                raise self.error("conflict", text, answer)
+                raise self.token_taken(answer)
             generation += 1
             self.hook.log.info(
                 "The request token belongs to %s %s, which is %s; starting a new %s with the next token",
@@ -443,6 +449,17 @@ class StartOnce(ABC):
         """
         status = shown(answer.get("status"))
         return f"{self.noun.capitalize()} {answer['id']} ({self.request.name}) of this task is {status}"
+
+    def token_taken(self, answer: Answer) -> OmicsError:
+        """Return the error for a user's request token that belongs to a batch or run that the task cannot use.
+
+        :param answer: the answer that shows it.
+        """
+        text = (
+            f"request_id {self.request.request_id!r} belongs to {self.noun} {answer['id']}, which is "
+            f"{shown(answer.get('status'))}. Set another request_id, or leave it out."
+        )
+        return self.error("conflict", text, answer)
 
     def unknown_settings(self, answer: Answer) -> OmicsError:
         """Return the error for a batch or run that does not show its digest.
