@@ -243,6 +243,7 @@ class BoundedRequestHandler(_RequestHandler):
 
     def _read_the_rest(self) -> None:
         """Read what the client still sends: it may lose the answer if the connection is closed before that."""
+        self.connection.shutdown(socket.SHUT_WR)
         self.connection.settimeout(min(1.0, self.timeout))
         left = _LARGEST_REFUSED
         while left > 0:
