@@ -29,6 +29,7 @@ from airflow_provider_omics_cache.healthomics.once import (
     StartOnce,
     StartRequest,
     decide,
+    has_same_settings,
     reason_of,
 )
 from airflow_provider_omics_cache.healthomics.outputs import OWN_OUTPUT_URIS
@@ -161,6 +162,17 @@ class StartBatchOnce(StartOnce):
         :param answer: GetBatch's answer.
         """
         return meaning_of(answer.get("status"))
+
+    def may_start_again(self, answer: Answer) -> bool:
+        """Return whether the request token of a batch that FAILED before it started a run may start it again.
+
+        AWS documents this for the same batch only. With other settings, the service may refuse the token, or start the
+        old settings again.
+
+        :param answer: GetBatch's answer.
+        """
+        request, tags = self._batch_request, answer.get("tags") or {}
+        return has_same_settings(request.digest, tags.get(DIGEST_TAG), request.etag, tags.get(ETAG_TAG))
 
     def contents(self) -> str:
         """Describe the batch for the log."""

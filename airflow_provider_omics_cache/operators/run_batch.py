@@ -62,7 +62,7 @@ from airflow_provider_omics_cache.tasks.mapping import MappingSavingOperator
 from airflow_provider_omics_cache.tasks.outcome import RunOutcomeTask
 from airflow_provider_omics_cache.tasks.parameters import DEFAULT_DEFERRABLE, check_effect, check_flags
 from airflow_provider_omics_cache.tasks.session_policies import PolicyHidingTask, with_policies
-from airflow_provider_omics_cache.tasks.starting import check_own_tags, checked_tags, task_identity
+from airflow_provider_omics_cache.tasks.starting import check_own_tags, checked_tags, request_members, task_identity
 from airflow_provider_omics_cache.tasks.wait import WAITER_DELAY, WEEK, BatchWaitOperator, seconds
 from airflow_provider_omics_cache.triggers.run_batch import (
     BatchCancellationTrigger,
@@ -417,9 +417,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
 
     def _start(self, context: Context) -> str:
         """Find the batch of an earlier try, or check, stage and start a new one."""
-        members = self.hook.patiently(partial(self.hook.describe_shape, "StartRunBatchRequest"), service="sts")[
-            "members"
-        ]
+        members = request_members(self.hook, "StartRunBatch")
         default_run_setting = self._checked_default_run_setting(members["defaultRunSetting"])
         tags = checked_tags("tags", self.tags, members["tags"])
         identity = task_identity(context, self.rerun_key)
@@ -526,7 +524,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
     For 5 minutes it also waits for runs that GetBatch counts as active, and for runs that are not listed yet.
 
     As a teardown (``operator.as_teardown(setups=...)``) the task succeeds if there is nothing to cancel: the batch has
-    finished, is not found for 5 minutes (with a warning), or ``batch_id`` is empty because no batch was started.
+    finished, is not found for 5 minutes (with a warning), or ``batch_id`` is empty.
 
     A mapped teardown must be inside a mapped task group. Otherwise it cancels the batches of all map indexes if one of
     them fails.
