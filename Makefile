@@ -29,6 +29,8 @@ SEED ?= 1
 # Airflow writes its configuration where AIRFLOW_HOME says: keep it in the checkout.
 export AIRFLOW_HOME := $(CURDIR)/build/airflow
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
+# Without bytecode on disk each process of a test compiles Airflow anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## Say what each target does
