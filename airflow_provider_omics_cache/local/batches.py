@@ -183,7 +183,7 @@ def delete_run_batch(region: Region, context: ServiceContext, request: dict[str,
     _check_state(context, batch, now, _RUNS_DELETABLE, "deleted with its runs")
     freed = batch.delete_runs(now, context.faults.delete_fails)
     region.free_runs(freed)
-    if context.settings.send_events:
+    if context.settings.send_events or context.settings.write_logs:
         tasks = tasks_of(region, context, batch)
         region.deleted_runs += [RunOfBatch(batch, batch.run_indexes[number], tasks) for number in freed]
     return {}

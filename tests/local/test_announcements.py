@@ -117,6 +117,20 @@ def test_events_of_batches(omics: Any, local_healthomics: LocalHealthOmics, queu
 
 
 @needs_batches
+def test_logs_of_a_run_with_the_id_of_a_deleted_run(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.settings.write_logs = local_healthomics.settings.reuse_run_ids = True
+    request = {"defaultRunSetting": DEFAULT_RUN_SETTING, "batchRunSettings": {"inlineSettings": run_settings(1)}}
+    batch_id = omics.start_run_batch(**request)["id"]
+    local_healthomics.clock.advance(100)
+    omics.delete_run_batch(batchId=batch_id)
+    run_id = start(omics)
+    local_healthomics.clock.advance(100)
+    uuid = omics.get_run(id=run_id)["uuid"]
+    manifests = new_client("logs").describe_log_streams(logGroupName=GROUP, logStreamNamePrefix="manifest/")
+    assert f"manifest/run/{run_id}/{uuid}" in [stream["logStreamName"] for stream in manifests["logStreams"]]
+
+
+@needs_batches
 def test_why_a_batch_failed_is_a_code(omics: Any, local_healthomics: LocalHealthOmics, queue: str) -> None:
     local_healthomics.settings.send_events = True
     local_healthomics.faults.fail_batch()
