@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import boto3
 import botocore.session
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
-from botocore.loaders import Loader
+from botocore.loaders import JSONFileLoader, Loader
 
 from airflow_provider_omics_cache.local import LocalHealthOmics, healthomics, mock_healthomics, protocol
 from tests.local.conftest import DEFAULT_RUN_SETTING, code_of
@@ -160,7 +161,10 @@ def test_outputs_without_a_folder_of_the_run(tmp_path: Path, monkeypatch: pytest
     addition = tmp_path / "omics" / "2022-11-28" / "service-2.sdk-extras.json"
     addition.parent.mkdir(parents=True)
     addition.write_text(json.dumps({"version": 1.0, "merge": {"shapes": PREFIX_MODE}}))
-    loader = Loader(extra_search_paths=[str(tmp_path)])
+    # The tests share the models that were read, and the addition must not change those of other tests.
+    models = JSONFileLoader()
+    monkeypatch.setattr(models, "load_file", lambda path: copy.deepcopy(JSONFileLoader.load_file(models, path)))
+    loader = Loader(extra_search_paths=[str(tmp_path)], file_loader=models)
     monkeypatch.setattr(protocol, "create_loader", lambda: loader)
     newer = protocol.Protocol(healthomics.OPERATIONS)
     monkeypatch.setattr(healthomics, "_protocol", lambda: newer)
