@@ -139,8 +139,9 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
         ``configuration_name``. (templated)
     :param scratch_storage_mode: ``LOCAL`` or ``SHARED`` (the service's default). (templated)
     :param configuration_name: name of the configuration. (templated)
-    :param output_uri_prefix_mode: how the service names the folder of the outputs. It needs a boto3 that supports this
-        parameter. (templated)
+    :param output_uri_prefix_mode: ``SERVICE_DEFINED`` (the service's default) puts the outputs in a folder of the run
+        below ``output_uri``. ``NONE_WITH_OVERWRITE`` puts them directly below it and overwrites existing objects. It
+        needs boto3 1.43.123 or newer. (templated)
     :param session_policy: IAM policy, as JSON, that limits the role of the run. Airflow shows it as ``***``.
         (templated)
     :param engine_settings: settings of the workflow engine. (templated)
