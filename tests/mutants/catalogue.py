@@ -203,8 +203,8 @@ MUTANTS = (
     Mutant(
         "another request than the user's own request_id is tried",
         "once",
-        "            if request.request_id:\n                text",
-        "            if False:\n                text",
+        "            if request.request_id:\n                raise self.token_taken",
+        "            if False:\n                raise self.token_taken",
         ("operators/test_run_batch.py::TestRequestId::test_one_that_belongs_to_a_failed_batch",),
     ),
     # start_run, awaited_run, end_run
