@@ -168,7 +168,7 @@ def resumable_run_settings(
     resumable = []
     for run_setting_id, setting, decision in _decisions(read, run_settings, runs, retries):
         if decision.step == NextStep.UNKNOWN:
-            rule = f"must show how each run ended: {decision.reason}; wait until every run has ended, and list it again"
+            rule = f"must show how each run ended: {decision.reason}; wait until every run has ended, and list the batch again"
             broken.add(rule, shown(run_setting_id))
         elif decision.step == NextStep.RESUME:
             resumable.append(dict(setting))
@@ -187,7 +187,7 @@ def next_steps(
     allow: Iterable[str] = (),
     max_bytes: int = MAX_TABLE_BYTES,
 ) -> Iterator[SampleStep]:
-    """Yield what comes next for each sample of a batch, in the order of ``run_settings``.
+    """Return what comes next for each sample of a batch, in the order of ``run_settings``.
 
     Each sample has exactly one next step. The samples to submit again are those of :func:`failed_run_settings` with the
     same reasons, and the samples to resume are those of :func:`resumable_run_settings`. Samples are read one by one:
@@ -209,6 +209,7 @@ def next_steps(
         :func:`~airflow_provider_omics_cache.tables.read_table`. Default: no other scheme.
     :param max_bytes: maximum size of each file in bytes. A larger file is refused before it is read. Default: 256 MB
         (268,435,456).
+    :return: an iterator of one :class:`SampleStep` for each setting.
     :raises OmicsParameterError: ``run_settings`` and ``runs`` do not fit each other; or a parameter, a file or a row is
         not valid. The error names the rows.
     :raises MissingConnectionError: Airflow does not find the connection.
@@ -216,8 +217,8 @@ def next_steps(
     """
     retries = _retries(reasons, statuses, submission_reasons)
     read = partial(iterate_rows, conn_id=conn_id, allow=allow, max_bytes=max_bytes)
-    for run_setting_id, _, decision in _decisions(read, run_settings, runs, retries):
-        yield SampleStep(run_setting_id, *decision)
+    decisions = _decisions(read, run_settings, runs, retries)
+    return (SampleStep(run_setting_id, *decision) for run_setting_id, _, decision in decisions)
 
 
 def _check_cache(default_run_setting: Any) -> None:
@@ -241,7 +242,7 @@ def _check_cache(default_run_setting: Any) -> None:
 def _retries(reasons: Any, statuses: Any, submission_reasons: Any) -> Retries:
     resumed = _strings("statuses", statuses)
     if not resumed <= RESUMABLE_STATUSES:
-        raise OmicsParameterError("statuses", f"must be of {sorted(map(str, RESUMABLE_STATUSES))}", sorted(resumed))
+        raise OmicsParameterError("statuses", "must be FAILED, CANCELLED or both", sorted(resumed))
     return Retries(
         submissions=_strings("submission_reasons", submission_reasons),
         runs=_strings("reasons", reasons),
@@ -279,11 +280,11 @@ def _decisions(
             used.add(run_setting_id)
             yield run_setting_id, setting, decisions.pop(run_setting_id, without_record)
     broken.raise_if_any()
-    strangers = BrokenRows("runs", runs)
+    unmatched = BrokenRows("runs", runs)
     for run_setting_id in decisions:
         rule = "must be the runSettingId of one of run_settings"
-        strangers.add(rule, shown(run_setting_id), member="run_setting_id")
-    strangers.raise_if_any()
+        unmatched.add(rule, shown(run_setting_id), member="run_setting_id")
+    unmatched.raise_if_any()
 
 
 def _decisions_by_id(records: Iterable[Row], broken: BrokenRows, retries: Retries) -> dict[str, Decision]:

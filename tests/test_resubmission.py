@@ -336,7 +336,7 @@ def test_a_batch_without_a_cache_is_refused_unless_it_is_allowed(setting: Any, t
 )
 def test_a_run_whose_end_is_not_certain_is_an_error(record: dict[str, Any], text: str) -> None:
     assert resume_error(runs=[*RUNS[:-1], record]) == (
-        f"runs must show how each run ended: {text}; wait until every run has ended, and list it again; got 'S1'"
+        f"runs must show how each run ended: {text}; wait until every run has ended, and list the batch again; got 'S1'"
     )
 
 
@@ -355,8 +355,8 @@ def test_a_run_whose_end_is_not_certain_is_an_error(record: dict[str, Any], text
         ({"reasons": "SERVICE_ERROR"}, "reasons must be a list of non-empty strings; got 'SERVICE_ERROR'"),
         ({"reasons": None}, "reasons must be a list of non-empty strings"),
         ({"statuses": "FAILED"}, "statuses must be a list of non-empty strings"),
-        ({"statuses": ["COMPLETED"]}, "statuses must be of ['CANCELLED', 'FAILED']; got ['COMPLETED']"),
-        ({"statuses": ["DELETED", "FAILED"]}, "statuses must be of ['CANCELLED', 'FAILED']"),
+        ({"statuses": ["COMPLETED"]}, "statuses must be FAILED, CANCELLED or both; got ['COMPLETED']"),
+        ({"statuses": ["DELETED", "FAILED"]}, "statuses must be FAILED, CANCELLED or both"),
     ],
 )
 def test_refuses_runs_that_do_not_fit(changed: dict[str, Any], text: str) -> None:
@@ -376,7 +376,7 @@ def test_the_next_step_of_each_sample() -> None:
     without = {step.step for step in next_steps(RUN_SETTINGS, RUNS, reasons=(), submission_reasons=())}
     assert without == {"completed", "given up"}
     with pytest.raises(OmicsParameterError, match="submission_reasons must be a list of non-empty strings"):
-        list(next_steps(RUN_SETTINGS, RUNS, submission_reasons="ThrottlingException"))
+        next_steps(RUN_SETTINGS, RUNS, submission_reasons="ThrottlingException")
 
 
 #: An entry of ListRunsInBatch without its runSettingId, and the run's status and failureReason.

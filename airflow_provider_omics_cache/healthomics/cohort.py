@@ -163,7 +163,7 @@ class Cohort:
         broken = BrokenRules(f"run_setting_ids of batch {batch_id}")
         positions = array("Q", [_NOT_IN_BATCH]) * len(self._samples)
         for index, run_setting_id in enumerate(run_setting_ids):
-            sample = self._samples.get(run_setting_id)
+            sample = self._sample(run_setting_id)
             if sample is None:
                 broken.add("must be of the cohort", run_setting_id, index=index)
             else:
@@ -200,6 +200,9 @@ class Cohort:
             "cache_hits": None if batch.cache_hits is None else batch.cache_hits.get(run_setting_id),
         }
 
+    def _sample(self, run_setting_id: Any) -> int | None:
+        return self._samples.get(run_setting_id) if isinstance(run_setting_id, str) else None
+
     def _sample_of(self, line: bytes, number: int, broken: BrokenRules) -> int | None:
         """Check the line of a record, and return its sample; None if the line is not valid."""
         try:
@@ -216,7 +219,7 @@ class Cohort:
             rule = "must be a non-empty string" if name == "status" else "must be a string or null"
             broken.add(rule, type(record.get(name)).__name__, member=name, index=number)
         run_setting_id = record.get("run_setting_id")
-        sample = self._samples.get(run_setting_id) if isinstance(run_setting_id, str) else None
+        sample = self._sample(run_setting_id)
         if sample is None:
             broken.add("must be of the cohort", run_setting_id, member="run_setting_id", index=number)
         return None if wrong else sample

@@ -157,6 +157,18 @@ def test_without_a_batch_nothing_is_known() -> None:
     assert result.summary()["rounds"] == []
 
 
+def test_a_completed_run_stands_for_its_sample_even_if_a_later_run_failed() -> None:
+    blank = b"\n  \n"
+    cohort = Cohort(["S1", "S2"])
+    cohort.add_round("1", ["S1", "S2"], io.BytesIO(blank + lines(record("S2"), record("S1")).read() + blank))
+    cohort.add_round("2", ["S1"], lines(record("S1", "FAILED", "SERVICE_ERROR")))
+    cohort.add_round("3", ["S1"], lines(record("S1", "RUNNING")))
+    sample, _ = cohort.records()
+    assert (sample["status"], sample["round"]) == ("COMPLETED", 1)
+    assert [(run["round"], run["status"]) for run in sample["history"]] == [(2, "FAILED"), (3, "RUNNING")]
+    assert dict(cohort.decisions(RETRIES)) == dict.fromkeys(["S1", "S2"], Decision(NextStep.COMPLETED, None))
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
