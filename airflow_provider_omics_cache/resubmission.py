@@ -47,6 +47,7 @@ _TEXTS = ("run_id", "status", "failure_reason")
 #: A record with one of these statuses and no run id never had a run.
 _NEVER_A_RUN = frozenset({SubmissionStatus.FAILED, SubmissionStatus.CANCEL_SUCCESS})
 
+_LIST_AGAIN = "wait until every run has ended, and list the batch again"
 _CONFIRM = "pass batch= (the sensor's XCom) to confirm that {} was never submitted"
 
 
@@ -168,8 +169,7 @@ def resumable_run_settings(
     resumable = []
     for run_setting_id, setting, decision in _decisions(read, run_settings, runs, retries):
         if decision.step == NextStep.UNKNOWN:
-            rule = f"must show how each run ended: {decision.reason}; wait until every run has ended, and list the batch again"
-            broken.add(rule, shown(run_setting_id))
+            broken.add(f"must show how each run ended: {decision.reason}; {_LIST_AGAIN}", shown(run_setting_id))
         elif decision.step == NextStep.RESUME:
             resumable.append(dict(setting))
     broken.raise_if_any()

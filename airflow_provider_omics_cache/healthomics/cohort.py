@@ -114,7 +114,8 @@ class Cohort:
         :param batch_id: id of the batch.
         :param run_setting_ids: the runSettingId of each run setting of the batch. A sample of the batch without a
             record counts as UNKNOWN, because a run of it may exist.
-        :param runs: the object at ``runs_s3_uri`` as a file that stays open, at any position.
+        :param runs: the object at ``runs_s3_uri`` as a file that stays open, at any position; an empty file if the
+            object was not written.
         :param cache_hits: number of tasks of each run whose outputs came from the run cache, by runSettingId. Default:
             it is not known.
         :raises OmicsParameterError: the batch was added before; or an id or a record is not valid, or is of a sample
