@@ -1,14 +1,22 @@
-"""Start another batch: for the runs that were not submitted, or for a whole DAG run."""
+"""Start another batch: for the runs that were not submitted, for the runs that failed, or for a whole DAG run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
-from airflow_provider_omics_cache.healthomics.states import SubmissionStatus
-from airflow_provider_omics_cache.tables import MAX_TABLE_BYTES, BrokenRows, Row, read_rows, shown
+from airflow_provider_omics_cache.healthomics.next_steps import (
+    RESUMABLE_STATUSES,
+    Decision,
+    NextStep,
+    Retries,
+    decide,
+)
+from airflow_provider_omics_cache.healthomics.run_failures import NewRun, reasons_of
+from airflow_provider_omics_cache.healthomics.states import RunStatus, SubmissionStatus
+from airflow_provider_omics_cache.tables import MAX_TABLE_BYTES, BrokenRows, Place, Row, iterate_rows, read_rows, shown
 
 #: Reasons of a failed submission that can pass: the same submission can succeed later.
 RETRYABLE_SUBMISSION_FAILURES = frozenset(
@@ -21,6 +29,9 @@ RETRYABLE_SUBMISSION_FAILURES = frozenset(
     }
 )
 
+#: Failure reasons of a run that are on AWS's side and can pass: a new run can succeed without any correction.
+RESUMABLE_RUN_FAILURES = reasons_of(NewRun.CAN_SUCCEED)
+
 #: Template for ``rerun_key`` of StartRunBatchOperator. It renders to the value of the Airflow variable
 #: ``omics_rerun_key_<dag_id>_<run_id>`` if there is one, else to the DAG param ``rerun_key``, else to an empty string.
 #: The name of the variable has a ``-`` in place of each ``:`` and ``+`` of the run id, because secrets backends such as
@@ -30,9 +41,13 @@ RERUN_KEY = (
     " params.get('rerun_key', '')) }}"
 )
 
+#: Members of a record at ``runs_s3_uri`` that a decision uses.
+_TEXTS = ("run_id", "status", "failure_reason")
+
 #: A record with one of these statuses and no run id never had a run.
 _NEVER_A_RUN = frozenset({SubmissionStatus.FAILED, SubmissionStatus.CANCEL_SUCCESS})
 
+_LIST_AGAIN = "wait until every run has ended, and list the batch again"
 _CONFIRM = "pass batch= (the sensor's XCom) to confirm that {} was never submitted"
 
 
@@ -89,6 +104,214 @@ def failed_run_settings(
         for run_setting_id, (_, setting) in settings.items()
         if not _has_run(records, run_setting_id) and (wanted is None or _reason(records, run_setting_id) in wanted)
     ]
+
+
+class SampleStep(NamedTuple):
+    """What comes next for a sample.
+
+    :param run_setting_id: runSettingId of the sample.
+    :param step: what comes next.
+    :param reason: AWS's reason of the failure, or else the status of the run; for UNKNOWN a text; for COMPLETED None.
+    """
+
+    run_setting_id: str
+    step: NextStep
+    reason: str | None
+
+
+def resumable_run_settings(
+    run_settings: Any,
+    runs: Any,
+    *,
+    reasons: Iterable[str] = RESUMABLE_RUN_FAILURES,
+    statuses: Iterable[str] = (RunStatus.FAILED,),
+    default_run_setting: Mapping[str, Any] | None = None,
+    allow_without_cache: bool = False,
+    conn_id: str | None = None,
+    allow: Iterable[str] = (),
+    max_bytes: int = MAX_TABLE_BYTES,
+) -> list[dict[str, Any]]:
+    """Return the run settings of a batch whose runs ended without being COMPLETED and can continue from the run cache.
+
+    A setting whose run completed, or was never submitted, is never returned. If it is not certain how a run ended, the
+    function raises an error.
+
+    :param run_settings: all run settings of the batch, as for :func:`failed_run_settings`.
+    :param runs: the records of all runs of the batch, as BatchCompletionSensor writes them to ``runs_s3_uri``: an
+        iterable of its records, or its URI or path. Do not pass the XCom ``failed_runs``: it contains at most 1,000
+        runs.
+    :param reasons: failure reasons after which a FAILED run is resumed. A reason whose cause you have corrected, or
+        that is not always AWS's, must be named, for example ``RESUMABLE_RUN_FAILURES | {"RUN_TASK_FAILED"}``. Default:
+        :data:`RESUMABLE_RUN_FAILURES`.
+    :param statuses: statuses of the runs that are resumed: FAILED, CANCELLED or both. Default: FAILED. CANCELLED runs
+        are resumed without regard to ``reasons``.
+    :param default_run_setting: the batch's default run setting, as StartRunBatchOperator gets it, or
+        ``defaultRunSetting`` of GetBatch's answer. It must have the ``cacheId`` of the run cache, unless
+        ``allow_without_cache`` is set. Default: None.
+    :param allow_without_cache: return settings of a batch without a run cache too. Their new runs compute every task
+        again, and you pay for every task again. Default: False.
+    :param conn_id: Airflow connection for reading the files. Default: ``aws_default`` for S3.
+    :param allow: schemes that a str can have besides ``s3``, for example ``("file", "gs")``, as for
+        :func:`~airflow_provider_omics_cache.tables.read_table`. Default: no other scheme.
+    :param max_bytes: maximum size of each file in bytes. A larger file is refused before it is read. Default: 256 MB
+        (268,435,456).
+    :return: the settings to resume, unchanged, in the order of ``run_settings``.
+    :raises OmicsParameterError: the batch has no run cache; ``run_settings`` and ``runs`` do not fit each other; it is
+        not certain how a run ended; or a parameter, a file or a row is not valid. The error names the rows.
+    :raises MissingConnectionError: Airflow does not find the connection.
+    :raises OmicsApiError: S3 refused or did not answer the call.
+    """
+    if not allow_without_cache:
+        _check_cache(default_run_setting)
+    retries = _retries(reasons, statuses, ())
+    read = partial(iterate_rows, conn_id=conn_id, allow=allow, max_bytes=max_bytes)
+    broken = BrokenRows("runs", runs)
+    resumable = []
+    for run_setting_id, setting, decision in _decisions(read, run_settings, runs, retries):
+        if decision.step == NextStep.UNKNOWN:
+            broken.add(f"must show how each run ended: {decision.reason}; {_LIST_AGAIN}", shown(run_setting_id))
+        elif decision.step == NextStep.RESUME:
+            resumable.append(dict(setting))
+    broken.raise_if_any()
+    return resumable
+
+
+def next_steps(
+    run_settings: Any,
+    runs: Any,
+    *,
+    reasons: Iterable[str] = RESUMABLE_RUN_FAILURES,
+    statuses: Iterable[str] = (RunStatus.FAILED,),
+    submission_reasons: Iterable[str] = RETRYABLE_SUBMISSION_FAILURES,
+    conn_id: str | None = None,
+    allow: Iterable[str] = (),
+    max_bytes: int = MAX_TABLE_BYTES,
+) -> Iterator[SampleStep]:
+    """Return what comes next for each sample of a batch, in the order of ``run_settings``.
+
+    Each sample has exactly one next step. The samples to submit again are those of :func:`failed_run_settings` with the
+    same reasons, and the samples to resume are those of :func:`resumable_run_settings`. Samples are read one by one:
+    iterables, for example generators over JSON Lines, are not kept in memory.
+
+    An error about rows of ``run_settings`` is raised after the last sample, so use the result only after the last
+    sample.
+
+    :param run_settings: all run settings of the batch, as for :func:`failed_run_settings`.
+    :param runs: the records of all runs of the batch, as for :func:`resumable_run_settings`.
+    :param reasons: failure reasons after which a FAILED run is resumed. Without a run cache, pass an empty list.
+        Default: :data:`RESUMABLE_RUN_FAILURES`.
+    :param statuses: statuses of the runs that are resumed: FAILED, CANCELLED or both. Default: FAILED.
+    :param submission_reasons: reasons of failed submissions after which a sample is submitted again. A sample that was
+        not submitted and has no reason, for example because the batch was cancelled, is given up. Default:
+        :data:`RETRYABLE_SUBMISSION_FAILURES`.
+    :param conn_id: Airflow connection for reading the files. Default: ``aws_default`` for S3.
+    :param allow: schemes that a str can have besides ``s3``, as for
+        :func:`~airflow_provider_omics_cache.tables.read_table`. Default: no other scheme.
+    :param max_bytes: maximum size of each file in bytes. A larger file is refused before it is read. Default: 256 MB
+        (268,435,456).
+    :return: an iterator of one :class:`SampleStep` for each setting.
+    :raises OmicsParameterError: ``run_settings`` and ``runs`` do not fit each other; or a parameter, a file or a row is
+        not valid. The error names the rows.
+    :raises MissingConnectionError: Airflow does not find the connection.
+    :raises OmicsApiError: S3 refused or did not answer the call.
+    """
+    retries = _retries(reasons, statuses, submission_reasons)
+    read = partial(iterate_rows, conn_id=conn_id, allow=allow, max_bytes=max_bytes)
+    decisions = _decisions(read, run_settings, runs, retries)
+    return (SampleStep(run_setting_id, *decision) for run_setting_id, _, decision in decisions)
+
+
+def _check_cache(default_run_setting: Any) -> None:
+    if not isinstance(default_run_setting, Mapping):
+        raise OmicsParameterError(
+            "default_run_setting",
+            "must be the batch's default run setting, which has the cacheId of its run cache, unless "
+            "allow_without_cache=True",
+            None if default_run_setting is None else type(default_run_setting).__name__,
+        )
+    cache_id = default_run_setting.get("cacheId")
+    if cache_id in {None, "", "None"}:
+        raise OmicsParameterError(
+            "default_run_setting.cacheId",
+            "must be the id of a run cache: without it every task is computed and paid again; set "
+            "allow_without_cache=True to accept that",
+            cache_id,
+        )
+
+
+def _retries(reasons: Any, statuses: Any, submission_reasons: Any) -> Retries:
+    resumed = _strings("statuses", statuses)
+    if not resumed <= RESUMABLE_STATUSES:
+        raise OmicsParameterError("statuses", "must be FAILED, CANCELLED or both", sorted(resumed))
+    return Retries(
+        submissions=_strings("submission_reasons", submission_reasons),
+        runs=_strings("reasons", reasons),
+        statuses=resumed,
+    )
+
+
+def _strings(parameter: str, values: Any) -> frozenset[str]:
+    given: list[Any] = list(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else [None]
+    if not all(isinstance(value, str) and value for value in given):
+        raise OmicsParameterError(parameter, "must be a list of non-empty strings", values)
+    return frozenset(map(str, given))
+
+
+def _decisions(
+    read: Callable[..., Iterator[Row]], run_settings: Any, runs: Any, retries: Retries
+) -> Iterator[tuple[str, Mapping[str, Any], Decision]]:
+    """Yield the id, the setting and the decision of each sample.
+
+    The records are read first. Only their decisions are kept, and the samples are then read one by one.
+
+    :param read: reads the rows of a parameter.
+    :param run_settings: all run settings of the batch.
+    :param runs: the records of its runs.
+    :param retries: which samples get a new run.
+    :raises OmicsParameterError: a row is not valid, or does not fit the rows of the other parameter.
+    """
+    decisions = _decisions_by_id(read("runs", runs, least=0), BrokenRows("runs", runs), retries)
+    broken = BrokenRows("run_settings", run_settings)
+    without_record = decide(None, retries)
+    used: set[str] = set()
+    for place, setting in read("run_settings", run_settings):
+        run_setting_id = _id_of(place, setting, "runSettingId", used, broken)
+        if run_setting_id is not None:
+            used.add(run_setting_id)
+            yield run_setting_id, setting, decisions.pop(run_setting_id, without_record)
+    broken.raise_if_any()
+    unmatched = BrokenRows("runs", runs)
+    for run_setting_id in decisions:
+        rule = "must be the runSettingId of one of run_settings"
+        unmatched.add(rule, shown(run_setting_id), member="run_setting_id")
+    unmatched.raise_if_any()
+
+
+def _decisions_by_id(records: Iterable[Row], broken: BrokenRows, retries: Retries) -> dict[str, Decision]:
+    decisions: dict[str, Decision] = {}
+    kept: dict[Decision, Decision] = {}
+    for place, record in records:
+        run_setting_id = _id_of(place, record, "run_setting_id", decisions, broken)
+        wrong = [name for name in _TEXTS if not isinstance(record.get(name), str | None)]
+        for name in wrong:
+            broken.add("must be a string or null", shown(record[name]), member=name, index=place)
+        if run_setting_id is not None and not wrong:
+            decision = decide(record, retries)
+            decisions[run_setting_id] = kept.setdefault(decision, decision)
+    broken.raise_if_any()
+    return decisions
+
+
+def _id_of(place: Place, row: Mapping[str, Any], member: str, used: Container[str], broken: BrokenRows) -> str | None:
+    """Return the runSettingId of a row; None if it is not valid."""
+    run_setting_id = row.get(member)
+    if not isinstance(run_setting_id, str) or not run_setting_id:
+        broken.add("must be a non-empty string", shown(run_setting_id), member=member, index=place)
+        return None
+    if run_setting_id in used:
+        broken.add("must be unique", shown(run_setting_id), member=member, index=place)
+        return None
+    return run_setting_id
 
 
 def _by_id(rows: Sequence[Row], *, parameter: str, member: str) -> dict[str, Row]:

@@ -159,18 +159,47 @@ def read_rows(
     :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: S3 refused or did not answer the call.
     """
-    found = _find(parameter, table, conn_id, allow, max_bytes)
-    broken = BrokenRows(parameter, table)
     rows: list[Row] = []
-    for row in _checked(found, broken):
+    for row in iterate_rows(parameter, table, conn_id=conn_id, allow=allow, max_bytes=max_bytes, least=least):
         rows.append(row)
         if most is not None and len(rows) > most:
             raise OmicsParameterError(parameter, f"must have at most {most:,} rows", f"more than {most:,} rows")
+    return rows
+
+
+def iterate_rows(
+    parameter: str,
+    table: Any,
+    *,
+    conn_id: str | None = None,
+    allow: Iterable[str] = (),
+    max_bytes: int = MAX_TABLE_BYTES,
+    least: int = 1,
+) -> Iterator[Row]:
+    """Read the rows of a file or of an iterable one by one, with their places.
+
+    Rows that are not valid are left out. An error that names them is raised after the last row.
+
+    :param parameter: name of the parameter, for errors.
+    :param table: a file as for :func:`read_table`, or an iterable of dicts.
+    :param conn_id: Airflow connection for reading a file, as for :func:`read_table`.
+    :param allow: schemes that a str can have besides ``s3``, as for :func:`read_table`.
+    :param max_bytes: maximum size of a file in bytes, as for :func:`read_table`.
+    :param least: minimum number of rows, 0 or 1. Default: 1.
+    :raises OmicsParameterError: as :func:`read_rows`.
+    :raises MissingConnectionError: Airflow does not find the connection.
+    :raises OmicsApiError: S3 refused or did not answer the call.
+    """
+    found = _find(parameter, table, conn_id, allow, max_bytes)
+    broken = BrokenRows(parameter, table)
+    number = 0
+    for row in _checked(found, broken):
+        number += 1
+        yield row
     broken.raise_if_any()
-    if len(rows) < least:
+    if number < least:
         name = shown_uri(table) if isinstance(table, str) else "no rows"
         raise OmicsParameterError(parameter, "must have at least one row", name)
-    return rows
 
 
 def _find(

@@ -178,3 +178,98 @@ class RunRecord(FailedRun):
     #: Where ``run_output_uri`` comes from: ``exact`` if GetRun has returned it, ``derived`` if it was derived from
     #: GetRun's answers about other runs of the batch; None without a location.
     output_source: str | None
+
+
+class EarlierRun(TypedDict):
+    """A run of a sample that does not stand for the sample, or a submission of the sample that failed."""
+
+    #: Number of the batch in the cohort, from 1.
+    round: int
+    batch_id: str
+    run_id: str | None
+    run_uuid: str | None
+    status: str
+    failure_reason: str | None
+    status_message: str | None
+    #: Times are ISO 8601.
+    creation_time: str | None
+    start_time: str | None
+    stop_time: str | None
+    run_output_uri: str | None
+    #: Number of tasks of the run whose outputs came from the run cache, None if it is not known.
+    cache_hits: int | None
+
+
+class CohortRecord(TypedDict):
+    """The result of one sample of a cohort: the run that stands for the sample.
+
+    This is the last run that completed, else the last one that may be active, else the last one.
+    """
+
+    run_setting_id: str
+    #: Status of the run, as in :class:`RunRecord`. ``UNKNOWN`` also for a sample of a batch that has no record of it.
+    status: str
+    #: Number of the batch in the cohort, from 1. None for a sample that was in no batch.
+    round: int | None
+    batch_id: str | None
+    run_id: str | None
+    run_uuid: str | None
+    run_output_uri: str | None
+    #: As in :class:`RunRecord`.
+    output_source: str | None
+    #: Times are ISO 8601.
+    creation_time: str | None
+    start_time: str | None
+    stop_time: str | None
+    failure_reason: str | None
+    status_message: str | None
+    #: Number of tasks of the run whose outputs came from the run cache, None if it is not known.
+    cache_hits: int | None
+    #: The other records of the sample, the oldest first.
+    history: list[EarlierRun]
+
+
+class CohortFailure(TypedDict):
+    """Samples of a cohort that did not complete for the same reason, with the same message."""
+
+    #: AWS's reason, or else the status; for a failed submission "not submitted" and the reason.
+    reason: str
+    #: AWS's message. None if there is none, or if samples with different messages are counted together.
+    message: str | None
+    count: int
+    #: The first of the samples.
+    run_setting_ids: list[str]
+
+
+class CohortRound(TypedDict):
+    """One batch of a cohort."""
+
+    #: Number of the batch in the cohort, from 1.
+    round: int
+    batch_id: str
+    #: Number of samples in the batch.
+    samples: int
+    #: Number of runs by status, as in :class:`RunRecord`.
+    statuses: dict[str, int]
+    #: Seconds from the creation of the batch's first run to the end of its last one. None if no run has ended.
+    seconds: float | None
+    #: Number of tasks whose outputs came from the run cache, None if it is not known.
+    cache_hits: int | None
+
+
+class CohortSummary(TypedDict):
+    """XCom ``summary``: how the samples of a cohort have ended."""
+
+    #: Number of samples.
+    total: int
+    #: Number of samples with a run that completed.
+    completed: int
+    #: Number of samples by the status of the run that stands for them, as in :class:`RunRecord`.
+    statuses: dict[str, int]
+    #: Why samples did not complete, the most frequent reason first. The last ones have no message if there are many.
+    failures: list[CohortFailure]
+    rounds: list[CohortRound]
+    #: Seconds from the creation of the first run to the end of the last one. None if no run has ended.
+    seconds: float | None
+    #: Number of tasks whose outputs came from the run cache, None if it is not known.
+    cache_hits: int | None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
+from airflow_provider_omics_cache.healthomics.completion import join
+from airflow_provider_omics_cache.healthomics.run_failures import RUN_FAILURES, NewRun, reasons_of
+from airflow_provider_omics_cache.healthomics.states import RunStatus
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
-from airflow_provider_omics_cache.resubmission import RERUN_KEY, RETRYABLE_SUBMISSION_FAILURES, failed_run_settings
+from airflow_provider_omics_cache.resubmission import (
+    RERUN_KEY,
+    RESUMABLE_RUN_FAILURES,
+    RETRYABLE_SUBMISSION_FAILURES,
+    SampleStep,
+    failed_run_settings,
+    next_steps,
+    resumable_run_settings,
+)
 
 
 def settings_of(*ids: str) -> list[dict[str, Any]]:
@@ -224,3 +236,213 @@ def test_the_rerun_key_of_a_dag_run(variables: dict[str, str], params: dict[str,
     }
     task.render_template_fields(context)  # type: ignore[arg-type]
     assert task.rerun_key == key
+
+
+def ended(run_setting_id: str, status: str = "COMPLETED", reason: str | None = None) -> dict[str, Any]:
+    return {
+        "run_setting_id": run_setting_id,
+        "run_id": None if status in {"NOT_SUBMITTED", "UNKNOWN"} else f"9{run_setting_id[1:]}",
+        "status": status,
+        "failure_reason": reason,
+    }
+
+
+CACHED = {"workflowId": "1", "roleArn": "arn:aws:iam::123456789012:role/omics", "cacheId": "42"}
+RUN_SETTINGS = settings_of("S1", "S2", "S3", "S4", "S5", "S6", "S7")
+RUNS = [
+    ended("S7", "DELETED"),
+    ended("S6", "CANCELLED"),
+    ended("S5", "NOT_SUBMITTED", "ThrottlingException"),
+    ended("S4", "FAILED", "INSTANCE_RESERVATION_FAILED"),
+    ended("S3", "FAILED", "RUN_TASK_FAILED"),
+    ended("S2", "FAILED", "SERVICE_ERROR"),
+    ended("S1"),
+]
+
+
+def resume_error(run_settings: Any = RUN_SETTINGS, runs: Any = RUNS, **members: Any) -> str:
+    with pytest.raises(OmicsParameterError) as caught:
+        resumable_run_settings(run_settings, runs, **{"default_run_setting": CACHED, **members})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("members", "ids"),
+    [
+        ({}, ["S2", "S4"]),
+        ({"reasons": RESUMABLE_RUN_FAILURES | {"RUN_TASK_FAILED"}}, ["S2", "S3", "S4"]),
+        ({"reasons": ["RUN_TASK_FAILED"]}, ["S3"]),
+        ({"reasons": ["A_CODE_OF_NEXT_YEAR"]}, []),
+        ({"statuses": ["FAILED", "CANCELLED"]}, ["S2", "S4", "S6"]),
+        ({"statuses": [RunStatus.CANCELLED]}, ["S6"]),
+    ],
+)
+def test_resumes_what_failed_in_the_original_order(members: dict[str, Any], ids: list[str]) -> None:
+    given = resumable_run_settings(iter(RUN_SETTINGS), iter(RUNS), default_run_setting=CACHED, **members)
+    assert given == settings_of(*ids)
+
+
+def test_resumes_from_files(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps(RUN_SETTINGS))
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in RUNS))
+    given = resumable_run_settings(
+        tmp_path / "settings.json", str(tmp_path / "runs.jsonl"), default_run_setting=CACHED, allow=("file",)
+    )
+    assert given == settings_of("S2", "S4")
+
+
+def test_only_failures_of_aws_are_resumed_by_default() -> None:
+    assert reasons_of(NewRun.CAN_SUCCEED) == RESUMABLE_RUN_FAILURES
+    codes = dict(zip([f"S{number}" for number in range(len(RUN_FAILURES))], RUN_FAILURES, strict=True))
+    runs = [ended(name, "FAILED", code) for name, code in codes.items()]
+    resumed = resumable_run_settings(settings_of(*codes), runs, default_run_setting=CACHED)
+    assert {codes[setting["runSettingId"]] for setting in resumed} == RESUMABLE_RUN_FAILURES
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        (
+            None,
+            "default_run_setting must be the batch's default run setting, which has the cacheId of its run cache, "
+            "unless allow_without_cache=True; got None",
+        ),
+        ("s3://lab/settings.json", "unless allow_without_cache=True; got 'str'"),
+        *(
+            (
+                {"roleArn": "arn:aws:iam::123456789012:role/omics", **cache},
+                "default_run_setting.cacheId must be the id of a run cache: without it every task is computed and paid "
+                f"again; set allow_without_cache=True to accept that; got {cache.get('cacheId')!r}",
+            )
+            for cache in ({}, {"cacheId": None}, {"cacheId": ""}, {"cacheId": "None"})
+        ),
+    ],
+)
+def test_a_batch_without_a_cache_is_refused_unless_it_is_allowed(setting: Any, text: str) -> None:
+    message = resume_error(default_run_setting=setting)
+    assert message.endswith(text)
+    assert "arn:aws" not in message
+    given = resumable_run_settings(RUN_SETTINGS, RUNS, default_run_setting=setting, allow_without_cache=True)
+    assert given == settings_of("S2", "S4")
+
+
+@pytest.mark.parametrize(
+    ("record", "text"),
+    [
+        (ended("S1", "RUNNING"), "the status RUNNING does not show how the run has ended"),
+        (ended("S1", "UNKNOWN"), "the status UNKNOWN does not show how the run has ended"),
+        ({**ended("S1"), "run_id": None}, "the record has the status COMPLETED, but no run id"),
+    ],
+)
+def test_a_run_whose_end_is_not_certain_is_an_error(record: dict[str, Any], text: str) -> None:
+    assert resume_error(runs=[*RUNS[:-1], record]) == (
+        f"runs must show how each run ended: {text}; wait until every run has ended, and list the batch again; got 'S1'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"runs": RUNS[1:]}, "runs must show how each run ended: the sample has no record"),
+        ({"runs": [*RUNS, RUNS[0]]}, "runs, row 8, run_setting_id must be unique; got 'S7'"),
+        ({"runs": [*RUNS, ended("S8")]}, "runs, run_setting_id must be the runSettingId of one of run_settings"),
+        ({"runs": [{**ended("S1"), "status": 1}]}, "runs, row 1, status must be a string or null; got 1"),
+        ({"runs": [{"status": "FAILED"}]}, "runs, row 1, run_setting_id must be a non-empty string; got None"),
+        ({"runs": {"S1": "91"}}, "runs must be an iterable of dicts"),
+        ({"run_settings": []}, "run_settings must have at least one row"),
+        ({"run_settings": [*RUN_SETTINGS, RUN_SETTINGS[0]]}, "run_settings, row 8, runSettingId must be unique"),
+        ({"run_settings": [{}]}, "run_settings, row 1, runSettingId must be a non-empty string"),
+        ({"reasons": "SERVICE_ERROR"}, "reasons must be a list of non-empty strings; got 'SERVICE_ERROR'"),
+        ({"reasons": None}, "reasons must be a list of non-empty strings"),
+        ({"statuses": "FAILED"}, "statuses must be a list of non-empty strings"),
+        ({"statuses": ["COMPLETED"]}, "statuses must be FAILED, CANCELLED or both; got ['COMPLETED']"),
+        ({"statuses": ["DELETED", "FAILED"]}, "statuses must be FAILED, CANCELLED or both"),
+    ],
+)
+def test_refuses_runs_that_do_not_fit(changed: dict[str, Any], text: str) -> None:
+    assert text in resume_error(**changed)
+
+
+def test_the_next_step_of_each_sample() -> None:
+    assert list(next_steps(iter(RUN_SETTINGS), iter(RUNS[1:]))) == [
+        SampleStep("S1", "completed", None),
+        SampleStep("S2", "resume", "SERVICE_ERROR"),
+        SampleStep("S3", "given up", "RUN_TASK_FAILED"),
+        SampleStep("S4", "resume", "INSTANCE_RESERVATION_FAILED"),
+        SampleStep("S5", "submit again", "ThrottlingException"),
+        SampleStep("S6", "given up", "CANCELLED"),
+        SampleStep("S7", "unknown", "the sample has no record"),
+    ]
+    without = {step.step for step in next_steps(RUN_SETTINGS, RUNS, reasons=(), submission_reasons=())}
+    assert without == {"completed", "given up"}
+    with pytest.raises(OmicsParameterError, match="submission_reasons must be a list of non-empty strings"):
+        next_steps(RUN_SETTINGS, RUNS, submission_reasons="ThrottlingException")
+
+
+#: An entry of ListRunsInBatch without its runSettingId, and the run's status and failureReason.
+LISTED = st.one_of(
+    st.tuples(
+        st.just({"runId": "9", "submissionStatus": "SUCCESS"}),
+        st.sampled_from([*RunStatus, None, "NEW_STATUS"]),
+        st.sampled_from([*RUN_FAILURES, "NEW_CODE", None]),
+    ),
+    st.tuples(
+        st.sampled_from([*RETRYABLE_SUBMISSION_FAILURES, "ValidationException", "NewException"]).map(
+            lambda reason: {"submissionStatus": "FAILED", "submissionFailureReason": reason}
+        ),
+        st.none(),
+        st.none(),
+    ),
+    st.tuples(st.sampled_from([{"submissionStatus": "CANCEL_SUCCESS"}]), st.none(), st.none()),
+)
+
+
+@given(listed=st.lists(LISTED, min_size=1, max_size=10), data=st.data())
+def test_each_sample_has_one_next_step_that_agrees_with_the_settings(listed: list[Any], data: st.DataObject) -> None:
+    names = [f"S{number}" for number in range(len(listed))]
+    rows = [{"runSettingId": name, **row} for name, (row, _, _) in zip(names, listed, strict=True)]
+    runs = [
+        join(row, {"status": status} if status else None, {"failureReason": reason}, batch_id="1")
+        for row, (_, status, reason) in zip(rows, listed, strict=True)
+    ]
+    mapping = [
+        record(
+            row["runSettingId"],
+            run="runId" in row,
+            status=row["submissionStatus"],
+            reason=row.get("submissionFailureReason"),
+        )
+        for row in rows
+    ]
+    settings = settings_of(*names)
+    reasons = data.draw(st.sampled_from([RESUMABLE_RUN_FAILURES, set(RUN_FAILURES), set[str]()]))
+    statuses = data.draw(st.sampled_from([["FAILED"], ["CANCELLED"], ["FAILED", "CANCELLED"]]))
+    given_runs = data.draw(st.permutations(runs))
+    steps = list(next_steps(settings, given_runs, reasons=reasons, statuses=statuses))
+    assert [step.run_setting_id for step in steps] == names
+    again = failed_run_settings(settings, mapping, reasons=RETRYABLE_SUBMISSION_FAILURES)
+    assert again == settings_of(*(step.run_setting_id for step in steps if step.step == "submit again"))
+    completed = {run["run_setting_id"] for run in runs if run["status"] == "COMPLETED"}
+    assert completed == {step.run_setting_id for step in steps if step.step == "completed"}
+    try:
+        resumed = resumable_run_settings(
+            settings, given_runs, reasons=reasons, statuses=statuses, default_run_setting=CACHED
+        )
+    except OmicsParameterError:
+        assert any(step.step == "unknown" for step in steps)
+        return
+    assert resumed == settings_of(*(step.run_setting_id for step in steps if step.step == "resume"))
+    for step, run in zip(steps, runs, strict=True):
+        assert step.step != "unknown"
+        is_asked_for = run["status"] in statuses and (run["status"] != "FAILED" or run["failure_reason"] in reasons)
+        assert (step.step == "resume") == is_asked_for
+        assert step.step == "completed" or step.reason
+
+
+def test_the_documentation_has_the_verdict_on_every_code() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "resubmission.rst").read_text()
+    table = page.partition("Failure reasons of runs")[2].partition("\n   * - ")[2].split("\n   * - ")[1:]
+    rows = dict(zip(NewRun, table, strict=False))
+    assert {
+        new_run: set(re.findall("[A-Z]+(?:_[A-Z]+)+", row.partition("\n\n")[0])) for new_run, row in rows.items()
+    } == {new_run: reasons_of(new_run) for new_run in NewRun}

@@ -250,9 +250,7 @@ class RunOutcomes:
         if len(self.failed) < MAX_LISTED_RUNS:
             members: Mapping[str, Any] = record
             self.failed.append(cast("FailedRun", {name: members[name] for name in _FAILED_RUN_MEMBERS}))
-        reason = record["failure_reason"] or status
-        if status == NOT_SUBMITTED:
-            reason = f"not submitted, {record['failure_reason']}" if record["failure_reason"] else "not submitted"
+        reason = reason_of(status, record["failure_reason"])
         self._failures.add(reason, record["run_setting_id"], record["status_message"])
 
     def add_unlisted(self, number: int) -> None:
@@ -282,6 +280,17 @@ class RunOutcomes:
             deleted=self._statuses[RunStatus.DELETED],
             not_submitted=self._statuses[NOT_SUBMITTED],
         )
+
+
+def reason_of(status: str, failure_reason: str | None) -> str:
+    """Return why a run did not complete, as summaries show it.
+
+    :param status: status of the run in its record.
+    :param failure_reason: failure reason in its record.
+    """
+    if status == NOT_SUBMITTED:
+        return f"not submitted, {failure_reason}" if failure_reason else "not submitted"
+    return failure_reason or status
 
 
 def _text(time: Any) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_omics_cache.redaction import without_passwords
 
@@ -67,6 +67,21 @@ def exceeds(failed: int | None, max_failed: int | Fraction, total: int | None) -
     return failed > allowed(max_failed, total or 0)
 
 
+class FailureGroup(NamedTuple):
+    """Failed runs with the same reason and message.
+
+    :param reason: why they failed.
+    :param message: the service's message in one line, empty if there is none or if messages differ.
+    :param number: number of runs.
+    :param run_setting_ids: runSettingIds of the first runs.
+    """
+
+    reason: str
+    message: str
+    number: int
+    run_setting_ids: list[str]
+
+
 class Failures:
     """Failed runs, grouped by reason and message."""
 
@@ -110,15 +125,29 @@ class Failures:
 
         :param total: number of all failed runs, if it can be larger than the number of those that were added.
         """
-        groups = sorted(self._groups, key=lambda group: (-self._reasons[group[0]], -self._groups[group]))
-        others: Counter[str] = Counter()
-        for group in groups[MAX_NAMED_GROUPS:]:
-            others[group[0]] += self._groups[group]
-        texts = [self._text(group) for group in groups[:MAX_NAMED_GROUPS]]
+        groups, others = self._divide(MAX_NAMED_GROUPS)
+        texts = [self._text(group) for group in groups]
         texts += [f"{count:,} more with {reason}" for reason, count in others.most_common(MAX_NAMED_GROUPS)]
         if texts and total is not None and total > self.count:
             texts.append(f"{total - self.count:,} more without details")
         return "; ".join(texts)
+
+    def groups(self, number: int) -> list[FailureGroup]:
+        """Return the failed runs by reason and message, the most frequent reason first.
+
+        :param number: maximum number of groups with a message. The other runs are counted by reason alone.
+        """
+        groups, others = self._divide(number)
+        found = [FailureGroup(*group, self._groups[group], self._ids.get(group, [])) for group in groups]
+        return found + [FailureGroup(reason, "", count, []) for reason, count in others.most_common()]
+
+    def _divide(self, number: int) -> tuple[list[tuple[str, str]], Counter[str]]:
+        """Return the groups of the most frequent reasons, and the number of the other runs by reason."""
+        groups = sorted(self._groups, key=lambda group: (-self._reasons[group[0]], -self._groups[group]))
+        others: Counter[str] = Counter()
+        for group in groups[number:]:
+            others[group[0]] += self._groups[group]
+        return groups[:number], others
 
     def _text(self, group: tuple[str, str]) -> str:
         count, named = self._groups[group], self._ids.get(group, [])

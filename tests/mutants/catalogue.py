@@ -61,6 +61,8 @@ _FAILURES = "healthomics/test_failures.py::"
 _IDENTITY = "healthomics/test_identity.py::"
 _STATES = "healthomics/test_states.py"
 _END = "healthomics/test_end.py::"
+_NEXT_STEPS = "healthomics/test_next_steps.py::"
+_COHORT = "healthomics/test_cohort.py::"
 
 MUTANTS = (
     # rounds: the wait for a batch
@@ -501,5 +503,41 @@ MUTANTS = (
         "progress.done <= since.done",
         "progress.done < since.done",
         ("healthomics/test_progress.py",),
+    ),
+    # next_steps, cohort
+    Mutant(
+        "a run that failed for any reason is resumed",
+        "next_steps",
+        "(status != RunStatus.FAILED or reason in retries.runs)",
+        "(status != RunStatus.FAILED or bool(reason))",
+        (f"{_NEXT_STEPS}test_what_comes_next",),
+    ),
+    Mutant(
+        "a run that may be active has ended",
+        "next_steps",
+        "if status not in ENDED_RUN_STATUSES:",
+        "if status is None:",
+        (f"{_NEXT_STEPS}test_what_is_not_certain_is_unknown",),
+    ),
+    Mutant(
+        "a later run hides one that may be active",
+        "next_steps",
+        "{NextStep.COMPLETED: 2, NextStep.UNKNOWN: 1}",
+        "{NextStep.COMPLETED: 2}",
+        (f"{_NEXT_STEPS}test_a_completed_or_active_run_stands_for_its_sample",),
+    ),
+    Mutant(
+        "a sample that a batch does not list gets a new run",
+        "cohort",
+        '            return cast("RunRecord", {"status": WITHOUT_RUN_ID})\n',
+        "            return None\n",
+        (f"{_COHORT}test_rounds_of_what_is_left",),
+    ),
+    Mutant(
+        "a later run of a completed sample is not in its history",
+        "cohort",
+        "found[:chosen] + found[chosen + 1 :]",
+        "found[:chosen]",
+        (f"{_COHORT}test_a_completed_run_stands_for_its_sample_even_if_a_later_run_failed",),
     ),
 )
