@@ -29,7 +29,7 @@ from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.operators.run import CancelRunOperator, DeleteRunOperator, StartRunOperator
 from airflow_provider_omics_cache.triggers.run import StartRunTrigger
 from airflow_provider_omics_cache.xcoms import RunXCom
-from tests.conftest import needs_aiobotocore, needs_batches
+from tests.conftest import HAS_SESSION_POLICIES, needs_aiobotocore, needs_batches
 from tests.operators.batch_states import changed_answers, die, each_mode, run_operator
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class TestStartedOnce:
             "storage_capacity": 1200,
             "log_level": "ALL",
             "retention_mode": "REMOVE",
-            "session_policy": '{"Statement": "s3cret"}',
+            **({"session_policy": '{"Statement": "s3cret"}'} if HAS_SESSION_POLICIES else {}),
             "tags": {"team": "a"},
             "name": "sample HG001",
         }
@@ -128,7 +128,7 @@ class TestStartedOnce:
         assert (xcom["uuid"], xcom["name"], xcom["run_output_uri"]) == (run["uuid"], run["name"], run["runOutputUri"])
         assert (xcom["reattached"], len(xcom["request_id"])) == (False, 68)
         assert "s3cret" not in caplog.text + capsys.readouterr().out + json.dumps(context["ti"].xcoms)
-        assert f"/runs/{run_id}" in json.dumps(context["ti"].links)
+        assert run_id in json.dumps(context["ti"].links)
 
     @pytest.mark.parametrize(
         ("status", "same", "other"),

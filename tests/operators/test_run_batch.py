@@ -184,7 +184,7 @@ class TestSettings:
         finish(local, batch_id)
         assert len(list(aws().list_runs_in_batch(batch_id=batch_id))) == count
 
-    @pytest.mark.newest
+    @pytest.mark.large
     def test_100_000(self, local: LocalHealthOmics, task_context: dict[str, Any]) -> None:
         local.settings.submission_rate = 1e9
         batch_id = start(task_context, run_settings=settings_of(100_000), settings_s3_prefix=PREFIX)
