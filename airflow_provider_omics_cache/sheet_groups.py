@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,6 +21,8 @@ from airflow_provider_omics_cache.table_formats import BrokenRows, Place, shown
 #: Files that are uploaded at the same time. botocore keeps 10 connections for each client.
 _UPLOADS_AT_ONCE = 8
 _UPLOADS_QUEUED = 1_000
+#: Line breaks, NUL, and halves of surrogate pairs, which UTF-8 cannot have.
+_NOT_IN_A_CELL = re.compile(r"[\n\r\0\ud800-\udfff]")
 
 
 class SheetGroup:
@@ -73,14 +76,15 @@ def text_cells(row: Mapping[str, Any], place: Place, broken: BrokenRows) -> dict
     """
     cells = {}
     for column, value in row.items():
-        if not isinstance(column, str) or not column or column != column.strip() or len(column.splitlines()) > 1:
-            broken.add("must have names of columns without spaces around them", shown(column), index=place)
+        if not isinstance(column, str) or not column or column != column.strip() or _NOT_IN_A_CELL.search(column):
+            rule = "must have names of columns that are text without line breaks and without spaces around it"
+            broken.add(rule, shown(column), index=place)
             return None
         text = _cell_text(value)
         if text is None:
             rule = "must be a string, a number, a boolean or None"
-        elif len(text.splitlines()) > 1 or "\0" in text:
-            rule = "must not have a line break or the character NUL: Nextflow reads a samplesheet line by line"
+        elif _NOT_IN_A_CELL.search(text):
+            rule = "must not have a line break, the character NUL or text that is not Unicode: Nextflow reads lines"
         else:
             cells[column] = text
             continue

@@ -18,6 +18,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
+from airflow_provider_omics_cache.hooks.s3 import shown_uri
 from airflow_provider_omics_cache.table_files import check_allow, check_max_bytes, read_file
 from airflow_provider_omics_cache.table_formats import BrokenRows, Place, shown
 
@@ -104,7 +105,7 @@ def read_schema(schema: Any, *, conn_id: str | None, allow: Iterable[str], max_b
     try:
         loaded = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise OmicsParameterError("schema", f"must be valid JSON ({error})", str(schema)) from None
+        raise OmicsParameterError("schema", f"must be valid JSON ({error})", shown_uri(str(schema))) from None
     return SheetSchema(loaded)
 
 
@@ -118,7 +119,8 @@ class SheetSchema:
     def __init__(self, schema: Any) -> None:
         draft = _draft_of(schema)
         try:
-            draft.check_schema(schema)
+            with _AsSchemaError():
+                draft.check_schema(schema)
         except SchemaError as error:
             rule = f"must be a JSON schema ({error.json_path}: {shown(error.message)})"
             raise OmicsParameterError("schema", rule, shown(error.instance)) from None
@@ -152,7 +154,8 @@ class SheetSchema:
         :param broken: object to which the errors are added.
         """
         self._count += 1
-        row = {name: self._column(name).value(text) for name, text in cells.items() if text}
+        with _AsSchemaError():
+            row = {name: self._column(name).value(text) for name, text in cells.items() if text}
         for column, others in self._dependent.items():
             for other in others if column in row else ():
                 if other not in row:
@@ -222,7 +225,7 @@ class SheetSchema:
         else:
             rule = f"must match {keyword} of the schema"
             if not message:
-                rule += f", {shown(json.dumps(error.validator_value))}"
+                rule += f", {shown(json.dumps(error.validator_value, default=repr))}"
         self._add(rule, message, column, place, cells, broken)
 
     def _add(
@@ -303,7 +306,7 @@ class _Unique:
         given = {name: cells[name] for name in names if cells.get(name)}
         if not given or (self._is_checked_with and self._is_checked_with not in given):
             return
-        key = blake2b(repr(given).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        key = blake2b(repr(given).encode(), digest_size=16).digest()
         first = self._first.setdefault(key, place)
         if first is not place:
             where = f" in {' and '.join(map(repr, self._columns))}" if self._columns else ""
@@ -321,9 +324,9 @@ class _AsSchemaError:
         if isinstance(error, Unresolvable):
             rule = "must not refer to another document or to a missing part of itself ($ref)"
             raise OmicsParameterError("schema", rule, error.ref) from None
-        if isinstance(error, re.error):
-            rule = f"must have patterns that Python's re also understands ({error})"
-            raise OmicsParameterError("schema", rule, error.pattern) from None
+        if isinstance(error, RecursionError):
+            rule = "must not refer to itself without end ($ref), and must not be nested too deeply"
+            raise OmicsParameterError("schema", rule, "a schema without end") from None
 
 
 def _draft_of(schema: Any) -> Any:

@@ -134,8 +134,9 @@ def test_a_template_and_rows_with_different_columns() -> None:
         ([{"sample": "A", "x": [1]}], {}, "rows, row 1, column 'x' must be a string, a number, a boolean or None"),
         ([{"sample": "A", "x": float("nan")}], {}, "rows, row 1, column 'x' must be a string, a number, a boolean"),
         ([{"sample": "A", "x": "a\nb"}], {}, "rows, row 1, column 'x' must not have a line break"),
-        ([{"sample": "A", " x": "a"}], {}, "rows, row 1 must have names of columns without spaces"),
-        ([{"sample": "A", 7: "a"}], {}, "rows, row 1 must have names of columns without spaces"),
+        ([{"sample": "A", "x": "\ud800"}], {}, "rows, row 1, column 'x' must not have a line break"),
+        ([{"sample": "A", " x": "a"}], {}, "rows, row 1 must have names of columns that are text"),
+        ([{"sample": "A", 7: "a"}], {}, "rows, row 1 must have names of columns that are text"),
         (
             [{"a": "1_2", "b": "3"}, {"a": "1", "b": "2_3"}],
             {"group_by": "{a}_{b}"},
