@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from string import Formatter
 from typing import Any
@@ -22,6 +23,8 @@ from airflow_provider_omics_cache.tables import (
     read_rows,
     shown,
 )
+
+log = logging.getLogger(__name__)
 
 Source = str | Callable[[dict[str, Any]], Any]
 
@@ -159,6 +162,10 @@ def run_settings_from_samplesheet(
             raise OmicsParameterError("rows", rule, shown(", ".join(columns)))
     if checked_schema:
         checked_schema.check_table(broken)
+        if unnamed := checked_schema.unnamed(columns):
+            log.warning(
+                "The schema does not name these columns, and does not check them: %s", shown(", ".join(unnamed))
+            )
     if len(groups) > MAX_RUN_SETTINGS:
         broken.add(f"must have at most {MAX_RUN_SETTINGS:,} groups", f"{len(groups):,} groups")
     settings = []

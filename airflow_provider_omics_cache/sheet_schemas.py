@@ -189,6 +189,14 @@ class SheetSchema:
                     cells = self._kept[path[0]] if path else {}
                     self._add_error(error, path[1:], place, cells, broken)
 
+    def unnamed(self, columns: Iterable[str]) -> list[str]:
+        """Return the columns that the schema does not name, which it does not check.
+
+        :param columns: the columns.
+        """
+        named = {name for schema in self._row_schemas for name in schema.get("properties", {})}
+        return [column for column in columns if column not in named] if named else []
+
     def _read_keywords_of_nf_validation(self) -> None:
         for schema in self._row_schemas:
             for column, found in schema.get("properties", {}).items():

@@ -164,6 +164,23 @@ def test_rows_in_the_shape_of_sarek() -> None:
     assert "row 2 (line 3) must be unique in 'bam'; got 't.bam as in row 1 (line 2)'" in errors_of(VARIANTS, bams)
 
 
+def test_rows_in_the_shape_of_newer_sarek() -> None:
+    needs = [{"dependentRequired": {"lane": [reads]}} for reads in ("fastq_1", "bam")]
+    properties = {
+        **{name: {"type": "string", "pattern": r"^\S+$", "meta": [name]} for name in ("patient", "sample", "lane")},
+        "status": {"type": "integer", "enum": [0, 1], "default": 0, "errorMessage": "A status is 0 or 1"},
+        "fastq_1": {"type": "string", "format": "file-path", "exists": True, "pattern": READS},
+    }
+    row_schema = {"type": "object", "properties": properties, "required": ["patient", "sample"], "anyOf": needs}
+    schema = {"$schema": RNA["$schema"], "type": "array", "items": row_schema, "uniqueItems": True}
+    row = {"patient": "P1", "sample": "T", "status": "1", "lane": "1", "fastq_1": "s3://b/1.fq.gz", "bam": ""}
+    assert errors_of(schema, [row, {**row, "lane": "2"}, {"patient": "P1", "sample": "N", "status": ""}]) == ""
+    text = errors_of(schema, [row, {**row, "status": "2"}, {**row, "fastq_1": ""}, row])
+    assert text.startswith("rows, row 2 (line 3), column 'status' must be one of [0, 1]: A status is 0 or 1")
+    assert 'must match anyOf of the schema, [{"dependentRequired": {"lane": ["fastq_1"]}}' in text
+    assert "must be unique (got 's3://b/1.fq.gz, 1, P1, T, 1 as in row 1 (line 2)' at row 4 (line 5))" in text
+
+
 def test_alternatives_of_a_row() -> None:
     either = {"anyOf": [{"required": ["short"]}, {"required": ["long"]}], "additionalProperties": False}
     schema = {"type": "array", "items": {"properties": {"short": {}, "long": {}}, **either}}
@@ -243,7 +260,9 @@ def test_the_first_20_rows_of_an_error_are_shown() -> None:
     assert "row 20 (line 21) '?')" in text
 
 
-def test_schemas_are_read_from_files(tmp_path: Path, local_healthomics: LocalHealthOmics) -> None:
+def test_schemas_are_read_from_files(
+    tmp_path: Path, local_healthomics: LocalHealthOmics, caplog: pytest.LogCaptureFixture
+) -> None:
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="schemas")
     s3.put_object(Bucket="schemas", Key="schema_input.json", Body=json.dumps(RNA))
@@ -254,9 +273,12 @@ def test_schemas_are_read_from_files(tmp_path: Path, local_healthomics: LocalHea
     made = run_settings_from_samplesheet(rows, schema="s3://schemas/schema_input.json", **arguments)
     assert run_settings_from_samplesheet(rows, schema=path, **arguments) == made
     assert run_settings_from_samplesheet(rows, schema=str(path), allow=("file",), **arguments) == made
+    assert "does not name" not in caplog.text
+    run_settings_from_samplesheet([{**RNA_ROW, "fastq2": "x.fq.gz"}], schema=RNA, **arguments)
+    assert "The schema does not name these columns, and does not check them: fastq2" in caplog.text
     with pytest.raises(OmicsParameterError, match="row 1, column 'strandedness' must not be empty: Name the strand"):
         run_settings_from_samplesheet([{"sample": "A", "fastq_1": "1.fq.gz"}], schema=RNA, **arguments)
     path.write_text("{")
     with pytest.raises(OmicsParameterError, match="schema must be valid JSON"):
         run_settings_from_samplesheet(rows, schema=path, **arguments)
-    assert s3.list_objects_v2(Bucket="schemas", Prefix="sheets/")["KeyCount"] == 1
+    assert s3.list_objects_v2(Bucket="schemas", Prefix="sheets/")["KeyCount"] == 2
