@@ -250,7 +250,6 @@ locks-newest: needs-uv
 lock-javascript: ## Update the lock of the AWS SDK for JavaScript (needs npm)
 	cd tests/local/javascript && npm install --package-lock-only --save-exact @aws-sdk/client-omics@latest
 
-$(OLDER_LINES:%=lock-airflow-%): lock-airflow-%: venv-uv
 $(OLDER_LINES:%=lock-airflow-%): lock-airflow-%: needs-uv
 	$(COMPILE) pyproject.toml --extra batch --extra local --group test -c requirements/airflow-$*.in \
 		--exclude-newer $(RELEASED_$*) $(ALWAYS_NEW:%=--exclude-newer-package %=false) -o requirements/airflow-$*.txt

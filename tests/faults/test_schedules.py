@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +68,15 @@ def test_each_kind_of_fault_is_drawn_in_each_of_its_profiles() -> None:
             for fault in simulator.draw(seed, profile, scenario).faults
         }
         assert drawn == {name for name, kind in KINDS.items() if profile in kind.profiles}
+
+
+def test_the_page_on_reliability_names_scenarios() -> None:
+    page = (Path(__file__).parents[2] / "docs/reliability.rst").read_text()
+    lists = re.findall(r"scenarios?\s+((?:``[\w*]+``(?:,\s+)?)+)", page)
+    named = [name for names in lists for name in re.findall(r"``([\w*]+)``", names)]
+    assert [name for name in named if not fnmatch.filter(SCENARIOS, name)] == []
+    operators = {"start_single_run", "create_run_group", "delete_run_group"}
+    assert operators <= {found for name in named for found in fnmatch.filter(SCENARIOS, name)}
 
 
 def test_themes_name_kinds() -> None:
