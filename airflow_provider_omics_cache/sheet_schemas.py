@@ -251,7 +251,7 @@ class SheetSchema:
         properties = [s["properties"][column] for s in self._row_schemas if column in s.get("properties", {})]
         messages = [message, *(found.get("errorMessage") for found in properties if isinstance(found, dict))]
         said = next((text for text in messages if isinstance(text, str) and text), None)
-        value = shown(dict(cells)) if column is None else shown(cells.get(column))
+        value = shown(dict(cells)) if column is None else shown(cells.get(column, "no such column"))
         member = "" if column is None else f"column {column!r}"
         broken.add(f"{rule}: {said}" if said else rule, value, member=member, index=place)
 

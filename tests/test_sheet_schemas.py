@@ -126,7 +126,7 @@ def test_rows_in_the_shape_of_rnaseq_pass() -> None:
         ({"mapped": "101", "controls": "1"}, "column 'mapped' must be at most 100; got '101'"),
         ({"mapped": "-1", "controls": "1"}, "column 'mapped' must be at least 0; got '-1'"),
         ({"mapped": "many", "controls": "1"}, "column 'mapped' must have the type 'number'; got 'many'"),
-        ({"mapped": "5"}, "column 'controls' must not be empty if the row has a 'mapped'; got None"),
+        ({"mapped": "5"}, "column 'controls' must not be empty if the row has a 'mapped'; got 'no such column'"),
         ({"controls": "1.5"}, "column 'controls' must have the type 'integer'; got '1.5'"),
         ({"is_pilot": "yes"}, "column 'is_pilot' must have the type 'boolean'; got 'yes'"),
         ({"protocol": "x"}, "column 'protocol' is deprecated: leave it out: Use strandedness; got 'x'"),
@@ -158,8 +158,10 @@ def test_rows_in_the_shape_of_sarek() -> None:
     text = errors_of(VARIANTS, rows)
     assert text.startswith("rows, row 2 (line 3), column 'status' must match anyOf of the schema: A status is 0 or 1")
     assert "must be unique in 'lane' and 'patient' and 'sample' (got 'L1, P1, N as in row 1 (line 2)' at row 2" in text
-    assert "column 'fastq_1' must not be empty if the row has a 'fastq_2' (got None at row 3 (line 4))" in text
-    assert "column 'patient' must not be empty: A patient has an id (got None at row 3 (line 4))" in text
+    assert (
+        "column 'fastq_1' must not be empty if the row has a 'fastq_2' (got 'no such column' at row 3 (line 4))" in text
+    )
+    assert "column 'patient' must not be empty: A patient has an id (got 'no such column' at row 3 (line 4))" in text
     bams = [{"patient": "P", "sample": name, "bam": "t.bam"} for name in "NT"]
     assert "row 2 (line 3) must be unique in 'bam'; got 't.bam as in row 1 (line 2)'" in errors_of(VARIANTS, bams)
 
