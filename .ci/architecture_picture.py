@@ -51,7 +51,16 @@ FLOORS: tuple[tuple[Box, ...], ...] = (
         Box(
             "tables",
             "functions that a DAG author calls in a task",
-            ("resubmission", "run_settings", "samplesheets", "table_files", "table_formats", "tables"),
+            (
+                "resubmission",
+                "run_settings",
+                "samplesheets",
+                "sheet_groups",
+                "sheet_schemas",
+                "table_files",
+                "table_formats",
+                "tables",
+            ),
         ),
     ),
     (Box("tasks", "what operators and sensors share: waits, results, outputs to S3"),),

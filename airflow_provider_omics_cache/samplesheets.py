@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from string import Formatter
 from typing import Any
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
 from airflow_provider_omics_cache.healthomics.settings import MAX_RUN_SETTINGS
-from airflow_provider_omics_cache.tables import MAX_TABLE_BYTES, BrokenRows, Place, Row, read_rows, shown
+from airflow_provider_omics_cache.hooks.connections import check_connection
+from airflow_provider_omics_cache.hooks.s3 import check_bucket_uri, check_upload_args
+from airflow_provider_omics_cache.sheet_groups import SheetGroup, text_cells, write_groups
+from airflow_provider_omics_cache.tables import (
+    MAX_TABLE_BYTES,
+    BrokenRows,
+    Place,
+    Row,
+    check_rows,
+    no_rows,
+    read_rows,
+    shown,
+)
+
+log = logging.getLogger(__name__)
 
 Source = str | Callable[[dict[str, Any]], Any]
 
@@ -59,6 +74,107 @@ def run_settings_from_table(
         found, run_setting_id=run_setting_id, parameters=parameters, optional=optional, broken=broken
     )
     broken.raise_if_any()
+    return settings
+
+
+def run_settings_from_samplesheet(
+    rows: Any,
+    *,
+    group_by: str,
+    samplesheet_s3_prefix: str,
+    parameter: str = "input",
+    parameters: Mapping[str, Any] | None = None,
+    schema: Any = None,
+    conn_id: str | None = None,
+    s3_extra_args: dict[str, Any] | None = None,
+    allow: Iterable[str] = (),
+    max_bytes: int = MAX_TABLE_BYTES,
+) -> list[dict[str, Any]]:
+    """Return the ``run_settings`` of a batch for a pipeline that takes a samplesheet: one run for each group of rows.
+
+    A pipeline such as those of nf-core has one parameter with the URI of a samplesheet. The rows of each group are
+    written to S3 as a CSV file of their own, with the columns of the whole samplesheet in their order. The name of the
+    file is the SHA-256 of its content: the same group always has the same URI, and a file that exists is not written
+    again. Nothing is written if there is an error in any row.
+
+    The file is read when the function is called: call it in a task.
+
+    :param rows: the samplesheet: an iterable of dicts, or the URI or path of a file, as for
+        :func:`run_settings_from_table`. Values can be strings, numbers, booleans and None, which is an empty cell.
+    :param group_by: column whose value becomes the ``runSettingId`` of the run, or a template of columns such as
+        ``"{patient}_{sample}"``. Rows with the same value are a group, in the order of the samplesheet, also if other
+        rows stand between them.
+    :param samplesheet_s3_prefix: ``s3://`` URI below which the files are written. The role of the runs must be able to
+        read them.
+    :param parameter: parameter of the workflow that gets the URI of the group's file. Default: ``input``.
+    :param parameters: the other parameters of each run, by their names: a JSON value, which is the same for all runs,
+        or a function that takes the rows of the group (a list of dicts with text) and returns the value. Without a
+        value (None) the run does not get the parameter. Default: no other parameters.
+    :param schema: the schema of the samplesheet, such as ``assets/schema_input.json`` of an nf-core pipeline, as a dict
+        or as URI or path of the file: a JSON schema of draft-07 or 2020-12, with the keywords of nf-schema and
+        nf-validation. Default: the rows are not checked against a schema.
+    :param conn_id: Airflow connection for reading and writing files. Default: ``aws_default`` for S3.
+    :param s3_extra_args: arguments of the uploads, such as ``ServerSideEncryption``, ``SSEKMSKeyId`` or
+        ``ExpectedBucketOwner``. Default: only the content type.
+    :param allow: schemes that a str can have besides ``s3``, as for :func:`run_settings_from_table`. Default: no other
+        scheme.
+    :param max_bytes: maximum size of a file in bytes. A larger file is refused before it is read. Default: 256 MB
+        (268,435,456).
+    :return: ``[{"runSettingId": ..., "parameters": {parameter: ..., ...}}, ...]``, in the order of the first rows of
+        the groups.
+    :raises OmicsParameterError: a parameter of this function is not valid, a file cannot be read, or a row is not
+        valid. The error names row, column and rule, and shows the first 20 rows of each rule. Nothing was written.
+    :raises MissingConnectionError: Airflow does not find the connection.
+    :raises OmicsError: another task writes one of the files at the same time.
+    :raises OmicsApiError: S3 refused or did not answer the call.
+    """
+    check_bucket_uri("samplesheet_s3_prefix", samplesheet_s3_prefix)
+    check_upload_args(s3_extra_args)
+    others = _checked_constants(parameters, parameter)
+    if conn_id:
+        check_connection("conn_id", conn_id)
+    checked_schema = None
+    if schema is not None:
+        # jsonschema is slow to import, and DAG files import this module.
+        from airflow_provider_omics_cache.sheet_schemas import read_schema
+
+        checked_schema = read_schema(schema, conn_id=conn_id, allow=allow, max_bytes=max_bytes)
+    broken = BrokenRows("rows", rows)
+    found = check_rows("rows", rows, broken, conn_id=conn_id, allow=allow, max_bytes=max_bytes)
+    groups: dict[str, SheetGroup] = {}
+    template: _Template | None = None
+    columns: dict[str, None] = {}
+    for place, row in found:
+        cells = text_cells(row, place, broken)
+        if cells is None:
+            continue
+        columns.update(dict.fromkeys(cells))
+        template = template or _Template(group_by, columns, parameter="group_by")
+        _add_to_group(groups, cells, template, place, broken)
+        if checked_schema:
+            checked_schema.check_row(place, cells, broken)
+    if template is None:
+        broken.raise_if_any()
+        raise no_rows("rows", rows)
+    for column in template.columns:
+        if column not in columns:
+            rule = f"must have the column {column!r}{_hint_at_delimiter(columns)}"
+            raise OmicsParameterError("rows", rule, shown(", ".join(columns)))
+    if checked_schema:
+        checked_schema.check_table(broken)
+        if unnamed := checked_schema.unnamed(columns):
+            log.warning(
+                "The schema does not name these columns, and does not check them: %s", shown(", ".join(unnamed))
+            )
+    if len(groups) > MAX_RUN_SETTINGS:
+        broken.add(f"must have at most {MAX_RUN_SETTINGS:,} groups", f"{len(groups):,} groups")
+    settings = []
+    for made, group in groups.items():
+        values = _group_values(group, others, broken)
+        values[parameter] = group.s3_uri(samplesheet_s3_prefix)
+        settings.append({"runSettingId": made, "parameters": values})
+    broken.raise_if_any()
+    write_groups(groups.values(), samplesheet_s3_prefix, conn_id=conn_id, extra_args=s3_extra_args)
     return settings
 
 
@@ -129,22 +245,23 @@ class _Template:
 
     :param text: the column or the template.
     :param columns: columns of the table.
+    :param parameter: name of the parameter with the text, for errors. Default: ``run_setting_id``.
     :raises OmicsParameterError: ``text`` is neither a column nor a template.
     """
 
-    def __init__(self, text: Any, columns: Iterable[str]) -> None:
+    def __init__(self, text: Any, columns: Iterable[str], parameter: str = "run_setting_id") -> None:
         rule = 'must be a column or a template of columns such as "{sample}_{lane}"'
         if not isinstance(text, str) or not text:
-            raise OmicsParameterError("run_setting_id", rule, text)
+            raise OmicsParameterError(parameter, rule, text)
         self._text = text
         self._is_column = text in columns or "{" not in text
-        self.member = f"column {text!r}" if self._is_column else f"run_setting_id {text!r}"
+        self.member = f"column {text!r}" if self._is_column else f"{parameter} {text!r}"
         try:
             names = [text] if self._is_column else [name for _, name, _, _ in Formatter().parse(text) if name]
         except ValueError as error:
-            raise OmicsParameterError("run_setting_id", f"{rule} ({error})", text) from None
+            raise OmicsParameterError(parameter, f"{rule} ({error})", text) from None
         if not names:
-            raise OmicsParameterError("run_setting_id", rule, text)
+            raise OmicsParameterError(parameter, rule, text)
         self.columns = tuple(names)
 
     def fill(self, row: Mapping[str, Any], place: Place, broken: BrokenRows) -> str | None:
@@ -190,14 +307,51 @@ def _values(
             except Exception as error:
                 broken.add("cannot be computed: its function raised an error", shown(error), member=member, index=place)
                 continue
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            broken.add("must be a JSON value", shown(str(error)), member=member, index=place)
-        else:
-            if value is not None:
-                values[name] = value
+        if _is_json(value, member, place, broken) and value is not None:
+            values[name] = value
     return values
+
+
+def _add_to_group(
+    groups: dict[str, SheetGroup], cells: Mapping[str, str], template: _Template, place: Place, broken: BrokenRows
+) -> None:
+    """Add a row to its group, or an error if the row has no group."""
+    empty = [column for column in template.columns if not cells.get(column)]
+    for column in empty:
+        broken.add("must not be empty: group_by names it", cells.get(column), member=f"column {column!r}", index=place)
+    made = None if empty else template.fill(cells, place, broken)
+    if made is None:
+        return
+    key = tuple(cells[column] for column in template.columns)
+    group = groups.setdefault(made, SheetGroup(place, key))
+    if group.key != key:
+        rule = "must give rows with different cells different values"
+        broken.add(rule, f"{shown(made)} as in {group.place}", member=template.member, index=place)
+    group.add(cells)
+
+
+def _group_values(group: SheetGroup, parameters: Mapping[str, Any], broken: BrokenRows) -> dict[str, Any]:
+    values = {}
+    for name, source in parameters.items():
+        member = f"parameter {name!r}"
+        try:
+            value = source(group.rows()) if callable(source) else source
+        except Exception as error:
+            rule = "cannot be computed: its function raised an error"
+            broken.add(rule, shown(error), member=member, index=group.place)
+            continue
+        if _is_json(value, member, group.place, broken) and value is not None:
+            values[name] = value
+    return values
+
+
+def _is_json(value: Any, member: str, place: Place, broken: BrokenRows) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        broken.add("must be a JSON value", shown(str(error)), member=member, index=place)
+        return False
+    return True
 
 
 def _is_empty(value: Any) -> bool:
@@ -212,6 +366,19 @@ def _checked_parameters(parameters: Any) -> Mapping[str, Source]:
             raise OmicsParameterError(
                 "parameters", "must have a column or a function for each parameter", {name: source}
             )
+    return parameters
+
+
+def _checked_constants(parameters: Any, parameter: Any) -> Mapping[str, Any]:
+    if not isinstance(parameter, str) or not parameter:
+        raise OmicsParameterError("parameter", "must be the name of a parameter of the workflow", parameter)
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, Mapping) or not all(isinstance(name, str) for name in parameters):
+        raise OmicsParameterError("parameters", "must be a dict with the names of parameters", parameters)
+    if parameter in parameters:
+        rule = f"must not have {parameter!r}: parameter says that it gets the URI of the samplesheet"
+        raise OmicsParameterError("parameters", rule, parameters[parameter])
     return parameters
 
 

@@ -190,16 +190,51 @@ def iterate_rows(
     :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: S3 refused or did not answer the call.
     """
-    found = _find(parameter, table, conn_id, allow, max_bytes)
     broken = BrokenRows(parameter, table)
     number = 0
-    for row in _checked(found, broken):
+    for row in check_rows(parameter, table, broken, conn_id=conn_id, allow=allow, max_bytes=max_bytes):
         number += 1
         yield row
     broken.raise_if_any()
     if number < least:
-        name = shown_uri(table) if isinstance(table, str) else "no rows"
-        raise OmicsParameterError(parameter, "must have at least one row", name)
+        raise no_rows(parameter, table)
+
+
+def check_rows(
+    parameter: str,
+    table: Any,
+    broken: BrokenRows,
+    *,
+    conn_id: str | None = None,
+    allow: Iterable[str] = (),
+    max_bytes: int = MAX_TABLE_BYTES,
+) -> Iterator[Row]:
+    """Return the rows of a file or of an iterable one by one, with their places. Rows with an error are left out.
+
+    :param parameter: name of the parameter, for errors.
+    :param table: a file as for :func:`read_table`, or an iterable of dicts.
+    :param broken: object to which the errors of the rows are added.
+    :param conn_id: Airflow connection for reading a file, as for :func:`read_table`.
+    :param allow: schemes that a str can have besides ``s3``, as for :func:`read_table`.
+    :param max_bytes: maximum size of a file in bytes, as for :func:`read_table`.
+    :raises OmicsParameterError: ``table`` is not a table, or the file cannot be read.
+    :raises MissingConnectionError: Airflow does not find the connection.
+    :raises OmicsApiError: S3 refused or did not answer the call.
+    """
+    found = _find(parameter, table, conn_id, allow, max_bytes)
+    if isinstance(found, Content):
+        return ((place, row) for _, place, row in found.check(broken))
+    return check_objects(found, broken)
+
+
+def no_rows(parameter: str, table: Any) -> OmicsParameterError:
+    """Return the error for a table without rows.
+
+    :param parameter: name of the parameter.
+    :param table: the table.
+    """
+    name = shown_uri(table) if isinstance(table, str) else "no rows"
+    return OmicsParameterError(parameter, "must have at least one row", name)
 
 
 def _find(
@@ -215,9 +250,3 @@ def _find(
             parameter, "must be an iterable of dicts, or the path or URI of a file", type(table).__name__
         )
     return ((Place(number), row) for number, row in enumerate(table, 1))
-
-
-def _checked(found: Content | Iterator[tuple[Place, Any]], broken: BrokenRows) -> Iterator[Row]:
-    if isinstance(found, Content):
-        return ((place, row) for _, place, row in found.check(broken))
-    return check_objects(found, broken)

@@ -60,6 +60,8 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
         "apache-airflow>=2.11.0",
         "asgiref>=2.3.0",
         "boto3>=1.37.2",
+        "jsonschema>=4.18.0",
+        "referencing>=0.28.4",
     }
     assert set(metadata.get_all("Provides-Extra", [])) == {"batch", "local"}
     assert "Framework :: Apache Airflow :: Provider" in metadata.get_all("Classifier", [])
