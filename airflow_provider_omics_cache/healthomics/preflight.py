@@ -18,7 +18,7 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsRequestError,
     OmicsVersionError,
 )
-from airflow_provider_omics_cache.healthomics.buckets import look_at_bucket
+from airflow_provider_omics_cache.healthomics.buckets import BucketLook, look_at_bucket
 from airflow_provider_omics_cache.healthomics.findings import (
     DEFAULT_MOST_RUNS,
     DEFAULT_START_RUN_PER_SECOND,
@@ -125,6 +125,8 @@ class _Preflight:
         self._default: Mapping[str, Any] = default_run_setting if is_dict else {}
         #: URIs whose buckets are looked at, by what they are for, with the expected owner.
         self._buckets: dict[str, tuple[str, str | None]] = {}
+        #: Whether a bucket of inputs exists in the right Region.
+        self._input_buckets: dict[str, bool] = {}
         self._count: int | None = None
         self._engine: str | None = None
         self._has_quotas = True
@@ -349,9 +351,7 @@ class _Preflight:
             if (bucket, owner) in looked_at:
                 continue
             looked_at.add((bucket, owner))
-            look = self._hook.patiently(
-                partial(look_at_bucket, self._s3, bucket, region=self._hook.client_region, owner=owner), service="s3"
-            )
+            look = self._look_at_bucket(bucket, owner)
             if look.rule is not None:
                 self._add(error("bucket", uri, f"{parameter} {look.rule}"))
             elif look.is_denied:
@@ -364,7 +364,9 @@ class _Preflight:
         except OmicsParameterError as problem:
             self._add(error("input", uri, f"{problem} (in {run})"))
             return
-        _, key = bucket_and_key(uri)
+        bucket, key = bucket_and_key(uri)
+        if not self._is_bucket_right(bucket, run):
+            return
         pattern = next((index for index, character in enumerate(key) if character in _GLOB), None)
         permission = "s3:GetObject"
         try:
@@ -377,14 +379,25 @@ class _Preflight:
             else:
                 self._check_object(uri, run)
         except OmicsApiError as problem:
-            if problem.code == "NoSuchBucket":
-                self._add(error("input", uri, f"must be in a bucket that exists (in {run})"))
-            elif problem.is_denied:
+            if problem.is_denied:
                 self._add(not_checked("input", uri, permission, problem))
             elif problem.is_passing:
                 raise
             else:
                 self._add(warning("input", uri, f"was not checked: {problem}"))
+
+    def _is_bucket_right(self, bucket: str, run: str) -> bool:
+        """Look at a bucket of inputs once. Closed access is right: it is seen again for the objects."""
+        if bucket not in self._input_buckets:
+            look = self._look_at_bucket(bucket)
+            self._input_buckets[bucket] = look.rule is None
+            if look.rule is not None:
+                self._add(error("input", f"s3://{bucket}", f"an input {look.rule} (first in {run})"))
+        return self._input_buckets[bucket]
+
+    def _look_at_bucket(self, bucket: str, owner: str | None = None) -> BucketLook:
+        look = partial(look_at_bucket, self._s3, bucket, region=self._hook.client_region, owner=owner)
+        return self._hook.patiently(look, service="s3")
 
     def _check_object(self, uri: str, run: str) -> None:
         try:

@@ -358,14 +358,19 @@ def test_inputs_must_exist_and_not_be_archived(look: Any, s3: Any, local: Any) -
     s3.put_object(Bucket=BUCKET, Key="old/1", Body=b"", StorageClass="GLACIER")
     s3.restore_object(Bucket=BUCKET, Key="back", RestoreRequest={"Days": 1})
     keys = ("cold", "deep", "back", "ir", "gone", "old/", "empty/", "HG001.*.gz", "none/*.gz")
-    uris = [*(f"s3://{BUCKET}/{key}" for key in keys), "s3://no-such-bucket-9/a/", "s3://{{bucket}}/x"]
+    s3.create_bucket(Bucket="far-away", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    others = ("s3://no-such-bucket-9/a/", "s3://no-such-bucket-9/b", "s3://far-away/c", "s3://{{bucket}}/x")
+    uris = [*(f"s3://{BUCKET}/{key}" for key in keys), *others]
     settings = [{"runSettingId": f"r{number}", "parameters": {"file": uri}} for number, uri in enumerate(uris)]
     found = look(settings)
     wrong = {finding["subject"]: finding["text"] for finding in found if finding["check"] == "input"}
     assert {subject.removeprefix(f"s3://{BUCKET}/") for subject in wrong} == {
         *("cold", "deep", "gone", "old/", "empty/", "none/*.gz"),
-        *("s3://no-such-bucket-9/a/", "s3://{{bucket}}/x"),
+        *("s3://no-such-bucket-9", "s3://far-away", "s3://{{bucket}}/x"),
     }
+    assert wrong["s3://far-away"] == (
+        "an input must be in a bucket in us-east-1, but the bucket is in eu-west-1 (first in r11)"
+    )
     assert all(finding["level"] == "error" for finding in found)
     assert wrong[uris[0]] == (
         "is archived (GLACIER); HealthOmics does not restore inputs: restore the object first (in r0)"
@@ -396,7 +401,8 @@ def test_which_objects_are_archived(answer: dict[str, str], problem: str) -> Non
 
 
 def test_inputs_that_the_worker_may_not_see_are_warnings(look: Any, s3_stub: Stubber) -> None:
-    s3_stub.add_response("head_bucket", {"ResponseMetadata": {"HTTPStatusCode": 200}})
+    for _ in range(2):
+        s3_stub.add_response("head_bucket", {"ResponseMetadata": {"HTTPStatusCode": 200}})
     s3_stub.add_client_error("head_object", "403", "Forbidden", 403)
     s3_stub.add_client_error("list_objects_v2", "AccessDenied", "Access Denied", 403)
     inputs = {**ALIGNMENT_INPUTS, "fastq_pairs": f"s3://{BUCKET}/HG001.A.R1.gz"}
