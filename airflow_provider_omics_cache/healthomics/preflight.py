@@ -127,6 +127,8 @@ class _Preflight:
         self._buckets: dict[str, tuple[str, str | None]] = {}
         #: Whether a bucket of inputs exists in the right Region.
         self._input_buckets: dict[str, bool] = {}
+        #: Inputs that the worker may not see, by bucket and missing permission.
+        self._denied_inputs: dict[tuple[str, str], list[tuple[str, OmicsApiError]]] = {}
         self._count: int | None = None
         self._engine: str | None = None
         self._has_quotas = True
@@ -146,6 +148,10 @@ class _Preflight:
         self._check_buckets(run_settings, outputs)
         for uri, run in sample.values().items():
             self._check_input(uri, run)
+        for (_, permission), denied in self._denied_inputs.items():
+            uri, problem = denied[0]
+            others = f" (and {len(denied) - 1} more inputs in its bucket)" if len(denied) > 1 else ""
+            self._add(not_checked("input", uri, permission, f"{problem}{others}"))
         self._check_quotas()
         return self._findings
 
@@ -380,7 +386,7 @@ class _Preflight:
                 self._check_object(uri, run)
         except OmicsApiError as problem:
             if problem.is_denied:
-                self._add(not_checked("input", uri, permission, problem))
+                self._denied_inputs.setdefault((bucket, permission), []).append((uri, problem))
             elif problem.is_passing:
                 raise
             else:

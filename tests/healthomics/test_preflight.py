@@ -403,12 +403,14 @@ def test_which_objects_are_archived(answer: dict[str, str], problem: str) -> Non
 def test_inputs_that_the_worker_may_not_see_are_warnings(look: Any, s3_stub: Stubber) -> None:
     for _ in range(2):
         s3_stub.add_response("head_bucket", {"ResponseMetadata": {"HTTPStatusCode": 200}})
-    s3_stub.add_client_error("head_object", "403", "Forbidden", 403)
+    for _ in range(3):
+        s3_stub.add_client_error("head_object", "403", "Forbidden", 403)
     s3_stub.add_client_error("list_objects_v2", "AccessDenied", "Access Denied", 403)
-    inputs = {**ALIGNMENT_INPUTS, "fastq_pairs": f"s3://{BUCKET}/HG001.A.R1.gz"}
+    inputs = {**ALIGNMENT_INPUTS, "fastq_pairs": [f"s3://{BUCKET}/HG001.{number}.gz" for number in range(3)]}
     found = look(parameters=inputs, options={"s3": s3_stub.client})
     assert [finding["level"] for finding in found] == ["warning"] * 2
     assert "the check needs s3:GetObject" in found[0]["text"]
+    assert found[0]["text"].endswith("(and 2 more inputs in its bucket)")
     assert "the check needs s3:ListBucket" in found[1]["text"]
 
 
