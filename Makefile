@@ -29,6 +29,8 @@ SEED ?= 1
 # Airflow writes its configuration where AIRFLOW_HOME says: keep it in the checkout.
 export AIRFLOW_HOME := $(CURDIR)/build/airflow
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
+# Without bytecode on disk each process of a test compiles Airflow anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## Say what each target does
@@ -82,7 +84,7 @@ screenshots: venv venv-screenshots ## Take the pictures of README.md and docs/ (
 
 # What depends on the versions of Airflow, the amazon provider, botocore and Python.
 LINE_TESTS := $(addprefix tests/,examples hooks links operators packaging secrets sensors testing triggers)
-LINE_MARKS := -m "not newest and not demo and not table"
+LINE_MARKS := -m "not newest and not large and not demo and not table"
 # A real Airflow runs on these older lines too.
 LINES_WITH_PROCESSES := 2.11 3.0 3.1
 
@@ -98,10 +100,12 @@ $(JAVASCRIPT_SDK): tests/local/javascript/package-lock.json
 javascript-sdk: $(if $(shell command -v npm),$(JAVASCRIPT_SDK)) ## Install the AWS SDK for JavaScript, which a test uses (needs node and npm)
 	@command -v npm >/dev/null || echo "npm is not installed: the test with the AWS SDK for JavaScript is skipped"
 
+TEST_MARKS := not large and not demo and not table
+
 .PHONY: test test-demo test-table test-minimum test-all
-test: venv venv-awscli javascript-sdk ## Run all tests on the newest Airflow (PYTEST_ARGS="-k sensor" chooses)
+test: venv venv-awscli javascript-sdk ## Run the tests on the newest Airflow, apart from large ones (PYTEST_ARGS="-k sensor" chooses)
 	TEST_ENVIRONMENT=airflow-3.3 AWS_CLI=.venv-awscli/bin/aws \
-		.venv/bin/python $(PYTEST) -m "not demo and not table" --junit-xml=build/test-airflow-3.3.xml $(PYTEST_ARGS)
+		.venv/bin/python $(PYTEST) -m "$(TEST_MARKS)" --junit-xml=build/test-airflow-3.3.xml $(PYTEST_ARGS)
 
 test-demo: venv ## Run the tests of make demo-ui
 	TEST_ENVIRONMENT=airflow-3.3 .venv/bin/python -m pytest -m demo tests/system
@@ -111,7 +115,7 @@ test-table: venv ## Compare the support table with the locks
 
 test-minimum: venv-minimum ## Run the tests on the oldest supported versions (needs Python 3.11)
 	TEST_ENVIRONMENT=minimum \
-		.venv-minimum/bin/python $(PYTEST) -m "not system and not table" -rfE --junit-xml=build/test-minimum.xml $(PYTEST_ARGS)
+		.venv-minimum/bin/python $(PYTEST) -m "not system and not large and not table" -rfE --junit-xml=build/test-minimum.xml $(PYTEST_ARGS)
 
 .PHONY: $(OLDER_LINES:%=test-airflow-%) test-airflow-3.3 $(NEWER_PYTHONS:%=test-python-%)
 $(OLDER_LINES:%=test-airflow-%): test-airflow-%: venv-airflow-%
@@ -147,9 +151,9 @@ COVERED := 96
 COVERED_WITHOUT_LOCAL := 97
 
 .PHONY: coverage
-coverage: venv venv-awscli ## Run all tests in reversed order, and print the lines of each module that no test runs
+coverage: venv venv-awscli ## Run all tests, large ones too, in reversed order, and print the lines that no test runs
 	@mkdir -p build
-	@TEST_ORDER=reversed $(MAKE) test PYTEST_ARGS="--cov --cov-report= $(PYTEST_ARGS)"
+	@TEST_ORDER=reversed $(MAKE) test TEST_MARKS="not demo and not table" PYTEST_ARGS="--cov --cov-report= $(PYTEST_ARGS)"
 	@.venv/bin/coverage report --show-missing --fail-under=$(COVERED)
 	@echo "Without local/, in per cent:"
 	@.venv/bin/coverage report --omit='*/local/*' --format=total --fail-under=$(COVERED_WITHOUT_LOCAL)
@@ -246,7 +250,6 @@ locks-newest: needs-uv
 lock-javascript: ## Update the lock of the AWS SDK for JavaScript (needs npm)
 	cd tests/local/javascript && npm install --package-lock-only --save-exact @aws-sdk/client-omics@latest
 
-$(OLDER_LINES:%=lock-airflow-%): lock-airflow-%: venv-uv
 $(OLDER_LINES:%=lock-airflow-%): lock-airflow-%: needs-uv
 	$(COMPILE) pyproject.toml --extra batch --extra local --group test -c requirements/airflow-$*.in \
 		--exclude-newer $(RELEASED_$*) $(ALWAYS_NEW:%=--exclude-newer-package %=false) -o requirements/airflow-$*.txt

@@ -8,11 +8,19 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError
+from airflow_provider_omics_cache.healthomics.identity import digest
+from airflow_provider_omics_cache.healthomics.outputs import OWN_OUTPUT_URIS
 from airflow_provider_omics_cache.healthomics.settings import check_run_settings, unknown_key_rule
 from airflow_provider_omics_cache.healthomics.staging import check_file_size, write_once
 from airflow_provider_omics_cache.hooks.connections import check_connection
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.hooks.s3 import check_object_uri, check_upload_args, head_object, s3_client
+from airflow_provider_omics_cache.hooks.s3 import (
+    check_object_uri,
+    check_upload_args,
+    head_object,
+    s3_client,
+    with_metadata,
+)
 
 RunSettings = Sequence[dict[str, Any]]
 
@@ -34,6 +42,9 @@ def save_run_settings(
 
     If the object exists, it is not changed, and ``run_settings`` is neither called nor checked: a retry or a cleared
     task returns the settings that the first try saved. For other settings, use another URI.
+
+    The metadata of the object has a digest of the ``outputUri`` of the settings that have their own. By it,
+    ``include_outputs=True`` can derive the locations of outputs.
 
     The settings are checked as StartRunBatchOperator checks a list, without the default setting of the batch.
 
@@ -86,7 +97,7 @@ def save_run_settings(
             parameter="settings_s3_uri",
             value=settings_s3_uri,
             s3=s3,
-            extra_args=extra_args,
+            extra_args=with_metadata(extra_args, {OWN_OUTPUT_URIS: digest(found.own_output_uris)}),
         )
     if is_new:
         hook.log.info("Saved %s run settings in %s (%s bytes)", f"{found.count:,}", settings_s3_uri, f"{found.size:,}")

@@ -19,6 +19,8 @@ from airflow_provider_omics_cache.operators.run import CancelRunOperator, Delete
 from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator
 from airflow_provider_omics_cache.sensors.run import RunCompletionSensor
 
+# The XCom `run` exists as soon as the run is started, also if start_run fails after that.
+RUN_ID = "{{ (ti.xcom_pull(task_ids='start_run', key='run') or {}).get('id') or '' }}"
 # HealthOmics reuses the ids of deleted runs. With the uuid, the tasks never work with another run.
 RUN_UUID = "{{ (ti.xcom_pull(task_ids='start_run', key='run') or {}).get('uuid') }}"
 
@@ -33,7 +35,11 @@ RUN_UUID = "{{ (ti.xcom_pull(task_ids='start_run', key='run') or {}).get('uuid')
         "workflow_id": Param("1234567", type="string", description="Workflow that takes the parameter sample"),
         "role_arn": Param("arn:aws:iam::123456789012:role/omics", type="string", description="Role of the run"),
         "s3_uri": Param("s3://omics-quickstart", type="string", description="Bucket or folder for all that is written"),
-        "delete_run": Param(False, type="boolean", description="Delete the run's metadata when it has completed"),
+        "delete_run": Param(
+            False,
+            type="boolean",
+            description="Delete the metadata of the completed run. start_run, if cleared, may then start it again",
+        ),
         "rerun_key": Param("", type="string", description="Another key starts another run in the same DAG run"),
     },
 )
@@ -59,10 +65,10 @@ def omics_single_run():
         poke_interval=10,
         timeout=timedelta(days=2),
     )
-    cancel = CancelRunOperator(
-        task_id="cancel_run", run_id=start.output, run_uuid=RUN_UUID, deferrable=True, waiter_delay=10
-    )
-    cancel.as_teardown(setups=start)
+    cancel = CancelRunOperator(task_id="cancel_run", run_id=RUN_ID, run_uuid=RUN_UUID, deferrable=True, waiter_delay=10)
+    # Airflow skips a teardown if each of its setups has failed. With the cache as a setup, it also runs after start_run
+    # has failed.
+    cancel.as_teardown(setups=[run_cache, start])
 
     @task
     def print_outputs(run):

@@ -26,10 +26,10 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 # ``dag.test()`` looks for the DAG there. Airflow reads it when it is imported.
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(__file__).parents[1] / "example_dags")
 
-_REAL_AIRFLOW = "tests/system/"
+# What runs Airflow in other processes, and mostly waits.
+_REAL_AIRFLOW = ("tests/system/", "tests/secrets/test_flow.py")
 _LONGEST = (
-    _REAL_AIRFLOW,
-    "tests/secrets/test_flow.py",
+    *_REAL_AIRFLOW,
     "tests/faults/",
     "tests/examples/",
     "tests/triggers/",
@@ -73,12 +73,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
-    """Let one process run everything that starts a real Airflow: it mostly waits."""
+    """Let one process of pytest-xdist run everything that mostly waits for other processes."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return _REAL_AIRFLOW if nodeid.startswith(_REAL_AIRFLOW) else super()._split_scope(nodeid)
+            return "real Airflow" if nodeid.startswith(_REAL_AIRFLOW) else super()._split_scope(nodeid)
 
     if config.getoption("dist") != "loadfile":
         return None

@@ -16,6 +16,8 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsParameterError,
     OmicsVersionError,
 )
+from airflow_provider_omics_cache.healthomics.identity import digest
+from airflow_provider_omics_cache.healthomics.outputs import OWN_OUTPUT_URIS
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from airflow_provider_omics_cache.run_settings import save_run_settings
 from tests.conftest import HAS_BATCHES, needs_batches
@@ -100,14 +102,22 @@ def stubber(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_role_that_may_not_list_the_bucket_saves_in_the_bucket_of_the_owner(stubber: Stubber, is_there: bool) -> None:
     target = {"Bucket": BUCKET, "Key": "cohort/settings.json", "ExpectedBucketOwner": "111122223333"}
-    put = {**target, "Body": ANY, "IfNoneMatch": "*", "ContentType": "application/json", "ACL": "private"}
+    metadata = {"project": "cohort", OWN_OUTPUT_URIS: digest({"sample-0": "s3://results/own"})}
+    put = {
+        **target,
+        "Body": ANY,
+        "IfNoneMatch": "*",
+        "ContentType": "application/json",
+        "ACL": "private",
+        "Metadata": metadata,
+    }
     stubber.add_client_error("head_object", "403", "Forbidden", 403, expected_params=target)
     if is_there:
         stubber.add_client_error("put_object", "PreconditionFailed", "", 412, expected_params=put)
     else:
         stubber.add_response("put_object", {"ETag": "a"}, put)
-    extra_args = {"ExpectedBucketOwner": "111122223333", "ACL": "private"}
-    assert save_run_settings(settings_of(1), URI, s3_extra_args=extra_args) == URI
+    extra_args = {"ExpectedBucketOwner": "111122223333", "ACL": "private", "Metadata": {"project": "cohort"}}
+    assert save_run_settings(settings_of(1, outputUri="s3://results/own"), URI, s3_extra_args=extra_args) == URI
 
 
 @needs_batches
@@ -120,6 +130,7 @@ def test_a_role_that_may_not_list_the_bucket_saves_in_the_bucket_of_the_owner(st
         (lambda: None, {}, "run_settings", "must be a list of dicts"),
         (settings_of(1), {"settings_s3_uri": "s3://no-such-bucket/a.json"}, "settings_s3_uri", "a bucket that exists"),
         (settings_of(1), {"settings_s3_uri": f"s3://{BUCKET}"}, "settings_s3_uri", "must be s3://bucket/key"),
+        (settings_of(1), {"s3_extra_args": {"Metadata": "mine"}}, "s3_extra_args", "values of the types"),
         (settings_of(1), {"s3_extra_args": {"Key": "mine"}}, "s3_extra_args", "only keys of S3 uploads"),
     ],
 )

@@ -68,6 +68,11 @@ class Run:
         return shown(self.status)
 
     @property
+    def failure(self) -> str:
+        """The service's reason and message for the failure, as errors show them."""
+        return ": ".join(part for part in (self.failure_reason, self.status_message) if part) or "no reason given"
+
+    @property
     def has_known_status(self) -> bool:
         """Whether this version of the package knows the status."""
         return self.status in RUN_STATUSES

@@ -100,13 +100,14 @@ class Found(NamedTuple):
 
     :param answer: GetBatch's or GetRun's answer, None if there is nothing that the task can use.
     :param generation: generation of the batch or run, or the one that the next one gets.
-    :param failed_id: id of the newest batch or run if it FAILED before it started, and has this generation. The service
-        may start it again with its token.
+    :param failed_id: id of the newest batch or run if it FAILED before it started.
+    :param starts_again: whether the generation is that of the FAILED one, because its token may start it again.
     """
 
     answer: Answer | None
     generation: int
     failed_id: str | None = None
+    starts_again: bool = False
 
 
 class Started(NamedTuple):
@@ -166,11 +167,26 @@ def decide(
         return StartDecision.REFUSE_DELETED if meaning.end == End.DELETED else StartDecision.REFUSE_CANCELLED
     if found_digest is None:
         return StartDecision.REFUSE_UNKNOWN_SETTINGS
-    if found_digest == request_digest and (not request_etag or not found_etag or request_etag == found_etag):
+    if has_same_settings(request_digest, found_digest, request_etag, found_etag):
         return StartDecision.REATTACH
     if meaning.when_found == WhenFound.TAKE_OR_REPLACE:
         return StartDecision.START
     return StartDecision.REFUSE_OTHER_SETTINGS
+
+
+def has_same_settings(
+    request_digest: str, found_digest: str | None, request_etag: str | None = None, found_etag: str | None = None
+) -> bool:
+    """Return whether a batch or run was started with the settings of the current request.
+
+    If one of the two ETags is not known, they count as equal.
+
+    :param request_digest: digest of the current request.
+    :param found_digest: digest of the request that started it, None if it is not known.
+    :param request_etag: ETag of the current request's settings file, None if it is not known.
+    :param found_etag: ETag of the settings file of what was found, None if it is not known.
+    """
+    return found_digest == request_digest and (not request_etag or not found_etag or request_etag == found_etag)
 
 
 def generation_of(tags: Mapping[str, str] | None) -> int:
@@ -224,6 +240,14 @@ class StartOnce(ABC):
         :param item: the item of the list, or the answer to the start.
         """
 
+    def check_owner(self, answer: Answer) -> None:
+        """Check that what the start operation returned belongs to the task. Default: its settings decide.
+
+        :param answer: the answer of GetBatch or GetRun.
+        :raises OmicsError: it belongs to something else.
+        """
+        return
+
     @abstractmethod
     def call_start(self, generation: int) -> Answer:
         """Call the operation that starts it.
@@ -263,6 +287,13 @@ class StartOnce(ABC):
         """
 
     @abstractmethod
+    def may_start_again(self, answer: Answer) -> bool:
+        """Return whether the request token of a batch or run that FAILED before it started may start it again.
+
+        :param answer: the answer that shows it.
+        """
+
+    @abstractmethod
     def contents(self) -> str:
         """Describe the batch or run for the log."""
 
@@ -271,13 +302,13 @@ class StartOnce(ABC):
 
         The newest batch or run with the task's name decides. If it is to be replaced, and an older one has the same
         settings, the older one is used. Otherwise a new one is started with the next generation. There is one
-        exception: if the newest one FAILED before it started, its own generation is used again, because AWS documents
-        that the token of a FAILED batch starts the batch again.
+        exception: a batch with the same settings that FAILED before it started a run. Its own generation is used again,
+        because AWS documents that its token starts the same batch again.
 
         :raises OmicsError: the newest one can neither be used nor replaced.
         :raises OmicsApiError: a call failed.
         """
-        used, failed_id, failed_generation = [-1], None, -1
+        used, failed_id, again = [-1], None, None
         for number, answer in enumerate(self._answers()):
             is_newest = number == 0
             found = self.decide(answer, is_newest=is_newest)
@@ -287,20 +318,23 @@ class StartOnce(ABC):
             if is_newest and found.decision != StartDecision.START:
                 raise self.refusal(found)
             if is_newest and self._has_failed(found.answer):
-                failed_id, failed_generation = found.answer["id"], generation
-            else:
-                used.append(generation)
-        if failed_id is not None and failed_generation >= max(used):
-            return Found(None, failed_generation, failed_id)
-        return Found(None, max(used) + 1)
+                failed_id = found.answer["id"]
+                if self.may_start_again(found.answer):
+                    again = generation
+                    continue
+            used.append(generation)
+        if again is not None and again >= max(used):
+            return Found(None, again, failed_id, starts_again=True)
+        return Found(None, max(used) + 1, failed_id)
 
     def start(self, *, found: Found, on_answer: Callable[[Started], object]) -> Started:
         """Start the batch or run. Two tries that call this at the same time get the same batch or run.
 
         GetBatch's or GetRun's answer decides, because the start operation repeats an old answer if the token was used
-        before. The token of a batch or run that FAILED before it started is used once more: AWS documents that it
-        starts the batch again. If another try used the old token at the same time, a new token could start a second
-        batch or run. If the service answers with the FAILED one, the token of the next generation is used.
+        before. The token of a batch that FAILED before it started a run is used once more if the settings are the same:
+        AWS documents that it starts the batch again. If another try used that token at the same time, a new token could
+        start a second batch. If the service answers with the FAILED one, the token of the next generation is used. For
+        a run, AWS documents that a used token starts nothing, so a FAILED run is replaced with the next token.
 
         :param found: what :meth:`find` returned.
         :param on_answer: function that is called as soon as the start operation has answered.
@@ -324,7 +358,9 @@ class StartOnce(ABC):
             identifier = started["id"]
             known = {"id": identifier, "arn": started.get("arn"), "uuid": started.get("uuid"), "name": request.name}
             on_answer(Started(known, request.token(generation), reattached=False))
-            decided = self.decide(self._get_existing(known))
+            seen = self._get_existing(known)
+            self.check_owner(seen)
+            decided = self.decide(seen)
             answer = decided.answer
             if decided.decision == StartDecision.REATTACH:
                 self.hook.log.info("Started %s %s (%s) with %s", self.noun, identifier, request.name, self.contents())
@@ -341,13 +377,11 @@ class StartOnce(ABC):
                         f"{reason_of(answer)}"
                     )
                     raise self.error("failed", text, answer)
+                if not request.request_id and not self.may_start_again(answer):
+                    generation += 1
                 continue
             if request.request_id:
-                text = (
-                    f"request_id {request.request_id!r} belongs to {self.noun} {identifier}, which is "
-                    f"{shown(answer.get('status'))}. Set another request_id, or leave it out."
-                )
-                raise self.error("conflict", text, answer)
+                raise self.token_taken(answer)
             generation += 1
             self.hook.log.info(
                 "The request token belongs to %s %s, which is %s; starting a new %s with the next token",
@@ -416,6 +450,17 @@ class StartOnce(ABC):
         status = shown(answer.get("status"))
         return f"{self.noun.capitalize()} {answer['id']} ({self.request.name}) of this task is {status}"
 
+    def token_taken(self, answer: Answer) -> OmicsError:
+        """Return the error for a user's request token that belongs to a batch or run that the task cannot use.
+
+        :param answer: the answer that shows it.
+        """
+        text = (
+            f"request_id {self.request.request_id!r} belongs to {self.noun} {answer['id']}, which is "
+            f"{shown(answer.get('status'))}. Set another request_id, or leave it out."
+        )
+        return self.error("conflict", text, answer)
+
     def unknown_settings(self, answer: Answer) -> OmicsError:
         """Return the error for a batch or run that does not show its digest.
 
@@ -477,8 +522,8 @@ class StartOnce(ABC):
         found = self.hook.until_seen(self.find, is_seen)
         if is_seen(found):
             return found
-        if found.failed_id is not None and found.generation == generation and not self.request.request_id:
-            return Found(None, generation + 1)
+        if found.starts_again and found.generation == generation and not self.request.request_id:
+            return Found(None, generation + 1, found.failed_id)
         raise error.with_text(
             f"{error}. The request token may belong to a {noun} that is not listed yet, to a {noun} with another "
             f"{self.name_parameter}, or to a deleted {noun}. The next try looks for it again. If it does not find it: "

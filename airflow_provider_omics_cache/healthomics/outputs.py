@@ -3,15 +3,25 @@
 HealthOmics writes the outputs of a run below its ``outputUri``, to a folder with the id of the run. AWS's pages differ:
 some have a second folder with the uuid of the run. `GetRun
 <https://docs.aws.amazon.com/omics/latest/api/API_GetRun.html>`__ returns the location, but only of one run per call.
-The answers about a few runs show which layout the service uses. The locations of the other runs are derived from it.
+The answers about a few runs show which layout the service uses. The locations of the other runs are derived from it, if
+the ``outputUri`` of each run is known.
+
+GetBatch shows the ``outputUri`` of the default setting, but not the settings of the runs, which may have their own. A
+tag of the batch has the digest of these. A task that knows the digested values knows the ``outputUri`` of each run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from airflow_provider_omics_cache.healthomics.identity import digest
+from airflow_provider_omics_cache.healthomics.states import RunStatus
+
+#: Tag of a batch, and metadata key of a file of run settings: digest of the ``outputUri`` of each setting that has its
+#: own.
+OWN_OUTPUT_URIS = "omics-cache-own-output-uris"
 #: Number of completed runs of a batch for which GetRun is called before locations are derived.
 SAMPLE_SIZE = 20
 #: Value of ``output_source``, and of ``include_outputs``, for locations that GetRun has returned.
@@ -19,6 +29,8 @@ EXACT = "exact"
 #: Value of ``output_source`` for locations that were derived.
 DERIVED = "derived"
 
+#: Number of runs whose locations must have the same layout before locations of other runs are derived.
+_LEAST_EVIDENCE = 2
 #: The service may return the location with a slash at its end.
 _LAYOUTS = (
     "{output_uri}/{run_id}",
@@ -39,34 +51,43 @@ def spread(number: int, most: int) -> list[int]:
     return [index * (number - 1) // (most - 1) for index in range(most)]
 
 
+def own_output_uris(run_settings: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the ``outputUri`` of each run setting that has its own, by runSettingId.
+
+    :param run_settings: the settings of the runs, as :func:`~.settings.check_run_settings` has accepted them.
+    """
+    return {setting["runSettingId"]: setting["outputUri"] for setting in run_settings if setting.get("outputUri")}
+
+
 @dataclass(frozen=True)
 class OutputUris:
-    """The ``outputUri`` of each run of a batch, as the settings of the batch say.
+    """The ``outputUri`` of each run of a batch.
 
     :param default: ``outputUri`` of the default setting, None if it has none.
-    :param own: ``outputUri`` by runSettingId, of the settings that have one.
+    :param own: ``outputUri`` by runSettingId, of the settings that have their own.
     """
 
     default: str | None
-    own: Mapping[str, str] = field(default_factory=dict)
+    own: Mapping[str, str]
 
     @classmethod
-    def of_settings(
-        cls, default_run_setting: Mapping[str, Any], run_settings: Iterable[Mapping[str, Any]]
-    ) -> OutputUris:
-        """Collect the URIs of the settings of a batch.
+    def of_batch(cls, batch: Mapping[str, Any], own: Mapping[str, str]) -> OutputUris | None:
+        """Return the ``outputUri`` of each run. None if the batch does not confirm that its settings have these.
 
-        :param default_run_setting: the default setting.
-        :param run_settings: the settings of the runs.
+        :param batch: GetBatch's answer.
+        :param own: ``outputUri`` by runSettingId, of the settings that are said to have their own.
         """
-        own = {setting["runSettingId"]: setting["outputUri"] for setting in run_settings if setting.get("outputUri")}
-        return cls(default_run_setting.get("outputUri"), own)
+        if (batch.get("tags") or {}).get(OWN_OUTPUT_URIS) != digest(own):
+            return None
+        return cls((batch.get("defaultRunSetting") or {}).get("outputUri"), own)
 
     def of(self, row: Mapping[str, Any]) -> str | None:
-        """Return the ``outputUri`` of a run.
+        """Return the ``outputUri`` of a run. None if it may have its own, and the entry does not show its setting.
 
         :param row: the run's entry of ListRunsInBatch.
         """
+        if self.own and not row.get("runSettingId"):
+            return None
         return self.own.get(row.get("runSettingId") or "", self.default)
 
 
@@ -91,36 +112,38 @@ class OutputLocations(NamedTuple):
 class OutputEvidence:
     """Collects GetRun's answers about runs of a batch, and decides whether the other locations can be derived.
 
-    All locations that were added must follow from the ``outputUri`` of their run by the same layout. If the task does
-    not have the settings of the batch, all answers must also show the same ``outputUri``, because other runs may have
-    their own.
+    At least two answers must show a location. All of these must follow from the ``outputUri`` of their run by the same
+    layout. No answer about a completed run may lack the location.
 
-    :param uris: the ``outputUri`` of each run, None if the task does not have the settings of the batch.
+    :param uris: the ``outputUri`` of each run.
     """
 
-    def __init__(self, uris: OutputUris | None) -> None:
+    def __init__(self, uris: OutputUris) -> None:
         self._uris = uris
-        self._layouts: list[str] | None = None
+        self._layouts: list[str] = list(_LAYOUTS)
+        self._shown = 0
 
     def add(self, row: Mapping[str, Any], run: Mapping[str, Any]) -> None:
         """Add a run.
 
         :param row: the run's entry of ListRunsInBatch.
-        :param run: GetRun's answer about this run. An answer without ``runOutputUri`` is ignored.
+        :param run: GetRun's answer about this run.
         """
-        location, output_uri = run.get("runOutputUri"), run.get("outputUri")
+        location = run.get("runOutputUri")
         if not location:
+            if run.get("status") == RunStatus.COMPLETED:
+                self._layouts = []
             return
-        if self._uris is None:
-            self._uris = OutputUris(output_uri)
+        self._shown += 1
         expected = self._uris.of(row)
-        possible = _LAYOUTS if self._layouts is None else self._layouts
-        is_expected = output_uri in {None, expected}
-        self._layouts = [layout for layout in possible if is_expected and _location(layout, expected, row) == location]
+        is_expected = run.get("outputUri") in {None, expected}
+        self._layouts = [
+            layout for layout in self._layouts if is_expected and _location(layout, expected, row) == location
+        ]
 
     def locations(self) -> OutputLocations | None:
         """Return where the outputs of the other runs are. None if GetRun must be called for each of them."""
-        if self._uris is None or not self._layouts:
+        if not self._layouts or self._shown < _LEAST_EVIDENCE:
             return None
         return OutputLocations(self._layouts[0], self._uris)
 

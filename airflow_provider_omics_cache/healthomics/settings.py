@@ -145,6 +145,7 @@ class RunSettings:
     :param digest: digest of the settings, 64 hexadecimal digits. It does not depend on their order.
     :param sha256: SHA-256 of the written JSON array, 64 hexadecimal digits.
     :param size: size of the written JSON array, in bytes.
+    :param own_output_uris: ``outputUri`` of the settings that have their own, by runSettingId.
     :param broken: errors of the settings. If there are any, the other members are not valid.
     """
 
@@ -152,6 +153,7 @@ class RunSettings:
     digest: str
     sha256: str
     size: int
+    own_output_uris: dict[str, str]
     broken: BrokenRules
 
 
@@ -238,7 +240,7 @@ def check_run_settings(
     elif len(settings) > MAX_RUN_SETTINGS:
         broken.add(f"must have at most {MAX_RUN_SETTINGS:,} settings", f"{len(settings):,} settings")
     if broken:
-        return RunSettings(count=0, digest="", sha256="", size=0, broken=broken)
+        return RunSettings(count=0, digest="", sha256="", size=0, own_output_uris={}, broken=broken)
 
     quick_checks = {name: _quick_check(member) for name, member in shape["members"].items()}
     required = frozenset(shape["required"])
@@ -247,6 +249,7 @@ def check_run_settings(
     has_output_uri = bool(default_run_setting.get("outputUri"))
 
     first_indexes: dict[str, int] = {}
+    own_output_uris: dict[str, str] = {}
     count = size = digests = 0
     sha256, from_bytes = hashlib.sha256, int.from_bytes
     content = sha256()
@@ -276,10 +279,13 @@ def check_run_settings(
             if not required <= setting.keys():
                 for name in sorted(required - setting.keys()):
                     broken.add("is required", None, member=name, index=index)
-            if not has_output_uri and not setting.get("outputUri"):
+            output_uri = setting.get("outputUri")
+            if not has_output_uri and not output_uri:
                 broken.add("must be given here or in default_run_setting", None, member="outputUri", index=index)
             run_setting_id = setting.get("runSettingId")
             if isinstance(run_setting_id, str):
+                if output_uri:
+                    own_output_uris[run_setting_id] = output_uri
                 first = first_indexes.setdefault(run_setting_id, index)
                 if first != index:
                     shown = f"{_shown('runSettingId', run_setting_id)} as in [{first}]"
@@ -306,7 +312,12 @@ def check_run_settings(
         count += len(chunk)
     write("]")
     return RunSettings(
-        count=count, digest=f"{digests % 2**256:064x}", sha256=content.hexdigest(), size=size, broken=broken
+        count=count,
+        digest=f"{digests % 2**256:064x}",
+        sha256=content.hexdigest(),
+        size=size,
+        own_output_uris=own_output_uris,
+        broken=broken,
     )
 
 

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError, OmicsParameterError
 from airflow_provider_omics_cache.healthomics.identity import digest
+from airflow_provider_omics_cache.healthomics.outputs import OWN_OUTPUT_URIS
 from airflow_provider_omics_cache.healthomics.settings import (
     MAX_FILE_BYTES,
     MAX_INLINE_SETTINGS,
@@ -61,6 +62,7 @@ class CheckedSettings:
 
     :param digest: digest of their content, or of the URI of the user's file.
     :param etag: ETag of the user's file, None if there is no such file or the task could not read it.
+    :param own_output_uris: digest of the ``outputUri`` of each setting that has its own, None if it is not known.
     :param count: number of settings, None if they were not read.
     :param s3_uri: where they are, or will be, in S3; None for inline settings.
     :param file: the settings as a JSON array, None if they are in S3 already.
@@ -70,6 +72,7 @@ class CheckedSettings:
 
     digest: str
     etag: str | None = None
+    own_output_uris: str | None = None
     count: int | None = None
     s3_uri: str | None = None
     file: IO[bytes] | None = None
@@ -108,8 +111,9 @@ def check_settings(
         unknown_rule=unknown_key_rule("InlineSetting"),
     )
     found.broken.raise_if_any()
+    own = digest(found.own_output_uris)
     if found.count <= MAX_INLINE_SETTINGS:
-        return CheckedSettings(digest=found.digest, count=found.count, file=file)
+        return CheckedSettings(digest=found.digest, own_output_uris=own, count=found.count, file=file)
     if prefix is None:
         raise OmicsParameterError(
             "settings_s3_prefix",
@@ -130,7 +134,13 @@ def check_settings(
         **(area.extra_args or {}),
     }
     return CheckedSettings(
-        digest=found.digest, count=found.count, s3_uri=s3_uri, file=file, size=found.size, extra_args=extra_args
+        digest=found.digest,
+        own_output_uris=own,
+        count=found.count,
+        s3_uri=s3_uri,
+        file=file,
+        size=found.size,
+        extra_args=extra_args,
     )
 
 
@@ -156,17 +166,19 @@ def stage_settings(area: StagingArea, settings: CheckedSettings) -> dict[str, An
 def _check_uri(area: StagingArea, uri: str) -> CheckedSettings:
     check_object_uri("run_settings", uri)
     check_upload_args(area.extra_args)
-    etag = None
+    etag = own = None
     try:
         head = partial(head_object, uri, s3=area.s3, extra_args=area.extra_args or {})
-        etag = area.hook.patiently(head, service="s3")["ETag"].strip('"')
+        found = area.hook.patiently(head, service="s3")
+        etag = found["ETag"].strip('"')
+        own = (found.get("Metadata") or {}).get(OWN_OUTPUT_URIS)
     except OmicsApiError as error:
         if error.http_status == 404:
             raise OmicsParameterError("run_settings", "must be an object that exists in S3", uri) from error.__cause__
         if error.http_status != 403:
             raise
         area.hook.log.info("This task cannot read %s; its content is not compared between tries", uri)
-    return CheckedSettings(digest=digest([uri]), etag=etag, s3_uri=uri)
+    return CheckedSettings(digest=digest([uri]), etag=etag, own_output_uris=own, s3_uri=uri)
 
 
 def check_file_size(size: int) -> None:

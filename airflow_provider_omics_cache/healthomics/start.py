@@ -29,8 +29,10 @@ from airflow_provider_omics_cache.healthomics.once import (
     StartOnce,
     StartRequest,
     decide,
+    has_same_settings,
     reason_of,
 )
+from airflow_provider_omics_cache.healthomics.outputs import OWN_OUTPUT_URIS
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS
 from airflow_provider_omics_cache.healthomics.states import (
     BatchStatus,
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
 #: Batch tag with the ETag of the user's settings file in S3, if the task could read it.
 ETAG_TAG = "omics-cache-settings-etag"
-OWN_TAGS = frozenset({DIGEST_TAG, GENERATION_TAG, ETAG_TAG})
+OWN_TAGS = frozenset({DIGEST_TAG, GENERATION_TAG, ETAG_TAG, OWN_OUTPUT_URIS})
 
 _CANCELLED_STATUSES = (SubmissionStatus.CANCEL_SUCCESS, SubmissionStatus.CANCEL_FAILED)
 #: Submission statuses of runs that were started.
@@ -64,6 +66,7 @@ class BatchRequest(StartRequest):
 
     :param batch_name: beginning of the batch's name.
     :param etag: ETag of the user's settings file, None if there is no such file or the task could not read it.
+    :param own_output_uris: digest of the ``outputUri`` of each setting that has its own, None if it is not known.
     :param default_run_setting: the settings that all runs share (``DefaultRunSetting`` of the API).
     :param number_of_runs: number of runs, None if the task did not read their settings.
     """
@@ -71,6 +74,7 @@ class BatchRequest(StartRequest):
     batch_name: str
     default_run_setting: Mapping[str, Any]
     etag: str | None = None
+    own_output_uris: str | None = None
     number_of_runs: int | None = None
 
     @property
@@ -86,13 +90,15 @@ class BatchRequest(StartRequest):
         return self.request_id or self.identity.batch_token(generation=generation)
 
     def own_tags(self, generation: int) -> dict[str, str]:
-        """Return the tags by which a later try recognises the batch.
+        """Return the tags by which a later try recognises the batch, and a sensor knows the ``outputUri`` of each run.
 
         :param generation: generation of the batch.
         """
         tags = super().own_tags(generation)
         if self.etag:
             tags[ETAG_TAG] = self.etag
+        if self.own_output_uris:
+            tags[OWN_OUTPUT_URIS] = self.own_output_uris
         return tags
 
 
@@ -156,6 +162,17 @@ class StartBatchOnce(StartOnce):
         :param answer: GetBatch's answer.
         """
         return meaning_of(answer.get("status"))
+
+    def may_start_again(self, answer: Answer) -> bool:
+        """Return whether the request token of a batch that FAILED before it started a run may start it again.
+
+        AWS documents this for the same batch only. With other settings, the service may refuse the token, or start the
+        old settings again.
+
+        :param answer: GetBatch's answer.
+        """
+        request, tags = self._batch_request, answer.get("tags") or {}
+        return has_same_settings(request.digest, tags.get(DIGEST_TAG), request.etag, tags.get(ETAG_TAG))
 
     def contents(self) -> str:
         """Describe the batch for the log."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore import xform_name
 
@@ -24,6 +24,7 @@ from airflow_provider_omics_cache.exceptions import (
     RunDeletedError,
     RunFailedError,
 )
+from airflow_provider_omics_cache.healthomics.awaited_run import Run
 from airflow_provider_omics_cache.healthomics.once import (
     DIGEST_TAG,
     GENERATION_TAG,
@@ -32,10 +33,9 @@ from airflow_provider_omics_cache.healthomics.once import (
     StartOnce,
     StartRequest,
     decide,
-    reason_of,
 )
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS
-from airflow_provider_omics_cache.healthomics.states import RunMeaning, WhenFound, meaning_of_run
+from airflow_provider_omics_cache.healthomics.states import RunMeaning, WhenFound, meaning_of_run, shown
 from airflow_provider_omics_cache.healthomics.tokens import names_token
 from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.hooks.errors import if_found
@@ -59,6 +59,8 @@ _RESOURCES = {
 }
 _REFUSALS = frozenset({"ResourceNotFoundException", "ValidationException"})
 _READY2RUN = "READY2RUN"
+#: What the service says about a resource that is missing or not active.
+_NOT_USABLE = re.compile(r"not found|does not exist|doesn't exist|not active|\binactive\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +114,9 @@ def check_combinations(members: Mapping[str, Any]) -> None:
         if is_ready2run and members.get(member, allowed) != allowed:
             rule = f"must not be given for a {_READY2RUN} workflow, which has its own storage"
             raise OmicsParameterError(parameter, rule, members[member])
+    if is_ready2run and members.get("cacheId") is not None:
+        rule = f"must not be given for a {_READY2RUN} workflow, which cannot use a run cache"
+        raise OmicsParameterError("cache_id", rule, members["cacheId"])
     if members.get("storageType") == "STATIC" and members.get("storageCapacity") is None and run_id is None:
         raise OmicsParameterError("storage_capacity", "must be given for storage_type STATIC, in GiB", None)
     if members.get("cacheBehavior") is not None and members.get("cacheId") is None and run_id is None:
@@ -121,9 +126,21 @@ def check_combinations(members: Mapping[str, Any]) -> None:
         raise OmicsParameterError("configuration_name", "must be given for networking_mode VPC", None)
 
 
-def refused_member(code: str, text: str, members: Mapping[str, Any]) -> str | None:
-    """Return the member of StartRun's request that the service refuses: a member that names a resource, or
-    ``parameters``. Return None if the refusal is about something else, or may be about the request token.
+class Refusal(NamedTuple):
+    """The member of StartRun's request that the service refuses.
+
+    :param member: a member that names a resource, or ``parameters``.
+    :param rule: the rule that its value breaks. Empty if the service's text does not say that a resource is missing or
+        not active.
+    """
+
+    member: str
+    rule: str
+
+
+def refusal_of(code: str, text: str, members: Mapping[str, Any]) -> Refusal | None:
+    """Return the member of StartRun's request that the service refuses. Return None if the refusal is about something
+    else, or may be about the request token.
 
     :param code: the error code.
     :param text: the service's text.
@@ -131,14 +148,25 @@ def refused_member(code: str, text: str, members: Mapping[str, Any]) -> str | No
     """
     if code not in _REFUSALS or names_token(text):
         return None
+    is_not_found = code == "ResourceNotFoundException"
+    is_missing = is_not_found or _NOT_USABLE.search(text) is not None
     given = [name for name in _RESOURCES if members.get(name) is not None]
     for name in given:
-        if name in text or re.search(rf"(?<!\w){re.escape(str(members[name]))}(?!\w)", text):
-            return name
-    if code != "ResourceNotFoundException":
-        is_about_parameters = re.search(r"\bparameters?\b", text, re.IGNORECASE) is not None
-        return "parameters" if is_about_parameters and not any(name in text for name in members) else None
-    return next((name for name in given if re.search(rf"\b{_RESOURCES[name][2]}\b", text, re.IGNORECASE)), None)
+        value = rf"(?<!\w){re.escape(str(members[name]))}(?!\w)"
+        is_named = re.search(value, text) is not None and (is_not_found or (is_missing and _is_about(name, text)))
+        if name in text or is_named:
+            return Refusal(name, _RESOURCES[name][1] if is_missing else "")
+    if is_not_found:
+        found = next((name for name in given if _is_about(name, text)), None)
+        return Refusal(found, _RESOURCES[found][1]) if found else None
+    is_about_parameters = re.search(r"\bparameters?\b", text, re.IGNORECASE) is not None
+    if is_about_parameters and not any(name in text for name in members):
+        return Refusal("parameters", "must fit the parameter template of the workflow")
+    return None
+
+
+def _is_about(member: str, text: str) -> bool:
+    return re.search(rf"\b{_RESOURCES[member][2]}\b", text, re.IGNORECASE) is not None
 
 
 class StartRunOnce(StartOnce):
@@ -166,16 +194,37 @@ class StartRunOnce(StartOnce):
     def get(self, item: Answer) -> Answer | None:
         """Get a run; None if the service does not show it.
 
-        HealthOmics reuses the ids of deleted runs. A run with another uuid or name is therefore another run.
+        HealthOmics reuses the ids of deleted runs. A run with another uuid is therefore another run. If the uuid is not
+        known, this also applies to a run with another name.
 
         :param item: the item of the list, or the answer to the start.
         """
         get = partial(self.hook.get_run, run_id=item["id"], max_silence=LONGEST_SILENCE)
         run = if_found(get)
-        if run is None or run.get("name") not in {None, self.request.name} or run.get("batchId") is not None:
+        if run is None or run.get("batchId") is not None:
             return None
-        is_other = item.get("uuid") is not None and run.get("uuid") not in {None, item["uuid"]}
-        return None if is_other else {**run, "uuid": run.get("uuid") or item.get("uuid")}
+        uuid, seen = item.get("uuid"), run.get("uuid")
+        if None not in {uuid, seen}:
+            return run if uuid == seen else None
+        return {**run, "uuid": seen or uuid} if run.get("name") in {None, self.request.name} else None
+
+    def check_owner(self, answer: Answer) -> None:
+        """Check that the run that StartRun returned has the task's own name.
+
+        :param answer: GetRun's answer.
+        :raises RunConflictError: it has another name.
+        """
+        name = answer.get("name")
+        if name in {None, self.request.name}:
+            return
+        if self.request.request_id:
+            raise self.token_taken(answer)
+        text = (
+            f"The request token of this task belongs to run {answer['id']} ({name}), which is "
+            f"{shown(answer.get('status'))}. Set the name of the first try, or set rerun_key to start, and pay for, a "
+            "new run."
+        )
+        raise self.error("conflict", text, answer)
 
     def call_start(self, generation: int) -> Answer:
         """Call StartRun.
@@ -193,14 +242,15 @@ class StartRunOnce(StartOnce):
                 request_id=request.token(generation),
             )
         except OmicsApiError as error:
-            member = refused_member(error.code, error.reason or "", members)
-            if member is None:
+            refusal = refusal_of(error.code, error.reason or "", members)
+            if refusal is None:
                 raise
-            parameter, rule, value = member, "must fit the parameter template of the workflow", members.get(member)
-            if member in _RESOURCES:
-                parameter, rule, _ = _RESOURCES[member]
+            member, value = refusal.member, members.get(refusal.member)
+            parameter = _RESOURCES[member][0] if member in _RESOURCES else member
             # The values of parameters are not shown.
-            text = f"{parameter} {rule}; got {sorted(value) if isinstance(value, dict) else value!r}: {error}"
+            shown_value = sorted(value) if isinstance(value, dict) else repr(value)
+            rule = f"{refusal.rule}; got" if refusal.rule else "was refused; got"
+            text = f"{parameter} {rule} {shown_value}: {error}"
             if isinstance(error, OmicsRequestError):
                 raise OmicsRequestError(
                     text,
@@ -219,6 +269,13 @@ class StartRunOnce(StartOnce):
         :param answer: GetRun's answer.
         """
         return meaning_of_run(answer.get("status"))
+
+    def may_start_again(self, answer: Answer) -> bool:
+        """Return that the request token of a FAILED run does not start it again: AWS documents that it starts nothing.
+
+        :param answer: GetRun's answer.
+        """
+        return False
 
     def contents(self) -> str:
         """Describe the run for the log."""
@@ -290,8 +347,9 @@ class StartRunOnce(StartOnce):
         run, decision, _ = found
         text, details = self.title(run), _details(run)
         if decision == StartDecision.REFUSE_RUNS_STARTED:
+            failure = Run.from_answer(run["id"], run).failure
             return RunFailedError(
-                f"{text} ({failure_of(run)}). It failed after it was started. Correct the cause, and set rerun_key to "
+                f"{text} ({failure}). It failed after it was started. Correct the cause, and set rerun_key to "
                 "start, and pay for, a new run. With a run cache, the new run does not repeat the tasks that are "
                 "cached.",
                 **details,
@@ -312,15 +370,6 @@ class StartRunOnce(StartOnce):
         :param answer: the answer that shows the run.
         """
         return _ERRORS[kind](text, **_details(answer))
-
-
-def failure_of(run: Mapping[str, Any]) -> str:
-    """Return the service's reason and message for the failure of a run.
-
-    :param run: GetRun's answer.
-    """
-    message = run.get("statusMessage")
-    return f"{reason_of(run)}: {message}" if message else reason_of(run)
 
 
 def _details(run: Answer) -> dict[str, Any]:

@@ -324,7 +324,9 @@ class OmicsCacheHook(OmicsClientHook):
         :param networking_mode: ``RESTRICTED`` (the service's default) or ``VPC``.
         :param scratch_storage_mode: ``LOCAL`` or ``SHARED`` (the service's default).
         :param configuration_name: name of the configuration.
-        :param output_uri_prefix_mode: how the service names the folder of the outputs. It needs a newer boto3.
+        :param output_uri_prefix_mode: ``SERVICE_DEFINED`` (the service's default) puts the outputs in a folder of the
+            run below ``output_uri``. ``NONE_WITH_OVERWRITE`` puts them directly below it and overwrites existing
+            objects. It needs boto3 1.43.123 or newer.
         :param session_policy: IAM policy, as JSON, that limits the role of the run.
         :param engine_settings: settings of the workflow engine.
         :param tags: tags of the run.

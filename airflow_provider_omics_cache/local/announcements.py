@@ -9,6 +9,7 @@ from typing import Any
 from airflow_provider_omics_cache.healthomics.states import BatchStatus, RunStatus
 from airflow_provider_omics_cache.local.batch import Batch
 from airflow_provider_omics_cache.local.batches import RegionSubmitter
+from airflow_provider_omics_cache.local.cache_entries import TASKS_PER_RUN
 from airflow_provider_omics_cache.local.course import Task
 from airflow_provider_omics_cache.local.moto_backend import send_events, write_log
 from airflow_provider_omics_cache.local.region import Region, ServiceContext
@@ -20,6 +21,9 @@ LOG_GROUP = "/aws/omics/WorkflowLog"
 _VERSION = "1.0.0"
 # HealthOmics announces every state of a batch except this one.
 _NOT_ANNOUNCED = BatchStatus.RUNS_DELETE_FAILED
+_INVALID = "VALIDATION_EXCEPTION"
+# AWS documents no other code than the one above. This one is assumed.
+_TRANSIENT = "INTERNAL_SERVER_EXCEPTION"
 _ENDED = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
 
 
@@ -38,6 +42,7 @@ def announce(region: Region, context: ServiceContext) -> None:
             events += _events_of_run(region, context, RunOfBatch(batch, index, tasks))
     for run in list(region.single_runs.values()):
         events += _events_of_run(region, context, run)
+    events += [_event_of_deletion(region, context, run) for run in region.deleted_runs]
     if context.settings.send_events:
         send_events(region.account_id, region.name, events)
 
@@ -48,6 +53,7 @@ def _events_of_batch(region: Region, context: ServiceContext, batch: Batch) -> I
         if status == _NOT_ANNOUNCED:
             continue
         workflow_id, cache_id = batch.default["workflowId"], batch.default.get("cacheId")
+        workflow_arn, version_name = region.arn(f"workflow/{workflow_id}"), batch.default.get("workflowVersionName")
         counts = {**batch.submission_summary(at), **batch.run_summary(at)}
         total = batch.total_runs()
         detail = {
@@ -60,33 +66,29 @@ def _events_of_batch(region: Region, context: ServiceContext, batch: Batch) -> I
             "totalRuns": total,
             **{name: count for name, count in counts.items() if "Cancel" not in name and "Delete" not in name},
             "workflowId": workflow_id,
-            "workflowArn": region.arn(f"workflow/{workflow_id}"),
+            "workflowArn": workflow_arn,
+            "workflowVersionArn": None if version_name is None else f"{workflow_arn}/version/{version_name}",
+            "workflowOwnerId": batch.default.get("workflowOwnerId"),
             "runCache": None if cache_id is None else region.arn(f"runCache/{cache_id}"),
             "runCacheBehavior": batch.default.get("cacheBehavior"),
         }
         if status == BatchStatus.FAILED:
-            detail.update(failureReason="VALIDATION_EXCEPTION", failureMessage=batch.failure_reason)
+            detail["failureReason"] = _TRANSIENT if batch.failure_is_transient else _INVALID
+            detail["failureMessage"] = batch.failure_reason
         yield _event(context, "RunBatch Status Change", arn, at, detail)
 
 
 def _events_of_run(region: Region, context: ServiceContext, run: Run) -> Iterator[dict[str, Any]]:
+    if run.status(context.now) == RunStatus.DELETED:
+        return
     course = run.course()
     states = course.states_until(context.now)
     new = list(_new(region, ("run", run.number), states))
     if not new and states[-1][1] in _ENDED:
         return
-    arn, setting = region.arn(f"run/{run.number}"), run.setting()
-    workflow = existing_workflow(region, context, setting["workflowId"], setting.get("workflowType", "PRIVATE"))
-    common = {
-        "omicsVersion": _VERSION,
-        "runId": run.number,
-        "runName": setting.get("name"),
-        "workflowId": setting["workflowId"],
-        "workflowName": None if workflow is None else workflow.shown.get("name"),
-    }
+    arn, common = region.arn(f"run/{run.number}"), _common_detail(region, context, run)
     for at, status in new:
-        detail = {"arn": arn, "uuid": run.uuid, "status": status, "runOutputUri": run_output_uri(run)}
-        yield _event(context, "Run Status Change", arn, at, {**common, **detail})
+        yield _event_of_run(context, run, arn, at, status, common)
         _log(region, context, f"run/{run.number}", at, {"status": status, "runId": str(run.number)})
         if status == RunStatus.RUNNING:
             _log(region, context, f"run/{run.number}/engine", at, {"message": "The engine started"})
@@ -102,6 +104,35 @@ def _events_of_run(region: Region, context: ServiceContext, run: Run) -> Iterato
             if task.cache_uri is None:
                 message = {"task": task.definition.name, "status": status}
                 _log(region, context, f"run/{run.number}/task/{task_id}", at, message)
+
+
+def _event_of_deletion(region: Region, context: ServiceContext, run: Run) -> dict[str, Any]:
+    """Return the event of a deleted run, and forget what was announced of it, because its id may be used again."""
+    region.announced.pop(("run", run.number), None)
+    for number in range(1, len(run.course().tasks) + 1):
+        region.announced.pop(("task", run.number * TASKS_PER_RUN + number), None)
+    arn, common = region.arn(f"run/{run.number}"), _common_detail(region, context, run)
+    return _event_of_run(context, run, arn, context.now, RunStatus.DELETED, common)
+
+
+def _common_detail(region: Region, context: ServiceContext, run: Run) -> dict[str, Any]:
+    """Return what the events of a run and of its tasks have in common."""
+    setting = run.setting()
+    workflow = existing_workflow(region, context, setting["workflowId"], setting.get("workflowType", "PRIVATE"))
+    return {
+        "omicsVersion": _VERSION,
+        "runId": run.number,
+        "runName": setting.get("name"),
+        "workflowId": setting["workflowId"],
+        "workflowName": None if workflow is None else workflow.shown.get("name"),
+    }
+
+
+def _event_of_run(
+    context: ServiceContext, run: Run, arn: str, at: float, status: RunStatus, common: dict[str, Any]
+) -> dict[str, Any]:
+    detail = {"arn": arn, "uuid": run.uuid, "status": status, "runOutputUri": run_output_uri(run)}
+    return _event(context, "Run Status Change", arn, at, {**common, **detail})
 
 
 def _states_of_task(task: Task) -> list[tuple[float, RunStatus]]:

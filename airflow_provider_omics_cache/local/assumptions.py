@@ -23,7 +23,11 @@ description says "assumed". The following is assumed and has no setting:
   configuration is ``ACTIVE`` at once. ListWorkflows lists private workflows unless ``type`` says otherwise.
 - A run that duplicates another run takes the members that its request lacks from that run, except the tags.
 - The outputs of a run are below its ``outputUri``, in a folder ``{run id}/{run uuid}``. AWS's pages differ: some
-  have only the run id. With ``outputUriPrefixMode`` ``NONE_WITH_OVERWRITE`` they are directly below it.
+  have only the run id. With ``outputUriPrefixMode`` ``NONE_WITH_OVERWRITE`` they are directly below it, and
+  ``runOutputUri`` is the ``outputUri``.
+- The event of a batch that failed with a transient error has the ``failureReason`` ``INTERNAL_SERVER_EXCEPTION``. The
+  events of a batch have ``workflowVersionArn`` and ``workflowOwnerId`` only if its default run setting names them.
+- A run is ``DELETED``, and announced so, at once after DeleteRun or DeleteRunBatch.
 - StartRunBatch refuses ``networkingMode`` ``VPC`` without ``configurationName`` and a ``sessionPolicy`` that is not a
   JSON object, with ValidationException. StartRun does too.
 - A run fails at its submission, with ValidationException, if it has no ``outputUri``, if its tags break a limit, or if
@@ -48,6 +52,8 @@ The following is documented but not modelled:
 - CancelRunBatch uses up the CancelRun quota, and DeleteRunBatch the DeleteRun quota;
 - when the limit on kept runs is reached, a run with ``retentionMode`` ``REMOVE`` replaces the oldest such run;
 - ``maxCpus`` and ``maxGpus`` of a run group limit nothing;
+- runs that were submitted while their run group had no ``maxRuns`` do not wait for a place and take none, also after
+  UpdateRunGroup has set ``maxRuns``;
 - direct calls of StartRun and batches do not compete for the StartRun quota;
 - a workflow's definition is not read: a workflow without ``parameterTemplate`` accepts any parameters;
 - a settings file has at most 6 GB.

@@ -13,7 +13,6 @@ from airflow_provider_omics_cache.local.moto_backend import etag_of_object, owne
 from airflow_provider_omics_cache.local.planning import needs_a_course, plan_course
 from airflow_provider_omics_cache.local.protocol import (
     ServiceError,
-    dump_json,
     load_json_array,
     new_uuid,
     not_found,
@@ -24,7 +23,13 @@ from airflow_provider_omics_cache.local.protocol import (
 )
 from airflow_provider_omics_cache.local.quotas import StartRunShare
 from airflow_provider_omics_cache.local.region import MAX_TAGS, Region, ServiceContext, check_tags
-from airflow_provider_omics_cache.local.run_rules import check_batch_default, output_uri_error
+from airflow_provider_omics_cache.local.run_of_batch import RunOfBatch
+from airflow_provider_omics_cache.local.run_rules import (
+    MAX_PARAMETER_BYTES,
+    check_batch_default,
+    output_uri_error,
+    parameters_error,
+)
 from airflow_provider_omics_cache.local.start_rules import (
     check_resources,
     has_templates,
@@ -44,7 +49,6 @@ _DELETABLE = frozenset(
         BatchStatus.RUNS_DELETED,
     }
 )
-_MAX_PARAMETER_BYTES = 256_000
 _BEFORE_SUBMITTING = frozenset({BatchStatus.CREATING, BatchStatus.PENDING})
 
 
@@ -177,7 +181,11 @@ def delete_run_batch(region: Region, context: ServiceContext, request: dict[str,
     """DeleteRunBatch."""
     batch, now = _find(region, context, request)
     _check_state(context, batch, now, _RUNS_DELETABLE, "deleted with its runs")
-    region.free_runs(batch.delete_runs(now, context.faults.delete_fails))
+    freed = batch.delete_runs(now, context.faults.delete_fails)
+    region.free_runs(freed)
+    if context.settings.send_events or context.settings.write_logs:
+        tasks = tasks_of(region, context, batch)
+        region.deleted_runs += [RunOfBatch(batch, batch.run_indexes[number], tasks) for number in freed]
     return {}
 
 
@@ -329,7 +337,7 @@ class RegionSubmitter:
             return "ServiceQuotaExceededException", f"The Region has {kept} runs but {limit:.0f} runs is the max."
         workflow = existing_workflow(self._region, self._context, batch.default["workflowId"])
         has_template = workflow is not None and has_templates(workflow)
-        fits = batch.parameters_fit(_MAX_PARAMETER_BYTES) and batch.run_tags_fit(MAX_TAGS)
+        fits = batch.parameters_fit(MAX_PARAMETER_BYTES) and batch.run_tags_fit(MAX_TAGS)
         if not has_template and fits and self._outputs_fit(batch):
             return None
         run = batch.runs[index]
@@ -344,8 +352,9 @@ class RegionSubmitter:
         except ServiceError as error:
             return error.code, error.message
         parameters = {**batch.default.get("parameters", {}), **run.get("parameters", {})}
-        if len(dump_json(parameters)) > _MAX_PARAMETER_BYTES:
-            return "ValidationException", f"The parameters exceed {_MAX_PARAMETER_BYTES} bytes"
+        too_large = parameters_error(parameters)
+        if too_large is not None:
+            return "ValidationException", too_large
         template = None if workflow is None else template_of(workflow, {**batch.default, **run})
         problem = problem_with_parameters(template, parameters)
         if problem is not None:

@@ -411,6 +411,7 @@ class LocalHealthOmics:
     def _announce(self, region: Region) -> None:
         if self.settings.send_events or self.settings.write_logs:
             announce(region, self._context)
+        region.deleted_runs.clear()
 
     def _report_completed_runs(self, region: Region) -> None:
         if not self._reporting.acquire(blocking=False):

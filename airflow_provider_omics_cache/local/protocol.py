@@ -107,19 +107,50 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-#: A version of botocore that has a member. Members that are not here came with the operations.
+#: By structure of a request: a version of botocore that has a member. Members that are not here came with the
+#: operations, or before the oldest supported version.
 NEWER_MEMBERS = {
-    "networkingMode": "1.43.25",
-    "configurationName": "1.43.25",
-    "engineSettings": "1.43.25",
-    "scratchStorageMode": "1.43.35",
-    "sessionPolicy": "1.43.90",
-}
-#: Shapes of requests with such members.
-_GROWING_SHAPES = {
-    "DefaultRunSetting": tuple(NEWER_MEMBERS),
-    "InlineSetting": ("engineSettings",),
-    "StartRunRequest": tuple(NEWER_MEMBERS),
+    "StartRunRequest": {
+        "workflowVersionName": "1.38.46",
+        "networkingMode": "1.42.78",
+        "configurationName": "1.42.78",
+        "engineSettings": "1.43.18",
+        "scratchStorageMode": "1.43.35",
+        "sessionPolicy": "1.43.90",
+        "outputUriPrefixMode": "1.43.123",
+    },
+    "DefaultRunSetting": {
+        "networkingMode": "1.42.97",
+        "configurationName": "1.42.97",
+        "engineSettings": "1.43.25",
+        "scratchStorageMode": "1.43.35",
+        "sessionPolicy": "1.43.90",
+    },
+    "InlineSetting": {"engineSettings": "1.43.25"},
+    "CreateWorkflowRequest": {
+        "storageType": "1.38.46",
+        "definitionRepository": "1.40.0",
+        "parameterTemplatePath": "1.40.0",
+        "readmeMarkdown": "1.40.0",
+        "readmePath": "1.40.0",
+        "readmeUri": "1.40.0",
+        "workflowBucketOwnerId": "1.40.0",
+        "containerRegistryMap": "1.42.74",
+        "containerRegistryMapUri": "1.42.74",
+    },
+    "UpdateWorkflowRequest": {"storageType": "1.38.46", "storageCapacity": "1.38.46", "readmeMarkdown": "1.40.0"},
+    "CreateWorkflowVersionRequest": {
+        "definitionRepository": "1.40.0",
+        "parameterTemplatePath": "1.40.0",
+        "readmeMarkdown": "1.40.0",
+        "readmePath": "1.40.0",
+        "readmeUri": "1.40.0",
+        "containerRegistryMap": "1.42.74",
+        "containerRegistryMapUri": "1.42.74",
+    },
+    "UpdateWorkflowVersionRequest": {"readmeMarkdown": "1.40.0"},
+    "VpcConfig": {"vpcOwnerAccountId": "1.43.112"},
+    "RegistryMapping": {"credentialArn": "1.43.114"},
 }
 
 _LABEL = re.compile(r"\{(\w+)\}")
@@ -148,11 +179,11 @@ class Protocol:
     def absent(self) -> list[str]:
         """Return the operations and members that the installed botocore does not know."""
         known = set(self._model.shape_names)
-        shapes: dict[str, Any] = {name: self._model.shape_for(name) for name in _GROWING_SHAPES if name in known}
+        shapes: dict[str, Any] = {name: self._model.shape_for(name) for name in NEWER_MEMBERS if name in known}
         return self._absent + [
-            f"{name}.{member} (botocore>={NEWER_MEMBERS[member]})"
+            f"{name}.{member} (botocore>={version})"
             for name, shape in shapes.items()
-            for member in _GROWING_SHAPES[name]
+            for member, version in NEWER_MEMBERS[name].items()
             if member not in shape.members
         ]
 
@@ -222,20 +253,28 @@ class Protocol:
                 in_body[member] = wire_name
         if in_body:
             body = _read_json(request.body)
-            _refuse_unknown(body, in_body.values(), "")
+            _refuse_unknown(shape, body, in_body.values(), "")
             given.update({m: body[w] for m, w in in_body.items() if w in body})
         return given
 
 
 #: Members of answers that came into botocore after the oldest supported version.
-_NEWER_MEMBERS = frozenset(
-    {"uuid", "imageDetails", "storageType", "readmePath", "profiles", "profileParameterTemplates"}
+_NEWER_MEMBERS_OF_ANSWERS = frozenset(
+    {
+        "uuid",
+        "imageDetails",
+        "storageType",
+        "readmePath",
+        "profiles",
+        "profileParameterTemplates",
+        "outputUriPrefixMode",
+    }
 )
 
 
 def _known(shape: Any, output: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return an answer, or an item of its list, without newer members that the installed botocore does not know."""
-    unknown = _NEWER_MEMBERS.intersection(output).difference(shape.members)
+    unknown = _NEWER_MEMBERS_OF_ANSWERS.intersection(output).difference(shape.members)
     known = {name: value for name, value in output.items() if name not in unknown} if unknown else output
     if "items" in known and "items" in shape.members:
         item_shape = shape.members["items"].member
@@ -322,11 +361,11 @@ def _checked(shape: Shape, value: Any, path: str, errors: list[str]) -> Any:
     return checker(shape, value, path, errors)
 
 
-def _refuse_unknown(value: dict[str, Any], members: Collection[str], path: str) -> None:
+def _refuse_unknown(shape: Shape, value: dict[str, Any], members: Collection[str], path: str) -> None:
     """Refuse members that only a newer botocore knows. The service must not ignore them."""
     for name in value:
         if name not in members and value[name] is not None:
-            version = NEWER_MEMBERS.get(name)
+            version = NEWER_MEMBERS.get(shape.name, {}).get(name)
             newer = f"botocore>={version}" if version else "a newer botocore"
             member = shorten(_join(path, name))
             raise validation_error(
@@ -348,7 +387,7 @@ def _is_nested_deeper(value: Any, limit: int) -> bool:
 def _checked_structure(shape: Any, value: Any, path: str, errors: list[str]) -> Any:
     if not isinstance(value, dict):
         return _fail(errors, value, path, "Member must be a structure")
-    _refuse_unknown(value, shape.members, path)
+    _refuse_unknown(shape, value, shape.members, path)
     given = {name: value[name] for name in shape.members if value.get(name) is not None}
     for name in shape.required_members:
         if name not in given:

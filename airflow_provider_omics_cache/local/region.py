@@ -20,6 +20,7 @@ from airflow_provider_omics_cache.local.faults import Faults
 from airflow_provider_omics_cache.local.group_queue import GroupQueue
 from airflow_provider_omics_cache.local.protocol import ServiceError, has_reserved_key, validation_error
 from airflow_provider_omics_cache.local.quotas import CallQuotas, StartRunQuota
+from airflow_provider_omics_cache.local.run_of_batch import RunOfBatch
 from airflow_provider_omics_cache.local.single_run import SingleRun
 
 #: Maximum number of tags of a resource.
@@ -204,7 +205,9 @@ class Region:
         self.batches: dict[int, Batch] = {}
         #: Runs that StartRun started, until they are deleted.
         self.single_runs: dict[int, SingleRun] = {}
-        #: Those of these runs that had not ended at the latest request.
+        #: Runs that the present request deleted, until they are announced.
+        self.deleted_runs: list[SingleRun | RunOfBatch] = []
+        #: Single runs that had not ended at the latest request.
         self.active_runs: dict[int, SingleRun] = {}
         self.run_groups: dict[int, RunGroup] = {}
         #: Workflows that CreateWorkflow created, until they are deleted.

@@ -6,12 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_omics_cache.local.protocol import load_json, shorten, validation_error
+from airflow_provider_omics_cache.local.protocol import dump_json, load_json, shorten, validation_error
 
 _OUTPUT_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", re.DOTALL)
 #: Maximum number of characters of ``runOutputUri`` in the model. It is the outputUri and /{run id}/{run uuid}.
 LONGEST_RUN_OUTPUT_URI = 750
 _LONGEST_OUTPUT_URI = LONGEST_RUN_OUTPUT_URI - len("/") - 18 - len("/") - 36
+#: Maximum size of the parameters of a run, as JSON.
+MAX_PARAMETER_BYTES = 256_000
+#: ``outputUriPrefixMode`` of a run whose outputs are directly below its ``outputUri``.
+NO_PREFIX = "NONE_WITH_OVERWRITE"
 
 
 def check_batch_default(default: Mapping[str, Any]) -> None:
@@ -47,15 +51,23 @@ def _is_json_object(text: str) -> bool:
         return False
 
 
-def output_uri_error(output_uri: str) -> str | None:
+def parameters_error(parameters: Mapping[str, Any]) -> str | None:
+    """Return why a run cannot have these parameters, None if it can."""
+    if len(dump_json(parameters)) > MAX_PARAMETER_BYTES:
+        return f"The parameters exceed {MAX_PARAMETER_BYTES} bytes"
+    return None
+
+
+def output_uri_error(output_uri: str, *, prefix_mode: str | None = None) -> str | None:
     """Return why a run cannot write its outputs to an ``outputUri``, None if it can.
 
     :param output_uri: the run's ``outputUri``.
+    :param prefix_mode: its ``outputUriPrefixMode``.
     """
     if _OUTPUT_URI.fullmatch(output_uri) is None:
         return f"outputUri must begin with s3:// and the name of a bucket; got '{shorten(output_uri)}'"
     length = len(output_uri.rstrip("/"))
-    if length > _LONGEST_OUTPUT_URI:
+    if length > _LONGEST_OUTPUT_URI and prefix_mode != NO_PREFIX:
         return (
             f"outputUri must have at most {_LONGEST_OUTPUT_URI} characters, because runOutputUri has at most "
             f"{LONGEST_RUN_OUTPUT_URI}; got {length}"

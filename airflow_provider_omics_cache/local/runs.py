@@ -24,6 +24,7 @@ from airflow_provider_omics_cache.local.protocol import (
 )
 from airflow_provider_omics_cache.local.region import Region, ServiceContext, check_tags
 from airflow_provider_omics_cache.local.run_of_batch import RunOfBatch
+from airflow_provider_omics_cache.local.run_rules import NO_PREFIX
 from airflow_provider_omics_cache.local.single_run import SingleRun
 from airflow_provider_omics_cache.local.start_rules import check_run
 from airflow_provider_omics_cache.local.workflows import tasks_of
@@ -157,7 +158,7 @@ def describe_run(region: Region, context: ServiceContext, run: Run, status: RunS
 def run_output_uri(run: Run) -> str:
     """Return the folder of the outputs of a run."""
     setting = run.setting()
-    if setting.get("outputUriPrefixMode") == "NONE_WITH_OVERWRITE":
+    if setting.get("outputUriPrefixMode") == NO_PREFIX:
         return str(setting["outputUri"])
     return f"{setting['outputUri'].rstrip('/')}/{run.number}/{run.uuid}"
 
@@ -175,7 +176,11 @@ def _configuration(region: Region, setting: dict[str, Any]) -> dict[str, Any]:
 
 def _effective(region: Region, context: ServiceContext, setting: dict[str, Any]) -> dict[str, Any]:
     """Return the defaults for the members that the settings of a run may lack."""
-    answer: dict[str, Any] = {"workflowType": "PRIVATE", "retentionMode": "RETAIN"}
+    answer: dict[str, Any] = {
+        "workflowType": "PRIVATE",
+        "retentionMode": "RETAIN",
+        "outputUriPrefixMode": "SERVICE_DEFINED",
+    }
     if setting.get("workflowType") != "READY2RUN":
         storage_type = setting.get("storageType", context.settings.default_storage_type)
         answer["storageType"] = storage_type
@@ -211,6 +216,7 @@ def delete_run(region: Region, context: ServiceContext, request: dict[str, Any])
     if status not in FINISHED_RUN_STATES:
         raise _wrong_state(context, request["id"], status, "deleted")
     run.delete()
+    region.deleted_runs.append(run)
     region.single_runs.pop(run.number, None)
     region.free_runs([run.number])
     region.free_removed_batches()
@@ -248,7 +254,7 @@ def get_run_task(region: Region, context: ServiceContext, request: dict[str, Any
     raise not_found("Task", request["taskId"])
 
 
-def any_run(region: Region, context: ServiceContext, run_id: str) -> tuple[Run, float]:
+def any_run(region: Region, context: ServiceContext, run_id: str) -> tuple[SingleRun | RunOfBatch, float]:
     """Return a run, and the time.
 
     :raises ServiceError: there is no such run.

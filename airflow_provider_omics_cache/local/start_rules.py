@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_omics_cache.local.groups import existing_run_group
-from airflow_provider_omics_cache.local.protocol import ServiceError, dump_json, number_of, validation_error
+from airflow_provider_omics_cache.local.protocol import ServiceError, number_of, validation_error
 from airflow_provider_omics_cache.local.region import Region, ServiceContext, Workflow
-from airflow_provider_omics_cache.local.run_rules import check_shared_settings, output_uri_error
+from airflow_provider_omics_cache.local.run_rules import check_shared_settings, output_uri_error, parameters_error
 from airflow_provider_omics_cache.local.workflows import find_version, find_workflow, status_of
-
-_MAX_PARAMETER_BYTES = 256_000
 
 
 def check_run(region: Region, context: ServiceContext, setting: dict[str, Any]) -> Workflow:
@@ -21,7 +19,7 @@ def check_run(region: Region, context: ServiceContext, setting: dict[str, Any]) 
     """
     if "workflowId" not in setting:
         raise validation_error("Either workflowId or runId is required")
-    wrong_uri = output_uri_error(setting["outputUri"])
+    wrong_uri = output_uri_error(setting["outputUri"], prefix_mode=setting.get("outputUriPrefixMode"))
     if wrong_uri is not None:
         raise validation_error(wrong_uri)
     check_shared_settings(setting)
@@ -35,9 +33,7 @@ def check_run(region: Region, context: ServiceContext, setting: dict[str, Any]) 
             "ServiceQuotaExceededException", f"The Region has {kept} runs but {limit:.0f} runs is the max."
         )
     parameters = setting.get("parameters", {})
-    if len(dump_json(parameters)) > _MAX_PARAMETER_BYTES:
-        raise validation_error(f"The parameters exceed {_MAX_PARAMETER_BYTES} bytes")
-    problem = problem_with_parameters(template_of(workflow, setting), parameters)
+    problem = parameters_error(parameters) or problem_with_parameters(template_of(workflow, setting), parameters)
     if problem is not None:
         raise validation_error(problem)
     return workflow

@@ -47,7 +47,7 @@ from airflow_provider_omics_cache.tasks.ending import EMPTY_IDS, REQUEST_SECONDS
 from airflow_provider_omics_cache.tasks.parameters import DEFAULT_DEFERRABLE, check_effect, check_flags
 from airflow_provider_omics_cache.tasks.run_wait import RunWaitOperator, check_run_uuid, links_of_run, run_error
 from airflow_provider_omics_cache.tasks.session_policies import PolicyHidingTask, without_hiding
-from airflow_provider_omics_cache.tasks.starting import check_own_tags, checked_tags, task_identity
+from airflow_provider_omics_cache.tasks.starting import check_own_tags, checked_tags, request_members, task_identity
 from airflow_provider_omics_cache.tasks.wait import LAST_LOOK_SECONDS, WAITER_DELAY, WEEK, seconds
 from airflow_provider_omics_cache.triggers.run import RunCancellationTrigger, StartRunTrigger
 
@@ -98,6 +98,10 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
     - The task fails without a retry if the run is active with other parameters, failed after it was started, was
       cancelled, or is shown as deleted. The error says what to do.
 
+    A run that the service no longer shows is not found. If the service has also forgotten its request token, a retried
+    or cleared task starts, and pays for, a new run, also if the deleted one was cancelled. Do not clear the task of a
+    deleted run.
+
     ``name`` must be the same for all tries. After a change the run is not found: the task fails, or starts a second run
     if the service has forgotten the token of the first.
 
@@ -119,7 +123,8 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
     :param name: beginning of the run's name; at most 111 characters of it are used. The name ends in a hash of what the
         run belongs to. Default: the DAG id and the task id, shortened if they are longer. (templated)
     :param parameters: parameters of the workflow, at most 256,000 bytes of JSON. (templated)
-    :param cache_id: id of the run cache, as CreateRunCacheOperator returns it. (templated)
+    :param cache_id: id of the run cache, as CreateRunCacheOperator returns it. It must not be given for a READY2RUN
+        workflow. (templated)
     :param cache_behavior: ``CACHE_ON_FAILURE`` or ``CACHE_ALWAYS``. Without ``run_id`` it needs ``cache_id``. Default:
         the cache's behavior. (templated)
     :param run_group_id: id of the run group. (templated)
@@ -128,13 +133,15 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
     :param storage_capacity: capacity of static storage, in GiB. It must be given for ``STATIC`` unless ``run_id`` is
         given. It must not be given for a READY2RUN workflow.
     :param log_level: ``OFF``, ``FATAL``, ``ERROR`` or ``ALL``. (templated)
-    :param retention_mode: ``RETAIN`` (the service's default) or ``REMOVE``. (templated)
+    :param retention_mode: ``RETAIN`` (the service's default) or ``REMOVE``. With ``REMOVE`` the service deletes the
+        oldest runs itself when the account has reached its limit of runs. (templated)
     :param networking_mode: ``RESTRICTED`` (the service's default) or ``VPC``. Without ``run_id``, ``VPC`` needs
         ``configuration_name``. (templated)
     :param scratch_storage_mode: ``LOCAL`` or ``SHARED`` (the service's default). (templated)
     :param configuration_name: name of the configuration. (templated)
-    :param output_uri_prefix_mode: how the service names the folder of the outputs. It needs a boto3 that supports this
-        parameter. (templated)
+    :param output_uri_prefix_mode: ``SERVICE_DEFINED`` (the service's default) puts the outputs in a folder of the run
+        below ``output_uri``. ``NONE_WITH_OVERWRITE`` puts them directly below it and overwrites existing objects. It
+        needs boto3 1.43.123 or newer. (templated)
     :param session_policy: IAM policy, as JSON, that limits the role of the run. Airflow shows it as ``***``.
         (templated)
     :param engine_settings: settings of the workflow engine. (templated)
@@ -423,8 +430,7 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
 
     def _start(self, context: Context) -> str:
         """Find the run of an earlier try, or check the parameters and start a new one."""
-        describe = partial(self.hook.describe_shape, "StartRunRequest")
-        shapes = self.hook.patiently(describe, service="sts")["members"]
+        shapes = request_members(self.hook, "StartRun")
         members = self._checked_members(shapes)
         tags = checked_tags("tags", self.tags, shapes["tags"])
         identity = task_identity(context, self.rerun_key)
@@ -440,21 +446,19 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
         )
         once = StartRunOnce(self.hook, request)
         push = partial(self._push_run, context)
+        # The user's request_id may belong to the run of another task, which nothing must cancel.
+        push_at_once = (lambda started: None) if request.request_id else push
         found = once.find()
-        started = once.reattach(found.answer) if found.answer else once.start(found=found, on_answer=push)
+        started = once.reattach(found.answer) if found.answer else once.start(found=found, on_answer=push_at_once)
         run_id = str(started.answer["id"])
         persist_links(context, self, **links_of_run(run_id))
         push(started)
-        self.started_run_id = run_id
         return run_id
 
     def _push_run(self, context: Context, started: Started) -> None:
         run_id = str(started.answer["id"])
         run = Run.from_answer(run_id, started.answer)
-        self.run_uuid = run.uuid
-        if started.request_id != self.request_id:
-            # The user's request_id may belong to the run of another task. A kill must not cancel that run.
-            self.started_run_id = run_id
+        self.started_run_id, self.run_uuid = run_id, run.uuid
         value = run.to_xcom(request_id=started.request_id, reattached=started.reattached)
         context["ti"].xcom_push(key="run", value=value)
         self._known_run = value
@@ -501,7 +505,7 @@ class CancelRunOperator(RunWaitOperator):
     cancelled run saves no outputs. For the run of a batch, use CancelRunBatchOperator.
 
     As a teardown (``operator.as_teardown(setups=...)``) the task succeeds if there is nothing to cancel: the run has
-    finished, is not found for 5 minutes (with a warning), or ``run_id`` is empty because no run was started.
+    finished, is not found for 5 minutes (with a warning), or ``run_id`` is empty.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/canceling-runs.html
 
@@ -583,7 +587,7 @@ class CancelRunOperator(RunWaitOperator):
         :param context: Airflow's context of the task.
         """
         if self.is_teardown and self.run_id in EMPTY_IDS:
-            self.log.info("Nothing to do: run_id is %r, no run was started", self.run_id)
+            self.log.info("Nothing to do: run_id is %r", self.run_id)
             return None
         self.check_parameters()
         if self.wait_for_completion and self.deferrable:
@@ -658,8 +662,8 @@ class DeleteRunOperator(AwsBaseOperator[OmicsCacheHook]):
 
     Runs count towards the account's limit until they are deleted. The outputs in S3 and the logs stay. The task can run
     several times: if the run does not exist, or was deleted before, the task succeeds. It deletes a run only after
-    GetRun has confirmed its uuid, because HealthOmics reuses the ids of deleted runs. For the runs of a batch, use
-    DeleteRunBatchOperator.
+    GetRun has confirmed its uuid, because HealthOmics reuses the ids of deleted runs. StartRunOperator cannot find a
+    deleted run, and may start a new one when it is cleared. For the runs of a batch, use DeleteRunBatchOperator.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_DeleteRun.html
 

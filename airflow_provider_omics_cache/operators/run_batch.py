@@ -35,7 +35,7 @@ from airflow_provider_omics_cache.healthomics.end import (
 )
 from airflow_provider_omics_cache.healthomics.identity import TASK_TAGS, request_digest
 from airflow_provider_omics_cache.healthomics.once import Started
-from airflow_provider_omics_cache.healthomics.outputs import OutputUris
+from airflow_provider_omics_cache.healthomics.outputs import own_output_uris
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, Batch, count_active
 from airflow_provider_omics_cache.healthomics.settings import check_cache_behavior, check_member, unknown_key_rule
 from airflow_provider_omics_cache.healthomics.staging import (
@@ -62,7 +62,7 @@ from airflow_provider_omics_cache.tasks.mapping import MappingSavingOperator
 from airflow_provider_omics_cache.tasks.outcome import RunOutcomeTask
 from airflow_provider_omics_cache.tasks.parameters import DEFAULT_DEFERRABLE, check_effect, check_flags
 from airflow_provider_omics_cache.tasks.session_policies import PolicyHidingTask, with_policies
-from airflow_provider_omics_cache.tasks.starting import check_own_tags, checked_tags, task_identity
+from airflow_provider_omics_cache.tasks.starting import check_own_tags, checked_tags, request_members, task_identity
 from airflow_provider_omics_cache.tasks.wait import WAITER_DELAY, WEEK, BatchWaitOperator, seconds
 from airflow_provider_omics_cache.triggers.run_batch import (
     BatchCancellationTrigger,
@@ -116,9 +116,9 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         exist for every try. (templated)
     :param batch_name: beginning of the batch's name; at most 47 characters of it are used. The name ends in a hash of
         what the batch belongs to. Default: the DAG id and the task id, shortened if they are longer. (templated)
-    :param tags: tags of the batch, at most 43, because the operator adds up to seven. With ``[omics_cache]
+    :param tags: tags of the batch, at most 42, because the operator adds up to eight. With ``[omics_cache]
         tag_with_task = False`` the operator does not add the DAG id, the run id, the task id and the map index, and
-        47 tags are allowed. Runs do not inherit the tags. (templated)
+        46 tags are allowed. Runs do not inherit the tags. (templated)
     :param run_tags: tags of every run, merged over ``runTags`` of ``default_run_setting``; at most 50 together.
         (templated)
     :param settings_s3_prefix: ``s3://`` URI below which more than 100 settings are uploaded. The role of the runs must
@@ -148,8 +148,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     :param runs_s3_uri: S3 URI of the object to which a record of each run is written, as by BatchCompletionSensor. In a
         mapped task it must differ for each map index. (templated)
     :param include_outputs: whether the records have the location of the outputs: True or ``"exact"``, as for
-        BatchCompletionSensor. If ``run_settings`` is a list, locations are also derived for runs whose settings have
-        their own ``outputUri``. Default False.
+        BatchCompletionSensor. If ``run_settings`` is a list, locations are also derived if run settings have their own
+        ``outputUri``. Default False.
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the task waits until the
         counts and listings include every run. Default 300.
     :param max_silence: seconds of waiting without an answer after which the task fails, or a timedelta. Default 3600.
@@ -357,11 +357,13 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         else:
             self.log.warning("Nothing is cancelled: no batch of this task is known yet")
 
-    def output_uris(self) -> OutputUris | None:
-        """Return the ``outputUri`` of each run; None if the settings are in S3."""
-        if isinstance(self.run_settings, str):
-            return None
-        return OutputUris.of_settings(self.default_run_setting, self.run_settings)
+    def own_output_uris(self) -> Mapping[str, str]:
+        """Return the ``outputUri`` of the settings that have their own; empty if ``run_settings`` is not a list.
+
+        After a deferral ``run_settings`` may differ from what was started. Its digest then differs from
+        the batch's tag, and no location is derived.
+        """
+        return own_output_uris(self.run_settings) if isinstance(self.run_settings, list) else {}
 
     def result(self, batch: Batch, counts: RunCounts) -> str:
         """Return the task's return value: the id of the batch.
@@ -415,9 +417,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
 
     def _start(self, context: Context) -> str:
         """Find the batch of an earlier try, or check, stage and start a new one."""
-        members = self.hook.patiently(partial(self.hook.describe_shape, "StartRunBatchRequest"), service="sts")[
-            "members"
-        ]
+        members = request_members(self.hook, "StartRunBatch")
         default_run_setting = self._checked_default_run_setting(members["defaultRunSetting"])
         tags = checked_tags("tags", self.tags, members["tags"])
         identity = task_identity(context, self.rerun_key)
@@ -441,6 +441,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
                 default_run_setting=default_run_setting,
                 tags={**tags, **identity.task_tags()} if tags_with_task else tags,
                 etag=settings.etag,
+                own_output_uris=settings.own_output_uris,
                 request_id=check_request_id(self.request_id),
                 number_of_runs=settings.count,
             )
@@ -523,7 +524,7 @@ class CancelRunBatchOperator(EndRunBatchOperator):
     For 5 minutes it also waits for runs that GetBatch counts as active, and for runs that are not listed yet.
 
     As a teardown (``operator.as_teardown(setups=...)``) the task succeeds if there is nothing to cancel: the batch has
-    finished, is not found for 5 minutes (with a warning), or ``batch_id`` is empty because no batch was started.
+    finished, is not found for 5 minutes (with a warning), or ``batch_id`` is empty.
 
     A mapped teardown must be inside a mapped task group. Otherwise it cancels the batches of all map indexes if one of
     them fails.

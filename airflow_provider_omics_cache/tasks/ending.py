@@ -25,7 +25,7 @@ from airflow_provider_omics_cache.tasks.wait import LAST_LOOK_SECONDS, BatchWait
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
-#: Values of ``batch_id`` when no batch was started.
+#: Values of an id in a template or XCom that has none.
 EMPTY_IDS = (None, "", "None")
 #: Maximum seconds to wait for a batch that cannot be cancelled or deleted yet.
 REQUEST_SECONDS = 600
@@ -84,7 +84,7 @@ class EndRunBatchOperator(BatchWaitOperator):
         :param context: Airflow's context of the task.
         """
         if self.is_teardown and self.batch_id in EMPTY_IDS:
-            self.log.info("Nothing to do: batch_id is %r, no batch was started", self.batch_id)
+            self.log.info("Nothing to do: batch_id is %r", self.batch_id)
             return None
         self.check_parameters()
         if self.wait_for_completion and self.deferrable:

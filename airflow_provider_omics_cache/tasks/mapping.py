@@ -19,7 +19,7 @@ from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS,
 from airflow_provider_omics_cache.healthomics.states import End, ToDelete
 from airflow_provider_omics_cache.healthomics.submission import Submissions, unlisted_submissions
 from airflow_provider_omics_cache.hooks.client import VISIBLE_AFTER
-from airflow_provider_omics_cache.hooks.s3 import head_object, put_object
+from airflow_provider_omics_cache.hooks.s3 import head_object, put_object, with_metadata
 from airflow_provider_omics_cache.tasks.ending import EndRunBatchOperator
 from airflow_provider_omics_cache.tasks.s3_output import S3OutputTask
 
@@ -104,7 +104,6 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
         return self.hook.list_whole(lambda: sum(1 for _ in list_rows())) > saved.rows
 
     def _save(self, batch: Batch, saved: SavedMapping | None, context: Context) -> None:
-        extra_args = self.s3_extra_args or {}
         with tempfile.TemporaryFile() as file:
             rows = self._write_listing(file, batch, context)
             metadata = {_BATCH_METADATA: self.batch_id, _ROWS_METADATA: str(rows)}
@@ -113,7 +112,7 @@ class MappingSavingOperator(S3OutputTask, EndRunBatchOperator):
                 self.save_mapping_s3_uri or "",
                 parameter="save_mapping_s3_uri",
                 s3=self._s3,
-                extra_args={**extra_args, "Metadata": {**extra_args.get("Metadata", {}), **metadata}},
+                extra_args=with_metadata(self.s3_extra_args or {}, metadata),
                 condition={"IfMatch": saved.etag} if saved else {"IfNoneMatch": "*"},
             )
         if refusal:

@@ -37,7 +37,7 @@ from airflow_provider_omics_cache.healthomics.completion import (
     has_too_many_failures,
 )
 from airflow_provider_omics_cache.healthomics.failures import MAX_LISTED_RUNS, allowed, counted, size_and_limit
-from airflow_provider_omics_cache.healthomics.outputs import EXACT
+from airflow_provider_omics_cache.healthomics.outputs import EXACT, OutputUris
 from airflow_provider_omics_cache.healthomics.rounds import Batch, count_active, may_trust_counts
 from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, End, RunStatus
 from airflow_provider_omics_cache.healthomics.submission import (
@@ -45,6 +45,7 @@ from airflow_provider_omics_cache.healthomics.submission import (
     counted_as_incomplete,
     doubt_about_end,
 )
+from airflow_provider_omics_cache.hooks.errors import if_found
 from airflow_provider_omics_cache.links.omics import persist_links
 from airflow_provider_omics_cache.tasks.listing import ListingTask, batch_error, seen_at
 from airflow_provider_omics_cache.tasks.run_records import ROW_MEMBERS, RUN_MEMBERS, RunRecords
@@ -53,7 +54,6 @@ from airflow_provider_omics_cache.tasks.wait import MOST_ACTIVE_RUNS
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_omics_cache.healthomics.outputs import OutputUris
     from airflow_provider_omics_cache.xcoms import RunRecord
 
 _NEEDS_URI = "needs runs_s3_uri, where the outputs are written: set runs_s3_uri, or remove include_outputs"
@@ -74,9 +74,9 @@ class RunOutcomeTask(ListingTask):
         :param counts: how its runs have ended.
         """
 
-    def output_uris(self) -> OutputUris | None:
-        """Return the ``outputUri`` of each run. None if the task does not have the settings of the batch."""
-        return None
+    def own_output_uris(self) -> Mapping[str, str]:
+        """Return the ``outputUri`` of the settings that have their own, by runSettingId. Empty if none is known."""
+        return {}
 
     @property
     def max_failed(self) -> int | str | None:
@@ -356,7 +356,7 @@ class RunOutcomeTask(ListingTask):
             if active and must_have_ended:
                 self.wait_for_runs(batch, active)
                 return False
-            records = self._records(rows, started)
+            records = self._records(rows, started, self._output_uris())
             with tempfile.TemporaryFile() if output and self.include_outputs else nullcontext(output) as file:
                 with self.within_limits():
                     for record in records.read(most_asked=None if output else MAX_LISTED_RUNS):
@@ -405,18 +405,29 @@ class RunOutcomeTask(ListingTask):
         runs = list_started_runs(self.hook, self.batch_id, max_silence=self.max_silence)
         return {run["id"]: _known_of(run) for run in runs}
 
-    def _records(self, rows: IO[bytes], started: Mapping[str, tuple[Any, ...]]) -> RunRecords:
+    def _output_uris(self) -> OutputUris | None:
+        """Return the ``outputUri`` of each run. None if it is not known, or not needed."""
+        if not self.include_outputs or self.include_outputs == EXACT:
+            return None
+        with self.within_limits():
+            get_batch = partial(self.hook.get_batch, batch_id=self.batch_id, max_silence=self.max_silence)
+            return OutputUris.of_batch(if_found(get_batch) or {}, self.own_output_uris())
+
+    def _records(
+        self, rows: IO[bytes], started: Mapping[str, tuple[Any, ...]], output_uris: OutputUris | None = None
+    ) -> RunRecords:
         """Prepare the records of runs.
 
         :param rows: a file with entries of ListRunsInBatch.
         :param started: what ListRuns shows, by run id.
+        :param output_uris: the ``outputUri`` of each run, None if it is not known.
         """
         return RunRecords(
             self.hook,
             batch_id=self.batch_id,
             rows=rows,
             started=started,
-            output_uris=self.output_uris() if self.include_outputs else None,
+            output_uris=output_uris,
             max_silence=self.max_silence,
         )
 

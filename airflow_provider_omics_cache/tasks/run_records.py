@@ -48,7 +48,7 @@ class RunRecords:
     :param batch_id: id of the batch.
     :param rows: a file with :data:`ROW_MEMBERS` of each entry of ListRunsInBatch, one JSON document per line.
     :param started: :data:`RUN_MEMBERS` of what ListRuns shows, by run id.
-    :param output_uris: the ``outputUri`` of each run, None if the task does not have the settings of the batch.
+    :param output_uris: the ``outputUri`` of each run, None if it is not known. Locations are then not derived.
     :param max_silence: seconds for which an unanswered call is repeated.
     """
 
@@ -67,7 +67,7 @@ class RunRecords:
         self._rows = rows
         self._started = started
         self._max_silence = max_silence
-        self._evidence = OutputEvidence(output_uris)
+        self._evidence = OutputEvidence(output_uris) if output_uris else None
 
     def read(self, *, most_asked: int | None = None) -> Iterator[RunRecord]:
         """Make the records, with the reasons of the runs that failed.
@@ -88,14 +88,16 @@ class RunRecords:
         """Add the locations of outputs to records.
 
         :param records: a file with all records of :meth:`read`, one JSON document per line.
-        :param exact: whether GetRun is called for each run, even if the locations can be derived.
+        :param exact: whether GetRun is called for each run, in any status. Otherwise only records of completed runs get
+            locations, which are derived if they can be.
         """
+        statuses = _WITHOUT_REASON if exact else {RunStatus.COMPLETED}
         answers = {} if exact else self._ask_sample()
         locations = None if exact else self._locations(answers)
         records.seek(0)
         for row, line in zip(self._entries(), records, strict=True):
             record: RunRecord = json.loads(line)
-            if _can_be_asked(row) and not _needs_reason(self._listed(row)):
+            if _can_be_asked(row) and (self._listed(row) or {}).get("status") in statuses:
                 location, source = locations.of(row) if locations else None, DERIVED
                 if row["runId"] in answers or location is None:
                     run = answers[row["runId"]] if row["runId"] in answers else self._ask(row)
@@ -104,7 +106,12 @@ class RunRecords:
             yield record
 
     def _ask_sample(self) -> dict[str, Answer | None]:
-        """Call GetRun for completed runs that are spread over the batch; return the answers by run id."""
+        """Call GetRun for completed runs that are spread over the batch; return the answers by run id.
+
+        Without evidence of the ``outputUri`` of each run nothing follows from a sample.
+        """
+        if self._evidence is None:
+            return {}
         completed = [run_id for run_id, known in self._started.items() if known[0] == RunStatus.COMPLETED]
         chosen = {completed[index] for index in spread(len(completed), SAMPLE_SIZE)}
         return {
@@ -112,7 +119,7 @@ class RunRecords:
         }
 
     def _locations(self, answers: Mapping[str, Answer | None]) -> OutputLocations | None:
-        locations = self._evidence.locations()
+        locations = self._evidence.locations() if self._evidence else None
         if locations:
             self._hook.log.info(
                 "Batch %s: deriving the locations of outputs from %s GetRun calls: %s",
@@ -122,7 +129,11 @@ class RunRecords:
             )
         else:
             self._hook.log.info(
-                "Batch %s: the locations of outputs cannot be derived; calling GetRun for each run", self._batch_id
+                "Batch %s: %s; calling GetRun for each completed run",
+                self._batch_id,
+                "GetRun does not confirm one form of the locations of outputs"
+                if self._evidence
+                else "the batch does not show the outputUri of each run",
             )
         return locations
 
@@ -139,7 +150,8 @@ class RunRecords:
         run = if_found(partial(self._hook.get_run, run_id=row["runId"], max_silence=self._max_silence))
         if run is None or not is_same_run(row, run, batch_id=self._batch_id):
             return None
-        self._evidence.add(row, run)
+        if self._evidence:
+            self._evidence.add(row, run)
         return run
 
 

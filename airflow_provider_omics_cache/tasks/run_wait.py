@@ -17,7 +17,7 @@ from airflow_provider_omics_cache.exceptions import (
 )
 from airflow_provider_omics_cache.healthomics.awaited_run import Run
 from airflow_provider_omics_cache.healthomics.end_run import get_run_patiently
-from airflow_provider_omics_cache.healthomics.rounds import RunWait
+from airflow_provider_omics_cache.healthomics.rounds import Event, RunWait
 from airflow_provider_omics_cache.healthomics.states import End
 from airflow_provider_omics_cache.links.omics import OmicsLogGroupLink, OmicsRunLink
 from airflow_provider_omics_cache.tasks.wait import LAST_LOOK_SECONDS, WaitErrors, WaitOperator, WaitSensor, WaitTask
@@ -76,6 +76,19 @@ class RunWaitTask(WaitTask[Run]):
             **arguments,
         )
 
+    def _resume(self, event: dict[str, Any] | None, began_at: float | None) -> Event:
+        """Read the trigger's event, and keep the uuid that the trigger learned.
+
+        HealthOmics reuses the ids of deleted runs. Without the uuid, the next call could show another run.
+
+        :param event: the trigger's event.
+        :param began_at: when the wait began, in epoch seconds. None if it began with the task.
+        """
+        parsed = super()._resume(event, began_at)
+        if parsed.run is not None and not self.run_uuid:
+            self.run_uuid = parsed.run.uuid
+        return parsed
+
     def link_members(self) -> dict[str, str]:
         """Return the values of the task's links."""
         return links_of_run(self.subject_id)
@@ -130,9 +143,8 @@ def run_error(run: Run) -> RunError:
     """
     # A trigger of a newer version may know statuses that this version does not know.
     error_class, text = _ERRORS.get(run.meaning.end, (RunError, "is {status}"))
-    reason = ": ".join(part for part in (run.failure_reason, run.status_message) if part) or "no reason given"
     return error_class(
-        f"Run {run.id} {text.format(reason=reason, status=run.shown_status)}",
+        f"Run {run.id} {text.format(reason=run.failure, status=run.shown_status)}",
         run_id=run.id,
         status=run.status,
         reason=run.failure_reason,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache.configuration import setting
@@ -13,6 +14,21 @@ from airflow_provider_omics_cache.hooks.arguments import check_tags
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+
+
+def request_members(hook: OmicsCacheHook, operation: str) -> dict[str, Any]:
+    """Return the descriptions of the members of a request.
+
+    The first use of the hook makes its client, which may call STS for credentials. A failure of STS is waited out.
+
+    :param hook: the hook.
+    :param operation: name of the operation.
+    """
+    describe = partial(hook.describe_shape, f"{operation}Request")
+    members: dict[str, Any] = hook.patiently(describe, service="sts")["members"]
+    return members
 
 
 def task_identity(context: Context, rerun_key: Any) -> TaskIdentity:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
 
 
-@pytest.mark.newest
+@pytest.mark.large
 def test_joins_the_outputs_of_two_thousand_samples(
     cohort_service: LocalHealthOmics, capfd: pytest.CaptureFixture[str]
 ) -> None:

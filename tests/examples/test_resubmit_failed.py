@@ -50,7 +50,7 @@ def runs_by_sample() -> Counter[str]:
     )
 
 
-@pytest.mark.newest
+@pytest.mark.large
 def test_half_of_three_thousand_samples_is_submitted_again_and_none_twice(
     cohort_service: LocalHealthOmics, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,3 +34,18 @@ def test_prints_where_the_outputs_are(
     assert dag_run.states["delete_run"] == "skipped"
     assert {dag_run.states[name] for name in ("wait_for_run", "cancel_run", "print_outputs")} == {"success"}
     assert service.calls["CancelRun"] == 0
+
+
+@needs_aiobotocore
+def test_a_run_that_is_started_and_not_seen_is_cancelled(
+    service: LocalHealthOmics, local_healthomics_dag_run: LocalDags
+) -> None:
+    """`start_run` fails in its last try, because GetRun does not find the run. The run must not go on."""
+    service.settings.run_running_seconds = 100_000
+    dag = omics_single_run()
+    dag.get_task("start_run").retries = 0
+    service.faults.error("GetRun", code="ResourceNotFoundException", message="Run not found", times=11)
+    dag_run = local_healthomics_dag_run(dag).run()
+    (run,) = boto3.client("omics").list_runs()["items"]
+    assert (dag_run.states["start_run"], dag_run.states["cancel_run"]) == ("failed", "success")
+    assert run["status"] == "CANCELLED"

@@ -20,9 +20,12 @@ from airflow_provider_omics_cache.healthomics import (
     completion,
     end,
     failures,
+    once,
+    outputs,
     rounds,
     run_caches,
     start,
+    start_run,
     states,
     submission,
 )
@@ -30,6 +33,7 @@ from airflow_provider_omics_cache.healthomics.batch_runs import BatchRuns
 from airflow_provider_omics_cache.healthomics.submission import Submissions
 from airflow_provider_omics_cache.hooks import answers
 from airflow_provider_omics_cache.hooks.client import OmicsClientHook
+from airflow_provider_omics_cache.operators import run as run_operators
 from airflow_provider_omics_cache.operators import run_batch as operators
 from airflow_provider_omics_cache.sensors import run_batch as sensors
 from airflow_provider_omics_cache.tasks import ending, mapping, outcome, wait
@@ -129,6 +133,35 @@ def unknown_etag_differs(patch: Patch) -> None:
     patch.setattr(start, "decide_start", decide_start)
 
 
+# Single runs
+
+
+@mutant("start_single_run", "honest", "paid-twice", seed=6)
+def digest_of_a_run_is_ignored(patch: Patch) -> None:
+    """Let every try have another digest."""
+    numbers = itertools.count()
+    patch.setattr(run_operators, "run_request_digest", lambda members: f"{next(numbers):064}")
+
+
+@mutant("start_single_run", "honest", "paid-twice", seed=40)
+def failed_run_is_started_again(patch: Patch) -> None:
+    """Start a FAILED run again although it was RUNNING."""
+    patch.setattr(start_run.StartRunOnce, "_wait_for_start_time", lambda self, answer: (answer, 0))
+
+
+@mutant("start_single_run", "honest", "final-failure")
+def early_failure_is_final(patch: Patch) -> None:
+    """Fail for good if a run failed before it was RUNNING."""
+    patch.setattr(start_run.StartRunOnce, "_wait_for_start_time", lambda self, answer: (answer, 1))
+
+
+@mutant("start_single_run", "honest", "wrong-batch", seed=1)
+def any_run_of_the_token_is_used(patch: Patch) -> None:
+    """Use whatever run a request token belongs to."""
+    patch.setattr(start_run.StartRunOnce, "check_owner", lambda self, answer: None)
+    patch.setattr(start_run, "decide_start_run", lambda *_, **__: once.StartDecision.REATTACH)
+
+
 # Run caches
 
 
@@ -225,6 +258,30 @@ def partial_mapping_is_saved(patch: Patch) -> None:
     """Save whatever the lists show, and delete."""
     patch.setattr(mapping.MappingSavingOperator, "_missing", lambda *_: None)
     patch.setattr(mapping, "_is_complete", lambda *_: True)
+
+
+# Locations of outputs
+
+
+@mutant("completion_sensor", "honest", "wrong-output", seed=55)
+def batch_need_not_confirm_output_uris(patch: Patch) -> None:
+    """Take the outputUri of the default setting for that of each run."""
+    of_batch = classmethod(lambda cls, batch, own: cls(batch["defaultRunSetting"]["outputUri"], own))
+    patch.setattr(outputs.OutputUris, "of_batch", of_batch)
+
+
+@mutant("cohort", "honest", "wrong-output", seed=4)
+def each_batch_is_tagged_as_one_without_own_output_uris(patch: Patch) -> None:
+    """Tag each batch as if no setting had its own outputUri."""
+    own_tags = start.BatchRequest.own_tags
+    nothing = {outputs.OWN_OUTPUT_URIS: outputs.digest({})}
+    patch.setattr(start.BatchRequest, "own_tags", lambda self, generation: {**own_tags(self, generation), **nothing})
+
+
+@mutant("start_batch_and_wait", "honest", "wrong-output", seed=4)
+def own_output_uris_are_overlooked(patch: Patch) -> None:
+    """Derive locations from the outputUri of the default setting only."""
+    patch.setattr(outputs.OutputUris, "of", lambda self, row: self.default)
 
 
 # Waits that end early

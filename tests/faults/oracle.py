@@ -289,7 +289,7 @@ class Oracle:
         wrong |= {name for name, (run_id, _) in given.items() if run_id and name not in truth}
         batch = self.batch(batch_id)
         places = {
-            str(number): f"{batch.default['outputUri']}/{number}/{batch.run_uuid(index)}"
+            str(number): f"{batch.merged_setting(index)['outputUri'].rstrip('/')}/{number}/{batch.run_uuid(index)}"
             for index, number in ((index, batch.run_numbers[index]) for index in batch._started)
         }
         for record in records:

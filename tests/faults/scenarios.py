@@ -75,6 +75,8 @@ _SETTINGS = (
     "submission_rate",
     "run_running_seconds",
 )
+#: How many settings have their own ``outputUri``, where records of the runs are written.
+_OWN_OUTPUT_URIS = {"own_output_uris": (0, 0, 1, 3)}
 SENSOR = {"mode": ("poke", "reschedule", "deferrable"), "store": (*STORES, None)}
 OPERATOR = {"mode": ("sync", "deferrable")}
 
@@ -151,7 +153,16 @@ def _botocore(world: World) -> dict[str, Any]:
 
 
 def _settings(world: World) -> list[dict[str, Any]]:
-    return [{"runSettingId": f"sample-{n}", "parameters": {"n": n}} for n in range(world.choices["runs"])]
+    """Return the settings of the runs. A few may have their own ``outputUri``, but not those of the first run."""
+    own = range(1, 1 + world.choices.get("own_output_uris", 0))
+    return [
+        {
+            "runSettingId": f"sample-{n}",
+            "parameters": {"n": n},
+            **({"outputUri": f"s3://{BUCKET}/own/{n}/"} if n in own else {}),
+        }
+        for n in range(world.choices["runs"])
+    ]
 
 
 def _limits(world: World) -> dict[str, float]:
@@ -402,6 +413,7 @@ def start_staged_batch(world: World) -> None:
     max_failed=(0, 1, "50%", "100%"),
     records=(False, True),
     cancel_on_timeout=(False, False, True),
+    **_OWN_OUTPUT_URIS,
 )
 def start_batch_and_wait(world: World) -> None:
     """Start a batch and wait for its runs in the same task."""
@@ -472,6 +484,7 @@ def submission_sensor(world: World) -> None:
     **SENSOR,
     max_failed=(0, 1, "50%", "100%"),
     records=(False, True),
+    **_OWN_OUTPUT_URIS,
 )
 def completion_sensor(world: World) -> None:
     """Wait for the end of the runs of a batch."""
@@ -711,14 +724,16 @@ _RUN_GIVEN = {
 }
 _SINGLE_RUN: dict[str, tuple[Any, ...]] = {
     "runs": (1,),
-    "run_fails": (False, False, False, True),
+    "run_fails": (None, None, None, "at_end"),
     "run_cancelled_after": (None, None, None, 3.5, 40.0),
 }
 _RUN_CALLS = ("StartRun", "ListRuns", "GetRun")
 _NO_BATCH = (*_BATCH_ONLY, *_CACHE_ONLY)
 
 
-def _start_run(world: World, *, mode: str = "sync", change: Any = None, **given: Any) -> Outcome:
+def _start_run(
+    world: World, *, request: str = "start", mode: str = "sync", change: Any = None, **given: Any
+) -> Outcome:
     """Run StartRunOperator. ``change`` changes the arguments of each try."""
     policy = {"session_policy": POLICY} if world.choices.get("policy") else {}
     arguments: dict[str, Any] = {**_RUN_GIVEN, **policy, "botocore_config": _botocore(world), **given}
@@ -732,13 +747,13 @@ def _start_run(world: World, *, mode: str = "sync", change: Any = None, **given:
         return StartRunOperator(task_id="start", **arguments, **mode)
 
     def check(result: Any, xcoms: dict[str, Any]) -> None:
-        world.oracle.single_runs.is_own(result, "start", xcoms["run"])
+        world.oracle.single_runs.is_own(result, request, xcoms["run"])
         if waits:
             run = next(one.run for one in world.oracle.single_runs.started if str(one.run.number) == result)
             world.oracle.single_runs.is_completed(run, xcoms["run"])
 
     limits = {"seconds": 4 * 3600.0 + world.choices["timeout"], "silence": LONGEST_SILENCE} if waits else {}
-    return world.run(Task("start", make, mode=mode, request="start", check=check, **limits))
+    return world.run(Task("start", make, mode=mode, request=request, check=check, **limits))
 
 
 def _given_run(world: World) -> SingleRun:
@@ -752,21 +767,46 @@ def _given_run(world: World) -> SingleRun:
     return oracle.single_runs.started[-1].run
 
 
-@scenario(*_RUN_CALLS, without=_NO_BATCH, **_SINGLE_RUN, change=(False, True), policy=(False, True))
-def start_single_run(world: World) -> None:
-    """Start a single run, and run the task again when it is cleared, with other tags."""
-
-    def change(arguments: dict[str, Any]) -> None:
-        if world.choices["change"]:
-            arguments["tags"] = {"try": str(world.random.randrange(1000))}
-
-    _start_run(world, change=change)
-    world.clock.advance(world.random.choice((0, 5, 100, 4_000)))
-    _start_run(world, change=change)
+#: A run can also fail before it is RUNNING: each run of a task, or only the first one.
+_STARTED_RUN = {
+    **_SINGLE_RUN,
+    "run_fails": (None, None, None, "at_end", "each_early", "first_early"),
+    "changed_request_error": ("ConflictException", "ValidationException", None),
+}
 
 
 @scenario(
-    *_RUN_CALLS, "CancelRun", without=_NO_BATCH, **_SINGLE_RUN, **OPERATOR, cancel_on_timeout=(False, False, True)
+    *_RUN_CALLS,
+    without=_NO_BATCH,
+    **_STARTED_RUN,
+    change=(None, "tags", "parameters", "rerun_key"),
+    request_id=(None, None, "own", "given"),
+    policy=(False, True),
+)
+def start_single_run(world: World) -> None:
+    """Start a single run, and run the task again when it is cleared, also with other tags, parameters or keys.
+
+    The user's ``request_id`` may be the one of somebody else's run.
+    """
+    changed, request_id = world.choices["change"], world.choices["request_id"]
+    given = {} if request_id is None else {"request_id": request_id}
+    if request_id == "given":
+        _given_run(world)
+
+    def change(arguments: dict[str, Any]) -> None:
+        if changed == "tags":
+            arguments["tags"] = {"try": str(world.random.randrange(1000))}
+
+    again: dict[str, Any] = {"parameters": {"sample": "HG002"}} if changed == "parameters" else {}
+    if changed == "rerun_key":
+        again = {"request": "start/again", "rerun_key": "again"}
+    for arguments in ({}, again, {}):
+        _start_run(world, change=change, **given, **arguments)
+        world.clock.advance(world.random.choice((0, 5, 100, 4_000)))
+
+
+@scenario(
+    *_RUN_CALLS, "CancelRun", without=_NO_BATCH, **_STARTED_RUN, **OPERATOR, cancel_on_timeout=(False, False, True)
 )
 def start_single_run_and_wait(world: World) -> None:
     """Start a single run and wait for its end in the same task."""
@@ -882,6 +922,7 @@ def _again(world: World, batch_id: str, waited: Outcome) -> list[dict[str, Any]]
     **SENSOR,
     max_failed=("100%",),
     records=(True,),
+    **_OWN_OUTPUT_URIS,
 )
 def cohort(world: World) -> None:
     """Create a run cache, start a batch, wait for it, and submit again what was not submitted."""

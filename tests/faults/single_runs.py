@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from airflow_provider_omics_cache.local.region import Region
     from airflow_provider_omics_cache.local.single_run import SingleRun
 
+#: Seconds after which a run fails that is never RUNNING.
+_EARLY_SECONDS = 3.0
+#: Failures before RUNNING after which a task gives up.
+_MOST_EARLY_FAILURES = 3
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "DELETED"})
 
 
@@ -35,8 +39,9 @@ class SingleRuns:
     :param region: function that returns the Region.
     :param now: function that returns the service time.
     :param found: function that reports a violation.
-    :param choices: choices of the schedule. ``run_fails`` makes each run fail; ``run_cancelled_after`` is when somebody
-        cancels the newest run.
+    :param choices: choices of the schedule. ``run_fails`` says when runs fail: each one ``at_end``, ``each_early``
+        before it is RUNNING, or only the ``first_early``; ``run_cancelled_after`` is when somebody cancels the newest
+        run.
     """
 
     def __init__(
@@ -62,8 +67,16 @@ class SingleRuns:
         for run in self._region().single_runs.values():
             if run.uuid not in before:
                 self.started.append(StartedRun(request, run, self._now()))
-                if self._choices.get("run_fails"):
-                    run.fail(float("-inf"), "RUN_TASK_FAILED")
+                self._fail(run)
+
+    def _fail(self, run: SingleRun) -> None:
+        fails = self._choices.get("run_fails")
+        if fails == "at_end":
+            run.fail(float("-inf"), "RUN_TASK_FAILED")
+        elif fails == "each_early" or (fails == "first_early" and len(self.started) == 1):
+            course = run.course()
+            course.begins_at, course.cancelled_until = None, self._now() + _EARLY_SECONDS
+            course.failure = ("INSTANCE_RESERVATION_FAILED", "No instance was available")
 
     def passed(self) -> None:
         """Let somebody cancel the newest run when it is time."""
@@ -108,8 +121,15 @@ class SingleRuns:
             pair = f"run {second.run.number} of {first.request} was started when run {first.run.number}"
             if course.cancelled_at is not None and course.cancelled_at < second.at:
                 self._found("restarted-cancelled", f"{pair} was cancelled")
-            elif not course.deleted:
+            elif not course.deleted and not self._may_be_replaced(first.run, second):
                 self._found("paid-twice", f"{pair} was {self.status(first.run, second.at)}")
+
+    def _may_be_replaced(self, run: SingleRun, by: StartedRun) -> bool:
+        """Return whether a run could be replaced: it failed before it was RUNNING, or completed something else."""
+        status = self.status(run, by.at)
+        if status == "FAILED":
+            return not _has_begun(run)
+        return status == "COMPLETED" and run.setting()["parameters"] != by.run.setting()["parameters"]
 
     def is_own(self, run_id: str, request: str, xcom: Mapping[str, Any]) -> None:
         """Check the run that StartRunOperator returned."""
@@ -139,11 +159,19 @@ class SingleRuns:
     def is_true(self, error: str, request: str | None, uuid: str | None, kinds: Mapping[str, int]) -> bool:
         """Return whether an error that forbids a retry is true."""
         subjects = [started.run for started in self.started if uuid == started.run.uuid or request == started.request]
-        statuses = {self.status(run) for run in subjects}
+        failed = [run for run in subjects if self.status(run) == "FAILED"]
+        # A task that waits fails with each failure. Another one starts a run again that was never RUNNING.
+        waits = "mode" in self._choices
+        may_conflict = self._choices.get("change") == "parameters" or self._choices.get("request_id") is not None
         return {
             "RunCancelledError": any(run.course().cancelled_at is not None for run in subjects),
-            "RunFailedError": "FAILED" in statuses,
+            "RunFailedError": bool(failed)
+            and (waits or any(map(_has_begun, failed)) or len(failed) >= _MOST_EARLY_FAILURES),
             "RunDeletedError": any(run.course().deleted for run in subjects),
             "RunNotFoundError": any(run.course().deleted for run in subjects),
-            "RunConflictError": bool(kinds.get("unknown_status")) or uuid is not None,
+            "RunConflictError": may_conflict or bool(kinds.get("unknown_status")) or uuid is not None,
         }.get(error, False)
+
+
+def _has_begun(run: SingleRun) -> bool:
+    return run.course().begins_at is not None

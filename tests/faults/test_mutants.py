@@ -32,6 +32,7 @@ def _is_noticed(mutant: Mutant, seed: int) -> bool:
         return mutant.invariant in simulator.run(schedule).invariants
 
 
+@pytest.mark.large
 @pytest.mark.usefixtures("_prepared")
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_noticed(name: str) -> None:

@@ -1,8 +1,11 @@
-"""1,000 schedules of the fault simulator. See ``python -m tests.faults --help`` for more of them."""
+"""Schedules of the fault simulator. ``python -m tests.faults --help`` says how to run more of them."""
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,8 +19,8 @@ from tests.faults.environment import prepared
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.schedule import KINDS, PROFILES, THEMES
 
-SCHEDULES = 1_000
-_EACH = -(-SCHEDULES // (len(SCENARIOS) * len(PROFILES)))
+#: Schedules of each scenario in each profile: those that make test runs, and those that make coverage runs.
+FEW, MANY = 5, 15
 
 
 @pytest.fixture
@@ -29,9 +32,12 @@ def _prepared() -> Iterator[None]:
 @pytest.mark.usefixtures("_prepared")
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_no_schedule_violates_an_invariant(scenario: str, profile: str) -> None:
+@pytest.mark.parametrize(
+    "seeds", [range(FEW), pytest.param(range(FEW, MANY), marks=pytest.mark.large)], ids=["few", "many"]
+)
+def test_no_schedule_violates_an_invariant(seeds: range, scenario: str, profile: str) -> None:
     violations = []
-    for seed in range(_EACH):
+    for seed in seeds:
         result = simulator.run(simulator.draw(seed, profile, scenario))
         if result.violations and not result.is_known:
             replay = f"python -m tests.faults --replay {seed} --profile {profile} --scenario {scenario}"
@@ -62,6 +68,15 @@ def test_each_kind_of_fault_is_drawn_in_each_of_its_profiles() -> None:
             for fault in simulator.draw(seed, profile, scenario).faults
         }
         assert drawn == {name for name, kind in KINDS.items() if profile in kind.profiles}
+
+
+def test_the_page_on_reliability_names_scenarios() -> None:
+    page = (Path(__file__).parents[2] / "docs/reliability.rst").read_text()
+    lists = re.findall(r"scenarios?\s+((?:``[\w*]+``(?:,\s+)?)+)", page)
+    named = [name for names in lists for name in re.findall(r"``([\w*]+)``", names)]
+    assert [name for name in named if not fnmatch.filter(SCENARIOS, name)] == []
+    operators = {"start_single_run", "create_run_group", "delete_run_group"}
+    assert operators <= {found for name in named for found in fnmatch.filter(SCENARIOS, name)}
 
 
 def test_themes_name_kinds() -> None:

@@ -122,6 +122,7 @@ class TestGood:
         assert not check([setting(1, outputUri="s3://bucket/1/")], default={}).broken
         assert not check([setting(1)], default=DEFAULT).broken
 
+    @pytest.mark.large
     def test_memory_stays_flat_with_100_000_settings(self) -> None:
         class Discard(io.BytesIO):
             def write(self, data: Any) -> int:
@@ -269,12 +270,14 @@ class TestBad:
         assert not check([setting(0, parameters={"a": "é" * 127_990})]).broken
         assert check([setting(0, parameters={"a": "é" * 128_000})]).broken
 
+    @pytest.mark.large
     def test_100_000_offenders_are_reported_briefly(self) -> None:
         _, rule, _ = refused([setting(number, sample="secret-payload") for number in range(100_000)])
         assert rule.startswith("has an unknown key (100,000 settings have this error; the first 20: [0] 'sample', ")
         assert "secret" not in rule
         assert len(rule) < 1_000
 
+    @pytest.mark.large
     def test_100_000_misspelt_keys_are_reported_briefly(self) -> None:
         _, rule, _ = refused([setting(number, output_uri="secret-payload") for number in range(100_000)])
         assert rule.startswith("has the unknown key 'output_uri' (did you mean 'outputUri'?) (100,000 settings have ")

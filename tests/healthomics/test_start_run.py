@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
 from airflow_provider_omics_cache.healthomics.awaited_run import Run
-from airflow_provider_omics_cache.healthomics.start_run import check_combinations, decide_start_run, refused_member
+from airflow_provider_omics_cache.healthomics.start_run import check_combinations, decide_start_run, refusal_of
 from airflow_provider_omics_cache.healthomics.states import RUN_STATUSES, RunStatus
 
 ACTIVE = ("REATTACH", "REFUSE_OTHER_SETTINGS", "REFUSE_UNKNOWN_SETTINGS")
@@ -49,6 +49,7 @@ def test_a_run_that_failed_after_it_was_started_is_never_replaced(digest: str | 
         ({"storageType": "STATIC"}, "storage_capacity", "must be given for storage_type STATIC"),
         ({"workflowType": "READY2RUN", "storageCapacity": 1200}, "storage_capacity", "must not be given.* got 1200"),
         ({"workflowType": "READY2RUN", "storageType": "STATIC"}, "storage_type", "must not be given.* got 'STATIC'"),
+        ({"workflowType": "READY2RUN", "cacheId": "5"}, "cache_id", "must not be given for a READY2RUN.* got '5'"),
         ({"networkingMode": "VPC"}, "configuration_name", "must be given for networking_mode VPC"),
     ],
 )
@@ -78,6 +79,8 @@ def test_other_combinations_are_left_to_the_service(members: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     ("code", "text", "member"),
     [
+        ("ValidationException", "1 validation error detected: the name is too long", None),
+        ("ValidationException", "1 validation error detected: workflow 1234567 does not exist", "workflowId"),
         ("ResourceNotFoundException", "Workflow 1234567 not found", "workflowId"),
         ("ResourceNotFoundException", "The specified workflow does not exist", "workflowId"),
         ("ResourceNotFoundException", "Run group not found", "runGroupId"),
@@ -94,7 +97,20 @@ def test_other_combinations_are_left_to_the_service(members: dict[str, Any]) -> 
     ],
 )
 def test_a_refusal_of_a_resource_is_recognised(code: str, text: str, member: str | None) -> None:
-    assert refused_member(code, text, {**WORKFLOW, "cacheId": "8", "runGroupId": "9"}) == member
+    refusal = refusal_of(code, text, {**WORKFLOW, "cacheId": "8", "runGroupId": "9", "runId": "1"})
+    assert (refusal and refusal.member) == member
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "rule"),
+    [
+        ("ValidationException", "cacheId is not supported here", ""),
+        ("ValidationException", "Run cache 8 is not ACTIVE", "must name an active run cache"),
+        ("ResourceNotFoundException", "cacheId", "must name an active run cache"),
+    ],
+)
+def test_a_rule_is_named_only_where_a_resource_is_missing_or_not_active(code: str, text: str, rule: str) -> None:
+    assert refusal_of(code, text, {**WORKFLOW, "cacheId": "8"}) == ("cacheId", rule)
 
 
 def test_another_uuid_shows_that_the_run_is_deleted() -> None:
@@ -103,3 +119,11 @@ def test_another_uuid_shows_that_the_run_is_deleted() -> None:
     assert (run.status, run.uuid, run.run_output_uri) == ("DELETED", "a", None)
     assert Run.from_answer("1", answer).status == Run.from_answer("1", {"status": "RUNNING"}, uuid="a").status
     assert Run.from_json(run.to_json()) == run
+
+
+@pytest.mark.parametrize(
+    ("members", "text"),
+    [({}, "no reason given"), ({"failureReason": "A"}, "A"), ({"failureReason": "A", "statusMessage": "b"}, "A: b")],
+)
+def test_a_failure_is_described_by_reason_and_message(members: dict[str, str], text: str) -> None:
+    assert Run.from_answer("1", members).failure == text

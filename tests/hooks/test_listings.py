@@ -57,7 +57,7 @@ def test_a_list_of_started_runs_continues_at_its_page(service: Any, fault: str) 
     assert service.calls["ListRuns"] == 5 + 7
 
 
-@pytest.mark.newest
+@pytest.mark.large
 def test_a_mapping_takes_little_more_than_the_dict(service: Any) -> None:
     rows = list_submissions(OmicsCacheHook(), processed_batch(service, 20_000))
     next(rows)

@@ -6,6 +6,7 @@ Runs in the CLI's own environment, not in that of the tests.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -18,7 +19,7 @@ import awscli.clidriver
 
 def main() -> None:
     driver = awscli.clidriver.create_clidriver()
-    driver.session.get_service_model("omics")
+    _load_what_commands_need(driver)
     for line in sys.stdin:
         request = json.loads(line)
         with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
@@ -28,6 +29,16 @@ def main() -> None:
             _, status = os.waitpid(child, 0)
             answer = {"code": os.waitstatus_to_exitcode(status), "out": _read(out), "err": _read(err)}
         print(json.dumps(answer), flush=True)
+
+
+def _load_what_commands_need(driver: Any) -> None:
+    """Fill the caches of the session before the forks. Without this, each command spends most of its time on it."""
+    keys = dict.fromkeys(("aws_access_key_id", "aws_secret_access_key"), "testing")
+    driver.session.create_client("omics", region_name="us-east-1", **keys)
+    for kind in ("paginators-1", "waiters-2"):
+        driver.session.get_component("data_loader").load_service_model("omics", kind)
+    driver.session.get_available_services()
+    gc.freeze()
 
 
 def _run(driver: Any, request: dict[str, Any], out: IO[str], err: IO[str]) -> None:

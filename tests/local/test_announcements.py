@@ -73,15 +73,24 @@ def test_events_of_runs_and_tasks(omics: Any, local_healthomics: LocalHealthOmic
     omics.cancel_run(id=cancelled)
     local_healthomics.clock.advance(100)
     omics.list_runs()
-    assert of_kind(received(queue), "Run Status Change") == ["PENDING", "STOPPING", "CANCELLED"]
+    omics.delete_run(id=cancelled)
+    events = received(queue)
+    assert of_kind(events, "Run Status Change") == ["PENDING", "STOPPING", "CANCELLED", "DELETED"]
+    assert events[-1]["detail"]["runId"] == cancelled
+    local_healthomics.settings.reuse_run_ids = True
+    assert start(omics) == cancelled
+    assert of_kind(received(queue), "Run Status Change") == ["PENDING"]
 
 
 @needs_batches
 def test_events_of_batches(omics: Any, local_healthomics: LocalHealthOmics, queue: str) -> None:
     local_healthomics.settings.send_events = True
+    local_healthomics.register_workflow("4711")
+    local_healthomics.register_workflow_version("4711", "v2")
+    version = {"workflowVersionName": "v2", "workflowOwnerId": "210987654321"}
     batch_id = omics.start_run_batch(
         batchName="cohort",
-        defaultRunSetting=DEFAULT_RUN_SETTING,
+        defaultRunSetting={**DEFAULT_RUN_SETTING, **version},
         batchRunSettings={"inlineSettings": run_settings(2)},
     )["id"]
     local_healthomics.clock.advance(100)
@@ -89,6 +98,7 @@ def test_events_of_batches(omics: Any, local_healthomics: LocalHealthOmics, queu
     local_healthomics.clock.advance(100)
     omics.get_batch(batchId=batch_id)
     events = received(queue)
+    assert of_kind(events, "Run Status Change").count("DELETED") == 2
     assert of_kind(events, "RunBatch Status Change") == [
         "CREATING",
         "PENDING",
@@ -101,6 +111,38 @@ def test_events_of_batches(omics: Any, local_healthomics: LocalHealthOmics, queu
     processed = next(event["detail"] for event in events if event["detail"]["status"] == "PROCESSED")
     assert all(isinstance(value, str) for value in processed.values())
     assert (processed["batchName"], processed["totalRuns"], processed["completedRunCount"]) == ("cohort", "2", "2")
+    workflow_arn = "arn:aws:omics:us-east-1:123456789012:workflow/4711"
+    assert (processed["workflowArn"], processed["workflowVersionArn"]) == (workflow_arn, f"{workflow_arn}/version/v2")
+    assert processed["workflowOwnerId"] == "210987654321"
+
+
+@needs_batches
+def test_logs_of_a_run_with_the_id_of_a_deleted_run(omics: Any, local_healthomics: LocalHealthOmics) -> None:
+    local_healthomics.settings.write_logs = local_healthomics.settings.reuse_run_ids = True
+    request = {"defaultRunSetting": DEFAULT_RUN_SETTING, "batchRunSettings": {"inlineSettings": run_settings(1)}}
+    batch_id = omics.start_run_batch(**request)["id"]
+    local_healthomics.clock.advance(100)
+    omics.delete_run_batch(batchId=batch_id)
+    run_id = start(omics)
+    local_healthomics.clock.advance(100)
+    uuid = omics.get_run(id=run_id)["uuid"]
+    manifests = new_client("logs").describe_log_streams(logGroupName=GROUP, logStreamNamePrefix="manifest/")
+    assert f"manifest/run/{run_id}/{uuid}" in [stream["logStreamName"] for stream in manifests["logStreams"]]
+
+
+@needs_batches
+def test_why_a_batch_failed_is_a_code(omics: Any, local_healthomics: LocalHealthOmics, queue: str) -> None:
+    local_healthomics.settings.send_events = True
+    local_healthomics.faults.fail_batch()
+    for setting_ids in (("a",), ("a", "a")):
+        settings = [{"runSettingId": setting_id} for setting_id in setting_ids]
+        omics.start_run_batch(defaultRunSetting=DEFAULT_RUN_SETTING, batchRunSettings={"inlineSettings": settings})
+        local_healthomics.clock.advance(100)
+        batch = omics.list_batch(status="FAILED")["items"][-1]
+        detail = received(queue)[-1]["detail"]
+        code = "INTERNAL_SERVER_EXCEPTION" if len(settings) == 1 else "VALIDATION_EXCEPTION"
+        assert (detail["status"], detail["failureReason"]) == ("FAILED", code)
+        assert detail["failureMessage"] == omics.get_batch(batchId=batch["id"])["failureReason"]
 
 
 def test_log_streams(omics: Any, local_healthomics: LocalHealthOmics) -> None:

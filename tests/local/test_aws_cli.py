@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore import xform_name
 
 from tests.conftest import needs_batches
+from tests.local.each_operation import call_each_operation
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmicsServer
@@ -150,6 +152,13 @@ LISTED = (
     "{arn: arn, cacheBehavior: cacheBehavior, cacheS3Uri: cacheS3Uri, creationTime: creationTime, id: id, name: name, "
     "status: status}"
 )
+
+
+def test_each_operation(aws: Cli, local: LocalHealthOmicsServer) -> None:
+    def call(operation: str, **members: Any) -> Any:
+        return aws(xform_name(operation, "-"), "--cli-input-json", json.dumps(members))
+
+    call_each_operation(call, local, "cli")
 
 
 # Run caches
@@ -512,60 +521,30 @@ def test_deleting_a_batch_leaves_its_runs(aws: Cli, local: LocalHealthOmicsServe
 # Single runs, run groups and workflows
 
 
-def test_starts_a_run_and_shows_its_tasks(aws: Cli, local: LocalHealthOmicsServer) -> None:
-    """Call each operation once, because each command of the CLI starts a process."""
-    run = (
-        "--workflow-id",
-        "1234567",
-        "--role-arn",
-        f"arn:aws:iam::{ACCOUNT}:role/omics",
-        "--output-uri",
-        "s3://cli/runs/",
-    )
-    start = ("start-run", *run, "--name", "one", "--request-id", "token-1", "--parameters", '{"depth": 30}')
+def test_starts_a_run(aws: Cli, local: LocalHealthOmicsServer) -> None:
+    role = f"arn:aws:iam::{ACCOUNT}:role/omics"
+    where = ("--workflow-id", "1234567", "--role-arn", role, "--output-uri", "s3://cli/runs/")
+    start = ("start-run", *where, "--name", "one", "--request-id", "token-1", "--parameters", '{"depth": 30}')
     started = aws(*start)
     assert aws(*start)["id"] == started["id"]
-    assert started["runOutputUri"] == f"s3://cli/runs/{started['id']}/{started['uuid']}"
     local.clock.advance(3600)
     found = aws("get-run", "--id", started["id"])
     assert (found["status"], found["parameters"]) == ("COMPLETED", {"depth": 30})
     tasks = aws("list-run-tasks", "--id", started["id"], "--status", "COMPLETED")["items"]
-    assert tasks
+    assert len(tasks) == 3
     task = aws("get-run-task", "--id", started["id"], "--task-id", tasks[0]["taskId"])
     assert (task["name"], task["status"]) == (tasks[0]["name"], "COMPLETED")
-    assert aws("get-workflow", "--id", "1234567", "--query", "status") == "ACTIVE"
 
 
-def test_creates_changes_and_deletes_a_run_group(aws: Cli) -> None:
-    create = (
-        "create-run-group",
-        "--name",
-        "capped",
-        "--max-runs",
-        "20",
-        "--max-duration",
-        "600",
-        "--request-id",
-        "one",
-    )
-    group = aws(*create, "--tags", "team=genomics")
-    assert aws(*create, "--tags", "team=genomics") == group
-    assert aws("update-run-group", "--id", group["id"], "--max-cpus", "256", "--max-gpus", "8") is None
+def test_creates_a_run_group(aws: Cli) -> None:
+    limits = ("--max-runs", "20", "--max-duration", "600", "--max-cpus", "256", "--max-gpus", "8")
+    create = ("create-run-group", "--name", "capped", *limits, "--request-id", "one", "--tags", "team=genomics")
+    group = aws(*create)
+    assert aws(*create) == group
     found = aws("get-run-group", "--id", group["id"])
     assert found.pop("creationTime")
-    assert found == {
-        **group,
-        "name": "capped",
-        "maxCpus": 256,
-        "maxGpus": 8,
-        "maxRuns": 20,
-        "maxDuration": 600,
-    }
-    assert aws("list-run-groups", "--name", "capped", "--query", "items[].id") == [group["id"]]
+    assert found == {**group, "name": "capped", "maxCpus": 256, "maxGpus": 8, "maxRuns": 20, "maxDuration": 600}
     assert "valid min value: 1" in aws.error("create-run-group", "--max-runs", "0")
-    assert aws("delete-run-group", "--id", group["id"]) is None
-    assert "(ResourceNotFoundException)" in aws.error("get-run-group", "--id", group["id"])
-    assert aws("list-run-groups") == {"items": []}
 
 
 # Runs and tags

@@ -895,6 +895,7 @@ def change(omics: Any, local: LocalHealthOmics, batch_id: str, step: float | str
                 getattr(omics, step)(id=run["id"])
 
 
+@pytest.mark.large
 def test_a_hundred_thousand_runs_are_normal(omics: Any, local_healthomics: LocalHealthOmics) -> None:
     small_id = start(omics, batchRunSettings=stage(settings_of_samples(1_000)))
     local_healthomics.clock.advance(3)
@@ -928,6 +929,7 @@ def test_a_hundred_thousand_runs_are_normal(omics: Any, local_healthomics: Local
         assert costs_as_much(partial(call, batchId=small_id, **few), partial(call, batchId=batch_id, **late)), late
 
 
+@pytest.mark.large
 @pytest.mark.parametrize(
     ("report", "rate_limits", "status"),
     [(None, {}, "INPROGRESS"), (lambda run: None, {}, "INPROGRESS"), (None, {"StartRun": 5.0}, "SUBMITTING")],

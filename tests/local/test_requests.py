@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ import botocore
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaging.version import Version
 
 from airflow_provider_omics_cache.local import LocalHealthOmics, mock_healthomics
-from airflow_provider_omics_cache.local.protocol import NEWER_MEMBERS, Protocol, Request, Response, matcher
+from airflow_provider_omics_cache.local.protocol import Protocol, Request, Response, matcher
 from tests.conftest import HAS_BATCHES, needs_batches
 from tests.local.broken_requests import MODEL, OPERATIONS, BrokenRequest, broken_requests, wire
 from tests.local.conftest import DEFAULT_RUN_SETTING, new_client, run_settings
@@ -237,7 +239,7 @@ def test_members_that_the_model_does_not_know_are_refused(local: LocalHealthOmic
     assert (status, code) == (400, "ValidationException")
     assert f"The model of the API in botocore {botocore.__version__} has no member 'future'" in message
     assert "install a newer botocore" in message
-    assert "install botocore>=1.43.90" in error_of(ask_with(sessionPolicy="{}"))[2]
+    assert "install a newer botocore" in error_of(ask_with(sessionPolicy="{}"))[2]
     assert ask_with(future=None, name=None).status == 201
 
     if HAS_BATCHES:
@@ -248,14 +250,36 @@ def test_members_that_the_model_does_not_know_are_refused(local: LocalHealthOmic
             assert f"{path}'" in error_of(ask(local, "StartRunBatch", **parameters))[2]
 
 
-def test_what_an_older_botocore_lacks_is_named() -> None:
-    protocol = Protocol([*OPERATIONS, "StartRunOfTheFuture"])
-    assert protocol.absent()[0] == "StartRunOfTheFuture"
-    if HAS_BATCHES:
-        members = protocol._model.shape_for("DefaultRunSetting").members
-        assert [name for name in NEWER_MEMBERS if f"DefaultRunSetting.{name}" not in " ".join(protocol.absent())] == [
-            name for name in NEWER_MEMBERS if name in members
-        ]
+#: Members that came to requests after the oldest supported botocore, with the first version that has them.
+FIRST_VERSIONS = {
+    ("StartRun", "networkingMode"): "1.42.78",
+    ("StartRun", "configurationName"): "1.42.78",
+    ("StartRun", "engineSettings"): "1.43.18",
+    ("StartRun", "scratchStorageMode"): "1.43.35",
+    ("StartRun", "sessionPolicy"): "1.43.90",
+    ("StartRun", "outputUriPrefixMode"): "1.43.123",
+    ("StartRunBatch", "networkingMode"): "1.42.97",
+    ("StartRunBatch", "configurationName"): "1.42.97",
+    ("StartRunBatch", "engineSettings"): "1.43.25",
+    ("StartRunBatch", "scratchStorageMode"): "1.43.35",
+    ("StartRunBatch", "sessionPolicy"): "1.43.90",
+}
+
+
+def test_the_version_that_has_a_member_is_named(local: LocalHealthOmics) -> None:
+    absent = Protocol([*OPERATIONS, "StartRunOfTheFuture"]).absent()
+    assert absent[0] == "StartRunOfTheFuture"
+    for (operation, member), version in FIRST_VERSIONS.items():
+        if operation not in OPERATIONS:
+            continue
+        is_known = Version(botocore.__version__) >= Version(version)
+        request = wire(operation, VALID[operation])
+        body = json.loads(request.body)
+        body.get("defaultRunSetting", body)[member] = 1
+        message = error_of(local.handle(dataclasses.replace(request, body=json.dumps(body).encode()), SIGNED))[2]
+        assert (f"install botocore>={version} in" in message) == (not is_known), message
+        shape = "StartRunRequest" if operation == "StartRun" else "DefaultRunSetting"
+        assert (f"{shape}.{member} (botocore>={version})" in absent) == (not is_known)
 
 
 def test_values_are_shown_short_and_session_policies_not_at_all(local: LocalHealthOmics) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import json
+from pathlib import Path
 from typing import Any
 
+import boto3
+import botocore.session
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
+from botocore.loaders import JSONFileLoader, Loader
 
-from airflow_provider_omics_cache.local import LocalHealthOmics
+from airflow_provider_omics_cache.local import LocalHealthOmics, healthomics, mock_healthomics, protocol
 from tests.local.conftest import DEFAULT_RUN_SETTING, code_of
 
 
@@ -138,6 +144,50 @@ def test_a_run_that_duplicates_another(omics: Any, local_healthomics: LocalHealt
     with pytest.raises(ClientError, match="Either workflowId or runId is required") as error:
         omics.start_run(**needed)
     assert code_of(error) == ("ValidationException", 400)
+
+
+#: What botocore 1.43.123 added to the model.
+PREFIX_MODE = {
+    "RunOutputUriPrefixMode": {"type": "string", "enum": ["SERVICE_DEFINED", "NONE_WITH_OVERWRITE"]},
+    **{
+        name: {"members": {"outputUriPrefixMode": {"shape": "RunOutputUriPrefixMode"}}}
+        for name in ("StartRunRequest", "GetRunResponse")
+    },
+}
+
+
+def test_outputs_without_a_folder_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model of the test has ``outputUriPrefixMode``, also if the installed botocore has not."""
+    addition = tmp_path / "omics" / "2022-11-28" / "service-2.sdk-extras.json"
+    addition.parent.mkdir(parents=True)
+    addition.write_text(json.dumps({"version": 1.0, "merge": {"shapes": PREFIX_MODE}}))
+    # The tests share the models that were read, and the addition must not change those of other tests.
+    models = JSONFileLoader()
+    monkeypatch.setattr(models, "load_file", lambda path: copy.deepcopy(JSONFileLoader.load_file(models, path)))
+    loader = Loader(extra_search_paths=[str(tmp_path)], file_loader=models)
+    monkeypatch.setattr(protocol, "create_loader", lambda: loader)
+    newer = protocol.Protocol(healthomics.OPERATIONS)
+    monkeypatch.setattr(healthomics, "_protocol", lambda: newer)
+    with mock_healthomics(strict=False):
+        session = botocore.session.Session()
+        session.register_component("data_loader", loader)
+        omics = boto3.session.Session("testing", "testing", None, "us-east-1", session).client("omics")
+        default, longest = "s3://results/out/", "s3://results/".ljust(750, "x")
+        for members, uri in (
+            ({}, None),
+            ({"outputUriPrefixMode": "SERVICE_DEFINED"}, None),
+            ({"outputUriPrefixMode": "NONE_WITH_OVERWRITE"}, default),
+            ({"outputUriPrefixMode": "NONE_WITH_OVERWRITE", "outputUri": longest}, longest),
+        ):
+            started = omics.start_run(**{**DEFAULT_RUN_SETTING, "outputUri": default, **members})
+            run = omics.get_run(id=started["id"])
+            expected = uri or f"{default}{run['id']}/{run['uuid']}"
+            assert started["runOutputUri"] == run["runOutputUri"] == expected
+            assert run["outputUriPrefixMode"] == members.get("outputUriPrefixMode", "SERVICE_DEFINED")
+        with pytest.raises(ClientError, match="SERVICE_DEFINED, NONE_WITH_OVERWRITE"):
+            omics.start_run(**DEFAULT_RUN_SETTING, outputUriPrefixMode="NONE")
+        with pytest.raises(ClientError, match="at most 694 characters"):
+            omics.start_run(**{**DEFAULT_RUN_SETTING, "outputUri": longest})
 
 
 def test_an_answer_is_lost_after_the_run_was_started(omics: Any, local_healthomics: LocalHealthOmics) -> None:

@@ -383,15 +383,15 @@ MUTANTS = (
     Mutant(
         "locations follow although the runs do not share an outputUri",
         "outputs",
-        "is_expected = output_uri in {None, expected}",
-        "is_expected, expected = True, output_uri or expected",
+        'is_expected = run.get("outputUri") in {None, expected}',
+        'is_expected, expected = True, run.get("outputUri") or expected',
         (f"{_OUTPUTS}test_locations_do_not_follow",),
     ),
     Mutant(
         "locations follow from the layout of the first run",
         "outputs",
-        "possible = _LAYOUTS if self._layouts is None else self._layouts",
-        "possible = _LAYOUTS",
+        "layout for layout in self._layouts if is_expected",
+        "layout for layout in _LAYOUTS if is_expected",
         (f"{_OUTPUTS}test_locations_do_not_follow",),
     ),
     Mutant(
@@ -400,6 +400,20 @@ MUTANTS = (
         'return self.own.get(row.get("runSettingId") or "", self.default)',
         "return self.default",
         (f"{_OUTPUTS}test_with_the_settings_each_run_has_its_own_output_uri",),
+    ),
+    Mutant(
+        "the outputUri of each run is known although the batch does not confirm it",
+        "outputs",
+        'if (batch.get("tags") or {}).get(OWN_OUTPUT_URIS) != digest(own):',
+        "if False:",
+        (f"{_OUTPUTS}test_the_tag_of_the_batch_confirms_which_settings_have_their_own_output_uri",),
+    ),
+    Mutant(
+        "locations follow from one run",
+        "outputs",
+        "_LEAST_EVIDENCE = 2",
+        "_LEAST_EVIDENCE = 1",
+        (f"{_OUTPUTS}test_locations_do_not_follow",),
     ),
     # states and end
     Mutant(

@@ -28,6 +28,7 @@ def test_a_patch_that_no_longer_applies_is_an_error() -> None:
         list(run([stale], 1))
 
 
+@pytest.mark.large
 def test_a_mutant_that_its_tests_do_not_notice_survives() -> None:
     harmless = Mutant("nothing is wrong", "tokens", "import re\n", "import re as re\n", MUTANTS[-1].tests)
     noticed, survivor = run([MUTANTS[-1], harmless], 1)

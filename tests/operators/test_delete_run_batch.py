@@ -516,7 +516,7 @@ def test_a_listing_that_repeats_a_run_is_not_saved(delete: Any, local: Any, clie
     assert mapping() is None
 
 
-@pytest.mark.newest
+@pytest.mark.large
 def test_saving_a_mapping_takes_at_most_twice_the_memory_of_the_mapping(
     delete: Any, local: Any, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

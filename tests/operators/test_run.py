@@ -29,7 +29,7 @@ from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.operators.run import CancelRunOperator, DeleteRunOperator, StartRunOperator
 from airflow_provider_omics_cache.triggers.run import StartRunTrigger
 from airflow_provider_omics_cache.xcoms import RunXCom
-from tests.conftest import needs_aiobotocore, needs_batches
+from tests.conftest import HAS_SESSION_POLICIES, needs_aiobotocore, needs_batches
 from tests.operators.batch_states import changed_answers, die, each_mode, run_operator
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class TestStartedOnce:
             "storage_capacity": 1200,
             "log_level": "ALL",
             "retention_mode": "REMOVE",
-            "session_policy": '{"Statement": "s3cret"}',
+            **({"session_policy": '{"Statement": "s3cret"}'} if HAS_SESSION_POLICIES else {}),
             "tags": {"team": "a"},
             "name": "sample HG001",
         }
@@ -128,7 +128,7 @@ class TestStartedOnce:
         assert (xcom["uuid"], xcom["name"], xcom["run_output_uri"]) == (run["uuid"], run["name"], run["runOutputUri"])
         assert (xcom["reattached"], len(xcom["request_id"])) == (False, 68)
         assert "s3cret" not in caplog.text + capsys.readouterr().out + json.dumps(context["ti"].xcoms)
-        assert f"/runs/{run_id}" in json.dumps(context["ti"].links)
+        assert run_id in json.dumps(context["ti"].links)
 
     @pytest.mark.parametrize(
         ("status", "same", "other"),
@@ -190,6 +190,7 @@ class TestStartedOnce:
         with changed_answers("GetRun", {"startTime": None}, times=2):
             second = start(task_context)
         assert first != second
+        assert local.calls["StartRun"] == 2, "the token of a FAILED run starts nothing"
         assert [run["tags"][GENERATION_TAG] for run in runs(client)] == ["0", "1"]
 
     def test_a_late_start_time_is_waited_for(self, local: LocalHealthOmics, client: Any, task_context: Context) -> None:
@@ -269,6 +270,21 @@ class TestStartedOnce:
         assert not isinstance(caught.value, RunError)
         assert len(runs(client)) == 1
 
+    @pytest.mark.parametrize("status", ["COMPLETED", "CANCELLED"])
+    def test_a_deleted_run_is_started_again_when_its_token_is_forgotten(
+        self, status: str, local: LocalHealthOmics, client: Any, new_task_context: NewContext
+    ) -> None:
+        """The documentation lists this as a limit, for batches too."""
+        first = run_in(status, local, client, new_task_context())
+        with changed_answers("GetRun", {"status": "DELETED"}), pytest.raises(RunDeletedError, match="rerun_key"):
+            start(new_task_context())
+        client.delete_run(id=first)
+        with pytest.raises(OmicsError, match="did not find it for 300 s"):
+            start(new_task_context())
+        local.forget_tokens()
+        second = start(new_task_context())
+        assert [run["id"] for run in runs(client)] == [second] != [first]
+
     def test_a_missing_digest_is_never_a_second_run(
         self, local: LocalHealthOmics, client: Any, task_context: Context
     ) -> None:
@@ -282,6 +298,31 @@ class TestStartedOnce:
         run_id = start(task_context, request_id="mine")
         assert task_context["ti"].xcoms["run"]["request_id"] == "mine"
         assert GENERATION_TAG not in client.get_run(id=run_id)["tags"]
+
+    @pytest.mark.parametrize("refusal", ["ConflictException", None])
+    def test_a_request_id_of_another_task_and_another_name(
+        self, refusal: str | None, local: LocalHealthOmics, client: Any, task_context: Context
+    ) -> None:
+        """The other run is never used, and no XCom lets a teardown cancel it."""
+        local.settings.changed_request_error = refusal
+        theirs = client.start_run(
+            workflowId="1234567",
+            roleArn=GIVEN["role_arn"],
+            outputUri="s3://their-runs/",
+            name="theirs",
+            requestId="shared",
+        )
+        text = "or set another request_id" if refusal else rf"^request_id 'shared' belongs to run {theirs['id']}, which"
+        before = local.clock.now()
+        with pytest.raises(OmicsApiError if refusal else RunConflictError, match=text):
+            start(task_context, request_id="shared")
+        assert ("run" in task_context["ti"].xcoms, len(runs(client))) == (False, 1)
+        assert refusal or (local.clock.now() - before).total_seconds() < 60
+        if refusal is None:
+            run_id = start(task_context, name="first")
+            with pytest.raises(RunConflictError, match=rf"belongs to run {run_id} \(first-.*Set the name of the first"):
+                start(task_context, name="second")
+            assert len(runs(client)) == 2
 
     def test_throttling_is_waited_out(self, local: LocalHealthOmics, client: Any, task_context: Context) -> None:
         local.faults.throttle("StartRun", times=12)
@@ -334,6 +375,14 @@ class TestBadInput:
             start(task_context, **given)
         assert str(caught.value).startswith(f"{text}: StartRun failed: ResourceNotFoundException: ")
         assert runs(client) == []
+
+    def test_a_member_that_the_service_does_not_support(
+        self, local: LocalHealthOmics, client: Any, task_context: Context
+    ) -> None:
+        local.faults.error("StartRun", code="ValidationException", message="cacheId is not supported in this Region")
+        with pytest.raises(OmicsRequestError, match=r"^cache_id was refused; got '97': .*not supported in this Region"):
+            start(task_context, cache_id="97")
+        assert local.calls["StartRun"] == 1
 
     def test_an_inactive_workflow(self, local: LocalHealthOmics, client: Any, task_context: Context) -> None:
         text = "Workflow 1234567 is INACTIVE"

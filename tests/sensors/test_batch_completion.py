@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import boto3
@@ -26,6 +26,8 @@ from airflow_provider_omics_cache.exceptions import (
 )
 from airflow_provider_omics_cache.healthomics.rounds import Event
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
+from airflow_provider_omics_cache.run_settings import save_run_settings
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
 from tests.conftest import needs_aiobotocore, needs_batches
 from tests.sensor_modes import TaskDeferred, each_mode, run_sensor, start_batch
@@ -55,6 +57,33 @@ def counts(total: int, completed: int, **others: int) -> dict[str, int]:
 def lines_of(uri_key: str) -> list[dict[str, Any]]:
     body = boto3.client("s3").get_object(Bucket="results", Key=uri_key)["Body"].read()
     return [json.loads(line) for line in body.splitlines()]
+
+
+def start_with_operator(task_context: dict[str, Any], runs: int, own: Collection[int] = (), source: str = "") -> str:
+    """Start a batch with StartRunBatchOperator. The settings of the numbers ``own`` have their own ``outputUri``.
+
+    :param source: where the settings are, if they are not a list: "saved" or "uploaded".
+    """
+    settings: list[dict[str, Any]] = [
+        {"runSettingId": f"sample-{n}", **({"outputUri": f"s3://results/own/{n}/"} if n in own else {})}
+        for n in range(runs)
+    ]
+    uri = "s3://results/cohort.json"
+    if source == "saved":
+        save_run_settings(settings, uri)
+    elif source == "uploaded":
+        boto3.client("s3").put_object(Bucket="results", Key="cohort.json", Body=json.dumps(settings))
+    start = StartRunBatchOperator(
+        task_id="start",
+        default_run_setting={
+            "workflowId": "1234567",
+            "roleArn": "arn:aws:iam::123456789012:role/omics",
+            "outputUri": "s3://results/out",
+        },
+        run_settings=uri if source else settings,
+        settings_s3_prefix="s3://results/settings",
+    )
+    return start.execute(task_context)  # type: ignore[arg-type]
 
 
 # Success
@@ -151,7 +180,7 @@ def test_the_runs_in_s3(
     boto3.client("s3").create_bucket(Bucket="results")
     service.faults.fail_run("sample-1")
     service.faults.fail_submission("sample-2", reason="ConflictException")
-    batch_id = start_batch(client, 120)
+    batch_id = start_with_operator(task_context, 120)
     service.calls.clear()
     wait(mode, batch_id, max_failed_runs=2, runs_s3_uri="s3://results/runs.jsonl", include_outputs=True)
     # GetRun is called for the failed run, and for a sample of the completed runs.
@@ -182,16 +211,33 @@ def test_the_runs_in_s3(
 
 
 @pytest.mark.parametrize(
-    ("include_outputs", "own"),
-    [("exact", ()), (True, (59,)), (True, range(60))],
-    ids=["exact", "a setting of the sample has its own", "each setting has its own"],
+    ("include_outputs", "own", "source"),
+    [
+        ("exact", (), "list"),
+        (True, (30,), "list"),
+        (True, range(60), "list"),
+        (True, (30,), "saved"),
+        (True, (), "uploaded"),
+        (True, (30,), "another client"),
+        (True, (), "another client"),
+    ],
 )
 def test_each_run_is_asked_for_once_where_its_location_does_not_follow(
-    include_outputs: Any, own: Any, service: Any, client: Any, wait: Callable[..., Any]
+    include_outputs: Any,
+    own: Any,
+    source: str,
+    service: Any,
+    client: Any,
+    wait: Callable[..., Any],
+    task_context: dict[str, Any],
 ) -> None:
+    """Run 30 is not in the sample."""
     boto3.client("s3").create_bucket(Bucket="results")
     service.faults.fail_run("sample-1")
-    batch_id = start_batch(client, 60, own)
+    if source == "another client":
+        batch_id = start_batch(client, 60, own)
+    else:
+        batch_id = start_with_operator(task_context, 60, own, source if source != "list" else "")
     uri = "s3://results/runs.jsonl"
     wait("poke", batch_id, max_failed_runs=1, runs_s3_uri=uri, include_outputs=include_outputs)
     assert service.calls["GetRun"] == 60
@@ -199,6 +245,46 @@ def test_each_run_is_asked_for_once_where_its_location_does_not_follow(
     assert {line["output_source"] for line in lines} == {"exact"}
     for line in lines:
         assert line["run_output_uri"] == client.get_run(id=line["run_id"])["runOutputUri"]
+
+
+@pytest.mark.parametrize(("include_outputs", "exact"), [(True, 20), ("exact", 30)])
+def test_only_exact_asks_for_runs_that_were_cancelled(
+    include_outputs: Any,
+    exact: int,
+    service: Any,
+    client: Any,
+    wait: Callable[..., Any],
+    task_context: dict[str, Any],
+) -> None:
+    boto3.client("s3").create_bucket(Bucket="results")
+    batch_id = start_with_operator(task_context, 30, source="saved")
+    service.clock.advance(10)
+    run_ids = {run["runSettingId"]: run["runId"] for run in client.list_runs_in_batch(batchId=batch_id)["runs"]}
+    client.cancel_run(id=run_ids["sample-0"])
+    service.calls.clear()
+    uri = "s3://results/runs.jsonl"
+    wait("poke", batch_id, max_failed_runs=1, runs_s3_uri=uri, include_outputs=include_outputs)
+    assert service.calls["GetRun"] == exact
+    lines = {line["run_setting_id"]: line for line in lines_of("runs.jsonl")}
+    assert Counter(line["output_source"] for line in lines.values())["exact"] == exact
+    cancelled = lines.pop("sample-0")
+    assert (cancelled["status"], cancelled["run_output_uri"] is None) == ("CANCELLED", include_outputs is True)
+    for line in lines.values():
+        assert line["run_output_uri"] == client.get_run(id=line["run_id"])["runOutputUri"]
+
+
+def test_a_cancelled_batch_costs_no_call_for_each_run(
+    service: Any, client: Any, wait: Callable[..., Any], task_context: dict[str, Any]
+) -> None:
+    boto3.client("s3").create_bucket(Bucket="results")
+    service.settings.run_running_seconds = 10_000
+    batch_id = start_with_operator(task_context, 30)
+    service.clock.advance(20)
+    client.cancel_run_batch(batchId=batch_id)
+    with pytest.raises(BatchCancelledError):
+        wait("poke", batch_id, runs_s3_uri="s3://results/runs.jsonl", include_outputs=True)
+    assert {line["status"] for line in lines_of("runs.jsonl")} == {"CANCELLED"}
+    assert service.calls["GetRun"] == 0
 
 
 def test_without_outputs_only_failed_runs_are_asked_for(

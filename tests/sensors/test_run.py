@@ -19,6 +19,8 @@ from airflow_provider_omics_cache.exceptions import (
     RunSilenceError,
     TriggerEventError,
 )
+from airflow_provider_omics_cache.healthomics.awaited_run import Run
+from airflow_provider_omics_cache.healthomics.rounds import DEADLINE, Event, EventStatus
 from airflow_provider_omics_cache.sensors.run import RunCompletionSensor
 from airflow_provider_omics_cache.triggers.run import RunCompletionTrigger
 from tests.conftest import needs_aiobotocore, needs_batches
@@ -69,7 +71,7 @@ def test_a_run_that_completes(mode: str, local: LocalHealthOmics, client: Any, t
     assert (xcom["status"], xcom["uuid"], xcom["run_output_uri"]) == ("COMPLETED", run["uuid"], run["runOutputUri"])
     assert xcom["stop_time"] > xcom["start_time"] > xcom["creation_time"]
     assert local.calls["GetRun"] <= 20
-    assert f"/runs/{run['id']}" in str(task_context["ti"].links)
+    assert run["id"] in str(task_context["ti"].links)
 
 
 @each_mode
@@ -104,6 +106,28 @@ def test_a_run_that_does_not_complete(
         assert start(client, "theirs")["id"] == run["id"]
     with pytest.raises(error, match=text):
         wait(run["id"], mode, task_context, local, run_uuid=run["uuid"])
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_the_last_look_knows_the_uuid_that_the_trigger_learned(
+    is_known: bool, local: LocalHealthOmics, client: Any, task_context: Context
+) -> None:
+    """The run is deleted, and its id is used again, between the trigger's last answer and the resumed task."""
+    theirs = start(client, "theirs")
+    local.clock.advance(1_000)
+    sensor = RunCompletionSensor(task_id="wait", run_id=theirs["id"], deferrable=True)
+    event = Event(
+        status=EventStatus.TIMEOUT,
+        message="Timed out.",
+        code=DEADLINE,
+        deadline=local.clock.now().timestamp(),
+        run=Run(id=theirs["id"], uuid="ours" if is_known else None, status="RUNNING"),
+    )
+    if is_known:
+        with pytest.raises(RunDeletedError, match="was deleted"):
+            sensor.execute_complete(task_context, event.to_json())
+    else:
+        assert sensor.execute_complete(task_context, event.to_json()) == theirs["id"]
 
 
 @needs_aiobotocore

@@ -100,7 +100,7 @@ def test_a_wait_costs_its_rounds_and_one_listing(
     assert sum(service.calls.values()) == rounds + pages
 
 
-@pytest.mark.newest
+@pytest.mark.large
 def test_a_hundred_thousand_runs(service: Any, client: Any, wait: Callable[..., Any]) -> None:
     batch_id = start_batch(client, 100_000)
     service.clock.advance(30 * 24 * 3_600)
@@ -142,7 +142,7 @@ def test_a_mapping_in_s3(
     assert len(records) == 3
 
 
-@pytest.mark.newest
+@pytest.mark.large
 @pytest.mark.parametrize("uri", [None, "s3://results/map.jsonl"])
 def test_a_mapping_takes_at_most_twice_the_memory_of_its_dict(
     uri: str | None, service: Any, client: Any, task_context: dict[str, Any], monkeypatch: pytest.MonkeyPatch

@@ -246,7 +246,7 @@ async def test_a_service_that_allows_less_slows_everybody_down_and_fails_nobody(
     assert took < 2 * 100 / 2 * 1.5  # two rounds at the service's rate, of which three quarters are used
 
 
-@pytest.mark.newest
+@pytest.mark.large
 async def test_a_thousand_wait_through_the_services_throttling(
     service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
