@@ -101,6 +101,8 @@ def preflight(
     """
     if not isinstance(sample_size, int) or isinstance(sample_size, bool) or sample_size < 0:
         raise OmicsParameterError("sample_size", "must be an integer from 0", sample_size)
+    # The first use of the hook makes its client, which may call STS for credentials.
+    hook.patiently(lambda: hook.client_region, service="sts")
     if s3 is None:
         s3 = s3_client(**connection_of(hook))
     return _Preflight(hook, s3, default_run_setting, settings_s3_prefix, sample_size).run(run_settings)

@@ -22,13 +22,19 @@ def impatient_client(hook: OmicsClientHook, service: str) -> Any:
     :raises OmicsApiError: no client can be made, for example because a role cannot be assumed.
     """
     with as_api_error("CreateClient"):
-        config = hook.config.merge(_IMPATIENT)
-        return ExistingConnectionHook(client_type=service, config=config, **connection_of(hook)).conn
+        parameters = connection_of(hook)
+        parameters["config"] = parameters["config"].merge(_IMPATIENT)
+        return ExistingConnectionHook(client_type=service, **parameters).conn
 
 
 def connection_of(hook: OmicsClientHook) -> dict[str, Any]:
-    """Return the parameters of a hook for another service, so that it uses the same connection.
+    """Return the parameters of a hook for another service, so that it uses the same connection and settings.
 
     :param hook: the hook.
     """
-    return {"aws_conn_id": hook.aws_conn_id, "region_name": hook.region_name, "verify": hook.verify}
+    return {
+        "aws_conn_id": hook.aws_conn_id,
+        "region_name": hook.region_name,
+        "verify": hook.verify,
+        "config": hook.config,
+    }

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
-from airflow_provider_omics_cache.healthomics.findings import described, raise_if_any
-from airflow_provider_omics_cache.healthomics.preflight import SAMPLE_SIZE, preflight
+from airflow_provider_omics_cache.healthomics.preflight import SAMPLE_SIZE
 from airflow_provider_omics_cache.hooks.connections import check_connection
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.hooks.s3 import s3_client
 from airflow_provider_omics_cache.tasks.parameters import check_count
 from airflow_provider_omics_cache.tasks.session_policies import PolicyHidingTask, with_policies
+from airflow_provider_omics_cache.tasks.starting import look_before_start
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +100,7 @@ class PreflightOperator(PolicyHidingTask, AwsBaseOperator[OmicsCacheHook]):
         """
         if self.s3_conn_id:
             check_connection("s3_conn_id", self.s3_conn_id)
-        findings = preflight(
+        return look_before_start(
             self.hook,
             with_policies(self.default_run_setting),
             "None" if self.run_settings is None else with_policies(self.run_settings),
@@ -108,9 +108,3 @@ class PreflightOperator(PolicyHidingTask, AwsBaseOperator[OmicsCacheHook]):
             s3=s3_client(aws_conn_id=self.s3_conn_id) if self.s3_conn_id else None,
             sample_size=self.sample_size,
         )
-        for finding in findings:
-            if finding["level"] == "warning":
-                self.log.warning("%s", described(finding))
-        raise_if_any(findings)
-        self.log.info("The preflight found no error")
-        return findings

@@ -15,6 +15,8 @@ from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from airflow_provider_omics_cache._compat import AirflowFailException
 from airflow_provider_omics_cache.exceptions import MissingConnectionError, OmicsParameterError, PreflightError
 from airflow_provider_omics_cache.operators.preflight import PreflightOperator
+from airflow_provider_omics_cache.operators.run import StartRunOperator
+from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
 from tests.conftest import needs_batches
 
 pytestmark = needs_batches
@@ -101,3 +103,65 @@ def test_parameters(local: Any, execute: Any) -> None:
     with pytest.raises(MissingConnectionError, match="s3_conn_id must be the id of an existing"):
         execute(s3_conn_id="missing")
     assert execute(s3_conn_id="aws_default", region_name="us-east-1", botocore_config={"read_timeout": 77}) == []
+
+
+# Of the operators that start
+
+
+def start_batch(**parameters: Any) -> StartRunBatchOperator:
+    given = {"task_id": "start_batch", "default_run_setting": DEFAULT, "run_settings": SETTINGS, **parameters}
+    return StartRunBatchOperator(**given)
+
+
+def start_run(**parameters: Any) -> StartRunOperator:
+    given = {"workflow_id": "7654321", "role_arn": DEFAULT["roleArn"], "output_uri": DEFAULT["outputUri"], **parameters}
+    return StartRunOperator(task_id="start_batch", **given)
+
+
+WRITES = ("StartRunBatch", "StartRun")
+
+
+def test_a_batch_with_an_error_is_not_started_and_its_settings_are_not_uploaded(
+    local: Any, new_task_context: Callable[[], dict[str, Any]]
+) -> None:
+    settings = [{"runSettingId": str(number), "parameters": {"sampel": "x"}} for number in range(101)]
+    given: dict[str, Any] = {"run_settings": settings, "settings_s3_prefix": "s3://cohort-data/settings"}
+    with pytest.raises(PreflightError, match="101 of 101 runs: 0, 1, 2"):
+        start_batch(preflight=True, **given).execute(new_task_context())
+    assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket="cohort-data")
+    assert not {*WRITES} & local.calls.keys()
+    start_batch(**given).execute(new_task_context())
+    assert local.calls["StartRunBatch"] == 1
+
+
+def test_a_batch_of_an_earlier_try_is_used_without_a_preflight(
+    local: Any, new_task_context: Callable[[], dict[str, Any]]
+) -> None:
+    first = start_batch(preflight=True).execute(new_task_context())
+    assert local.calls["GetWorkflow"] == 1
+    boto3.client("iam").delete_role(RoleName="omics")
+    assert start_batch(preflight=True).execute(new_task_context()) == first
+    assert local.calls["GetWorkflow"] == 1
+
+
+def test_a_single_run_is_checked_before_it_is_started(
+    local: Any, new_task_context: Callable[[], dict[str, Any]]
+) -> None:
+    with pytest.raises(PreflightError, match="- parameters: sample: is required by workflow 7654321"):
+        start_run(preflight=True, parameters={}).execute(new_task_context())
+    with pytest.raises(PreflightError, match="input: s3://cohort-data/gone: does not exist"):
+        start_run(preflight=True, parameters={"sample": "s3://cohort-data/gone"}).execute(new_task_context())
+    assert not {*WRITES} & local.calls.keys()
+    first = start_run(preflight=True, parameters={"sample": "HG001"}).execute(new_task_context())
+    boto3.client("iam").delete_role(RoleName="omics")
+    assert start_run(preflight=True, parameters={"sample": "HG001"}).execute(new_task_context()) == first
+
+
+def test_what_preflight_takes() -> None:
+    with pytest.raises(OmicsParameterError, match="preflight must be True or False"):
+        start_batch(preflight="True")
+    with pytest.raises(OmicsParameterError, match="preflight must be True or False"):
+        start_run(preflight=1)
+    start_batch(preflight=True, s3_conn_id="aws_default")
+    with pytest.raises(OmicsParameterError, match="s3_conn_id has no effect"):
+        start_batch(s3_conn_id="aws_default")
