@@ -118,8 +118,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         (templated)
     :param run_settings: settings of each run: a list of at most 100,000 dicts with the members of AWS's
         ``InlineSetting``, each with a unique ``runSettingId``; or the ``s3://`` URI of a JSON array of them. The
-        package does not read the file at the URI. The file must not change until the batch is submitted, and must
-        exist for every try. (templated)
+        package does not read the file at the URI, except with ``preflight=True``. The file must not change until the
+        batch is submitted, and must exist for every try. (templated)
     :param batch_name: beginning of the batch's name; at most 47 characters of it are used. The name ends in a hash of
         what the batch belongs to. Default: the DAG id and the task id, shortened if they are longer. (templated)
     :param tags: tags of the batch, at most 42, because the operator adds up to eight. With ``[omics_cache]
