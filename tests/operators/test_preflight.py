@@ -17,9 +17,7 @@ from airflow_provider_omics_cache.exceptions import MissingConnectionError, Omic
 from airflow_provider_omics_cache.operators.preflight import PreflightOperator
 from airflow_provider_omics_cache.operators.run import StartRunOperator
 from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
-from tests.conftest import needs_batches
-
-pytestmark = needs_batches
+from tests.conftest import HAS_BATCHES, needs_batches, needs_session_policies
 
 TRUST = {"Effect": "Allow", "Principal": {"Service": "omics.amazonaws.com"}, "Action": "sts:AssumeRole"}
 DEFAULT = {
@@ -41,6 +39,9 @@ def local(local_healthomics: Any) -> Any:
 
 @pytest.fixture
 def execute(local: Any, task_context: dict[str, Any]) -> Callable[..., Any]:
+    if not HAS_BATCHES:
+        pytest.skip("the installed botocore has no HealthOmics batches")
+
     def execute(**parameters: Any) -> Any:
         task = make(**parameters)
         task.render_template_fields(task_context)
@@ -85,6 +86,7 @@ def test_the_settings_of_an_upstream_task_that_returned_nothing_are_an_error(exe
         execute(run_settings=None)
 
 
+@needs_session_policies
 def test_a_session_policy_is_shown_nowhere(local: Any, task_context: dict[str, Any]) -> None:
     task = make(default_run_setting={**DEFAULT, "sessionPolicy": "the-policy"})
     task.render_template_fields(task_context)
@@ -121,6 +123,7 @@ def start_run(**parameters: Any) -> StartRunOperator:
 WRITES = ("StartRunBatch", "StartRun")
 
 
+@needs_batches
 def test_a_batch_with_an_error_is_not_started_and_its_settings_are_not_uploaded(
     local: Any, new_task_context: Callable[[], dict[str, Any]]
 ) -> None:
@@ -134,6 +137,7 @@ def test_a_batch_with_an_error_is_not_started_and_its_settings_are_not_uploaded(
     assert local.calls["StartRunBatch"] == 1
 
 
+@needs_batches
 def test_a_batch_of_an_earlier_try_is_used_without_a_preflight(
     local: Any, new_task_context: Callable[[], dict[str, Any]]
 ) -> None:
