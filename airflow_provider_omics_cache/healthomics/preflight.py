@@ -1,7 +1,7 @@
 """Check a batch or a single run before it is started: everything that AWS would refuse later, all at once.
 
-This module makes the calls, which only read. What the answers mean is decided in :mod:`.findings` and
-:mod:`.settings_scan`.
+This module and :mod:`.input_checks` make the calls, which only read. What the answers mean is decided in
+:mod:`.findings` and :mod:`.settings_scan`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,18 @@ from airflow_provider_omics_cache.exceptions import (
     OmicsRequestError,
     OmicsVersionError,
 )
-from airflow_provider_omics_cache.healthomics.buckets import BucketLook, look_at_bucket
+from airflow_provider_omics_cache.healthomics.buckets import look_at_bucket
 from airflow_provider_omics_cache.healthomics.findings import (
     DEFAULT_MOST_RUNS,
     DEFAULT_START_RUN_PER_SECOND,
-    archive_problem,
     check_active,
     check_runs_kept,
     check_submission_time,
     check_trust,
     error,
     not_checked,
-    restore_of,
-    warning,
 )
+from airflow_provider_omics_cache.healthomics.input_checks import InputChecks
 from airflow_provider_omics_cache.healthomics.run_caches import account_of
 from airflow_provider_omics_cache.healthomics.settings import (
     MAX_RUN_SETTINGS,
@@ -50,7 +48,13 @@ from airflow_provider_omics_cache.healthomics.settings_scan import (
 from airflow_provider_omics_cache.hooks.client import LARGEST_PAGE, LONGEST_SILENCE, Answer
 from airflow_provider_omics_cache.hooks.errors import as_api_error
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.hooks.s3 import bucket_and_key, check_bucket_uri, head_object, open_object, s3_client
+from airflow_provider_omics_cache.hooks.s3 import (
+    bucket_and_key,
+    check_bucket_uri,
+    open_object,
+    s3_client,
+    shown_uri,
+)
 from airflow_provider_omics_cache.hooks.services import connection_of, impatient_client
 from airflow_provider_omics_cache.xcoms import PreflightFinding
 
@@ -60,15 +64,9 @@ T = TypeVar("T")
 SAMPLE_SIZE = 100
 #: Maximum number of pages of ListRuns that are read to count the runs that are kept.
 _MOST_PAGES = 10
-#: Number of objects below a folder whose storage class is looked at.
-_LISTED_OBJECTS = 100
 #: Codes of Service Quotas: StartRun calls per second, and runs kept in a Region.
 _START_RUN_QUOTA = "L-24A3B174"
 _MOST_RUNS_QUOTA = "L-C9679DBC"
-#: Characters that begin a pattern in an input of a Nextflow workflow.
-_GLOB = "*?[{"
-_NO_GLOB_ENGINES = frozenset({"WDL", "WDL_LENIENT", "CWL"})
-
 RunSettings = Sequence[Mapping[str, Any]] | str
 
 
@@ -99,13 +97,22 @@ def preflight(
     :raises OmicsParameterError: ``sample_size`` is not valid.
     :raises OmicsApiError: HealthOmics or S3 did not answer a call.
     """
-    if not isinstance(sample_size, int) or isinstance(sample_size, bool) or sample_size < 0:
-        raise OmicsParameterError("sample_size", "must be an integer from 0", sample_size)
+    check_sample_size(sample_size)
     # The first use of the hook makes its client, which may call STS for credentials.
     hook.patiently(lambda: hook.client_region, service="sts")
     if s3 is None:
         s3 = s3_client(**connection_of(hook))
     return _Preflight(hook, s3, default_run_setting, settings_s3_prefix, sample_size).run(run_settings)
+
+
+def check_sample_size(value: Any) -> None:
+    """Check the parameter ``sample_size``.
+
+    :param value: the value.
+    :raises OmicsParameterError: the value is not an integer from 0.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise OmicsParameterError("sample_size", "must be an integer from 0", value)
 
 
 class _Preflight:
@@ -127,10 +134,6 @@ class _Preflight:
         self._default: Mapping[str, Any] = default_run_setting if is_dict else {}
         #: URIs whose buckets are looked at, by what they are for, with the expected owner.
         self._buckets: dict[str, tuple[str, str | None]] = {}
-        #: Whether a bucket of inputs exists in the right Region.
-        self._input_buckets: dict[str, bool] = {}
-        #: Inputs that the worker may not see, by bucket and missing permission.
-        self._denied_inputs: dict[tuple[str, str], list[tuple[str, OmicsApiError]]] = {}
         self._count: int | None = None
         self._engine: str | None = None
         self._has_quotas = True
@@ -148,12 +151,10 @@ class _Preflight:
         self._check_configuration()
         self._check_role()
         self._check_buckets(run_settings, outputs)
+        inputs = InputChecks(self._hook, self._s3, self._engine)
         for uri, run in sample.values().items():
-            self._check_input(uri, run)
-        for (_, permission), denied in self._denied_inputs.items():
-            uri, problem = denied[0]
-            others = f" (and {len(denied) - 1} more inputs in its bucket)" if len(denied) > 1 else ""
-            self._add(not_checked("input", uri, permission, f"{problem}{others}"))
+            inputs.look_at(uri, run)
+        self._findings += inputs.findings()
         self._check_quotas()
         return self._findings
 
@@ -353,102 +354,19 @@ class _Preflight:
             try:
                 check_bucket_uri(parameter, uri)
             except OmicsParameterError as problem:
-                self._add(error("bucket", str(uri), str(problem)))
+                self._add(error("bucket", shown_uri(str(uri)), str(problem)))
                 continue
             bucket = bucket_and_key(uri)[0]
             if (bucket, owner) in looked_at:
                 continue
             looked_at.add((bucket, owner))
-            look = self._look_at_bucket(bucket, owner)
+            look_once = partial(look_at_bucket, self._s3, bucket, region=self._hook.client_region, owner=owner)
+            look = self._hook.patiently(look_once, service="s3")
             if look.rule is not None:
                 self._add(error("bucket", uri, f"{parameter} {look.rule}"))
             elif look.is_denied:
                 reason = f"access to the bucket of {parameter} was denied"
                 self._add(not_checked("bucket", uri, "s3:ListBucket", reason))
-
-    def _check_input(self, uri: str, run: str) -> None:
-        try:
-            check_bucket_uri("an input", uri)
-        except OmicsParameterError as problem:
-            self._add(error("input", uri, f"{problem} (in {run})"))
-            return
-        bucket, key = bucket_and_key(uri)
-        if not self._is_bucket_right(bucket, run):
-            return
-        pattern = next((index for index, character in enumerate(key) if character in _GLOB), None)
-        permission = "s3:GetObject"
-        try:
-            if not key or key.endswith("/"):
-                permission = "s3:ListBucket"
-                self._check_folder(uri, run)
-            elif pattern is not None and self._engine not in _NO_GLOB_ENGINES:
-                permission = "s3:ListBucket"
-                self._check_folder(uri, run, key[:pattern])
-            else:
-                self._check_object(uri, run)
-        except OmicsApiError as problem:
-            if problem.is_denied:
-                self._denied_inputs.setdefault((bucket, permission), []).append((uri, problem))
-            elif problem.is_passing:
-                raise
-            else:
-                self._add(warning("input", uri, f"was not checked: {problem}"))
-
-    def _is_bucket_right(self, bucket: str, run: str) -> bool:
-        """Look at a bucket of inputs once. Closed access is right: it is seen again for the objects."""
-        if bucket not in self._input_buckets:
-            look = self._look_at_bucket(bucket)
-            self._input_buckets[bucket] = look.rule is None
-            if look.rule is not None:
-                self._add(error("input", f"s3://{bucket}", f"an input {look.rule} (first in {run})"))
-        return self._input_buckets[bucket]
-
-    def _look_at_bucket(self, bucket: str, owner: str | None = None) -> BucketLook:
-        look = partial(look_at_bucket, self._s3, bucket, region=self._hook.client_region, owner=owner)
-        return self._hook.patiently(look, service="s3")
-
-    def _check_object(self, uri: str, run: str) -> None:
-        try:
-            found = self._hook.patiently(partial(head_object, uri, s3=self._s3, extra_args={}), service="s3")
-        except OmicsApiError as problem:
-            if problem.http_status != 404:
-                raise
-            self._add(error("input", uri, f"does not exist (in {run})"))
-            return
-        problem_with_archive = archive_problem(
-            storage_class=found.get("StorageClass"),
-            archive_status=found.get("ArchiveStatus"),
-            **restore_of(found.get("Restore")),
-        )
-        if problem_with_archive:
-            self._add(error("input", uri, f"{problem_with_archive} (in {run})"))
-
-    def _check_folder(self, uri: str, run: str, prefix: str | None = None) -> None:
-        bucket, key = bucket_and_key(uri)
-        members = {
-            "Bucket": bucket,
-            "Prefix": key if prefix is None else prefix,
-            "MaxKeys": _LISTED_OBJECTS,
-            "OptionalObjectAttributes": ["RestoreStatus"],
-        }
-        listed = self._hook.patiently(
-            partial(_call, self._s3, "list_objects_v2", "ListObjectsV2", members), service="s3"
-        )
-        objects = listed.get("Contents") or []
-        if not objects:
-            what = "object whose key begins with it" if prefix is None else f"object that begins with {prefix!r}"
-            self._add(error("input", uri, f"there is no {what} (in {run})"))
-        # The first objects that match a pattern are not known.
-        for found in objects if prefix is None else ():
-            restore = found.get("RestoreStatus") or {}
-            problem = archive_problem(
-                storage_class=found.get("StorageClass"),
-                is_restored=bool(restore.get("RestoreExpiryDate")),
-                is_restoring=bool(restore.get("IsRestoreInProgress")),
-            )
-            if problem:
-                self._add(error("input", uri, f"the object {found.get('Key')!r} {problem} (in {run})"))
-                return
 
     # Quotas
 

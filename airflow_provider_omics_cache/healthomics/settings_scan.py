@@ -27,6 +27,8 @@ _MOST_BUCKETS = 20
 _CHUNK_BYTES = 64 * 1024
 #: Maximum number of characters of one setting in a file: its parameters have at most 256,000 bytes.
 _LONGEST_SETTING = 8 * 1024**2
+#: Maximum number of values of one run that are searched for ``s3://``: its parameters have at most 256,000 bytes.
+_MOST_VALUES = 256_000
 _SPACES = re.compile(r"[ \t\r\n]*")
 #: Characters that end a number.
 _AFTER_A_NUMBER = frozenset(" \t\r\n,]")
@@ -330,7 +332,10 @@ def _profile_of(setting: Mapping[str, Any]) -> str | None:
 def _s3_values(value: Any) -> Iterator[str]:
     """Yield each text in a value that begins with ``s3://``, at any depth."""
     waiting = [value]
-    while waiting:
+    # A value that contains itself, which is not JSON, has no end.
+    for _ in range(_MOST_VALUES):
+        if not waiting:
+            return
         each = waiting.pop()
         if isinstance(each, str):
             if each.startswith("s3://"):

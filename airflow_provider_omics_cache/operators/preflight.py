@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
-from airflow_provider_omics_cache.healthomics.preflight import SAMPLE_SIZE
+from airflow_provider_omics_cache.healthomics.preflight import SAMPLE_SIZE, check_sample_size
 from airflow_provider_omics_cache.hooks.connections import check_connection
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.hooks.s3 import s3_client
-from airflow_provider_omics_cache.tasks.parameters import check_count
 from airflow_provider_omics_cache.tasks.session_policies import PolicyHidingTask, with_policies
 from airflow_provider_omics_cache.tasks.starting import look_before_start
 
@@ -86,7 +85,7 @@ class PreflightOperator(PolicyHidingTask, AwsBaseOperator[OmicsCacheHook]):
             botocore_config=botocore_config,
             **kwargs,
         )
-        check_count("sample_size", sample_size)
+        check_sample_size(sample_size)
         self.default_run_setting = default_run_setting
         self.run_settings = run_settings
         self.settings_s3_prefix = settings_s3_prefix

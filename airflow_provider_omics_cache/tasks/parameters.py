@@ -27,17 +27,6 @@ def check_flags(**flags: Any) -> None:
             raise OmicsParameterError(parameter, "must be True or False", value)
 
 
-def check_count(parameter: str, value: Any) -> None:
-    """Check that a parameter is a number of things.
-
-    :param parameter: name of the parameter.
-    :param value: its value.
-    :raises OmicsParameterError: the value is not an integer from 0.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise OmicsParameterError(parameter, "must be an integer from 0", value)
-
-
 def check_effect(
     constructor: Callable[..., None], given: Mapping[str, Any], *, needs: str, default_args: Mapping[str, Any]
 ) -> None:

@@ -374,7 +374,7 @@ def test_inputs_must_exist_and_not_be_archived(look: Any, s3: Any, local: Any) -
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"", StorageClass=storage_class)
     s3.put_object(Bucket=BUCKET, Key="old/1", Body=b"", StorageClass="GLACIER")
     s3.restore_object(Bucket=BUCKET, Key="back", RestoreRequest={"Days": 1})
-    keys = ("cold", "deep", "back", "ir", "gone", "old/", "empty/", "HG001.*.gz", "none/*.gz")
+    keys = ("cold", "deep", "back", "ir", "gone", "old/", "empty/", "HG001.*.gz", "none/*.gz", "reference")
     s3.create_bucket(Bucket="far-away", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     others = ("s3://no-such-bucket-9/a/", "s3://no-such-bucket-9/b", "s3://far-away/c", "s3://{{bucket}}/x")
     uris = [*(f"s3://{BUCKET}/{key}" for key in keys), *others]
@@ -383,12 +383,13 @@ def test_inputs_must_exist_and_not_be_archived(look: Any, s3: Any, local: Any) -
     wrong = {finding["subject"]: finding["text"] for finding in found if finding["check"] == "input"}
     assert {subject.removeprefix(f"s3://{BUCKET}/") for subject in wrong} == {
         *("cold", "deep", "gone", "old/", "empty/", "none/*.gz"),
-        *("s3://no-such-bucket-9", "s3://far-away", "s3://{{bucket}}/x"),
+        *("s3://no-such-bucket-9", "s3://far-away", "s3://{{bucket}}/x", "reference"),
     }
     assert wrong["s3://far-away"] == (
-        "an input must be in a bucket in us-east-1, but the bucket is in eu-west-1 (first in r11)"
+        "an input must be in a bucket in us-east-1, but the bucket is in eu-west-1 (first in r12)"
     )
-    assert all(finding["level"] == "error" for finding in found)
+    assert short(found, "warning") == [("input", f"s3://{BUCKET}/reference")]
+    assert "is not an object but a folder; HealthOmics loads a folder only if" in wrong[f"s3://{BUCKET}/reference"]
     assert wrong[uris[0]] == (
         "is archived (GLACIER); HealthOmics does not restore inputs: restore the object first (in r0)"
     )
@@ -502,6 +503,11 @@ def test_settings_that_break_a_rule_are_found_with_the_rest(look: Any) -> None:
     assert "runSettingId must be unique" in texts(found)
     assert ("parameters", "sample_name") in short(found)
     assert short(look([])) == [("settings", "run_settings")]
+    endless: list[Any] = [1]
+    endless.append(endless)
+    assert ("settings", "run_settings") in short(look(parameters={**ALIGNMENT_INPUTS, "max_length": endless}))
+    (wrong,) = look(parameters={**ALIGNMENT_INPUTS, "reference": "s3://a:pass@b/c/"})
+    assert "pass" not in str(wrong)
     assert ("settings", "run_settings") in short(look("[{}]"))
 
 
