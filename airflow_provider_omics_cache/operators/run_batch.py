@@ -399,7 +399,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
             return super().give_up(message)
         text, status = self._cancel("cancel_on_timeout")
         to_cancel = meaning_of(status).to_cancel
-        if status is not None and to_cancel == ToCancel.FINISHED:
+        if status is not None and to_cancel in {ToCancel.FINISHED, ToCancel.CANCEL_RUNS}:
             return super().give_up(f"{message}; {text}")
         is_cancelled = status is not None and to_cancel != ToCancel.LATER
         error_class = BatchCancelledError if is_cancelled else BatchError
@@ -425,6 +425,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
             return f"the batch was not cancelled, because it has ended with the status {status}", status
         if to_cancel == ToCancel.LATER:
             return f"it is still {status} and could not be cancelled", status
+        if to_cancel == ToCancel.CANCEL_RUNS:
+            return f"the batch is {status}, and {parameter} cancelled those of its runs that were active", status
         cancelled = "it was cancelled before" if to_cancel == ToCancel.ALREADY else f"{parameter} cancelled it"
         return f"{cancelled}. Set a new rerun_key to start a new batch.", status
 

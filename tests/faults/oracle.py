@@ -385,6 +385,7 @@ class Oracle:
             if name not in ("total", "completed")
         )
         is_true = {
+            "BatchError": "could not be cancelled" in str(error) and not cancelled,
             "BatchCancelledError": cancelled,
             "BatchFailedError": any(batch.failed_at is not None for batch in subjects),
             "BatchDeletedError": any(batch.deleted_at is not None for batch in subjects),

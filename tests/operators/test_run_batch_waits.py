@@ -567,10 +567,15 @@ def test_a_timeout_cancels_the_runs_of_a_failed_batch(
 ) -> None:
     local.settings.run_running_seconds = 10_000
     local.faults.fail_batch("It broke", after="SUBMITTING", started_runs=2)
-    with pytest.raises(BatchCancelledError, match="cancel_on_timeout cancelled it"):
+    with pytest.raises(
+        BatchTimeoutError, match="the batch is FAILED, and cancel_on_timeout cancelled those of its runs"
+    ):
         run(mode, timeout=130, cancel_on_timeout=True)
     local.clock.advance(100)
     assert set(runs_of(client, the_batch()).values()) == {"CANCELLED"}
+    with pytest.raises(BatchFailedError, match="at least 2 of its runs were started"):
+        run(mode, timeout=130, cancel_on_timeout=True)
+    assert local.calls["StartRunBatch"] == 1
 
 
 @each_mode
