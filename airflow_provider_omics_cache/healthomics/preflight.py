@@ -67,6 +67,9 @@ _MOST_PAGES = 10
 #: Codes of Service Quotas: StartRun calls per second, and runs kept in a Region.
 _START_RUN_QUOTA = "L-24A3B174"
 _MOST_RUNS_QUOTA = "L-C9679DBC"
+#: Maximum number of errors of the settings in a file that are listed.
+_MOST_ERRORS_OF_FILE = 20
+
 RunSettings = Sequence[Mapping[str, Any]] | str
 
 
@@ -137,6 +140,7 @@ class _Preflight:
         self._count: int | None = None
         self._engine: str | None = None
         self._has_quotas = True
+        self._errors_of_file = 0
 
     def run(self, run_settings: RunSettings | None) -> list[PreflightFinding]:
         if run_settings is not None:
@@ -204,6 +208,9 @@ class _Preflight:
                 outputs.add(setting)
         if count:
             self._count = count
+        if self._errors_of_file > _MOST_ERRORS_OF_FILE:
+            more = self._errors_of_file - _MOST_ERRORS_OF_FILE
+            self._add(error("settings", str(run_settings), f"{more:,} more errors of its settings"))
         if parameters is not None:
             self._findings += parameters.findings()
 
@@ -220,12 +227,16 @@ class _Preflight:
         try:
             opened = open_object(uri, parameter="run_settings", s3=self._s3)
             with opened as (body, _):
+                count = 0
                 try:
-                    for index, setting in enumerate(read_settings(body)):
-                        if index >= MAX_RUN_SETTINGS:
+                    for setting in read_settings(body):
+                        count += 1
+                        if count > MAX_RUN_SETTINGS:
                             self._add(error("settings", uri, f"must have at most {MAX_RUN_SETTINGS:,} settings"))
                             return
                         yield setting
+                    if not count:
+                        self._add(error("settings", uri, "must have at least one setting"))
                 except ValueError as problem:
                     self._add(error("settings", uri, f"must be a JSON array of run settings: {problem}"))
         except OmicsParameterError as problem:
@@ -236,14 +247,25 @@ class _Preflight:
             self._add(not_checked("settings", uri, "s3:GetObject", problem))
 
     def _check_setting_of_file(self, uri: str, index: int, run: str, setting: Any, seen: set[str]) -> None:
-        """Check of a setting in the user's file what would fail the whole batch."""
+        """Check a setting in the user's file: its id, the names of its members, and the place of its outputs."""
         if not isinstance(setting, Mapping):
             self._add_few(error("settings", uri, f"[{index}] must be a dict; got {type(setting).__name__}"))
-        elif run == f"[{index}]":
+            return
+        if run == f"[{index}]":
             self._add_few(error("settings", uri, f"[{index}].runSettingId is required"))
         elif run in seen:
             self._add_few(error("settings", uri, f"[{index}].runSettingId must be unique; got {run!r} again"))
         seen.add(run)
+        if unknown := sorted(setting.keys() - self._inline_members):
+            text = f"[{index}] {unknown_key_rule('InlineSetting')}; got {', '.join(unknown)[:200]}"
+            self._add_few(error("settings", uri, text))
+        if not (setting.get("outputUri") or self._default.get("outputUri")):
+            text = f"[{index}].outputUri must be given here or in default_run_setting"
+            self._add_few(error("settings", uri, text))
+
+    @cached_property
+    def _inline_members(self) -> frozenset[str]:
+        return frozenset(self._hook.describe_shape("InlineSetting")["members"])
 
     # HealthOmics
 
@@ -429,8 +451,9 @@ class _Preflight:
         self._findings.append(finding)
 
     def _add_few(self, finding: PreflightFinding) -> None:
-        """Add a finding about one entry of the user's file, unless there are twenty."""
-        if sum(1 for other in self._findings if other["check"] == "settings") < 20:
+        """Add an error of one setting of the user's file; after the first twenty, only count it."""
+        self._errors_of_file += 1
+        if self._errors_of_file <= _MOST_ERRORS_OF_FILE:
             self._add(finding)
 
 

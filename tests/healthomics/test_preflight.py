@@ -521,6 +521,16 @@ def test_a_file_is_read_and_its_settings_are_checked(look: Any, s3: Any) -> None
     assert {"x", "sample_name"} <= {finding["subject"] for finding in found}
     s3.put_object(Bucket=BUCKET, Key="settings.json", Body=b'[{"runSettingId": "a"} {')
     assert "must be a JSON array of run settings: it has '{' where a comma or ] must be" in texts(look(uri))
+    s3.put_object(Bucket=BUCKET, Key="settings.json", Body=b"[]")
+    assert "must have at least one setting" in texts(look(uri))
+    s3.put_object(Bucket=BUCKET, Key="settings.json", Body=b'[{"runSettingId": "a", "paramters": {}}]')
+    found = texts(look(uri, outputUri=None))
+    assert "in InlineSetting: check its spelling" in found
+    assert "; got paramters" in found
+    assert "[0].outputUri must be given here or in default_run_setting" in found
+    s3.put_object(Bucket=BUCKET, Key="settings.json", Body=json.dumps([5] * 30).encode())
+    wrong = [finding["text"] for finding in look(uri) if finding["check"] == "settings"]
+    assert (len(wrong), wrong[-1]) == (21, "10 more errors of its settings")
     assert short(look(f"s3://{BUCKET}/none.json")) == [("settings", f"s3://{BUCKET}/none.json")]
 
 
