@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,14 @@ from airflow_provider_omics_cache.local import LocalHealthOmicsServer, serve
 BUCKET = "omics-quickstart"
 #: The workflow that the examples run if no Airflow variable names another one.
 WORKFLOW_ID = "1234567"
+#: Name and trust policy of the role of the runs, which omics_preflight looks at.
+ROLE = "omics"
+TRUST_POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Principal": {"Service": "omics.amazonaws.com"}, "Action": "sts:AssumeRole"},
+    ],
+}
 SAMPLES = 2_000
 #: Samplesheets of omics_mapped_batches, and the number of samples in each.
 TISSUES = ("lung", "liver", "skin")
@@ -32,6 +41,8 @@ def demo_service(port: int = 0) -> Iterator[LocalHealthOmicsServer]:
         service.settings.submission_rate = SUBMISSION_RATE
         service.register_workflow(WORKFLOW_ID)
         service.create_bucket(BUCKET)
+        iam = boto3.client("iam", **service.client_kwargs)
+        iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=json.dumps(TRUST_POLICY))
         s3 = boto3.client("s3", **service.client_kwargs)
         s3.put_object(Bucket=BUCKET, Key="samplesheet.csv", Body=samplesheet("HG").encode())
         s3.put_object(Bucket=BUCKET, Key="failing.csv", Body=samplesheet("NA").encode())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache._compat import AirflowException, AirflowFailException
 from airflow_provider_omics_cache.redaction import without_passwords
+
+if TYPE_CHECKING:
+    from airflow_provider_omics_cache.xcoms import PreflightFinding
 
 _UNREACHABLE_CODES = frozenset({"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "SSLError"})
 _NO_ANSWER_CODES = _UNREACHABLE_CODES | {
@@ -155,6 +159,11 @@ class OmicsApiError(OmicsError):
         return self.code in _UNREACHABLE_CODES
 
     @property
+    def is_denied(self) -> bool:
+        """Whether the caller does not have the permission. HEAD requests to S3 have only the HTTP status as code."""
+        return self.code in {"AccessDenied", "AccessDeniedException", "403"}
+
+    @property
     def is_not_found(self) -> bool:
         """Whether the service does not know the resource."""
         return self.code == "ResourceNotFoundException"
@@ -295,6 +304,17 @@ class RunTimeoutError(OmicsError):
 
 class RunSilenceError(OmicsError):
     """The service did not answer about the run for longer than ``max_silence``."""
+
+
+class PreflightError(OmicsError, AirflowFailException):
+    """The preflight found errors. Nothing was written or started. The task is not retried.
+
+    :param findings: the findings (:class:`~airflow_provider_omics_cache.xcoms.PreflightFinding`), warnings too.
+    """
+
+    def __init__(self, message: str, *, findings: Sequence[PreflightFinding] = (), **details: Any) -> None:
+        super().__init__(message, **details)
+        self.findings = list(findings)
 
 
 class TriggerEventError(OmicsError):

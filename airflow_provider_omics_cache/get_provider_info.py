@@ -95,6 +95,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_provider_omics_cache.operators.run_batch",
                     "airflow_provider_omics_cache.operators.run",
                     "airflow_provider_omics_cache.operators.run_group",
+                    "airflow_provider_omics_cache.operators.preflight",
                 ],
             }
         ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 
 class BatchXCom(TypedDict):
@@ -273,3 +273,17 @@ class CohortSummary(TypedDict):
     seconds: float | None
     #: Number of tasks whose outputs came from the run cache, None if it is not known.
     cache_hits: int | None
+
+
+class PreflightFinding(TypedDict):
+    """What the preflight found; PreflightOperator returns a list of them."""
+
+    #: ``error``: the batch or the run would fail. ``warning``: it may fail, or the check could not be made.
+    level: Literal["error", "warning"]
+    #: What was checked: ``settings``, ``workflow``, ``parameters``, ``run_cache``, ``run_group``, ``configuration``,
+    #: ``role``, ``bucket``, ``input`` or ``quota``.
+    check: str
+    #: What the finding is about, such as the id of the workflow, the name of the parameter or an ``s3://`` URI.
+    subject: str
+    #: What is wrong, and what to do.
+    text: str

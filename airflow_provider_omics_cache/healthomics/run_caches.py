@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import botocore.session
-from botocore.exceptions import ClientError
 
 from airflow_provider_omics_cache.exceptions import OmicsApiError, OmicsError, OmicsParameterError, RunCacheError
+from airflow_provider_omics_cache.healthomics.buckets import look_at_bucket
 from airflow_provider_omics_cache.healthomics.identity import run_cache_token
 from airflow_provider_omics_cache.healthomics.resources import (
     FEW_READS,
@@ -355,32 +355,12 @@ def check_bucket(
     bucket, _ = bucket_and_key(str(cache_s3_location))
     if not bucket:
         raise OmicsParameterError("cache_s3_location", "must be an s3:// URI", cache_s3_location)
-    region, owner = hook.client_region, str(cache_bucket_owner_id or _own_account(hook))
-    status, bucket_region = _head_bucket(s3, Bucket=bucket, ExpectedBucketOwner=owner)
-    if status == 404:
-        raise OmicsParameterError("cache_s3_location", "must be in a bucket that exists", cache_s3_location)
-    if bucket_region not in {None, region}:
-        raise OmicsParameterError(
-            "cache_s3_location",
-            f"must be in a bucket in {region}, but the bucket is in {bucket_region}",
-            cache_s3_location,
-        )
-    if status == 403:
-        if _head_bucket(s3, Bucket=bucket)[0] == 200:
-            raise OmicsParameterError("cache_s3_location", f"must be in a bucket of account {owner}", cache_s3_location)
+    owner = str(cache_bucket_owner_id or _own_account(hook))
+    look = look_at_bucket(s3, bucket, region=hook.client_region, owner=owner)
+    if look.rule is not None:
+        raise OmicsParameterError("cache_s3_location", look.rule, cache_s3_location)
+    if look.is_denied:
         hook.log.warning("Bucket %s: access denied, its owner was not checked", bucket)
-
-
-def _head_bucket(s3: Any, **members: Any) -> tuple[int, str | None]:
-    """Return the HTTP status, and the bucket's Region as far as S3 reports it."""
-    with as_api_error("HeadBucket"):
-        try:
-            metadata = s3.head_bucket(**members)["ResponseMetadata"]
-        except ClientError as error:
-            metadata = error.response["ResponseMetadata"]
-            if metadata["HTTPStatusCode"] not in {301, 403, 404}:
-                raise
-    return metadata["HTTPStatusCode"], metadata.get("HTTPHeaders", {}).get("x-amz-bucket-region")
 
 
 class _RunCaches(Resources):

@@ -47,7 +47,13 @@ from airflow_provider_omics_cache.tasks.ending import EMPTY_IDS, REQUEST_SECONDS
 from airflow_provider_omics_cache.tasks.parameters import DEFAULT_DEFERRABLE, check_effect, check_flags
 from airflow_provider_omics_cache.tasks.run_wait import RunWaitOperator, check_run_uuid, links_of_run, run_error
 from airflow_provider_omics_cache.tasks.session_policies import PolicyHidingTask, without_hiding
-from airflow_provider_omics_cache.tasks.starting import check_own_tags, checked_tags, request_members, task_identity
+from airflow_provider_omics_cache.tasks.starting import (
+    check_own_tags,
+    checked_tags,
+    look_before_start,
+    request_members,
+    task_identity,
+)
 from airflow_provider_omics_cache.tasks.wait import LAST_LOOK_SECONDS, WAITER_DELAY, WEEK, seconds
 from airflow_provider_omics_cache.triggers.run import RunCancellationTrigger, StartRunTrigger
 
@@ -151,6 +157,9 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
     :param request_id: idempotency token, at most 128 characters. Default: derived from the DAG run, the task and
         ``rerun_key``. (templated)
     :param rerun_key: any string. A different string starts another run in the same DAG run. (templated)
+    :param preflight: whether to check, before a new run is started, everything that PreflightOperator checks. An error
+        fails the task without a retry, and warnings are logged. A run of an earlier try is used without these checks.
+        With ``run_id``, the settings of the repeated run are not checked. Default False.
     :param wait_for_completion: whether to wait for the end of the run. Without it, the parameters of the wait must not
         be given, because they have no effect; only ``default_args`` may contain them. Default False.
     :param waiter_delay: seconds between two GetRun calls, at least 1, or a timedelta. Default 60.
@@ -175,6 +184,7 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
         ``failure_reason`` and ``status_message`` as GetRun shows them, ``request_id`` (idempotency token of the run)
         and ``reattached`` (whether an earlier try started the run). After a wait they are those at its end.
     :raises OmicsParameterError: a parameter breaks a rule; nothing was started.
+    :raises PreflightError: with ``preflight=True``: a finding is an error; nothing was started.
     :raises OmicsVersionError: the installed botocore does not know a member.
     :raises RunError: the run of an earlier try can neither be used nor replaced. After a wait: the run failed
         (RunFailedError), was cancelled (RunCancelledError) or was deleted (RunDeletedError).
@@ -252,6 +262,7 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
         tags: dict[str, str] | None = None,
         request_id: str | None = None,
         rerun_key: str | None = None,
+        preflight: bool = False,
         wait_for_completion: bool = False,
         waiter_delay: float | timedelta = WAITER_DELAY,
         timeout: float | timedelta = WEEK,
@@ -277,6 +288,7 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
             **kwargs,
         )
         check_flags(
+            preflight=preflight,
             wait_for_completion=wait_for_completion,
             cancel_on_kill=cancel_on_kill,
             cancel_on_timeout=cancel_on_timeout,
@@ -307,6 +319,7 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
         self.tags = tags
         self.request_id = request_id
         self.rerun_key = rerun_key
+        self.preflight = preflight
         self.wait_for_completion = wait_for_completion
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
@@ -449,6 +462,8 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
         # The user's request_id may belong to the run of another task, which nothing must cancel.
         push_at_once = (lambda started: None) if request.request_id else push
         found = once.find()
+        if found.answer is None and self.preflight:
+            look_before_start(self.hook, members, None)
         started = once.reattach(found.answer) if found.answer else once.start(found=found, on_answer=push_at_once)
         run_id = str(started.answer["id"])
         persist_links(context, self, **links_of_run(run_id))

@@ -62,7 +62,13 @@ from airflow_provider_omics_cache.tasks.mapping import MappingSavingOperator
 from airflow_provider_omics_cache.tasks.outcome import RunOutcomeTask
 from airflow_provider_omics_cache.tasks.parameters import DEFAULT_DEFERRABLE, check_effect, check_flags
 from airflow_provider_omics_cache.tasks.session_policies import PolicyHidingTask, with_policies
-from airflow_provider_omics_cache.tasks.starting import check_own_tags, checked_tags, request_members, task_identity
+from airflow_provider_omics_cache.tasks.starting import (
+    check_own_tags,
+    checked_tags,
+    look_before_start,
+    request_members,
+    task_identity,
+)
 from airflow_provider_omics_cache.tasks.wait import WAITER_DELAY, WEEK, BatchWaitOperator, seconds
 from airflow_provider_omics_cache.triggers.run_batch import (
     BatchCancellationTrigger,
@@ -112,8 +118,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         (templated)
     :param run_settings: settings of each run: a list of at most 100,000 dicts with the members of AWS's
         ``InlineSetting``, each with a unique ``runSettingId``; or the ``s3://`` URI of a JSON array of them. The
-        package does not read the file at the URI. The file must not change until the batch is submitted, and must
-        exist for every try. (templated)
+        package does not read the file at the URI, except with ``preflight=True``. The file must not change until the
+        batch is submitted, and must exist for every try. (templated)
     :param batch_name: beginning of the batch's name; at most 47 characters of it are used. The name ends in a hash of
         what the batch belongs to. Default: the DAG id and the task id, shortened if they are longer. (templated)
     :param tags: tags of the batch, at most 42, because the operator adds up to eight. With ``[omics_cache]
@@ -133,6 +139,9 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     :param request_id: idempotency token, at most 128 characters. Default: derived from the DAG run, the task and
         ``rerun_key``. (templated)
     :param rerun_key: any string. A different string starts another batch in the same DAG run. (templated)
+    :param preflight: whether to check, before a new batch is started and its settings are uploaded, everything that
+        PreflightOperator checks. An error fails the task without a retry, and warnings are logged. A batch of an
+        earlier try is used without these checks. Default False.
     :param wait_for_completion: whether to wait for the end of the runs. Without it, the parameters of the wait must not
         be given, because they have no effect; only ``default_args`` may contain them. Default False.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
@@ -179,6 +188,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         are its counts. The XComs ``run_counts``, ``failed_runs`` and ``failed_run_count`` are those of
         BatchCompletionSensor.
     :raises OmicsParameterError: a parameter breaks a rule; nothing was started or uploaded.
+    :raises PreflightError: with ``preflight=True``: a finding is an error; nothing was started or uploaded.
     :raises OmicsVersionError: the installed botocore does not know batches.
     :raises BatchError: the batch of an earlier try can neither be used nor replaced. After a wait: the batch failed,
         was cancelled or its runs were deleted, or (TooManyFailedRunsError) too many runs did not complete.
@@ -229,6 +239,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         s3_extra_args: dict[str, Any] | None = None,
         request_id: str | None = None,
         rerun_key: str | None = None,
+        preflight: bool = False,
         wait_for_completion: bool = False,
         waiter_delay: float | timedelta = WAITER_DELAY,
         timeout: float | timedelta = WEEK,
@@ -260,6 +271,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
             **kwargs,
         )
         check_flags(
+            preflight=preflight,
             wait_for_completion=wait_for_completion,
             fail_fast=fail_fast,
             cancel_on_failure=cancel_on_failure,
@@ -276,6 +288,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
         self.s3_extra_args = s3_extra_args
         self.request_id = request_id
         self.rerun_key = rerun_key
+        self.preflight = preflight
         self.wait_for_completion = wait_for_completion
         self.max_failed_runs = max_failed_runs
         self.fail_fast = fail_fast
@@ -306,10 +319,10 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
             }
             check_given(given, needs="wait_for_completion=True")
         if isinstance(run_settings, list) and settings_s3_prefix is None and runs_s3_uri is None:
-            check_given(
-                {"s3_conn_id": s3_conn_id or None, "s3_extra_args": s3_extra_args or None},
-                needs="settings_s3_prefix or runs_s3_uri",
-            )
+            without_effect = {"s3_conn_id": s3_conn_id or None, "s3_extra_args": s3_extra_args or None}
+            if preflight:
+                del without_effect["s3_conn_id"]
+            check_given(without_effect, needs="settings_s3_prefix or runs_s3_uri")
         if not fail_fast:
             check_given({"cancel_on_failure": cancel_on_failure}, needs="fail_fast=True")
 
@@ -453,6 +466,14 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
             if found.answer is not None:
                 started = once.reattach(found.answer)
             else:
+                if self.preflight:
+                    look_before_start(
+                        self.hook,
+                        default_run_setting,
+                        with_policies(self.run_settings),
+                        settings_s3_prefix=self.settings_s3_prefix or None,
+                        s3=self._s3,
+                    )
                 once.batch_run_settings = stage_settings(area, settings)
                 started = once.start(found=found, on_answer=push)
         batch_id = str(started.answer["id"])

@@ -1,4 +1,4 @@
-"""Shared by the operators that start a batch or a single run: the identity of their task, and the checks of tags."""
+"""Shared by the operators that start a batch or a single run: the identity of their task, and checks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache.configuration import setting
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
+from airflow_provider_omics_cache.healthomics.findings import described, raise_if_any
 from airflow_provider_omics_cache.healthomics.identity import TaskIdentity
+from airflow_provider_omics_cache.healthomics.preflight import preflight
 from airflow_provider_omics_cache.healthomics.settings import check_member
 from airflow_provider_omics_cache.hooks.arguments import check_tags
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
+    from airflow_provider_omics_cache.xcoms import PreflightFinding
 
 
 def request_members(hook: OmicsCacheHook, operation: str) -> dict[str, Any]:
@@ -72,3 +75,24 @@ def check_own_tags(tags: Mapping[str, str], own_tags: Collection[str]) -> None:
     if taken := set(own_tags) & tags.keys():
         raise OmicsParameterError("tags", "must not have keys that the operator sets", sorted(taken))
     check_tags("tags", tags, reserved=len(own_tags))
+
+
+def look_before_start(
+    hook: OmicsCacheHook, default_run_setting: Mapping[str, Any], run_settings: Any, **options: Any
+) -> list[PreflightFinding]:
+    """Run the preflight, and log its warnings.
+
+    :param hook: the hook.
+    :param default_run_setting: the settings that all runs share.
+    :param run_settings: the settings of each run, None for a single run.
+    :param options: other parameters of :func:`~airflow_provider_omics_cache.healthomics.preflight.preflight`.
+    :return: the findings, which are all warnings.
+    :raises PreflightError: a finding is an error.
+    """
+    findings = preflight(hook, default_run_setting, run_settings, **options)
+    for finding in findings:
+        if finding["level"] == "warning":
+            hook.log.warning("%s", described(finding))
+    raise_if_any(findings)
+    hook.log.info("The preflight found no error")
+    return findings

@@ -86,6 +86,7 @@ GRAPHS = {
         ("run_samplesheet.wait_for_completion", "run_samplesheet.cancel_batch"),
         ("run_samplesheet.wait_for_completion", "join_runs"),
     ],
+    "preflight": [("save_settings", "preflight"), ("save_settings", "start_batch"), ("preflight", "start_batch")],
     "run_group": [
         ("ensure_run_group", "run_samples"),
         ("save_settings", "run_samples"),
