@@ -355,8 +355,8 @@ def check_bucket(
     bucket, _ = bucket_and_key(str(cache_s3_location))
     if not bucket:
         raise OmicsParameterError("cache_s3_location", "must be an s3:// URI", cache_s3_location)
-    owner = str(cache_bucket_owner_id or _own_account(hook))
-    look = look_at_bucket(s3, bucket, region=hook.client_region, owner=owner)
+    region, owner = hook.client_region, str(cache_bucket_owner_id or _own_account(hook))
+    look = look_at_bucket(s3, bucket, region=region, owner=owner)
     if look.rule is not None:
         raise OmicsParameterError("cache_s3_location", look.rule, cache_s3_location)
     if look.is_denied:
