@@ -258,6 +258,10 @@ class TooManyFailedRunsError(BatchError):
     """More runs did not complete than ``max_failed_runs`` allows."""
 
 
+class TooManyFailedSamplesError(OmicsError, AirflowFailException):
+    """More samples of a cohort have no completed run than ``max_failed`` allows. The task is not retried."""
+
+
 class IncompleteListingError(OmicsError):
     """The service did not list every run of a batch that has nothing left to submit."""
 
