@@ -25,10 +25,12 @@ from airflow_provider_omics_cache.healthomics.once import (
     DIGEST_TAG,
     GENERATION_TAG,
     Decided,
+    Found,
     StartDecision,
     StartOnce,
     StartRequest,
     decide,
+    generation_of,
     has_same_settings,
     reason_of,
 )

@@ -200,7 +200,9 @@ class OmicsCohortTaskGroup(TaskGroup):
             default_run_setting, workflowId=workflow_id, roleArn=role_arn, outputUri=output_uri
         )
         if run_cache and "cacheId" in setting:
-            raise OmicsParameterError("run_cache", "must not be given twice: default_run_setting has cacheId", run_cache)
+            raise OmicsParameterError(
+                "run_cache", "must not be given twice: default_run_setting has cacheId", run_cache
+            )
         if resume_reasons is not None and not (run_cache or "cacheId" in setting):
             rule = "needs a run cache, without which a new run computes every task again: set run_cache"
             raise OmicsParameterError("resume_reasons", rule, resume_reasons)
@@ -310,7 +312,7 @@ class OmicsCohortTaskGroup(TaskGroup):
                             waiter_delay=poke_interval,
                             **connection,
                         )
-                        completion >> cancel.as_teardown(setups=start)
+                        completion >> cancel.as_teardown()
                         ends.append(cancel)
             results = CohortResultsOperator(
                 task_id="results",

@@ -1,4 +1,4 @@
-"""The tasks that only a cohort has: freeze its run settings, start a round, choose the next round, write the results."""
+"""The tasks of a cohort that are not tasks of a single batch."""
 
 from __future__ import annotations
 
@@ -340,7 +340,7 @@ class CohortResultsOperator(CohortTask):
         cohort = Cohort(self._run_setting_ids(self.settings_s3_uris[0], columns))
         with ExitStack() as files:
             for number in range(len(self.settings_s3_uris)):
-                self._add_round(cohort, number, files, context)
+                self._add_round(cohort, number, files.enter_context(tempfile.TemporaryFile()), context)
             result = CohortResult(cohort.batch_ids)
             records = result.count(cohort.records())
             output = files.enter_context(tempfile.TemporaryFile())
@@ -358,18 +358,24 @@ class CohortResultsOperator(CohortTask):
             raise TooManyFailedSamplesError(f"{complaint}. The records are in {self.results_s3_uri}")
         return self.results_s3_uri
 
-    def _add_round(self, cohort: Cohort, number: int, files: ExitStack, context: Context) -> None:
-        settings_s3_uri = self.settings_s3_uris[number]
+    def _add_round(self, cohort: Cohort, number: int, runs: IO[bytes], context: Context) -> None:
+        """Add the batch of a round, unless the round was not started.
+
+        :param cohort: the cohort.
+        :param number: number of the round, from 0.
+        :param runs: an empty file for the records of the runs. It must stay open.
+        :param context: Airflow's context of the task.
+        """
+        settings_s3_uri, runs_s3_uri = self.settings_s3_uris[number], self.runs_s3_uris[number]
         if number and not self._exists(settings_s3_uri):
             return
         batch_id = self.batch_ids[number] or self._find_batch(self.start_task_ids[number], context)
         if batch_id is None:
             return
-        runs = files.enter_context(tempfile.TemporaryFile())
-        if self._exists(self.runs_s3_uris[number]):
-            self._download(self.runs_s3_uris[number], runs)
+        if self._exists(runs_s3_uri):
+            self._download(runs_s3_uri, runs)
         else:
-            self.log.warning("Batch %s has no records at %s: its samples count as UNKNOWN", batch_id, self.runs_s3_uris)
+            self.log.warning("Batch %s has no records at %s: its samples count as UNKNOWN", batch_id, runs_s3_uri)
         cohort.add_round(
             batch_id, self._run_setting_ids(settings_s3_uri), runs, cache_hits=self._count_cache_hits(batch_id, runs)
         )

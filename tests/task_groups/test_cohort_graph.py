@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ def test_the_graph_shows_each_round() -> None:
     expected += [("cohort.round_2.choose_samples", "cohort.round_2.start_batch")]
     for number in (1, 2):
         names = [f"cohort.round_{number}.{name}" for name in in_round]
-        expected += [*zip(names, names[1:], strict=False), (names[-2], "cohort.results")]
+        expected += [*pairwise(names), (names[-2], "cohort.results")]
     assert set(expected) <= edges
     assert [task.task_id for task in cohort.get_leaves()] == ["cohort.results"]
     assert [task.task_id for task in cohort.get_roots()] == ["cohort.freeze_settings"]

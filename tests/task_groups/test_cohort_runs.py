@@ -1,0 +1,196 @@
+"""Runs of a cohort against the local HealthOmics."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+
+from airflow_provider_omics_cache.task_groups.cohort import OmicsCohortTaskGroup, RunCache, Samplesheet
+from airflow_provider_omics_cache.task_groups.cohort_tasks import StartCohortBatchOperator
+from tests.conftest import needs_batches
+from tests.examples.cohorts import all_of
+
+try:
+    from airflow.sdk import DAG
+except ImportError:  # Airflow 2
+    from airflow.models.dag import DAG
+
+if TYPE_CHECKING:
+    from airflow_provider_omics_cache.local import LocalHealthOmics
+    from airflow_provider_omics_cache.testing.dag_run import LocalDags
+
+pytestmark = needs_batches
+
+WHEN = datetime(2026, 1, 1, tzinfo=UTC)
+SAMPLES = [f"S{number:02}" for number in range(40)]
+THROTTLED = SAMPLES[:5]
+REFUSED = SAMPLES[5]
+BROKEN_SERVICE = SAMPLES[6:10]
+BROKEN_TASK = SAMPLES[10]
+
+
+def cohort_dag(**parameters: Any) -> Any:
+    given: dict[str, Any] = {
+        "samplesheet": Samplesheet("s3://lab/sheet.csv", run_setting_id="sample", parameters=["sample"]),
+        "run_cache": RunCache(name="rnaseq", cache_s3_location="s3://lab/cache/"),
+        **parameters,
+    }
+    with DAG("rnaseq", schedule=None, start_date=WHEN) as dag:
+        OmicsCohortTaskGroup(
+            "cohort",
+            workflow_id="1234567",
+            role_arn="arn:aws:iam::123456789012:role/omics",
+            output_uri="s3://lab/runs/",
+            staging_s3_prefix="s3://lab/airflow/",
+            poke_interval=10,
+            **given,
+        )
+    return dag
+
+
+def put_sheet(samples: list[str]) -> None:
+    boto3.client("s3").put_object(Bucket="lab", Key="sheet.csv", Body="\n".join(["sample", *samples]).encode())
+
+
+def read(uri: str) -> str:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read().decode()
+
+
+def runs_by_sample() -> Counter[str]:
+    """How many runs the service has started for each sample, by its own listing."""
+    return Counter(
+        run["runSettingId"]
+        for batch in all_of("list_batch")
+        for run in all_of("list_runs_in_batch", "runs", batchId=batch["id"])
+        if run.get("runId")
+    )
+
+
+@pytest.fixture
+def service(local_healthomics: LocalHealthOmics) -> LocalHealthOmics:
+    boto3.client("s3").create_bucket(Bucket="lab")
+    trust = {"Effect": "Allow", "Principal": {"Service": "omics.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    boto3.client("iam").create_role(RoleName="omics", AssumeRolePolicyDocument=policy)
+    local_healthomics.register_workflow("1234567", tasks=[{"name": name} for name in ("qc", "align", "call")])
+    return local_healthomics
+
+
+def test_a_cohort_is_resumed_and_a_cleared_dag_run_starts_nothing(
+    service: LocalHealthOmics, local_healthomics_dag_run: LocalDags
+) -> None:
+    put_sheet(SAMPLES)
+    for name in THROTTLED:
+        service.faults.fail_submission(name, reason="ThrottlingException", times=1)
+    service.faults.fail_submission(REFUSED, reason="ValidationException", message="no such thing", times=None)
+    for name in BROKEN_SERVICE:
+        service.faults.fail_task("call", run_name=name, reason="SERVICE_ERROR")
+    service.faults.fail_task("call", run_name=BROKEN_TASK, reason="RUN_TASK_FAILED")
+
+    dag_run = local_healthomics_dag_run(cohort_dag(max_failed="5%", cancel_on_failure=True)).run(date=WHEN)
+
+    assert dag_run.errors == {}
+    assert dag_run.state == "success"
+    assert dag_run.states["cohort.round_2.wait_for_completion"] == "success"
+    assert dag_run.states["cohort.round_3.choose_samples"] == "skipped"
+    assert dag_run.states["cohort.round_3.wait_for_completion"] == "skipped"
+    again = dict.fromkeys(BROKEN_SERVICE, 2)
+    assert runs_by_sample() == {name: again.get(name, 1) for name in SAMPLES if name != REFUSED}
+    uri = dag_run.xcom("cohort.results")
+    assert uri == f"s3://lab/airflow/rnaseq/{dag_run.run_id}/cohort/rerun_key=/results.jsonl"
+    records = {record["run_setting_id"]: record for record in map(json.loads, read(uri).splitlines())}
+    assert list(records) == SAMPLES
+    expected = dict.fromkeys(SAMPLES, ("COMPLETED", 1))
+    expected |= dict.fromkeys([*THROTTLED, *BROKEN_SERVICE], ("COMPLETED", 2))
+    expected |= {REFUSED: ("NOT_SUBMITTED", 1), BROKEN_TASK: ("FAILED", 1)}
+    assert {name: (record["status"], record["round"]) for name, record in records.items()} == expected
+    assert [run["failure_reason"] for run in records[BROKEN_SERVICE[0]]["history"]] == ["SERVICE_ERROR"]
+    assert [run["failure_reason"] for run in records[THROTTLED[0]]["history"]] == ["ThrottlingException"]
+    assert records[BROKEN_SERVICE[0]]["cache_hits"] == 2
+    resumed = records[BROKEN_SERVICE[0]]
+    assert resumed["run_output_uri"] == f"s3://lab/runs/{resumed['run_id']}/{resumed['run_uuid']}"
+    summary = dag_run.xcom("cohort.results", "summary")
+    assert (summary["total"], summary["completed"]) == (40, 38)
+    assert [one["samples"] for one in summary["rounds"]] == [40, 9]
+    assert summary["cache_hits"] == 2 * len(BROKEN_SERVICE)
+    assert {failure["reason"] for failure in summary["failures"]} == {
+        "RUN_TASK_FAILED",
+        "not submitted, ValidationException",
+    }
+
+    # The sheet and the DAG have changed, and the service has forgotten its tokens.
+    put_sheet([*SAMPLES, "S99"])
+    service.forget_tokens()
+    changed = cohort_dag(max_failed=1, default_run_setting={"storageType": "DYNAMIC"}, results_format="csv")
+    cleared = local_healthomics_dag_run(changed).run(date=WHEN)
+
+    assert cleared.state == "failed"
+    assert list(cleared.errors) == ["cohort.results"]
+    assert "2 of 40 samples did not complete; max_failed is 1: " in str(cleared.errors["cohort.results"])
+    assert cleared.run_id == dag_run.run_id
+    assert len(all_of("list_batch")) == 2
+    assert sum(runs_by_sample().values()) == 39 + len(BROKEN_SERVICE)
+    assert cleared.xcom("cohort.results", "summary") == summary
+    rows = list(csv.DictReader(io.StringIO(read(cleared.xcom("cohort.results")))))
+    assert [row["run_setting_id"] for row in rows] == [row["sample"] for row in rows] == SAMPLES
+    assert rows[0]["status"] == "COMPLETED"
+
+
+def test_a_round_that_somebody_cancelled_is_in_the_results_also_of_a_cleared_dag_run(
+    service: LocalHealthOmics, local_healthomics_dag_run: LocalDags, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_sheet(SAMPLES[:3])
+    service.faults.fail_submission("S00", reason="ThrottlingException", times=1)
+    execute = StartCohortBatchOperator.execute
+
+    def start_and_cancel(operator: StartCohortBatchOperator, context: Any) -> str:
+        service.settings.run_running_seconds = 100_000
+        batch_id = execute(operator, context)
+        if "round_2" in operator.task_id:
+            omics = boto3.client("omics")
+            while omics.get_batch(batchId=batch_id)["status"] != "INPROGRESS":
+                service.clock.advance(5)
+            omics.cancel_run_batch(batchId=batch_id)
+        return batch_id
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StartCohortBatchOperator, "execute", start_and_cancel)
+        service.settings.run_running_seconds = 1
+        dag_run = local_healthomics_dag_run(cohort_dag(run_cache=None, max_failed=1)).run(date=WHEN)
+
+    assert dag_run.state == "success"
+    assert list(dag_run.errors) == ["cohort.round_2.wait_for_submission", "cohort.round_2.wait_for_completion"]
+    assert dag_run.states["cohort.round_3.choose_samples"] == "skipped"
+    records = [json.loads(line) for line in read(dag_run.xcom("cohort.results")).splitlines()]
+    assert [(record["status"], record["round"], len(record["history"])) for record in records] == [
+        ("CANCELLED", 2, 1),
+        ("COMPLETED", 1, 0),
+        ("COMPLETED", 1, 0),
+    ]
+
+    # The preflight of the cleared DAG run fails, so no batch is looked for by the tasks that start them.
+    boto3.client("iam").delete_role(RoleName="omics")
+    cleared = local_healthomics_dag_run(cohort_dag(run_cache=None, max_failed=1)).run(date=WHEN)
+    assert cleared.state == "success"
+    assert list(cleared.errors) == ["cohort.preflight"]
+    assert [json.loads(line) for line in read(cleared.xcom("cohort.results")).splitlines()] == records
+    assert len(all_of("list_batch")) == 2
+
+
+def test_an_empty_sheet_writes_nothing(service: LocalHealthOmics, local_healthomics_dag_run: LocalDags) -> None:
+    put_sheet([])
+    dag_run = local_healthomics_dag_run(cohort_dag(rounds=1)).run()
+    assert dag_run.state == "failed"
+    assert "rows must have at least one row" in str(dag_run.errors["cohort.freeze_settings"])
+    assert "cohort.freeze_settings has not written the run settings" in str(dag_run.errors["cohort.results"])
+    assert dag_run.states["cohort.round_1.wait_for_completion"] == "skipped"
+    assert boto3.client("s3").list_objects_v2(Bucket="lab")["KeyCount"] == 1
+    assert service.calls["StartRunBatch"] == service.calls["CreateRunCache"] == 0
