@@ -45,6 +45,7 @@ class Box:
 #: The floors from top to bottom. A module may import from its own box and from the floors below.
 FLOORS: tuple[tuple[Box, ...], ...] = (
     (Box("testing", "pytest fixtures that run a DAG on the local HealthOmics"),),
+    (Box("task_groups", "a whole cohort as one object in a DAG"),),
     (
         Box("operators", "what a DAG author puts into a DAG: start, change, cancel, delete"),
         Box("sensors", "what a DAG author puts into a DAG: wait for a batch"),

@@ -125,6 +125,9 @@ class OmicsCohortTaskGroup(TaskGroup):
         its members except ``history``, and the parameters of the run. Default: ``jsonl``.
     :param preflight: whether to check the batch before it is started, as PreflightOperator does. Default True.
     :param sample_size: how many ``s3://`` values of parameters the preflight looks at. Default 100.
+    :param fail_fast: whether the first batch is cancelled as soon as its submission is over and GetBatch counts more
+        failed runs, failed submissions among them, than ``max_failed`` allows. No further round is started then, also
+        not for runs that could be resumed. Needs ``cancel_on_failure=True``. Default False.
     :param cancel_on_failure: whether a teardown cancels a batch whose wait failed. Default False.
     :param tags: tags of the batches, as for StartRunBatchOperator. (templated)
     :param run_tags: tags of every run. (templated)
@@ -171,6 +174,7 @@ class OmicsCohortTaskGroup(TaskGroup):
         results_format: str = "jsonl",
         preflight: bool = True,
         sample_size: int = SAMPLE_SIZE,
+        fail_fast: bool = False,
         cancel_on_failure: bool = False,
         tags: dict[str, str] | None = None,
         run_tags: dict[str, str] | None = None,
@@ -186,7 +190,11 @@ class OmicsCohortTaskGroup(TaskGroup):
         botocore_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        check_flags(preflight=preflight, cancel_on_failure=cancel_on_failure, deferrable=deferrable)
+        check_flags(
+            preflight=preflight, fail_fast=fail_fast, cancel_on_failure=cancel_on_failure, deferrable=deferrable
+        )
+        if fail_fast and not cancel_on_failure:
+            raise OmicsParameterError("fail_fast", "needs cancel_on_failure=True: it cancels the batch", fail_fast)
         _check_one_source(samplesheet, run_settings)
         _check_rounds(rounds)
         if _is_known(max_failed):
@@ -269,6 +277,7 @@ class OmicsCohortTaskGroup(TaskGroup):
                     if index:
                         choose = ChooseNextRoundOperator(
                             task_id="choose_samples",
+                            batch_id=starts[-1].output,
                             settings_s3_uri=settings_uris[index - 1],
                             runs_s3_uri=runs_uris[index - 1],
                             next_settings_s3_uri=settings_uris[index],
@@ -292,6 +301,8 @@ class OmicsCohortTaskGroup(TaskGroup):
                         task_id="wait_for_completion",
                         batch_id=start.output,
                         max_failed_runs="100%",
+                        max_failed_samples=max_failed,
+                        fail_fast=fail_fast and index == 0,
                         runs_s3_uri=runs_uris[index],
                         include_outputs=True,
                         # The wait for the submission fails if the batch was cancelled or has failed.

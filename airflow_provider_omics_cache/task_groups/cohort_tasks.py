@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
-from airflow_provider_omics_cache._compat import AirflowSkipException, state_in_same_run
+from airflow_provider_omics_cache._compat import AirflowSkipException, PokeReturnValue, state_in_same_run
 from airflow_provider_omics_cache.exceptions import (
     OmicsApiError,
     OmicsError,
@@ -23,14 +23,18 @@ from airflow_provider_omics_cache.exceptions import (
     TooManyFailedSamplesError,
 )
 from airflow_provider_omics_cache.healthomics.cohort import Cohort, CohortResult, parse_max_failed
+from airflow_provider_omics_cache.healthomics.completion import has_too_many_failures
+from airflow_provider_omics_cache.healthomics.end import cancel_batch_once, was_cancelled
 from airflow_provider_omics_cache.healthomics.next_steps import NextStep
 from airflow_provider_omics_cache.healthomics.once import newest_first
+from airflow_provider_omics_cache.healthomics.rounds import Batch
 from airflow_provider_omics_cache.healthomics.start import StartBatchOfCohortOnce
+from airflow_provider_omics_cache.healthomics.states import End, meaning_of
 from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.hooks.errors import if_found
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.hooks.s3 import check_object_uri, check_upload_args, head_object, open_object
-from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
+from airflow_provider_omics_cache.operators.run_batch import CANCEL_SECONDS, StartRunBatchOperator
 from airflow_provider_omics_cache.resubmission import next_steps
 from airflow_provider_omics_cache.run_settings import save_run_settings
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
@@ -181,7 +185,24 @@ class StartCohortBatchOperator(StartRunBatchOperator):
 
 
 class CohortCompletionSensor(BatchCompletionSensor):
-    """Wait for the runs of a round. The sensor is skipped if the round has no batch."""
+    """Wait for the runs of a round. The sensor is skipped if the round has no batch.
+
+    With ``fail_fast`` it cancels the batch as soon as GetBatch counts too many failed runs, and waits for its end, so
+    that the records show how each run has ended.
+
+    :param max_failed_samples: how many runs may fail before ``fail_fast`` cancels the batch. (templated)
+    """
+
+    template_fields: Sequence[str] = aws_template_fields(*BatchCompletionSensor.template_fields, "max_failed_samples")
+
+    def __init__(self, *, max_failed_samples: int | str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_failed_samples = max_failed_samples
+
+    @property
+    def max_failed(self) -> int | str | None:
+        """Number or share of runs that may fail before the batch is cancelled. None: it is never cancelled."""
+        return self.max_failed_samples if self.fail_fast else None
 
     def execute(self, context: Context) -> Any:
         """Wait for the runs of the batch.
@@ -192,12 +213,31 @@ class CohortCompletionSensor(BatchCompletionSensor):
             raise AirflowSkipException("This round has no batch")
         return super().execute(context)
 
+    def conclude(self, batch: Batch, context: Context, *, has_failed: bool) -> PokeReturnValue | None:
+        """Cancel the batch if too many of its runs have failed. Otherwise write the records of its runs.
+
+        :param batch: the batch, as GetBatch showed it last.
+        :param context: Airflow's context of the task.
+        :param has_failed: whether the batch failed, was cancelled, its runs were deleted, or too many runs failed.
+        """
+        if has_failed and self.fail_fast and has_too_many_failures(batch, self.allowance("max_failed_samples")):
+            self.log.error(
+                "Batch %s: more runs have failed than max_failed allows (%s); fail_fast cancels the batch",
+                batch.id,
+                self.max_failed_samples,
+            )
+            cancel_batch_once(self.hook, batch.id, max_seconds=CANCEL_SECONDS)
+            return None
+        return super().conclude(batch, context, has_failed=has_failed)
+
 
 class ChooseNextRoundOperator(CohortTask):
     """Write the run settings of the next round: of the samples to submit again, and of the runs to resume.
 
-    The settings are written once. The task is skipped if nothing is left, or if the batch before has no records.
+    The settings are written once. The task is skipped if nothing is left, if the batch before has no records, or if it
+    was cancelled.
 
+    :param batch_id: id of the batch of the round before, None if it was not started. (templated)
     :param settings_s3_uri: the settings of the round before. (templated)
     :param runs_s3_uri: the records of its runs. (templated)
     :param next_settings_s3_uri: where the settings of the next round are written. (templated)
@@ -208,12 +248,13 @@ class ChooseNextRoundOperator(CohortTask):
     """
 
     template_fields: Sequence[str] = aws_template_fields(
-        "settings_s3_uri", "runs_s3_uri", "next_settings_s3_uri", "s3_conn_id", "s3_extra_args"
+        "batch_id", "settings_s3_uri", "runs_s3_uri", "next_settings_s3_uri", "s3_conn_id", "s3_extra_args"
     )
 
     def __init__(
         self,
         *,
+        batch_id: Any,
         settings_s3_uri: str,
         runs_s3_uri: str,
         next_settings_s3_uri: str,
@@ -222,6 +263,7 @@ class ChooseNextRoundOperator(CohortTask):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.batch_id = batch_id
         self.settings_s3_uri = settings_s3_uri
         self.runs_s3_uri = runs_s3_uri
         self.next_settings_s3_uri = next_settings_s3_uri
@@ -238,6 +280,10 @@ class ChooseNextRoundOperator(CohortTask):
         if self._exists(self.next_settings_s3_uri):
             self.log.info("The run settings of this round are already in %s", self.next_settings_s3_uri)
             return self.next_settings_s3_uri
+        if not self.batch_id:
+            raise AirflowSkipException("The round before has no batch")
+        if self._is_cancelled():
+            raise AirflowSkipException(f"Batch {self.batch_id} was cancelled, so no further round is started")
         if not self._exists(self.runs_s3_uri):
             raise AirflowSkipException(
                 f"The batch before has no records at {self.runs_s3_uri}, so it is not known which samples have a run"
@@ -252,6 +298,11 @@ class ChooseNextRoundOperator(CohortTask):
             conn_id=self._table_conn_id,
             s3_extra_args=self.s3_extra_args,
         )
+
+    def _is_cancelled(self) -> bool:
+        get_batch = partial(self.hook.get_batch, batch_id=self.batch_id, max_silence=LONGEST_SILENCE)
+        batch = if_found(get_batch) or {}
+        return meaning_of(batch.get("status")).end == End.CANCELLED or was_cancelled(batch)
 
     def _choose(self) -> set[str]:
         steps: Counter[NextStep] = Counter()

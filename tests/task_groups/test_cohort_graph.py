@@ -84,6 +84,7 @@ def test_without_a_run_cache_nothing_is_resumed() -> None:
         ({"resume_reasons": ["RUN_TASK_FAILED"]}, "resume_reasons needs a run cache"),
         ({"resubmit_reasons": "ThrottlingException"}, "resubmit_reasons must be a list of reasons"),
         ({"s3_extra_args": {"ACLs": "x"}}, "s3_extra_args must have only keys of S3 uploads"),
+        ({"fail_fast": True}, "fail_fast needs cancel_on_failure=True"),
         ({"preflight": "no"}, "preflight must be True or False"),
     ],
 )

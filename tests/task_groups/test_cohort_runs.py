@@ -152,9 +152,9 @@ def test_a_round_that_somebody_cancelled_is_in_the_results_also_of_a_cleared_dag
     execute = StartCohortBatchOperator.execute
 
     def start_and_cancel(operator: StartCohortBatchOperator, context: Any) -> str:
-        service.settings.run_running_seconds = 100_000
         batch_id = execute(operator, context)
         if "round_2" in operator.task_id:
+            service.settings.run_running_seconds = 100_000
             omics = boto3.client("omics")
             while omics.get_batch(batchId=batch_id)["status"] != "INPROGRESS":
                 service.clock.advance(5)
@@ -163,7 +163,6 @@ def test_a_round_that_somebody_cancelled_is_in_the_results_also_of_a_cleared_dag
 
     with monkeypatch.context() as patched:
         patched.setattr(StartCohortBatchOperator, "execute", start_and_cancel)
-        service.settings.run_running_seconds = 1
         dag_run = local_healthomics_dag_run(cohort_dag(run_cache=None, max_failed=1)).run(date=WHEN)
 
     assert dag_run.state == "success"
@@ -176,13 +175,48 @@ def test_a_round_that_somebody_cancelled_is_in_the_results_also_of_a_cleared_dag
         ("COMPLETED", 1, 0),
     ]
 
-    # The preflight of the cleared DAG run fails, so no batch is looked for by the tasks that start them.
+    # The preflight of the cleared DAG run fails, so the first batch has no XCom.
     boto3.client("iam").delete_role(RoleName="omics")
     cleared = local_healthomics_dag_run(cohort_dag(run_cache=None, max_failed=1)).run(date=WHEN)
     assert cleared.state == "success"
-    assert list(cleared.errors) == ["cohort.preflight"]
+    assert list(cleared.errors) == ["cohort.preflight", *dag_run.errors]
+    assert cleared.states["cohort.round_1.start_batch"] == "upstream_failed"
     assert [json.loads(line) for line in read(cleared.xcom("cohort.results")).splitlines()] == records
     assert len(all_of("list_batch")) == 2
+
+
+def test_fail_fast_cancels_the_first_batch_and_starts_no_other(
+    service: LocalHealthOmics, local_healthomics_dag_run: LocalDags
+) -> None:
+    put_sheet(SAMPLES[:3])
+    service.settings.run_running_seconds = 10_000_000
+    for name in SAMPLES[:2]:
+        service.faults.fail_submission(name, reason="ThrottlingException", times=1)
+    dag_run = local_healthomics_dag_run(
+        cohort_dag(run_cache=None, preflight=False, max_failed=1, fail_fast=True, cancel_on_failure=True, rounds=2)
+    ).run()
+    assert list(dag_run.errors) == ["cohort.round_1.wait_for_completion", "cohort.results"]
+    assert "3 of 3 samples did not complete; max_failed is 1: " in str(dag_run.errors["cohort.results"])
+    assert dag_run.states["cohort.round_1.cancel_batch"] == "success"
+    assert dag_run.states["cohort.round_2.choose_samples"] == "skipped"
+    records = [json.loads(line) for line in read(dag_run.xcom("cohort.results")).splitlines()]
+    assert [record["status"] for record in records] == ["NOT_SUBMITTED", "NOT_SUBMITTED", "CANCELLED"]
+    assert len(all_of("list_batch")) == 1
+
+
+def test_a_batch_whose_wait_failed_is_cancelled_and_its_samples_are_unknown(
+    service: LocalHealthOmics, local_healthomics_dag_run: LocalDags
+) -> None:
+    put_sheet(SAMPLES[:2])
+    service.settings.run_running_seconds = 10_000_000
+    dag_run = local_healthomics_dag_run(
+        cohort_dag(preflight=False, timeout=600, cancel_on_failure=True, rounds=2)
+    ).run(date=WHEN)
+    assert list(dag_run.errors) == ["cohort.round_1.wait_for_completion", "cohort.results"]
+    assert dag_run.states["cohort.round_1.cancel_batch"] == "success"
+    assert dag_run.states["cohort.round_2.choose_samples"] == "skipped"
+    assert {run["status"] for run in all_of("list_runs")} == {"CANCELLED"}
+    assert dag_run.xcom("cohort.results", "summary")["statuses"] == {"UNKNOWN": 2}
 
 
 def test_an_empty_sheet_writes_nothing(service: LocalHealthOmics, local_healthomics_dag_run: LocalDags) -> None:
