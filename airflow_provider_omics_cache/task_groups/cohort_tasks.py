@@ -375,6 +375,7 @@ class CohortResultsOperator(CohortTask):
         self.results_format = results_format
         self.max_failed = max_failed
         self.rerun_key = rerun_key
+        self.check_differs_for_map_index("results_s3_uri")
 
     def execute(self, context: Context) -> str:
         """Merge the records of all rounds, write them, push the summary, and return the URI or raise the verdict.

@@ -12,8 +12,9 @@ from airflow_provider_omics_cache.exceptions import OmicsParameterError
 from airflow_provider_omics_cache.task_groups.cohort import OmicsCohortTaskGroup, RunCache, Samplesheet
 
 try:
-    from airflow.sdk import DAG
+    from airflow.sdk import DAG, task_group
 except ImportError:  # Airflow 2
+    from airflow.decorators import task_group
     from airflow.models.dag import DAG
 
 SHEET = Samplesheet("s3://lab/sheet.csv", run_setting_id="sample", parameters=["sample"])
@@ -110,6 +111,23 @@ def test_bad_samplesheets_are_named_when_the_dag_is_parsed(parameters: dict[str,
     with pytest.raises(OmicsParameterError) as raised:
         Samplesheet("s3://lab/sheet.csv", **parameters)
     assert error in str(raised.value)
+
+
+def test_each_map_index_of_a_mapped_group_has_its_own_files() -> None:
+    def mapped(**parameters: Any) -> Any:
+        @task_group
+        def one(sheet: Any) -> None:
+            samplesheet = Samplesheet(sheet, run_setting_id="sample", parameters=["sample"])
+            OmicsCohortTaskGroup("cohort", **{**WHOLE, "samplesheet": samplesheet, **parameters})
+
+        with DAG("rnaseq", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+            one.expand(sheet=["s3://lab/a.csv", "s3://lab/b.csv"])
+        return dag
+
+    results = mapped().get_task("one.cohort.results")
+    assert "/one.cohort/{{ ti.map_index }}/rerun_key=" in results.results_s3_uri
+    with pytest.raises(OmicsParameterError, match="results_s3_uri must differ for each map index"):
+        mapped(results_s3_uri="s3://lab/airflow/results.jsonl")
 
 
 def test_templates_are_checked_when_the_dag_runs() -> None:

@@ -7,6 +7,7 @@ import io
 import json
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -18,8 +19,9 @@ from tests.conftest import needs_batches
 from tests.examples.cohorts import all_of
 
 try:
-    from airflow.sdk import DAG
+    from airflow.sdk import DAG, task_group
 except ImportError:  # Airflow 2
+    from airflow.decorators import task_group
     from airflow.models.dag import DAG
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 pytestmark = needs_batches
 
+DAGS = Path(__file__).parents[1] / "dags" / "cohort_groups.py"
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 SAMPLES = [f"S{number:02}" for number in range(40)]
 THROTTLED = SAMPLES[:5]
@@ -209,14 +212,62 @@ def test_a_batch_whose_wait_failed_is_cancelled_and_its_samples_are_unknown(
 ) -> None:
     put_sheet(SAMPLES[:2])
     service.settings.run_running_seconds = 10_000_000
-    dag_run = local_healthomics_dag_run(
-        cohort_dag(preflight=False, timeout=600, cancel_on_failure=True, rounds=2)
-    ).run(date=WHEN)
+    dag_run = local_healthomics_dag_run(cohort_dag(preflight=False, timeout=600, cancel_on_failure=True, rounds=2)).run(
+        date=WHEN
+    )
     assert list(dag_run.errors) == ["cohort.round_1.wait_for_completion", "cohort.results"]
     assert dag_run.states["cohort.round_1.cancel_batch"] == "success"
     assert dag_run.states["cohort.round_2.choose_samples"] == "skipped"
     assert {run["status"] for run in all_of("list_runs")} == {"CANCELLED"}
     assert dag_run.xcom("cohort.results", "summary")["statuses"] == {"UNKNOWN": 2}
+
+
+def test_a_cohort_in_a_mapped_task_group(service: LocalHealthOmics, local_healthomics_dag_run: LocalDags) -> None:
+    @task_group
+    def one(settings: Any) -> None:
+        OmicsCohortTaskGroup(
+            "cohort",
+            run_settings=settings,
+            workflow_id="1234567",
+            role_arn="arn:aws:iam::123456789012:role/omics",
+            output_uri="s3://lab/runs/",
+            staging_s3_prefix="s3://lab/airflow/",
+            poke_interval=10,
+            rounds=1,
+            cancel_on_failure=True,
+        )
+
+    with DAG("mapped", schedule=None, start_date=WHEN) as dag:
+        one.expand(settings=[[{"runSettingId": "A"}, {"runSettingId": "B"}], [{"runSettingId": "C"}]])
+    dag_run = local_healthomics_dag_run(dag).run()
+    assert dag_run.errors == {}
+    names = []
+    for map_index in (0, 1):
+        uri = dag_run.xcom("one.cohort.results", map_index=map_index)
+        assert f"/one.cohort/{map_index}/" in uri
+        names.append([json.loads(line)["run_setting_id"] for line in read(uri).splitlines()])
+    assert names == [["A", "B"], ["C"]]
+    assert len(all_of("list_batch")) == 2
+
+
+def test_a_cohort_of_groups_of_rows(service: LocalHealthOmics, local_healthomics_dag_run: LocalDags) -> None:
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="my-bucket")
+    schema = {"type": "array", "items": {"type": "object", "required": ["sample", "fastq_1"]}}
+    s3.put_object(Bucket="my-bucket", Key="schema_input.json", Body=json.dumps(schema).encode())
+    sheet = "sample,fastq_1\nA,s3://my-bucket/1.fq\nB,s3://my-bucket/2.fq\nA,s3://my-bucket/3.fq\n"
+    s3.put_object(Bucket="my-bucket", Key="samplesheet.csv", Body=sheet.encode())
+    dag_run = local_healthomics_dag_run(DAGS, "omics_cohort_of_groups").run()
+    assert dag_run.state == "success"
+    records = [json.loads(line) for line in read(dag_run.xcom("cohort.results")).splitlines()]
+    assert [(record["run_setting_id"], record["status"]) for record in records] == [
+        ("A", "COMPLETED"),
+        ("B", "COMPLETED"),
+    ]
+    parameters = boto3.client("omics").get_run(id=records[0]["run_id"])["parameters"]
+    assert parameters["genome"] == "GRCh38"
+    assert parameters["input"].startswith("s3://my-bucket/airflow/samplesheets/")
+    assert read(parameters["input"]) == "sample,fastq_1\nA,s3://my-bucket/1.fq\nA,s3://my-bucket/3.fq\n"
 
 
 def test_an_empty_sheet_writes_nothing(service: LocalHealthOmics, local_healthomics_dag_run: LocalDags) -> None:
