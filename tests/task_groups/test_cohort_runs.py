@@ -19,9 +19,9 @@ from tests.conftest import needs_batches
 from tests.examples.cohorts import all_of
 
 try:
-    from airflow.sdk import DAG, task_group
+    from airflow.sdk import DAG, task, task_group
 except ImportError:  # Airflow 2
-    from airflow.decorators import task_group
+    from airflow.decorators import task, task_group
     from airflow.models.dag import DAG
 
 if TYPE_CHECKING:
@@ -39,22 +39,26 @@ BROKEN_SERVICE = SAMPLES[6:10]
 BROKEN_TASK = SAMPLES[10]
 
 
-def cohort_dag(**parameters: Any) -> Any:
+def cohort(group_id: str = "cohort", **parameters: Any) -> OmicsCohortTaskGroup:
     given: dict[str, Any] = {
         "samplesheet": Samplesheet("s3://lab/sheet.csv", run_setting_id="sample", parameters=["sample"]),
         "run_cache": RunCache(name="rnaseq", cache_s3_location="s3://lab/cache/"),
         **parameters,
     }
+    return OmicsCohortTaskGroup(
+        group_id,
+        workflow_id="1234567",
+        role_arn="arn:aws:iam::123456789012:role/omics",
+        output_uri="s3://lab/runs/",
+        staging_s3_prefix="s3://lab/airflow/",
+        poke_interval=10,
+        **given,
+    )
+
+
+def cohort_dag(**parameters: Any) -> Any:
     with DAG("rnaseq", schedule=None, start_date=WHEN) as dag:
-        OmicsCohortTaskGroup(
-            "cohort",
-            workflow_id="1234567",
-            role_arn="arn:aws:iam::123456789012:role/omics",
-            output_uri="s3://lab/runs/",
-            staging_s3_prefix="s3://lab/airflow/",
-            poke_interval=10,
-            **given,
-        )
+        cohort(**parameters)
     return dag
 
 
@@ -225,17 +229,7 @@ def test_a_batch_whose_wait_failed_is_cancelled_and_its_samples_are_unknown(
 def test_a_cohort_in_a_mapped_task_group(service: LocalHealthOmics, local_healthomics_dag_run: LocalDags) -> None:
     @task_group
     def one(settings: Any) -> None:
-        OmicsCohortTaskGroup(
-            "cohort",
-            run_settings=settings,
-            workflow_id="1234567",
-            role_arn="arn:aws:iam::123456789012:role/omics",
-            output_uri="s3://lab/runs/",
-            staging_s3_prefix="s3://lab/airflow/",
-            poke_interval=10,
-            rounds=1,
-            cancel_on_failure=True,
-        )
+        cohort(samplesheet=None, run_settings=settings, run_cache=None, rounds=1, cancel_on_failure=True)
 
     with DAG("mapped", schedule=None, start_date=WHEN) as dag:
         one.expand(settings=[[{"runSettingId": "A"}, {"runSettingId": "B"}], [{"runSettingId": "C"}]])
@@ -270,12 +264,23 @@ def test_a_cohort_of_groups_of_rows(service: LocalHealthOmics, local_healthomics
     assert read(parameters["input"]) == "sample,fastq_1\nA,s3://my-bucket/1.fq\nA,s3://my-bucket/3.fq\n"
 
 
-def test_an_empty_sheet_writes_nothing(service: LocalHealthOmics, local_healthomics_dag_run: LocalDags) -> None:
+def test_an_empty_sheet_writes_nothing_and_a_skipped_cohort_does_not_fail(
+    service: LocalHealthOmics, local_healthomics_dag_run: LocalDags
+) -> None:
     put_sheet([])
-    dag_run = local_healthomics_dag_run(cohort_dag(rounds=1)).run()
-    assert dag_run.state == "failed"
-    assert "rows must have at least one row" in str(dag_run.errors["cohort.freeze_settings"])
-    assert "cohort.freeze_settings has not written the run settings" in str(dag_run.errors["cohort.results"])
-    assert dag_run.states["cohort.round_1.wait_for_completion"] == "skipped"
+
+    @task.short_circuit(ignore_downstream_trigger_rules=False)
+    def skip() -> bool:
+        return False
+
+    with DAG("rnaseq", schedule=None, start_date=WHEN) as dag:
+        cohort("empty", rounds=1)
+        skip() >> cohort("skipped", rounds=1)
+    dag_run = local_healthomics_dag_run(dag).run()
+    assert sorted(dag_run.errors) == ["empty.freeze_settings", "empty.results"]
+    assert "rows must have at least one row" in str(dag_run.errors["empty.freeze_settings"])
+    assert "empty.freeze_settings has not written the run settings" in str(dag_run.errors["empty.results"])
+    assert dag_run.states["empty.round_1.wait_for_completion"] == "skipped"
+    assert {state for name, state in dag_run.states.items() if name.startswith("skipped.")} == {"skipped"}
     assert boto3.client("s3").list_objects_v2(Bucket="lab")["KeyCount"] == 1
     assert service.calls["StartRunBatch"] == service.calls["CreateRunCache"] == 0
