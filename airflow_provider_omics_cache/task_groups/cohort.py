@@ -199,7 +199,7 @@ class OmicsCohortTaskGroup(TaskGroup):
         _check_rounds(rounds)
         if _is_known(max_failed):
             parse_max_failed(max_failed)
-        if _is_known(staging_s3_prefix):
+        if not isinstance(staging_s3_prefix, str) or _is_known(staging_s3_prefix):
             check_bucket_uri("staging_s3_prefix", staging_s3_prefix)
         check_upload_args(s3_extra_args)
         if results_format not in _FORMATS:
@@ -211,7 +211,7 @@ class OmicsCohortTaskGroup(TaskGroup):
             raise OmicsParameterError(
                 "run_cache", "must not be given twice: default_run_setting has cacheId", run_cache
             )
-        if resume_reasons is not None and not (run_cache or "cacheId" in setting):
+        if resume_reasons and not (run_cache or "cacheId" in setting):
             rule = "needs a run cache, without which a new run computes every task again: set run_cache"
             raise OmicsParameterError("resume_reasons", rule, resume_reasons)
         resumed = _reasons("resume_reasons", RESUMABLE_RUN_FAILURES if resume_reasons is None else resume_reasons)
@@ -228,9 +228,8 @@ class OmicsCohortTaskGroup(TaskGroup):
         }
         files = {"s3_conn_id": s3_conn_id, "s3_extra_args": s3_extra_args, **connection}
         wait = {"deferrable": deferrable, "poke_interval": poke_interval, "timeout": timeout}
-        numbers = range(1, rounds + 1)
-        settings_uris = [f"{folder}/round_{number}_settings.json" for number in numbers]
-        runs_uris = [f"{folder}/round_{number}_runs.jsonl" for number in numbers]
+        settings_uris = [f"{folder}/round_{number}_settings.json" for number in range(1, rounds + 1)]
+        runs_uris = [f"{folder}/round_{number}_runs.jsonl" for number in range(1, rounds + 1)]
         with self:
             freeze = FreezeRunSettingsOperator(
                 task_id="freeze_settings",
@@ -243,15 +242,15 @@ class OmicsCohortTaskGroup(TaskGroup):
                 max_failed=max_failed,
                 **files,
             )
+            ready: Any = freeze
             if isinstance(run_cache, RunCache):
                 cache = CreateRunCacheOperator(task_id="ensure_run_cache", **vars(run_cache), **connection)
                 freeze >> cache
                 run_cache = cache.output
             if run_cache:
                 setting["cacheId"] = run_cache
-            before: Any = freeze
             if preflight:
-                look = PreflightOperator(
+                ready = PreflightOperator(
                     task_id="preflight",
                     default_run_setting=setting,
                     run_settings=settings_uris[0],
@@ -260,40 +259,40 @@ class OmicsCohortTaskGroup(TaskGroup):
                     sample_size=sample_size,
                     **connection,
                 )
-                freeze >> look
-                before = look
-            starts, ends = [], []
-            for index in range(rounds):
-                with TaskGroup(f"round_{index + 1}"):
-                    start = StartCohortBatchOperator(
-                        task_id="start_batch",
-                        default_run_setting=setting,
-                        run_settings=settings_uris[index],
-                        tags=tags,
-                        run_tags=run_tags,
-                        rerun_key=rerun_key,
-                        **files,
-                    )
-                    if index:
+                freeze >> ready
+            starts: list[Any] = []
+            ends: list[Any] = []
+            for number, settings_uri, runs_uri in zip(range(1, rounds + 1), settings_uris, runs_uris, strict=True):
+                with TaskGroup(f"round_{number}"):
+                    if starts:
                         choose = ChooseNextRoundOperator(
                             task_id="choose_samples",
                             batch_id=starts[-1].output,
-                            settings_s3_uri=settings_uris[index - 1],
-                            runs_s3_uri=runs_uris[index - 1],
-                            next_settings_s3_uri=settings_uris[index],
+                            settings_s3_uri=settings_uris[number - 2],
+                            runs_s3_uri=runs_uris[number - 2],
+                            next_settings_s3_uri=settings_uri,
                             resume_reasons=resumed if "cacheId" in setting else [],
                             resubmit_reasons=resubmitted,
                             # The wait before fails if the batch was cancelled or has failed.
                             trigger_rule="all_done",
                             **files,
                         )
-                        before >> choose
-                        before = choose
+                        ready >> choose
+                        ready = choose
+                    start = StartCohortBatchOperator(
+                        task_id="start_batch",
+                        default_run_setting=setting,
+                        run_settings=settings_uri,
+                        tags=tags,
+                        run_tags=run_tags,
+                        rerun_key=rerun_key,
+                        **files,
+                    )
                     submission = BatchSubmissionSensor(
                         task_id="wait_for_submission",
                         batch_id=start.output,
                         max_failed_submissions="100%",
-                        mapping_s3_uri=f"{folder}/round_{index + 1}_submissions.jsonl",
+                        mapping_s3_uri=f"{folder}/round_{number}_submissions.jsonl",
                         **wait,
                         **files,
                     )
@@ -302,19 +301,19 @@ class OmicsCohortTaskGroup(TaskGroup):
                         batch_id=start.output,
                         max_failed_runs="100%",
                         max_failed_samples=max_failed,
-                        fail_fast=fail_fast and index == 0,
-                        runs_s3_uri=runs_uris[index],
+                        fail_fast=fail_fast and number == 1,
+                        runs_s3_uri=runs_uri,
                         include_outputs=True,
                         # The wait for the submission fails if the batch was cancelled or has failed.
                         trigger_rule="all_done",
                         **wait,
                         **files,
                     )
-                    before >> start
+                    ready >> start
                     submission >> completion
+                    ready = completion
                     starts.append(start)
                     ends.append(completion)
-                    before = completion
                     if cancel_on_failure:
                         cancel = CancelRunBatchOperator(
                             task_id="cancel_batch",
@@ -322,8 +321,8 @@ class OmicsCohortTaskGroup(TaskGroup):
                             deferrable=deferrable,
                             waiter_delay=poke_interval,
                             **connection,
-                        )
-                        completion >> cancel.as_teardown()
+                        ).as_teardown()
+                        completion >> cancel
                         ends.append(cancel)
             results = CohortResultsOperator(
                 task_id="results",
@@ -396,6 +395,7 @@ def _default_run_setting(given: Any, **members: Any) -> dict[str, Any]:
 
 
 def _reasons(parameter: str, reasons: Any) -> list[str]:
-    if isinstance(reasons, str) or not isinstance(reasons, Iterable):
+    given: list[Any] = [None] if isinstance(reasons, str) or not isinstance(reasons, Iterable) else list(reasons)
+    if not all(isinstance(reason, str) and reason for reason in given):
         raise OmicsParameterError(parameter, "must be a list of reasons", reasons)
-    return sorted(reasons)
+    return sorted(given)

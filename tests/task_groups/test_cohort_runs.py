@@ -15,7 +15,7 @@ import pytest
 
 from airflow_provider_omics_cache.task_groups.cohort import OmicsCohortTaskGroup, RunCache, Samplesheet
 from airflow_provider_omics_cache.task_groups.cohort_tasks import StartCohortBatchOperator
-from tests.conftest import needs_batches
+from tests.conftest import HAS_AIOBOTOCORE, needs_batches
 from tests.examples.cohorts import all_of
 
 try:
@@ -200,7 +200,15 @@ def test_fail_fast_cancels_the_first_batch_and_starts_no_other(
     for name in SAMPLES[:2]:
         service.faults.fail_submission(name, reason="ThrottlingException", times=1)
     dag_run = local_healthomics_dag_run(
-        cohort_dag(run_cache=None, preflight=False, max_failed=1, fail_fast=True, cancel_on_failure=True, rounds=2)
+        cohort_dag(
+            run_cache=None,
+            preflight=False,
+            max_failed=1,
+            fail_fast=True,
+            cancel_on_failure=True,
+            rounds=2,
+            deferrable=HAS_AIOBOTOCORE,
+        )
     ).run()
     assert list(dag_run.errors) == ["cohort.round_1.wait_for_completion", "cohort.results"]
     assert "3 of 3 samples did not complete; max_failed is 1: " in str(dag_run.errors["cohort.results"])
