@@ -66,10 +66,10 @@ FLOORS: tuple[tuple[Box, ...], ...] = (
     ),
     (Box("tasks", "what operators and sensors share: waits, results, outputs to S3"),),
     (
-        Box("triggers", "the waits of deferred tasks, and the poller that makes their calls"),
+        Box("triggers", "waits of deferred tasks, and the poller that makes their calls"),
         Box("links", "links from a task in Airflow's UI to the AWS console"),
     ),
-    (Box("healthomics", "facts and decisions about HealthOmics"),),
+    (Box("healthomics", "facts about HealthOmics, decisions"),),
     (Box("hooks", "one method per operation of AWS"),),
     (
         Box(
