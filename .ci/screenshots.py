@@ -85,7 +85,7 @@ class Camera:
 
     def take_cohort(self) -> None:
         """Take a sensor while it is deferred, and the DAG run when it has finished."""
-        dag_id, sensor = "omics_cohort", "wait_for_submission"
+        dag_id, sensor = "omics_cohort_by_parts", "wait_for_submission"
         self._control("clock", speed=0)  # the batch stays as it is, and the sensor deferred
         self._airflow.trigger(dag_id, RUN_ID)
         self._airflow.wait(lambda: self._state(dag_id, sensor) == "deferred", f"{sensor} to defer", timeout=90)
@@ -118,7 +118,7 @@ class Camera:
 
     def take_results(self) -> None:
         """Take the counts and the failed runs of a cohort in the sensor's XCom."""
-        dag_id, run_id = "omics_cohort", "december"
+        dag_id, run_id = "omics_cohort_by_parts", "december"
         reasons = {
             "HG00007": "OUT_OF_MEMORY_ERROR",
             "HG00042": "INPUT_URI_NOT_FOUND",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 pytestmark = needs_batches
 
-DAGS = Path(__file__).parents[1] / "dags" / "cohort_groups.py"
+GROUPS = Path(__file__).parents[1] / "dags" / "cohort_of_groups.py"
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 SAMPLES = [f"S{number:02}" for number in range(40)]
 THROTTLED = SAMPLES[:5]
@@ -259,7 +259,7 @@ def test_a_cohort_of_groups_of_rows(service: LocalHealthOmics, local_healthomics
     s3.put_object(Bucket="my-bucket", Key="schema_input.json", Body=json.dumps(schema).encode())
     sheet = "sample,fastq_1\nA,s3://my-bucket/1.fq\nB,s3://my-bucket/2.fq\nA,s3://my-bucket/3.fq\n"
     s3.put_object(Bucket="my-bucket", Key="samplesheet.csv", Body=sheet.encode())
-    dag_run = local_healthomics_dag_run(DAGS, "omics_cohort_of_groups").run()
+    dag_run = local_healthomics_dag_run(GROUPS).run()
     assert dag_run.state == "success"
     records = [json.loads(line) for line in read(dag_run.xcom("cohort.results")).splitlines()]
     assert [(record["run_setting_id"], record["status"]) for record in records] == [
