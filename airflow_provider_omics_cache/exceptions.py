@@ -258,8 +258,12 @@ class TooManyFailedRunsError(BatchError):
     """More runs did not complete than ``max_failed_runs`` allows."""
 
 
-class TooManyFailedSamplesError(OmicsError, AirflowFailException):
-    """More samples of a cohort have no completed run than ``max_failed`` allows. The task is not retried."""
+class CohortError(OmicsError, AirflowFailException):
+    """The cohort has not succeeded. The task is not retried."""
+
+
+class TooManyFailedSamplesError(CohortError):
+    """More samples of a cohort have no completed run than ``max_failed`` allows."""
 
 
 class IncompleteListingError(OmicsError):

@@ -1,4 +1,4 @@
-"""The tasks of a cohort that are not tasks of a single batch."""
+"""The tasks of a cohort, besides those that are operators and sensors of the package."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
 from airflow_provider_omics_cache._compat import AirflowSkipException, PokeReturnValue, state_in_same_run
 from airflow_provider_omics_cache.exceptions import (
+    CohortError,
     OmicsApiError,
-    OmicsError,
     OmicsParameterError,
     TooManyFailedSamplesError,
 )
@@ -387,7 +387,7 @@ class CohortResultsOperator(CohortTask):
         if not self._exists(self.settings_s3_uris[0]):
             if state_in_same_run(context, self.freeze_task_id) == "skipped":
                 raise AirflowSkipException("The cohort was skipped")
-            raise OmicsError(f"{self.freeze_task_id} has not written the run settings: see the error of that task")
+            raise CohortError(f"{self.freeze_task_id} has not written the run settings: see the error of that task")
         columns: dict[str, None] = {}
         cohort = Cohort(self._run_setting_ids(self.settings_s3_uris[0], columns))
         with ExitStack() as files:
