@@ -16,7 +16,7 @@ import pytest
 from airflow_provider_omics_cache.task_groups.cohort import OmicsCohortTaskGroup, RunCache, Samplesheet
 from airflow_provider_omics_cache.task_groups.cohort_tasks import StartCohortBatchOperator
 from tests.conftest import HAS_AIOBOTOCORE, needs_batches
-from tests.examples.cohorts import all_of
+from tests.examples.cohorts import all_of, longest_line
 
 try:
     from airflow.sdk import DAG, task, task_group
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 pytestmark = needs_batches
 
 GROUPS = Path(__file__).parents[1] / "dags" / "cohort_of_groups.py"
+RESULTS = "cohort.results"
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 SAMPLES = [f"S{number:02}" for number in range(40)]
 THROTTLED = SAMPLES[:5]
@@ -111,7 +112,7 @@ def test_a_cohort_is_resumed_and_a_cleared_dag_run_starts_nothing(
     assert dag_run.states["cohort.round_3.wait_for_completion"] == "skipped"
     again = dict.fromkeys(BROKEN_SERVICE, 2)
     assert runs_by_sample() == {name: again.get(name, 1) for name in SAMPLES if name != REFUSED}
-    uri = dag_run.xcom("cohort.results")
+    uri = dag_run.xcom(RESULTS)
     assert uri == f"s3://lab/airflow/rnaseq/{dag_run.run_id}/cohort/rerun_key=/results.jsonl"
     records = {record["run_setting_id"]: record for record in map(json.loads, read(uri).splitlines())}
     assert list(records) == SAMPLES
@@ -124,7 +125,7 @@ def test_a_cohort_is_resumed_and_a_cleared_dag_run_starts_nothing(
     assert records[BROKEN_SERVICE[0]]["cache_hits"] == 2
     resumed = records[BROKEN_SERVICE[0]]
     assert resumed["run_output_uri"] == f"s3://lab/runs/{resumed['run_id']}/{resumed['run_uuid']}"
-    summary = dag_run.xcom("cohort.results", "summary")
+    summary = dag_run.xcom(RESULTS, "summary")
     assert (summary["total"], summary["completed"]) == (40, 38)
     assert [one["samples"] for one in summary["rounds"]] == [40, 9]
     assert summary["cache_hits"] == 2 * len(BROKEN_SERVICE)
@@ -145,10 +146,44 @@ def test_a_cohort_is_resumed_and_a_cleared_dag_run_starts_nothing(
     assert cleared.run_id == dag_run.run_id
     assert len(all_of("list_batch")) == 2
     assert sum(runs_by_sample().values()) == 39 + len(BROKEN_SERVICE)
-    assert cleared.xcom("cohort.results", "summary") == summary
-    rows = list(csv.DictReader(io.StringIO(read(cleared.xcom("cohort.results")))))
+    assert cleared.xcom(RESULTS, "summary") == summary
+    rows = list(csv.DictReader(io.StringIO(read(cleared.xcom(RESULTS)))))
     assert [row["run_setting_id"] for row in rows] == [row["sample"] for row in rows] == SAMPLES
     assert rows[0]["status"] == "COMPLETED"
+
+
+@pytest.mark.large
+def test_two_thousand_samples(
+    service: LocalHealthOmics, local_healthomics_dag_run: LocalDags, capfd: pytest.CaptureFixture[str]
+) -> None:
+    samples = [f"S{number:04}" for number in range(2_000)]
+    put_sheet(samples)
+    service.settings.submission_rate = float("inf")
+    throttled, refused, resumed, broken = samples[:100], samples[100:150], samples[150:200], samples[200:210]
+    for name in throttled:
+        service.faults.fail_submission(name, reason="ThrottlingException", times=1)
+    for name in refused:
+        service.faults.fail_submission(name, reason="ValidationException", times=None)
+    for names, reason in ((resumed, "SERVICE_ERROR"), (broken, "RUN_TASK_FAILED")):
+        for name in names:
+            service.faults.fail_task("call", run_name=name, reason=reason)
+
+    dag_run = local_healthomics_dag_run(cohort_dag(max_failed="3%", sample_size=0)).run()
+
+    assert dag_run.state == "success"
+    assert longest_line(capfd.readouterr()) < 5_000
+    records = {record["run_setting_id"]: record for record in map(json.loads, read(dag_run.xcom(RESULTS)).splitlines())}
+    assert list(records) == samples
+    assert Counter((record["status"], record["round"]) for record in records.values()) == {
+        ("COMPLETED", 1): 1_790,
+        ("COMPLETED", 2): 150,
+        ("NOT_SUBMITTED", 1): 50,
+        ("FAILED", 1): 10,
+    }
+    assert all(len(records[name]["history"]) == 1 for name in (*throttled, *resumed))
+    assert {records[name]["cache_hits"] for name in resumed} == {2}
+    again = dict.fromkeys(resumed, 2)
+    assert runs_by_sample() == {name: again.get(name, 1) for name in samples if name not in refused}
 
 
 def test_a_round_that_somebody_cancelled_is_in_the_results_also_of_a_cleared_dag_run(
@@ -175,7 +210,7 @@ def test_a_round_that_somebody_cancelled_is_in_the_results_also_of_a_cleared_dag
     assert dag_run.state == "success"
     assert list(dag_run.errors) == ["cohort.round_2.wait_for_submission", "cohort.round_2.wait_for_completion"]
     assert dag_run.states["cohort.round_3.choose_samples"] == "skipped"
-    records = [json.loads(line) for line in read(dag_run.xcom("cohort.results")).splitlines()]
+    records = [json.loads(line) for line in read(dag_run.xcom(RESULTS)).splitlines()]
     assert [(record["status"], record["round"], len(record["history"])) for record in records] == [
         ("CANCELLED", 2, 1),
         ("COMPLETED", 1, 0),
@@ -188,7 +223,7 @@ def test_a_round_that_somebody_cancelled_is_in_the_results_also_of_a_cleared_dag
     assert cleared.state == "success"
     assert list(cleared.errors) == ["cohort.preflight", *dag_run.errors]
     assert cleared.states["cohort.round_1.start_batch"] == "upstream_failed"
-    assert [json.loads(line) for line in read(cleared.xcom("cohort.results")).splitlines()] == records
+    assert [json.loads(line) for line in read(cleared.xcom(RESULTS)).splitlines()] == records
     assert len(all_of("list_batch")) == 2
 
 
@@ -214,7 +249,7 @@ def test_fail_fast_cancels_the_first_batch_and_starts_no_other(
     assert "3 of 3 samples did not complete; max_failed is 1: " in str(dag_run.errors["cohort.results"])
     assert dag_run.states["cohort.round_1.cancel_batch"] == "success"
     assert dag_run.states["cohort.round_2.choose_samples"] == "skipped"
-    records = [json.loads(line) for line in read(dag_run.xcom("cohort.results")).splitlines()]
+    records = [json.loads(line) for line in read(dag_run.xcom(RESULTS)).splitlines()]
     assert [record["status"] for record in records] == ["NOT_SUBMITTED", "NOT_SUBMITTED", "CANCELLED"]
     assert len(all_of("list_batch")) == 1
 
@@ -231,7 +266,7 @@ def test_a_batch_whose_wait_failed_is_cancelled_and_its_samples_are_unknown(
     assert dag_run.states["cohort.round_1.cancel_batch"] == "success"
     assert dag_run.states["cohort.round_2.choose_samples"] == "skipped"
     assert {run["status"] for run in all_of("list_runs")} == {"CANCELLED"}
-    assert dag_run.xcom("cohort.results", "summary")["statuses"] == {"UNKNOWN": 2}
+    assert dag_run.xcom(RESULTS, "summary")["statuses"] == {"UNKNOWN": 2}
 
 
 def test_a_cohort_in_a_mapped_task_group(service: LocalHealthOmics, local_healthomics_dag_run: LocalDags) -> None:
@@ -261,7 +296,7 @@ def test_a_cohort_of_groups_of_rows(service: LocalHealthOmics, local_healthomics
     s3.put_object(Bucket="my-bucket", Key="samplesheet.csv", Body=sheet.encode())
     dag_run = local_healthomics_dag_run(GROUPS).run()
     assert dag_run.state == "success"
-    records = [json.loads(line) for line in read(dag_run.xcom("cohort.results")).splitlines()]
+    records = [json.loads(line) for line in read(dag_run.xcom(RESULTS)).splitlines()]
     assert [(record["run_setting_id"], record["status"]) for record in records] == [
         ("A", "COMPLETED"),
         ("B", "COMPLETED"),
