@@ -163,9 +163,7 @@ def run_settings_from_samplesheet(
     if checked_schema:
         checked_schema.check_table(broken)
         if unnamed := checked_schema.unnamed(columns):
-            log.warning(
-                "The schema does not name these columns: %s", shown(", ".join(unnamed))
-            )
+            log.warning("The schema does not name these columns: %s", shown(", ".join(unnamed)))
     if len(groups) > MAX_RUN_SETTINGS:
         broken.add(f"must have at most {MAX_RUN_SETTINGS:,} groups", f"{len(groups):,} groups")
     settings = []
