@@ -160,7 +160,7 @@ class OmicsApiError(OmicsError):
 
     @property
     def is_denied(self) -> bool:
-        """Whether the caller does not have the permission. HEAD requests to S3 have only the HTTP status as code."""
+        """Whether the caller does not have the permission. The code of a HEAD request to S3 is only the HTTP status."""
         return self.code in {"AccessDenied", "AccessDeniedException", "403"}
 
     @property
@@ -317,7 +317,7 @@ class RunSilenceError(OmicsError):
 class PreflightError(OmicsError, AirflowFailException):
     """The preflight found errors. Nothing was written or started. The task is not retried.
 
-    :param findings: the findings (:class:`~airflow_provider_omics_cache.xcoms.PreflightFinding`), warnings too.
+    :param findings: all findings (:class:`~airflow_provider_omics_cache.xcoms.PreflightFinding`), including warnings.
     """
 
     def __init__(self, message: str, *, findings: Sequence[PreflightFinding] = (), **details: Any) -> None:

@@ -29,7 +29,7 @@ RETRYABLE_SUBMISSION_FAILURES = frozenset(
     }
 )
 
-#: Failure reasons of a run that are on AWS's side and can pass: a new run can succeed without any correction.
+#: Failure reasons of a run whose cause is on AWS's side and can pass: a new run can succeed without a correction.
 RESUMABLE_RUN_FAILURES = reasons_of(NewRun.CAN_SUCCEED)
 
 #: Template for ``rerun_key`` of StartRunBatchOperator. It renders to the value of the Airflow variable
@@ -41,7 +41,7 @@ RERUN_KEY = (
     " params.get('rerun_key', '')) }}"
 )
 
-#: Members of a record at ``runs_s3_uri`` that a decision uses.
+#: Members of a record at ``runs_s3_uri`` that decide what comes next.
 _TEXTS = ("run_id", "status", "failure_reason")
 
 #: A record with one of these statuses and no run id never had a run.
@@ -111,7 +111,8 @@ class SampleStep(NamedTuple):
 
     :param run_setting_id: runSettingId of the sample.
     :param step: what comes next.
-    :param reason: AWS's reason of the failure, or else the status of the run; for UNKNOWN a text; for COMPLETED None.
+    :param reason: AWS's reason for the failure or, without one, the status of the run. For UNKNOWN: a text that says
+        what is not certain. For COMPLETED: None.
     """
 
     run_setting_id: str
@@ -131,33 +132,33 @@ def resumable_run_settings(
     allow: Iterable[str] = (),
     max_bytes: int = MAX_TABLE_BYTES,
 ) -> list[dict[str, Any]]:
-    """Return the run settings of a batch whose runs ended without being COMPLETED and can continue from the run cache.
+    """Return the run settings of a batch whose runs failed and can continue from the run cache.
 
-    A setting whose run completed, or was never submitted, is never returned. If it is not certain how a run ended, the
+    A setting is never returned if its run completed or was never submitted. If it is not certain how a run ended, the
     function raises an error.
 
     :param run_settings: all run settings of the batch, as for :func:`failed_run_settings`.
     :param runs: the records of all runs of the batch, as BatchCompletionSensor writes them to ``runs_s3_uri``: an
         iterable of its records, or its URI or path. Do not pass the XCom ``failed_runs``: it contains at most 1,000
         runs.
-    :param reasons: failure reasons after which a FAILED run is resumed. A reason whose cause you have corrected, or
-        that is not always AWS's, must be named, for example ``RESUMABLE_RUN_FAILURES | {"RUN_TASK_FAILED"}``. Default:
+    :param reasons: failure reasons after which a FAILED run is resumed. Add other reasons to the default if you have
+        corrected the cause, for example ``RESUMABLE_RUN_FAILURES | {"RUN_TASK_FAILED"}``. Default:
         :data:`RESUMABLE_RUN_FAILURES`.
-    :param statuses: statuses of the runs that are resumed: FAILED, CANCELLED or both. Default: FAILED. CANCELLED runs
-        are resumed without regard to ``reasons``.
-    :param default_run_setting: the batch's default run setting, as StartRunBatchOperator gets it, or
-        ``defaultRunSetting`` of GetBatch's answer. It must have the ``cacheId`` of the run cache, unless
-        ``allow_without_cache`` is set. Default: None.
-    :param allow_without_cache: return settings of a batch without a run cache too. Their new runs compute every task
-        again, and you pay for every task again. Default: False.
+    :param statuses: statuses of the runs that are resumed: FAILED, CANCELLED or both. ``reasons`` do not apply to
+        CANCELLED runs. Default: FAILED.
+    :param default_run_setting: ``default_run_setting`` of the batch's StartRunBatchOperator, or ``defaultRunSetting``
+        of GetBatch's answer. It must have the ``cacheId`` of the run cache, unless ``allow_without_cache`` is True.
+        Default: None.
+    :param allow_without_cache: whether to return settings even if the batch has no run cache. The new runs then compute
+        every task again, and you pay for every task again. Default: False.
     :param conn_id: Airflow connection for reading the files. Default: ``aws_default`` for S3.
     :param allow: schemes that a str can have besides ``s3``, for example ``("file", "gs")``, as for
         :func:`~airflow_provider_omics_cache.tables.read_table`. Default: no other scheme.
     :param max_bytes: maximum size of each file in bytes. A larger file is refused before it is read. Default: 256 MB
         (268,435,456).
     :return: the settings to resume, unchanged, in the order of ``run_settings``.
-    :raises OmicsParameterError: the batch has no run cache; ``run_settings`` and ``runs`` do not fit each other; it is
-        not certain how a run ended; or a parameter, a file or a row is not valid. The error names the rows.
+    :raises OmicsParameterError: the batch has no run cache, ``run_settings`` and ``runs`` do not have the same samples,
+        it is not certain how a run ended, or a parameter, a file or a row is not valid. The error names the rows.
     :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: S3 refused or did not answer the call.
     """
@@ -189,17 +190,17 @@ def next_steps(
 ) -> Iterator[SampleStep]:
     """Return what comes next for each sample of a batch, in the order of ``run_settings``.
 
-    Each sample has exactly one next step. The samples to submit again are those of :func:`failed_run_settings` with the
-    same reasons, and the samples to resume are those of :func:`resumable_run_settings`. Samples are read one by one:
-    iterables, for example generators over JSON Lines, are not kept in memory.
+    Each sample has exactly one next step. With the same reasons, the samples to submit again are those that
+    :func:`failed_run_settings` returns, and the samples to resume are those that :func:`resumable_run_settings`
+    returns. Samples are read one by one. An iterable, for example a generator over JSON Lines, is not kept in memory.
 
-    An error about rows of ``run_settings`` is raised after the last sample, so use the result only after the last
-    sample.
+    An error in a row of ``run_settings`` is raised only after the last sample. Therefore start no run before the
+    iterator has ended.
 
     :param run_settings: all run settings of the batch, as for :func:`failed_run_settings`.
     :param runs: the records of all runs of the batch, as for :func:`resumable_run_settings`.
-    :param reasons: failure reasons after which a FAILED run is resumed. Without a run cache, pass an empty list.
-        Default: :data:`RESUMABLE_RUN_FAILURES`.
+    :param reasons: failure reasons after which a FAILED run is resumed. Without a run cache, pass an empty list: then
+        no FAILED run is resumed. Default: :data:`RESUMABLE_RUN_FAILURES`.
     :param statuses: statuses of the runs that are resumed: FAILED, CANCELLED or both. Default: FAILED.
     :param submission_reasons: reasons of failed submissions after which a sample is submitted again. A sample that was
         not submitted and has no reason, for example because the batch was cancelled, is given up. Default:
@@ -210,8 +211,8 @@ def next_steps(
     :param max_bytes: maximum size of each file in bytes. A larger file is refused before it is read. Default: 256 MB
         (268,435,456).
     :return: an iterator of one :class:`SampleStep` for each setting.
-    :raises OmicsParameterError: ``run_settings`` and ``runs`` do not fit each other; or a parameter, a file or a row is
-        not valid. The error names the rows.
+    :raises OmicsParameterError: ``runs`` has a sample that ``run_settings`` does not have, or a parameter, a file or a
+        row is not valid. The error names the rows.
     :raises MissingConnectionError: Airflow does not find the connection.
     :raises OmicsApiError: S3 refused or did not answer the call.
     """
@@ -262,13 +263,13 @@ def _decisions(
 ) -> Iterator[tuple[str, Mapping[str, Any], Decision]]:
     """Yield the id, the setting and the decision of each sample.
 
-    The records are read first. Only their decisions are kept, and the samples are then read one by one.
+    The records are read first, and only the decisions about them are kept. Then the samples are read one by one.
 
     :param read: reads the rows of a parameter.
     :param run_settings: all run settings of the batch.
     :param runs: the records of its runs.
     :param retries: which samples get a new run.
-    :raises OmicsParameterError: a row is not valid, or does not fit the rows of the other parameter.
+    :raises OmicsParameterError: a row is not valid, or ``runs`` has a sample that ``run_settings`` does not have.
     """
     decisions = _decisions_by_id(read("runs", runs, least=0), BrokenRows("runs", runs), retries)
     broken = BrokenRows("run_settings", run_settings)

@@ -43,8 +43,8 @@ def save_run_settings(
     If the object exists, it is not changed, and ``run_settings`` is neither called nor checked: a retry or a cleared
     task returns the settings that the first try saved. For other settings, use another URI.
 
-    The metadata of the object has a digest of the ``outputUri`` of the settings that have their own. By it,
-    ``include_outputs=True`` can derive the locations of outputs.
+    The metadata of the object has a digest of the ``outputUri`` of each setting that has its own.
+    ``include_outputs=True`` needs this digest to derive the locations of outputs.
 
     The settings are checked as StartRunBatchOperator checks a list, without the default setting of the batch.
 

@@ -92,27 +92,27 @@ def run_settings_from_samplesheet(
 ) -> list[dict[str, Any]]:
     """Return the ``run_settings`` of a batch for a pipeline that takes a samplesheet: one run for each group of rows.
 
-    A pipeline such as those of nf-core has one parameter with the URI of a samplesheet. The rows of each group are
-    written to S3 as a CSV file of their own, with the columns of the whole samplesheet in their order. The name of the
-    file is the SHA-256 of its content: the same group always has the same URI, and a file that exists is not written
-    again. Nothing is written if there is an error in any row.
+    An nf-core pipeline, for example, has one parameter with the URI of a samplesheet. The rows of each group are
+    written to S3 as a CSV file of their own. From a CSV or TSV file it gets all columns. From JSON or an iterable of
+    dicts it gets the columns that the rows of the group have. The name of the file is the SHA-256 of its content. The
+    same group therefore always has the same URI, and a file that exists is not written again. If a row has an error,
+    nothing is written.
 
     The file is read when the function is called: call it in a task.
 
     :param rows: the samplesheet: an iterable of dicts, or the URI or path of a file, as for
-        :func:`run_settings_from_table`. Values can be strings, numbers, booleans and None, which is an empty cell.
+        :func:`run_settings_from_table`. Values must be strings, numbers, booleans or None. None is an empty cell.
     :param group_by: column whose value becomes the ``runSettingId`` of the run, or a template of columns such as
-        ``"{patient}_{sample}"``. Rows with the same value are a group, in the order of the samplesheet, also if other
-        rows stand between them.
+        ``"{patient}_{sample}"``. All rows with the same value are one group. They need not follow each other.
     :param samplesheet_s3_prefix: ``s3://`` URI below which the files are written. The role of the runs must be able to
         read them.
     :param parameter: parameter of the workflow that gets the URI of the group's file. Default: ``input``.
-    :param parameters: the other parameters of each run, by their names: a JSON value, which is the same for all runs,
-        or a function that takes the rows of the group (a list of dicts with text) and returns the value. Without a
-        value (None) the run does not get the parameter. Default: no other parameters.
-    :param schema: the schema of the samplesheet, such as ``assets/schema_input.json`` of an nf-core pipeline, as a dict
-        or as URI or path of the file: a JSON schema of draft-07 or 2020-12, with the keywords of nf-schema and
-        nf-validation. Default: the rows are not checked against a schema.
+    :param parameters: the other parameters of each run, by their names. A JSON value is the same for all runs. A
+        function takes the rows of the group (a list of dicts whose values are strings) and returns the value. If the
+        value is None, the run does not get the parameter. Default: no other parameters.
+    :param schema: the schema of the samplesheet, such as ``assets/schema_input.json`` of an nf-core pipeline: a dict,
+        or the URI or path of a ``.json`` file. It must be a JSON schema of draft-07 or 2020-12, and can have the
+        keywords of nf-schema and nf-validation. Default: None, the rows are not checked against a schema.
     :param conn_id: Airflow connection for reading and writing files. Default: ``aws_default`` for S3.
     :param s3_extra_args: arguments of the uploads, such as ``ServerSideEncryption``, ``SSEKMSKeyId`` or
         ``ExpectedBucketOwner``. Default: only the content type.
@@ -163,9 +163,7 @@ def run_settings_from_samplesheet(
     if checked_schema:
         checked_schema.check_table(broken)
         if unnamed := checked_schema.unnamed(columns):
-            log.warning(
-                "The schema does not name these columns, and does not check them: %s", shown(", ".join(unnamed))
-            )
+            log.warning("The schema does not name these columns: %s", shown(", ".join(unnamed)))
     if len(groups) > MAX_RUN_SETTINGS:
         broken.add(f"must have at most {MAX_RUN_SETTINGS:,} groups", f"{len(groups):,} groups")
     settings = []
@@ -245,7 +243,7 @@ class _Template:
 
     :param text: the column or the template.
     :param columns: columns of the table.
-    :param parameter: name of the parameter with the text, for errors. Default: ``run_setting_id``.
+    :param parameter: name of the parameter whose value is ``text``, for errors. Default: ``run_setting_id``.
     :raises OmicsParameterError: ``text`` is neither a column nor a template.
     """
 
@@ -315,7 +313,7 @@ def _values(
 def _add_to_group(
     groups: dict[str, SheetGroup], cells: Mapping[str, str], template: _Template, place: Place, broken: BrokenRows
 ) -> None:
-    """Add a row to its group, or an error if the row has no group."""
+    """Add a row to its group. If the row has no group, add an error."""
     empty = [column for column in template.columns if not cells.get(column)]
     for column in empty:
         broken.add("must not be empty: group_by names it", cells.get(column), member=f"column {column!r}", index=place)

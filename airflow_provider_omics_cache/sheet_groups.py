@@ -1,4 +1,4 @@
-"""The groups of a samplesheet: one CSV file for each, written to S3 under the SHA-256 of its content."""
+"""The groups of a samplesheet. Each is written to S3 as a CSV file whose name is the SHA-256 of its content."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.hooks.s3 import s3_client
 from airflow_provider_omics_cache.table_formats import BrokenRows, Place, shown
 
-#: Files that are uploaded at the same time. botocore keeps 10 connections for each client.
+#: Number of files that are uploaded at the same time. botocore keeps 10 connections for each client.
 _UPLOADS_AT_ONCE = 8
 _UPLOADS_QUEUED = 1_000
-#: Line breaks, NUL, and halves of surrogate pairs, which UTF-8 cannot have.
+#: Line breaks, NUL, and halves of surrogate pairs, which UTF-8 does not allow.
 _NOT_IN_A_CELL = re.compile(r"[\n\r\0\ud800-\udfff]")
 
 
@@ -29,7 +29,7 @@ class SheetGroup:
     """The rows of a samplesheet that belong to one run, as lines of CSV.
 
     :param place: place of the first row.
-    :param key: cells of the columns that the sheet is grouped by.
+    :param key: cells of the columns of ``group_by``.
     """
 
     __slots__ = ("_columns", "_lines", "key", "place")
@@ -68,7 +68,7 @@ class SheetGroup:
 
 
 def text_cells(row: Mapping[str, Any], place: Place, broken: BrokenRows) -> dict[str, str] | None:
-    """Return the cells of a row as a CSV file has them, or None if the row has an error.
+    """Return the cells of a row as the text for a CSV file. Return None if the row has an error.
 
     :param row: the row.
     :param place: place of the row, for errors.
@@ -96,7 +96,7 @@ def text_cells(row: Mapping[str, Any], place: Place, broken: BrokenRows) -> dict
 def write_groups(
     groups: Iterable[SheetGroup], prefix: str, *, conn_id: str | None, extra_args: Mapping[str, Any] | None
 ) -> None:
-    """Write the file of each group to S3, unless it exists.
+    """Write the file of each group to S3. Files that exist are not written again.
 
     :param groups: the groups.
     :param prefix: ``s3://`` URI below which the files are written.

@@ -1,7 +1,7 @@
 """Check the rows of a samplesheet against a schema of nf-schema or nf-validation, which is a JSON schema.
 
-The rows pass one by one. Only a schema with a keyword for the whole array that is not listed in :data:`_ARRAY_KEYWORDS`
-needs all rows at once.
+The rows are checked one by one. All rows are needed at once only if the schema has a keyword for the whole array that
+is not listed in :data:`_ARRAY_KEYWORDS`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from airflow_provider_omics_cache.hooks.s3 import shown_uri
 from airflow_provider_omics_cache.table_files import check_allow, check_max_bytes, read_file
 from airflow_provider_omics_cache.table_formats import BrokenRows, Place, shown
 
-#: Keywords of the array that are checked while the rows pass, and those that check nothing.
+#: Keywords of the array that are checked row by row, and keywords that check nothing.
 _ARRAY_KEYWORDS = frozenset({"allOf", "items", "maxItems", "minItems", "type", "uniqueEntries", "uniqueItems"})
 _ANNOTATIONS = frozenset({"$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "errorMessage"})
 _INTEGER = re.compile(r"[+-]?[0-9]{1,1000}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _BOOLEANS = {"true": True, "false": False}
-#: Nextflow does not look for patterns in URLs of these schemes.
+#: In URLs with these schemes Nextflow does not expand ``*`` and ``?``.
 _WEB_URL = re.compile("(https?|ftps?)://", re.IGNORECASE)
-#: Rules of keywords, by keyword. The others show the keyword.
+#: Text of the error by keyword. Errors of other keywords show the keyword.
 _RULES = {
     "enum": "must be one of {}",
     "format": "must have the format {}",
@@ -39,7 +39,7 @@ _RULES = {
     "pattern": "must match the pattern {}",
     "type": "must have the type {}",
 }
-#: Keywords whose own message is the rule: it names columns, and no value of a cell.
+#: Keywords whose own message is the text of the error. It names columns, not values of cells.
 _OWN_MESSAGES = frozenset({"dependentRequired", "deprecated", "required"})
 _MESSAGES_OF_COLUMNS = frozenset({"additionalProperties", "dependencies", "unevaluatedProperties"})
 
@@ -52,7 +52,7 @@ def _required(validator: Any, columns: Any, instance: Any, schema: Any) -> Itera
 
 
 def _dependent_required(validator: Any, dependent: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    # nf-validation has a list here, in the schema of a column. SheetSchema checks that one.
+    # In nf-validation the schema of a column can have a list here. SheetSchema checks that list.
     if isinstance(dependent, Mapping) and validator.is_type(instance, "object"):
         for column, others in dependent.items():
             for other in others if column in instance else ():
@@ -110,10 +110,10 @@ def read_schema(schema: Any, *, conn_id: str | None, allow: Iterable[str], max_b
 
 
 class SheetSchema:
-    """A schema that was checked, and what it needs to remember of the rows that have passed.
+    """A checked schema, and what it keeps of the rows that were already checked.
 
     :param schema: the JSON schema of an array of rows.
-    :raises OmicsParameterError: it is not a JSON schema, or not one of an array.
+    :raises OmicsParameterError: it is not a JSON schema, or not a schema of an array.
     """
 
     def __init__(self, schema: Any) -> None:
@@ -172,7 +172,7 @@ class SheetSchema:
             self._places.append(place)
 
     def check_table(self, broken: BrokenRows) -> None:
-        """Check what concerns all rows, after the last row.
+        """Check the rules about all rows. It must be called after the last row.
 
         :param broken: object to which the errors are added.
         """
@@ -190,7 +190,7 @@ class SheetSchema:
                     self._add_error(error, path[1:], place, cells, broken)
 
     def unnamed(self, columns: Iterable[str]) -> list[str]:
-        """Return the columns that the schema does not name, which it does not check.
+        """Return the columns that the schema does not name.
 
         :param columns: the columns.
         """
@@ -242,7 +242,7 @@ class SheetSchema:
         """Add an error, with the schema's own message.
 
         :param rule: the rule.
-        :param message: the schema's message. Default: None, which is the message of the column.
+        :param message: the schema's message. With None, the message of the column is used.
         :param column: the column, None for an error of the row.
         :param place: place of the row, None for an error of the whole table.
         :param cells: the row.
@@ -295,7 +295,8 @@ class _Unique:
     """Checks that the cells of some columns are unique together.
 
     :param columns: the columns. Default: None, for all columns.
-    :param is_checked_with: only rows that have this column are checked. Default: None, for rows with any of them.
+    :param is_checked_with: only rows with text in this column are checked. Default: None, for rows with text in any of
+        the columns.
     """
 
     def __init__(self, columns: tuple[str, ...] | None, *, is_checked_with: str | None = None) -> None:
@@ -304,7 +305,7 @@ class _Unique:
         self._first: dict[bytes, Place] = {}
 
     def check(self, place: Place, cells: Mapping[str, str], broken: BrokenRows) -> None:
-        """Check a row against the rows that have passed.
+        """Compare a row with the rows that were already checked.
 
         :param place: place of the row.
         :param cells: the row's cells as text.
@@ -323,7 +324,7 @@ class _Unique:
 
 
 class _AsSchemaError:
-    """Turns what jsonschema raises for a part of the schema that it cannot use into an error of the schema."""
+    """Turns errors that jsonschema raises for an unusable part of the schema into an error of the parameter."""
 
     def __enter__(self) -> None:
         pass
@@ -348,7 +349,7 @@ def _draft_of(schema: Any) -> Any:
 
 
 def _array_schemas(schema: Any) -> Iterator[dict[str, Any]]:
-    """Yield the schema of the array, and those that its allOf adds."""
+    """Yield the schema of the array, and the schemas of its allOf."""
     if isinstance(schema, dict):
         yield schema
         for part in schema.get("allOf", []):
@@ -362,7 +363,7 @@ def _rest(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_place(schema: Any, root: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield a schema and those that it applies to the same value: $ref, allOf, anyOf, oneOf, then, else."""
+    """Yield a schema, and the schemas that it applies to the same value: $ref, allOf, anyOf, oneOf, then, else."""
     waiting, seen = [schema], set()
     while waiting:
         found = waiting.pop(0)
@@ -375,7 +376,7 @@ def _in_place(schema: Any, root: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _target(reference: Any, root: Any) -> Any:
-    """Return the part of a schema that a JSON pointer such as ``#/$defs/row`` names, None if there is no such part."""
+    """Return the part of a schema that a JSON pointer such as ``#/$defs/row`` names. None if it does not exist."""
     if not isinstance(reference, str) or not reference.startswith("#/"):
         return None
     for name in reference[2:].split("/"):

@@ -181,7 +181,7 @@ class RunRecord(FailedRun):
 
 
 class EarlierRun(TypedDict):
-    """A run of a sample that does not stand for the sample, or a submission of the sample that failed."""
+    """A run or a failed submission of a sample that is not the result of the sample."""
 
     #: Number of the batch in the cohort, from 1.
     round: int
@@ -201,13 +201,14 @@ class EarlierRun(TypedDict):
 
 
 class CohortRecord(TypedDict):
-    """The result of one sample of a cohort: the run that stands for the sample.
+    """The result of one sample of a cohort: the record of one of its runs.
 
-    This is the last run that completed, else the last one that may be active, else the last one.
+    This is the last run that completed. If no run completed, it is the last run that may be active. Otherwise it is the
+    last run.
     """
 
     run_setting_id: str
-    #: Status of the run, as in :class:`RunRecord`. ``UNKNOWN`` also for a sample of a batch that has no record of it.
+    #: Status of the run, as in :class:`RunRecord`. ``UNKNOWN`` also if the sample was in a batch but has no record.
     status: str
     #: Number of the batch in the cohort, from 1. None for a sample that was in no batch.
     round: int | None
@@ -232,9 +233,9 @@ class CohortRecord(TypedDict):
 class CohortFailure(TypedDict):
     """Samples of a cohort that did not complete for the same reason, with the same message."""
 
-    #: AWS's reason, or else the status; for a failed submission "not submitted" and the reason.
+    #: AWS's reason or, without one, the status. For a failed submission: "not submitted" and the reason.
     reason: str
-    #: AWS's message. None if there is none, or if samples with different messages are counted together.
+    #: AWS's message. None without a message, or if samples with different messages are counted together.
     message: str | None
     count: int
     #: The first of the samples.
@@ -264,9 +265,9 @@ class CohortSummary(TypedDict):
     total: int
     #: Number of samples with a run that completed.
     completed: int
-    #: Number of samples by the status of the run that stands for them, as in :class:`RunRecord`.
+    #: Number of samples by status of their result, as in :class:`CohortRecord`.
     statuses: dict[str, int]
-    #: Why samples did not complete, the most frequent reason first. The last ones have no message if there are many.
+    #: Why samples did not complete, the most frequent reason first. Only the first 20 have messages.
     failures: list[CohortFailure]
     rounds: list[CohortRound]
     #: Seconds from the creation of the first run to the end of the last one. None if no run has ended.
@@ -276,7 +277,7 @@ class CohortSummary(TypedDict):
 
 
 class PreflightFinding(TypedDict):
-    """What the preflight found; PreflightOperator returns a list of them."""
+    """One finding of the preflight. PreflightOperator returns a list of findings."""
 
     #: ``error``: the batch or the run would fail. ``warning``: it may fail, or the check could not be made.
     level: Literal["error", "warning"]

@@ -1,7 +1,7 @@
-"""Check a cohort before it is started: with an error nothing is started, and the log lists everything that is wrong.
+"""Check a cohort before it is started. If the check finds errors, the log lists all of them, and nothing is started.
 
-The preflight looks at the settings of the runs, the workflow and its parameter template, the role, the bucket, the
-inputs and the quotas. It starts and writes nothing.
+The preflight checks the settings of the runs, the workflow and its parameter template, the role, the bucket, the inputs
+and the quotas. It starts and writes nothing.
 
 The DAG runs unchanged against the local HealthOmics (`make demo-ui`). On AWS it needs the connection `aws_default`
 and your own params: change the defaults in the file, or set them when you trigger the DAG.

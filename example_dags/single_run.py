@@ -19,7 +19,7 @@ from airflow_provider_omics_cache.operators.run import CancelRunOperator, Delete
 from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator
 from airflow_provider_omics_cache.sensors.run import RunCompletionSensor
 
-# The XCom `run` exists as soon as the run is started, also if start_run fails after that.
+# start_run pushes the XCom `run` as soon as the run is started. It exists even if start_run fails after that.
 RUN_ID = "{{ (ti.xcom_pull(task_ids='start_run', key='run') or {}).get('id') or '' }}"
 # HealthOmics reuses the ids of deleted runs. With the uuid, the tasks never work with another run.
 RUN_UUID = "{{ (ti.xcom_pull(task_ids='start_run', key='run') or {}).get('uuid') }}"
@@ -66,8 +66,8 @@ def omics_single_run():
         timeout=timedelta(days=2),
     )
     cancel = CancelRunOperator(task_id="cancel_run", run_id=RUN_ID, run_uuid=RUN_UUID, deferrable=True, waiter_delay=10)
-    # Airflow skips a teardown if each of its setups has failed. With the cache as a setup, it also runs after start_run
-    # has failed.
+    # Airflow does not run a teardown if all its setups have failed. With run_cache as a second setup, cancel_run also
+    # runs after start_run has failed.
     cancel.as_teardown(setups=[run_cache, start])
 
     @task

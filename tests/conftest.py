@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -65,10 +66,14 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that the processes of pytest-xdist end together.
 
-    With ``TEST_ORDER=reversed`` the last test of a file runs first. A test that depends on an earlier test then fails.
+    With ``TEST_ORDER=reversed`` the last test of a file runs first. With a number, the tests run in the random order of
+    this seed. A test that depends on an earlier test then fails.
     """
-    if os.environ.get("TEST_ORDER") == "reversed":
+    order = os.environ.get("TEST_ORDER", "")
+    if order == "reversed":
         items.reverse()
+    elif order.isdigit():
+        random.Random(int(order)).shuffle(items)
     items.sort(key=lambda item: next((n for n, path in enumerate(_LONGEST) if item.nodeid.startswith(path)), 99))
 
 

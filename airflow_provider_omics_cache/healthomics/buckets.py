@@ -1,4 +1,4 @@
-"""Look at a bucket: whether it exists, and whether its Region and owner are right."""
+"""Check that a bucket exists, and that its Region and owner are right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_omics_cache.hooks.errors import as_api_error
 class BucketLook(NamedTuple):
     """Result of :func:`look_at_bucket`.
 
-    :param rule: the rule that the bucket breaks, in words that follow the name of a parameter; None if it breaks none.
+    :param rule: the rule that the bucket breaks, as a text that follows the name of a parameter. None without an error.
     :param is_denied: whether access was denied, so that the owner is not known.
     """
 
@@ -21,7 +21,7 @@ class BucketLook(NamedTuple):
 
 
 def look_at_bucket(s3: Any, bucket: str, *, region: str, owner: str | None = None) -> BucketLook:
-    """Look at a bucket with HeadBucket.
+    """Check a bucket with HeadBucket.
 
     :param s3: the S3 client.
     :param bucket: name of the bucket.

@@ -1,6 +1,6 @@
 """Merge the records of a cohort's batches into one record for each sample: pure functions over files of records.
 
-The records themselves stay in the files. In memory are the ids of the samples, and the position of each record.
+The records stay in the files. Only the ids of the samples and the position of each record are in memory.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
         RunRecord,
     )
 
-#: Maximum number of pairs of reason and message that a summary has with their messages.
+#: Maximum number of failures of a summary that are counted by reason and message. The others are counted by reason.
 MAX_FAILURES = 20
 
-#: Position of the record of a sample that a batch does not have.
+#: Takes the place of the position if the sample is not in the batch.
 _NOT_IN_BATCH = 2**64 - 1
-#: Position of the record of a sample that a batch has, but that has no record.
+#: Takes the place of the position if the sample is in the batch, but has no record.
 _NOT_LISTED = 2**64 - 2
 
 _TEXT_MEMBERS = (
@@ -66,7 +66,7 @@ class _Round(NamedTuple):
     cache_hits: Mapping[str, int] | None
 
     def record(self, sample: int) -> RunRecord | None:
-        """Read the record of a sample, None if the batch does not have the sample."""
+        """Read the record of a sample. Return None if the sample is not in the batch."""
         position = self.positions[sample]
         if position == _NOT_IN_BATCH:
             return None
@@ -80,7 +80,7 @@ class Cohort:
     """The samples of a cohort, and the records of its batches.
 
     :param run_setting_ids: the runSettingId of each sample.
-    :raises OmicsParameterError: an id is not valid, or there is an id twice.
+    :raises OmicsParameterError: an id is not valid, or is not unique.
     """
 
     def __init__(self, run_setting_ids: Iterable[str]) -> None:
@@ -114,12 +114,12 @@ class Cohort:
         :param batch_id: id of the batch.
         :param run_setting_ids: the runSettingId of each run setting of the batch. A sample of the batch without a
             record counts as UNKNOWN, because a run of it may exist.
-        :param runs: the object at ``runs_s3_uri`` as a file that stays open, at any position; an empty file if the
-            object was not written.
+        :param runs: the content of the object at ``runs_s3_uri`` as a file, at any position. The file must stay open.
+            If the object was not written: an empty file.
         :param cache_hits: number of tasks of each run whose outputs came from the run cache, by runSettingId. Default:
-            it is not known.
-        :raises OmicsParameterError: the batch was added before; or an id or a record is not valid, or is of a sample
-            that the cohort or the batch does not have. The error names the lines.
+            None, the numbers are not known.
+        :raises OmicsParameterError: the batch was added before, an id or a record is not valid, or a sample is not in
+            the cohort or not in the batch. The error names the lines.
         """
         if batch_id in self.batch_ids:
             raise OmicsParameterError("batch_id", "must be unique: the batch was added before", batch_id)
@@ -146,7 +146,7 @@ class Cohort:
     def decisions(self, retries: Retries) -> Iterator[tuple[str, Decision]]:
         """Yield what comes next for each sample, with its runSettingId, in the order of the samples.
 
-        A sample with a run that completed, or that may be active, in any batch never gets a new run.
+        A sample never gets a new run if one of its runs, in any batch, completed or may be active.
 
         :param retries: which samples get a new run.
         """
@@ -205,7 +205,7 @@ class Cohort:
         return self._samples.get(run_setting_id) if isinstance(run_setting_id, str) else None
 
     def _sample_of(self, line: bytes, number: int, broken: BrokenRules) -> int | None:
-        """Check the line of a record, and return its sample; None if the line is not valid."""
+        """Check the line of a record, and return its sample. Return None if the line is not valid."""
         try:
             record = json.loads(line)
         except ValueError as error:
@@ -261,7 +261,8 @@ class CohortResult:
     def complaint(self, max_failed: int | str) -> str | None:
         """Describe why too few samples completed. None if enough did.
 
-        :param max_failed: number or share of the samples that need not have completed, such as ``5`` or ``"2%"``.
+        :param max_failed: number or share of the samples that may end without a completed run, such as ``5`` or
+            ``"2%"``.
         :raises OmicsParameterError: ``max_failed`` is neither a number nor a share.
         """
         failed = self.total - self.completed
@@ -317,7 +318,7 @@ class CohortResult:
 
 
 class _Runs:
-    """Counts runs, and finds the first creation and the last end of them."""
+    """Counts runs, and finds when the first one was created and when the last one ended."""
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
@@ -354,7 +355,7 @@ class _BrokenLines(BrokenRules):
 
 
 def parse_max_failed(max_failed: Any) -> int | Fraction:
-    """Return how many samples need not have completed: a number, or a share of all samples.
+    """Return how many samples may end without a completed run: a number, or a share of all samples.
 
     :param max_failed: value of the parameter ``max_failed``.
     :raises OmicsParameterError: the value is neither.

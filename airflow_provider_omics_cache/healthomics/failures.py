@@ -71,7 +71,7 @@ class FailureGroup(NamedTuple):
     """Failed runs with the same reason and message.
 
     :param reason: why they failed.
-    :param message: the service's message in one line, empty if there is none or if messages differ.
+    :param message: the service's message in one line. Empty if the service gave no message, or if messages differ.
     :param number: number of runs.
     :param run_setting_ids: runSettingIds of the first runs.
     """
@@ -135,14 +135,14 @@ class Failures:
     def groups(self, number: int) -> list[FailureGroup]:
         """Return the failed runs by reason and message, the most frequent reason first.
 
-        :param number: maximum number of groups with a message. The other runs are counted by reason alone.
+        :param number: maximum number of groups with a message. The other runs are counted by reason only.
         """
         groups, others = self._divide(number)
         found = [FailureGroup(*group, self._groups[group], self._ids.get(group, [])) for group in groups]
         return found + [FailureGroup(reason, "", count, []) for reason, count in others.most_common()]
 
     def _divide(self, number: int) -> tuple[list[tuple[str, str]], Counter[str]]:
-        """Return the groups of the most frequent reasons, and the number of the other runs by reason."""
+        """Return the groups with the most frequent reasons, and the number of other runs for each reason."""
         groups = sorted(self._groups, key=lambda group: (-self._reasons[group[0]], -self._groups[group]))
         others: Counter[str] = Counter()
         for group in groups[number:]:

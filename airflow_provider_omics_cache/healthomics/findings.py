@@ -1,4 +1,4 @@
-"""What the preflight decides from AWS's answers: pure functions."""
+"""The decisions of the preflight about AWS's answers: pure functions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from airflow_provider_omics_cache.exceptions import OmicsError, PreflightError
 from airflow_provider_omics_cache.healthomics.states import shown
 from airflow_provider_omics_cache.xcoms import PreflightFinding
 
-#: HealthOmics's default quotas, which each account can have raised.
+#: HealthOmics's default quotas. AWS can raise them for an account.
 DEFAULT_START_RUN_PER_SECOND = 5.0
 DEFAULT_MOST_RUNS = 100_000.0
 
-#: Seconds of submission from which there is a warning.
+#: A submission that takes more seconds than this is a warning.
 _LONG_SUBMISSION = 300.0
 _SERVICE = "omics.amazonaws.com"
 _SERVICE_NAME = "HealthOmics"
@@ -23,7 +23,7 @@ _ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIV
 
 
 def error(check: str, subject: str, text: str) -> PreflightFinding:
-    """Make a finding: the batch or run would fail.
+    """Make a finding of the level ``error``: the batch or run would fail.
 
     :param check: what was checked.
     :param subject: what the finding is about.
@@ -33,7 +33,7 @@ def error(check: str, subject: str, text: str) -> PreflightFinding:
 
 
 def warning(check: str, subject: str, text: str) -> PreflightFinding:
-    """Make a finding: the batch or run may fail, or the check could not be made.
+    """Make a finding of the level ``warning``: the batch or run may fail, or the check could not be made.
 
     :param check: what was checked.
     :param subject: what the finding is about.
@@ -51,9 +51,9 @@ def described(finding: PreflightFinding) -> str:
 
 
 def raise_if_any(findings: Sequence[PreflightFinding]) -> None:
-    """Raise the findings that are errors.
+    """Raise an error that lists all findings of the level ``error``.
 
-    :param findings: the findings, warnings too.
+    :param findings: all findings, including warnings.
     :raises PreflightError: a finding is an error.
     """
     errors = [described(finding) for finding in findings if finding["level"] == "error"]
@@ -66,7 +66,7 @@ def raise_if_any(findings: Sequence[PreflightFinding]) -> None:
 def not_checked(check: str, subject: str, permission: str, reason: OmicsError | str) -> PreflightFinding:
     """Make the finding for a check that was not made.
 
-    :param check: what was to be checked.
+    :param check: what should have been checked.
     :param subject: what the finding is about.
     :param permission: the permission that the check needs, such as ``iam:GetRole``.
     :param reason: why it was not made.
@@ -82,7 +82,8 @@ def check_active(
     :param check: what was checked.
     :param subject: the resource.
     :param status: its status, None if the service does not show it.
-    :param absent: what a status that is not shown counts as. Default: not ``ACTIVE``.
+    :param absent: status that is assumed if the service does not show one. Default: None, which counts as
+        not ``ACTIVE``.
     """
     if (status or absent) != "ACTIVE":
         yield error(check, subject, f"is {shown(status)}; it must be ACTIVE")
@@ -116,10 +117,10 @@ def check_trust(role_arn: str, policy: Any) -> Iterator[PreflightFinding]:
 
 
 def archive_problem(*, storage_class: Any, archive_status: Any = None, is_restored: bool, is_restoring: bool) -> str:
-    """Return why a run cannot read an object of this storage class; an empty text if it can.
+    """Return why a run cannot read an object of this storage class. Return an empty text if it can read the object.
 
     :param storage_class: HeadObject's ``StorageClass``, None for ``STANDARD``.
-    :param archive_status: HeadObject's ``ArchiveStatus``: the tier of S3 Intelligent-Tiering.
+    :param archive_status: HeadObject's ``ArchiveStatus``, the archive tier of S3 Intelligent-Tiering.
     :param is_restored: whether a restored copy exists.
     :param is_restoring: whether the object is being restored.
     """
@@ -132,7 +133,7 @@ def archive_problem(*, storage_class: Any, archive_status: Any = None, is_restor
 
 
 def restore_of(header: Any) -> dict[str, bool]:
-    """Return what HeadObject's ``Restore`` says, as arguments of :func:`archive_problem`.
+    """Convert HeadObject's ``Restore`` to arguments of :func:`archive_problem`.
 
     :param header: the member, such as ``ongoing-request="false", expiry-date="..."``; None without a restore.
     """
@@ -156,16 +157,16 @@ def check_submission_time(count: int, per_second: float) -> Iterator[PreflightFi
 
 
 def check_runs_kept(count: int, *, kept: int, is_all: bool, cap: float, is_own_cap: bool) -> Iterator[PreflightFinding]:
-    """Compare the runs that the Region keeps, together with those of a batch, with the quota.
+    """Yield a finding if the kept runs and the runs of a batch are together more than the quota, or may be.
 
     :param count: number of runs of the batch.
-    :param kept: number of runs that were listed.
-    :param is_all: whether these are all runs.
+    :param kept: number of kept runs that were listed.
+    :param is_all: whether all kept runs were listed.
     :param cap: the quota.
-    :param is_own_cap: whether the quota is that of the account, and not the service's default.
+    :param is_own_cap: whether this is the account's own quota. Otherwise it is the service's default.
     """
     runs, quota = f"{count:,} run{'' if count == 1 else 's'}", f"{cap:,.0f} runs of a Region"
-    listed = f"{kept:,}" if is_all else f"more than {kept:,}"
+    listed = f"{kept:,}" if is_all else f"at least {kept:,}"
     ways = "Delete runs, set retentionMode to REMOVE, or ask AWS for a higher quota"
     if kept + count > cap:
         text = f"{listed} runs are kept; with {runs} of this batch they are more than the quota of {quota}. {ways}"
@@ -175,14 +176,14 @@ def check_runs_kept(count: int, *, kept: int, is_all: bool, cap: float, is_own_c
             yield warning("quota", "runs kept", f"{text}. The quota is the service's default: yours may be higher")
     elif not is_all:
         text = (
-            f"{listed} runs are kept and were not all counted; {runs} of this batch fit if at most "
+            f"{listed} runs are kept, and the others were not counted; {runs} of this batch fit if at most "
             f"{cap - count:,.0f} are kept, with a quota of {quota}. {ways} if there are more"
         )
         yield warning("quota", "runs kept", text)
 
 
 def duration(seconds: float) -> str:
-    """Return a duration for people, in the two largest units.
+    """Return a duration as text, such as ``2 h 5 min``.
 
     :param seconds: the duration.
     """

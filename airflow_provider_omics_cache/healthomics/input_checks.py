@@ -1,4 +1,4 @@
-"""Look at inputs in S3: whether they exist in the right Region, and whether a run can read them."""
+"""Check inputs in S3: whether they exist in the right Region, and whether a run can read them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
     from airflow_provider_omics_cache.xcoms import PreflightFinding
 
-#: Number of objects below a folder whose storage class is looked at.
+#: Number of objects in a folder whose storage class is checked.
 _LISTED_OBJECTS = 100
 #: Characters that begin a pattern in an input of a Nextflow workflow.
 _GLOB = "*?[{"
@@ -24,7 +24,7 @@ _NO_GLOB_ENGINES = frozenset({"WDL", "WDL_LENIENT", "CWL"})
 
 
 class InputChecks:
-    """Looks at inputs, and keeps the findings.
+    """Checks inputs, and collects the findings.
 
     :param hook: the hook.
     :param s3: the S3 client.
@@ -38,11 +38,11 @@ class InputChecks:
         self._findings: list[PreflightFinding] = []
         #: Whether a bucket exists in the right Region.
         self._buckets: dict[str, bool] = {}
-        #: Inputs that the worker may not see, by bucket and missing permission.
+        #: Inputs that the worker has no permission to read, by bucket and missing permission.
         self._denied: dict[tuple[str, str], list[tuple[str, OmicsApiError]]] = {}
 
     def findings(self) -> list[PreflightFinding]:
-        """Return the findings. Inputs of one bucket that the worker may not see are one warning."""
+        """Return the findings. Inputs of one bucket for which the same permission is missing are one warning."""
         found = list(self._findings)
         for (_, permission), denied in self._denied.items():
             uri, problem = denied[0]
@@ -51,7 +51,7 @@ class InputChecks:
         return found
 
     def look_at(self, uri: str, run: str) -> None:
-        """Look at one input: an object, a folder or a pattern.
+        """Check one input: an object, a folder or a pattern.
 
         :param uri: its ``s3://`` URI.
         :param run: name of a run that has it.
@@ -84,7 +84,7 @@ class InputChecks:
                 self._findings.append(warning("input", uri, f"was not checked: {problem}"))
 
     def _is_bucket_right(self, bucket: str, run: str) -> bool:
-        """Look at a bucket once. Denied access is not an error here: the objects may be readable."""
+        """Check each bucket only once. Denied access is not an error here, because the objects may be readable."""
         if bucket not in self._buckets:
             look_once = partial(look_at_bucket, self._s3, bucket, region=self._hook.client_region)
             rule = self._hook.patiently(look_once, service="s3").rule

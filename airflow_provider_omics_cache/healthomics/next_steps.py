@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from airflow_provider_omics_cache.healthomics.completion import NOT_SUBMITTED
 from airflow_provider_omics_cache.healthomics.states import ENDED_RUN_STATUSES, RunStatus
 
-#: Statuses of runs after which a new run can continue from the run cache. A DELETED run may have completed before.
+#: Statuses of runs that can be resumed from the run cache. DELETED is not one of them, because such a run may have
+#: completed before it was deleted.
 RESUMABLE_STATUSES = frozenset({RunStatus.FAILED, RunStatus.CANCELLED})
 
 
@@ -19,9 +20,9 @@ class NextStep(StrEnum):
 
     #: A run of the sample completed.
     COMPLETED = "completed"
-    #: The submission failed, and can succeed later. The sample had no run in this batch.
+    #: The submission failed, but can succeed later. The sample had no run in this batch.
     SUBMIT_AGAIN = "submit again"
-    #: The run ended without being COMPLETED, and a new run continues from the run cache.
+    #: The run failed or was cancelled. A new run continues from the run cache.
     RESUME = "resume"
     #: No new run is started.
     GIVEN_UP = "given up"
@@ -33,7 +34,8 @@ class Decision(NamedTuple):
     """What comes next for a sample, and why.
 
     :param step: what comes next.
-    :param reason: AWS's reason of the failure, or else the status of the run; for UNKNOWN a text; for COMPLETED None.
+    :param reason: AWS's reason for the failure or, without one, the status of the run. For UNKNOWN: a text that says
+        what is not certain. For COMPLETED: None.
     """
 
     step: NextStep
@@ -45,9 +47,8 @@ class Retries:
     """Which samples get a new run.
 
     :param submissions: reasons of failed submissions after which a sample is submitted again.
-    :param runs: failure reasons of FAILED runs after which a sample is resumed. The reasons of runs that ended
-        otherwise are not compared.
-    :param statuses: statuses of runs after which a sample is resumed, of :data:`RESUMABLE_STATUSES`.
+    :param runs: failure reasons of FAILED runs after which a sample is resumed. They do not apply to CANCELLED runs.
+    :param statuses: statuses of runs after which a sample is resumed: members of :data:`RESUMABLE_STATUSES`.
     """
 
     submissions: frozenset[str]
@@ -80,9 +81,10 @@ def decide(record: Mapping[str, Any] | None, retries: Retries) -> Decision:
 def decisive(records: Sequence[Mapping[str, Any]]) -> int:
     """Return the position of the record that stands for a sample with records in several batches.
 
-    It is the last one of a completed run, else the last one of a run that may be active, else the last one.
+    This is the last record of a completed run. Without such a record, it is the last one of a run that may be active.
+    Otherwise it is the last record.
 
-    :param records: the records of the sample, the oldest first; at least one.
+    :param records: the records of the sample, at least one, the oldest first.
     """
     return max(range(len(records)), key=lambda position: (_weight(records[position]), position))
 

@@ -101,7 +101,7 @@ class Found(NamedTuple):
     :param answer: GetBatch's or GetRun's answer, None if there is nothing that the task can use.
     :param generation: generation of the batch or run, or the one that the next one gets.
     :param failed_id: id of the newest batch or run if it FAILED before it started.
-    :param starts_again: whether the generation is that of the FAILED one, because its token may start it again.
+    :param starts_again: whether ``generation`` is that of the FAILED one. Its token may start it again.
     """
 
     answer: Answer | None
@@ -179,7 +179,7 @@ def has_same_settings(
 ) -> bool:
     """Return whether a batch or run was started with the settings of the current request.
 
-    If one of the two ETags is not known, they count as equal.
+    If one of the two ETags is not known, the ETags are not compared.
 
     :param request_digest: digest of the current request.
     :param found_digest: digest of the request that started it, None if it is not known.
@@ -241,10 +241,10 @@ class StartOnce(ABC):
         """
 
     def check_owner(self, answer: Answer) -> None:
-        """Check that what the start operation returned belongs to the task. Default: its settings decide.
+        """Check that what the start operation returned belongs to the task. Default: no check.
 
         :param answer: the answer of GetBatch or GetRun.
-        :raises OmicsError: it belongs to something else.
+        :raises OmicsError: it belongs to another task.
         """
         return
 
@@ -302,8 +302,8 @@ class StartOnce(ABC):
 
         The newest batch or run with the task's name decides. If it is to be replaced, and an older one has the same
         settings, the older one is used. Otherwise a new one is started with the next generation. There is one
-        exception: a batch with the same settings that FAILED before it started a run. Its own generation is used again,
-        because AWS documents that its token starts the same batch again.
+        exception: if the newest batch has the same settings and FAILED before it started a run, its own generation is
+        used again, because AWS documents that its token starts the same batch again.
 
         :raises OmicsError: the newest one can neither be used nor replaced.
         :raises OmicsApiError: a call failed.
@@ -331,10 +331,11 @@ class StartOnce(ABC):
         """Start the batch or run. Two tries that call this at the same time get the same batch or run.
 
         GetBatch's or GetRun's answer decides, because the start operation repeats an old answer if the token was used
-        before. The token of a batch that FAILED before it started a run is used once more if the settings are the same:
-        AWS documents that it starts the batch again. If another try used that token at the same time, a new token could
-        start a second batch. If the service answers with the FAILED one, the token of the next generation is used. For
-        a run, AWS documents that a used token starts nothing, so a FAILED run is replaced with the next token.
+        before. If a batch FAILED before it started a run, and the settings are the same, its token is used once more.
+        AWS documents that this token starts the batch again. A new token could start a second batch if another try uses
+        the old one at the same time. If the service answers with the FAILED batch, the token of the next generation is
+        used. For a run, AWS documents that a used token starts nothing. Therefore a FAILED run is always replaced with
+        the next token.
 
         :param found: what :meth:`find` returned.
         :param on_answer: function that is called as soon as the start operation has answered.

@@ -3,11 +3,12 @@
 HealthOmics writes the outputs of a run below its ``outputUri``, to a folder with the id of the run. AWS's pages differ:
 some have a second folder with the uuid of the run. `GetRun
 <https://docs.aws.amazon.com/omics/latest/api/API_GetRun.html>`__ returns the location, but only of one run per call.
-The answers about a few runs show which layout the service uses. The locations of the other runs are derived from it, if
-the ``outputUri`` of each run is known.
+The answers about a few runs show which layout the service uses. With this layout, the locations of the other runs are
+derived if the ``outputUri`` of each run is known.
 
-GetBatch shows the ``outputUri`` of the default setting, but not the settings of the runs, which may have their own. A
-tag of the batch has the digest of these. A task that knows the digested values knows the ``outputUri`` of each run.
+GetBatch shows the ``outputUri`` of the default setting. It does not show the run settings, which can have their own
+``outputUri``. A tag of the batch has a digest of these own URIs. If a task has URIs with the same digest, it knows the
+``outputUri`` of each run.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Any, NamedTuple
 from airflow_provider_omics_cache.healthomics.identity import digest
 from airflow_provider_omics_cache.healthomics.states import RunStatus
 
-#: Tag of a batch, and metadata key of a file of run settings: digest of the ``outputUri`` of each setting that has its
-#: own.
+#: Tag of a batch, and metadata key of a file of run settings. The value is the digest of the ``outputUri`` of each
+#: setting that has its own.
 OWN_OUTPUT_URIS = "omics-cache-own-output-uris"
 #: Number of completed runs of a batch for which GetRun is called before locations are derived.
 SAMPLE_SIZE = 20
@@ -72,17 +73,17 @@ class OutputUris:
 
     @classmethod
     def of_batch(cls, batch: Mapping[str, Any], own: Mapping[str, str]) -> OutputUris | None:
-        """Return the ``outputUri`` of each run. None if the batch does not confirm that its settings have these.
+        """Return the ``outputUri`` of each run. None if the digest of ``own`` is not the value of the batch's tag.
 
         :param batch: GetBatch's answer.
-        :param own: ``outputUri`` by runSettingId, of the settings that are said to have their own.
+        :param own: ``outputUri`` by runSettingId, of the settings that have their own, as far as the task knows.
         """
         if (batch.get("tags") or {}).get(OWN_OUTPUT_URIS) != digest(own):
             return None
         return cls((batch.get("defaultRunSetting") or {}).get("outputUri"), own)
 
     def of(self, row: Mapping[str, Any]) -> str | None:
-        """Return the ``outputUri`` of a run. None if it may have its own, and the entry does not show its setting.
+        """Return the ``outputUri`` of a run. None if it may have its own, and the entry has no runSettingId.
 
         :param row: the run's entry of ListRunsInBatch.
         """
@@ -112,8 +113,8 @@ class OutputLocations(NamedTuple):
 class OutputEvidence:
     """Collects GetRun's answers about runs of a batch, and decides whether the other locations can be derived.
 
-    At least two answers must show a location. All of these must follow from the ``outputUri`` of their run by the same
-    layout. No answer about a completed run may lack the location.
+    At least two answers must show a location. Each answer about a completed run must show one. All of these locations
+    must follow from the ``outputUri`` of their run by the same layout.
 
     :param uris: the ``outputUri`` of each run.
     """

@@ -1,7 +1,7 @@
-"""Check a batch or a single run before it is started: everything that AWS would refuse later, all at once.
+"""Check a batch or a single run before it is started, and find everything at once that AWS would refuse later.
 
-This module and :mod:`.input_checks` make the calls, which only read. What the answers mean is decided in
-:mod:`.findings` and :mod:`.settings_scan`.
+This module and :mod:`.input_checks` make the calls, which only read. :mod:`.findings` and :mod:`.settings_scan` decide
+what the answers mean.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from airflow_provider_omics_cache.xcoms import PreflightFinding
 
 T = TypeVar("T")
 
-#: Default number of ``s3://`` values of parameters that are looked at.
+#: Default number of ``s3://`` values of parameters that are checked.
 SAMPLE_SIZE = 100
 #: Maximum number of pages of ListRuns that are read to count the runs that are kept.
 _MOST_PAGES = 10
@@ -84,19 +84,19 @@ def preflight(
 ) -> list[PreflightFinding]:
     """Look for everything that would make a batch, its submissions or its runs fail. Nothing is written or started.
 
-    A check that the caller's permissions do not allow becomes a warning that names the permission. The number of calls
-    does not depend on the number of runs, apart from the sample of the inputs.
+    If the caller's permissions do not allow a check, the finding is a warning that names the permission. The number of
+    calls is limited: it does not grow with the number of runs beyond the sample of the inputs.
 
     :param hook: the hook.
     :param default_run_setting: the settings that all runs share, with the members of AWS's ``DefaultRunSetting``.
     :param run_settings: the settings of each run: a list of dicts with the members of AWS's ``InlineSetting``, or the
         ``s3://`` URI of a JSON array of them, which is read. None for a single run, which has only the default setting.
-    :param settings_s3_prefix: ``s3://`` URI below which more than 100 settings will be uploaded. Default: None; its
-        bucket is not checked.
+    :param settings_s3_prefix: ``s3://`` URI below which more than 100 settings will be uploaded. Its bucket is checked.
+        Default: None.
     :param s3: the S3 client. Default: a client with the connection of the hook.
-    :param sample_size: how many ``s3://`` values of parameters are looked at. They are spread over the batch; 0 for
-        none. Default 100.
-    :return: the findings; an empty list if everything is right.
+    :param sample_size: maximum number of ``s3://`` values of parameters that are checked. They are spread over the
+        batch. 0 checks no value. Default 100.
+    :return: the findings. The list is empty if everything is right.
     :raises OmicsParameterError: ``sample_size`` is not valid.
     :raises OmicsApiError: HealthOmics or S3 did not answer a call.
     """
@@ -112,7 +112,7 @@ def check_sample_size(value: Any) -> None:
     """Check the parameter ``sample_size``.
 
     :param value: the value.
-    :raises OmicsParameterError: the value is not an integer from 0.
+    :raises OmicsParameterError: the value is not an integer, or is negative.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise OmicsParameterError("sample_size", "must be an integer from 0", value)
@@ -135,7 +135,7 @@ class _Preflight:
         is_dict = isinstance(default_run_setting, Mapping)
         self._given_default = default_run_setting
         self._default: Mapping[str, Any] = default_run_setting if is_dict else {}
-        #: URIs whose buckets are looked at, by what they are for, with the expected owner.
+        #: URI whose bucket is checked, with the bucket's expected owner, by the name of the resource.
         self._buckets: dict[str, tuple[str, str | None]] = {}
         self._count: int | None = None
         self._engine: str | None = None
@@ -218,7 +218,7 @@ class _Preflight:
         if run_settings is None:
             yield {}
         elif not isinstance(run_settings, str):
-            # Another type than a list is an error already.
+            # A value of another type was already reported as an error.
             yield from run_settings if isinstance(run_settings, Sequence) else ()
         elif run_settings.startswith("s3://"):
             yield from self._each_of_file(run_settings)
@@ -247,7 +247,7 @@ class _Preflight:
             self._add(not_checked("settings", uri, "s3:GetObject", problem))
 
     def _check_setting_of_file(self, uri: str, index: int, run: str, setting: Any, seen: set[str]) -> None:
-        """Check a setting in the user's file: its id, the names of its members, and the place of its outputs."""
+        """Check a setting in the user's file: its id, the names of its members, and whether it has an outputUri."""
         if not isinstance(setting, Mapping):
             self._add_few(error("settings", uri, f"[{index}] must be a dict; got {type(setting).__name__}"))
             return
@@ -270,7 +270,7 @@ class _Preflight:
     # HealthOmics
 
     def _check_workflow(self) -> tuple[str, Answer] | None:
-        """Check the workflow and its version; return the title and answer of the one with the template."""
+        """Check the workflow and its version. Return the title and the answer of the one whose template applies."""
         workflow_id = self._default.get("workflowId")
         if not workflow_id:
             return None
@@ -326,7 +326,7 @@ class _Preflight:
             self._findings += check_active("configuration", title, answer.get("status"), absent="ACTIVE")
 
     def _get(self, check: str, subject: str, permission: str, get: Callable[[], T]) -> T | None:
-        """Get a resource of HealthOmics. Return None, and note why, if there is no answer to check."""
+        """Get a resource of HealthOmics. If it cannot be checked, add a finding and return None."""
         try:
             return get()
         except OmicsVersionError as problem:
@@ -347,7 +347,7 @@ class _Preflight:
     def _check_role(self) -> None:
         role_arn = self._default.get("roleArn")
         if not isinstance(role_arn, str) or ":role/" not in role_arn:
-            return  # a wrong ARN is an error of the settings
+            return  # the check of the settings reports a wrong ARN
         try:
             iam = impatient_client(self._hook, "iam")
             role = _call(iam, "get_role", "GetRole", {"RoleName": role_arn.rpartition("/")[2]})["Role"]
@@ -399,7 +399,7 @@ class _Preflight:
             rate = self._quota(_START_RUN_QUOTA, "StartRun rate")
             self._findings += check_submission_time(self._count, rate or DEFAULT_START_RUN_PER_SECOND)
         if self._default.get("retentionMode") == "REMOVE":
-            return  # the service then removes the oldest of such runs
+            return  # the service then removes the oldest runs with this mode
         try:
             listed = self._hook.list_runs(max_results=LARGEST_PAGE, max_silence=LONGEST_SILENCE)
             kept = sum(1 for _ in islice(listed, _MOST_PAGES * LARGEST_PAGE))
@@ -418,7 +418,7 @@ class _Preflight:
         )
 
     def _quota(self, code: str, subject: str) -> float | None:
-        """Return a quota of the account; None if Service Quotas does not have it or cannot be asked."""
+        """Return a quota of the account. Return None if Service Quotas does not have it, or cannot be called."""
         if not self._has_quotas:
             return None
         try:
@@ -451,14 +451,14 @@ class _Preflight:
         self._findings.append(finding)
 
     def _add_few(self, finding: PreflightFinding) -> None:
-        """Add an error of one setting of the user's file; after the first twenty, only count it."""
+        """Add an error of one setting of the user's file. After the first 20 errors, only count it."""
         self._errors_of_file += 1
         if self._errors_of_file <= _MOST_ERRORS_OF_FILE:
             self._add(finding)
 
 
 class _Nowhere:
-    """A file that keeps nothing."""
+    """A file that discards what is written to it."""
 
     def write(self, data: bytes) -> int:
         return len(data)

@@ -1,9 +1,9 @@
-"""One table of what each failure reason of a run means for a new run of the same sample.
+"""The table of what each failure reason of a run means for a new run of the same sample.
 
 The codes are those of GetRun's ``failureReason`` in AWS's `Run failure reasons
 <https://docs.aws.amazon.com/omics/latest/dev/workflows-run-errors.html>`__. ALL_PROFILES_INSTANCE_RESERVATION_FAILED is
 from the guide's page on advanced resource configuration. AWS adds codes, so a run may have a code that is not listed
-here. A new code needs only a row of :data:`RUN_FAILURES`.
+here. To support a new code, add a row to :data:`RUN_FAILURES`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 
 class NewRun(Enum):
-    """What AWS's text says about a new run with the same settings."""
+    """What AWS's description of a failure reason says about a new run with the same settings."""
 
-    #: The cause is on AWS's side and can pass. The text asks for a new run, and for nothing else.
+    #: The cause is on AWS's side and can pass. The description asks only for a new run.
     CAN_SUCCEED = auto()
-    #: The text does not say whether a new run can succeed, or the cause is not on AWS's side but can pass.
+    #: The description does not say whether a new run can succeed. Or the cause can pass, but is not on AWS's side.
     UNCERTAIN = auto()
-    #: The text names something that must be corrected before a new run.
+    #: The description names something that must be corrected before a new run.
     NEEDS_CORRECTION = auto()
 
 

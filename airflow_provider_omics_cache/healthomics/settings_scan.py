@@ -1,6 +1,6 @@
 """Read run settings once: compare their parameters with the workflow's template, and pick inputs to look at.
 
-It keeps a bounded number of settings in memory, however many there are.
+The settings are read one by one. Only the inputs of a limited number of runs are kept in memory.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from airflow_provider_omics_cache.xcoms import PreflightFinding
 
 Template = Mapping[str, Mapping[str, Any]]
 
-#: Maximum number of names, and of runs with a name, that the findings list.
+#: Maximum number of parameters that the findings list, and of runs for each of them.
 _MOST_SHOWN = 20
-#: Maximum number of output buckets that are looked at.
+#: Maximum number of output buckets that are checked.
 _MOST_BUCKETS = 20
 _CHUNK_BYTES = 64 * 1024
-#: Maximum number of characters of one setting in a file: its parameters have at most 256,000 bytes.
+#: Maximum number of characters of one setting in a file. A valid one is shorter: its parameters have at most 256,000
+#: bytes.
 _LONGEST_SETTING = 8 * 1024**2
-#: Maximum number of values of one run that are searched for ``s3://``: its parameters have at most 256,000 bytes.
+#: Maximum number of values of one run that are searched for ``s3://``. Its parameters have at most 256,000 bytes.
 _MOST_VALUES = 256_000
 _SPACES = re.compile(r"[ \t\r\n]*")
 #: Characters that end a number.
@@ -56,7 +57,7 @@ class _Names:
     """The names of a template.
 
     :param known: all names.
-    :param required: the names that a run must have, without those of the default parameters.
+    :param required: the required names that the default parameters do not have.
     """
 
     known: frozenset[str]
@@ -149,9 +150,9 @@ class ParameterCheck:
 
 
 class InputSample:
-    """Keeps some runs that are spread over the batch, and picks ``s3://`` values of their parameters.
+    """Chooses ``s3://`` values of the parameters of some runs that are spread over the batch.
 
-    :param default_run_setting: the settings that all runs share. Its values are picked first.
+    :param default_run_setting: the settings that all runs share. Its values are chosen first.
     :param size: maximum number of values.
     """
 
@@ -177,9 +178,9 @@ class InputSample:
         self._count += 1
 
     def values(self) -> dict[str, str]:
-        """Return the picked values, each with the first run that has it.
+        """Return the chosen values, each with the first run that has it.
 
-        Each run gives one value in turn, and not always that of the same parameter.
+        One value of each run is chosen in turn. The parameter changes from run to run.
         """
         picked = dict.fromkeys(self._shared, "default_run_setting")
         kept = [(run, values) for run, values in self._kept if values]
@@ -220,7 +221,7 @@ class OutputBuckets:
             self._found.setdefault(key, uri)
 
     def uris(self) -> dict[str, str | None]:
-        """Return a URI in each bucket, with the expected owner of the bucket: at most 20."""
+        """Return one URI for each bucket, at most 20, with the expected owner of the bucket."""
         return {uri: owner for (_, owner), uri in self._found.items()}
 
 
@@ -286,7 +287,7 @@ class _Text:
             except RecursionError:
                 raise ValueError("a setting is nested too deeply") from None
             else:
-                # A number may go on in the part that is not read yet.
+                # A number may continue in the part that is not read yet.
                 is_whole = not isinstance(value, int | float) or self._text[end : end + 1] in _AFTER_A_NUMBER
                 if is_whole or not self._read(size):
                     self._at = end
@@ -309,7 +310,7 @@ class _Text:
 
 
 def name_of(setting: Any, index: int) -> str:
-    """Return the name of a run in the findings: its runSettingId, else its position.
+    """Return the name of a run in the findings: its runSettingId or, without one, its position.
 
     :param setting: its setting.
     :param index: its position.
@@ -332,7 +333,7 @@ def _profile_of(setting: Mapping[str, Any]) -> str | None:
 def _s3_values(value: Any) -> Iterator[str]:
     """Yield each text in a value that begins with ``s3://``, at any depth."""
     waiting = [value]
-    # A value that contains itself, which is not JSON, has no end.
+    # The limit also ends the search in a value that contains itself.
     for _ in range(_MOST_VALUES):
         if not waiting:
             return

@@ -62,7 +62,7 @@ class CheckedSettings:
 
     :param digest: digest of their content, or of the URI of the user's file.
     :param etag: ETag of the user's file, None if there is no such file or the task could not read it.
-    :param own_output_uris: digest of the ``outputUri`` of each setting that has its own, None if it is not known.
+    :param own_output_uris: digest of the ``outputUri`` of each setting that has its own. None if it is not known.
     :param count: number of settings, None if they were not read.
     :param s3_uri: where they are, or will be, in S3; None for inline settings.
     :param file: the settings as a JSON array, None if they are in S3 already.
@@ -203,10 +203,10 @@ def write_once(
     s3: Any,
     extra_args: Mapping[str, Any],
 ) -> bool:
-    """Write run settings to S3, unless the object exists.
+    """Write a file to S3, unless the object exists.
 
     :param hook: the hook.
-    :param file: the settings as a JSON array.
+    :param file: the file.
     :param s3_uri: the ``s3://`` URI of the object.
     :param parameter: name of the parameter that the URI comes from, for the error.
     :param value: value of that parameter.

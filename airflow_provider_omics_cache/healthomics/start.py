@@ -92,7 +92,9 @@ class BatchRequest(StartRequest):
         return self.request_id or self.identity.batch_token(generation=generation)
 
     def own_tags(self, generation: int) -> dict[str, str]:
-        """Return the tags by which a later try recognises the batch, and a sensor knows the ``outputUri`` of each run.
+        """Return the package's own tags of the batch.
+
+        A later try recognises the batch by them. A sensor uses them to derive the ``outputUri`` of each run.
 
         :param generation: generation of the batch.
         """
@@ -168,8 +170,8 @@ class StartBatchOnce(StartOnce):
     def may_start_again(self, answer: Answer) -> bool:
         """Return whether the request token of a batch that FAILED before it started a run may start it again.
 
-        AWS documents this for the same batch only. With other settings, the service may refuse the token, or start the
-        old settings again.
+        AWS documents this only for a batch with the same settings. With other settings, the service may refuse the
+        token, or start the batch with the old settings.
 
         :param answer: GetBatch's answer.
         """

@@ -59,7 +59,7 @@ _RESOURCES = {
 }
 _REFUSALS = frozenset({"ResourceNotFoundException", "ValidationException"})
 _READY2RUN = "READY2RUN"
-#: What the service says about a resource that is missing or not active.
+#: Matches the service's text about a resource that is missing or not active.
 _NOT_USABLE = re.compile(r"not found|does not exist|doesn't exist|not active|\binactive\b", re.IGNORECASE)
 
 
@@ -194,8 +194,8 @@ class StartRunOnce(StartOnce):
     def get(self, item: Answer) -> Answer | None:
         """Get a run; None if the service does not show it.
 
-        HealthOmics reuses the ids of deleted runs. A run with another uuid is therefore another run. If the uuid is not
-        known, this also applies to a run with another name.
+        HealthOmics reuses the ids of deleted runs. Therefore a run with another uuid is another run. If one of the
+        uuids is not known, a run with another name is another run.
 
         :param item: the item of the list, or the answer to the start.
         """
@@ -271,7 +271,7 @@ class StartRunOnce(StartOnce):
         return meaning_of_run(answer.get("status"))
 
     def may_start_again(self, answer: Answer) -> bool:
-        """Return that the request token of a FAILED run does not start it again: AWS documents that it starts nothing.
+        """Return False: AWS documents that the request token of a FAILED run does not start a run.
 
         :param answer: GetRun's answer.
         """

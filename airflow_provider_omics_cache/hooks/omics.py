@@ -324,9 +324,9 @@ class OmicsCacheHook(OmicsClientHook):
         :param networking_mode: ``RESTRICTED`` (the service's default) or ``VPC``.
         :param scratch_storage_mode: ``LOCAL`` or ``SHARED`` (the service's default).
         :param configuration_name: name of the configuration.
-        :param output_uri_prefix_mode: ``SERVICE_DEFINED`` (the service's default) puts the outputs in a folder of the
-            run below ``output_uri``. ``NONE_WITH_OVERWRITE`` puts them directly below it and overwrites existing
-            objects. It needs boto3 1.43.123 or newer.
+        :param output_uri_prefix_mode: with ``SERVICE_DEFINED`` (the service's default), the outputs are in a folder of
+            the run below ``output_uri``. With ``NONE_WITH_OVERWRITE`` they are directly below it, and existing objects
+            are overwritten. It needs boto3 1.43.123 or newer.
         :param session_policy: IAM policy, as JSON, that limits the role of the run.
         :param engine_settings: settings of the workflow engine.
         :param tags: tags of the run.

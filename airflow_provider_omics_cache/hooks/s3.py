@@ -123,9 +123,9 @@ def check_upload_args(s3_extra_args: Any) -> None:
 
 
 def with_metadata(extra_args: Mapping[str, Any], metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Return upload arguments with more metadata of the object.
+    """Return upload arguments with additional metadata of the object.
 
-    :param extra_args: upload arguments. Metadata that is not a dict is not changed, and PutObject refuses it.
+    :param extra_args: upload arguments. ``Metadata`` that is not a dict stays as it is, and PutObject refuses it.
     :param metadata: metadata keys and values to add.
     """
     given = extra_args.get("Metadata") or {}

@@ -22,7 +22,7 @@ _VERSION = "1.0.0"
 # HealthOmics announces every state of a batch except this one.
 _NOT_ANNOUNCED = BatchStatus.RUNS_DELETE_FAILED
 _INVALID = "VALIDATION_EXCEPTION"
-# AWS documents no other code than the one above. This one is assumed.
+# AWS documents only the code above. This one is assumed.
 _TRANSIENT = "INTERNAL_SERVER_EXCEPTION"
 _ENDED = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
 
@@ -107,7 +107,7 @@ def _events_of_run(region: Region, context: ServiceContext, run: Run) -> Iterato
 
 
 def _event_of_deletion(region: Region, context: ServiceContext, run: Run) -> dict[str, Any]:
-    """Return the event of a deleted run, and forget what was announced of it, because its id may be used again."""
+    """Return the event of a deleted run. Forget its announced states, because another run may get its id."""
     region.announced.pop(("run", run.number), None)
     for number in range(1, len(run.course().tasks) + 1):
         region.announced.pop(("task", run.number * TASKS_PER_RUN + number), None)

@@ -27,7 +27,7 @@ description says "assumed". The following is assumed and has no setting:
   ``runOutputUri`` is the ``outputUri``.
 - The event of a batch that failed with a transient error has the ``failureReason`` ``INTERNAL_SERVER_EXCEPTION``. The
   events of a batch have ``workflowVersionArn`` and ``workflowOwnerId`` only if its default run setting names them.
-- A run is ``DELETED``, and announced so, at once after DeleteRun or DeleteRunBatch.
+- A run is ``DELETED`` immediately after DeleteRun or DeleteRunBatch, and its event is sent at that time.
 - StartRunBatch refuses ``networkingMode`` ``VPC`` without ``configurationName`` and a ``sessionPolicy`` that is not a
   JSON object, with ValidationException. StartRun does too.
 - A run fails at its submission, with ValidationException, if it has no ``outputUri``, if its tags break a limit, or if
@@ -52,8 +52,8 @@ The following is documented but not modelled:
 - CancelRunBatch uses up the CancelRun quota, and DeleteRunBatch the DeleteRun quota;
 - when the limit on kept runs is reached, a run with ``retentionMode`` ``REMOVE`` replaces the oldest such run;
 - ``maxCpus`` and ``maxGpus`` of a run group limit nothing;
-- runs that were submitted while their run group had no ``maxRuns`` do not wait for a place and take none, also after
-  UpdateRunGroup has set ``maxRuns``;
+- a ``maxRuns`` that UpdateRunGroup sets for a run group without one applies only to runs that are submitted later.
+  Earlier runs neither wait for a place nor take one;
 - direct calls of StartRun and batches do not compete for the StartRun quota;
 - a workflow's definition is not read: a workflow without ``parameterTemplate`` accepts any parameters;
 - a settings file has at most 6 GB.

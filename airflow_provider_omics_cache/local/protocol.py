@@ -107,8 +107,8 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-#: By structure of a request: a version of botocore that has a member. Members that are not here came with the
-#: operations, or before the oldest supported version.
+#: The newer members of each structure of a request, each with a version of botocore that has it. Other members are as
+#: old as the operation, or older than the oldest supported version.
 NEWER_MEMBERS = {
     "StartRunRequest": {
         "workflowVersionName": "1.38.46",

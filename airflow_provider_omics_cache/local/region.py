@@ -205,7 +205,7 @@ class Region:
         self.batches: dict[int, Batch] = {}
         #: Runs that StartRun started, until they are deleted.
         self.single_runs: dict[int, SingleRun] = {}
-        #: Runs that the present request deleted, until they are announced.
+        #: Runs that the current request deleted, until they are announced.
         self.deleted_runs: list[SingleRun | RunOfBatch] = []
         #: Single runs that had not ended at the latest request.
         self.active_runs: dict[int, SingleRun] = {}

@@ -52,7 +52,7 @@ def _is_json_object(text: str) -> bool:
 
 
 def parameters_error(parameters: Mapping[str, Any]) -> str | None:
-    """Return why a run cannot have these parameters, None if it can."""
+    """Return why a run cannot have these parameters. Return None if it can."""
     if len(dump_json(parameters)) > MAX_PARAMETER_BYTES:
         return f"The parameters exceed {MAX_PARAMETER_BYTES} bytes"
     return None

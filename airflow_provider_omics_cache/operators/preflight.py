@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 class PreflightOperator(PolicyHidingTask, AwsBaseOperator[OmicsCacheHook]):
     """Check a batch of HealthOmics runs before it is started, and report everything that is wrong at once.
 
-    HealthOmics checks the settings of a batch after it has accepted the batch, and the inputs of a run after the run
-    has started. This operator looks before: at the settings, the workflow and its parameter template, the run cache,
-    the run group, the configuration, the role, the buckets, a sample of the inputs, and the quotas. It writes and
-    starts nothing. The number of calls does not depend on the number of runs.
+    HealthOmics checks the settings of a batch only after it has accepted the batch, and the inputs of a run only after
+    the run has started. This operator checks before the start: the settings, the workflow and its parameter template,
+    the run cache, the run group, the configuration, the role, the buckets, a sample of the inputs, and the quotas. It
+    writes and starts nothing. The number of calls is limited, also for 100,000 runs.
 
-    The task fails without a retry if a finding is an error, and logs each warning. A check that the permissions of the
-    connection do not allow is a warning that names the permission.
+    Each finding is an error or a warning. The task logs each warning. If a finding is an error, the task fails without
+    a retry. If the permissions of the connection do not allow a check, a warning names the permission.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/dev/workflows-run-errors.html
 
     :param default_run_setting: settings that all runs share, as for StartRunBatchOperator. (templated)
     :param run_settings: settings of each run, as for StartRunBatchOperator. The file at an ``s3://`` URI is read.
         (templated)
-    :param settings_s3_prefix: ``s3://`` URI below which StartRunBatchOperator uploads more than 100 settings; its
+    :param settings_s3_prefix: ``s3://`` URI below which StartRunBatchOperator uploads more than 100 settings. Its
         bucket is checked. Default: none. (templated)
     :param s3_conn_id: Airflow connection for S3. Default: ``aws_conn_id``. (templated)
-    :param sample_size: how many ``s3://`` values of parameters are looked at, spread over the batch; 0 for none.
-        Default 100.
+    :param sample_size: maximum number of ``s3://`` values of parameters that are checked. They are spread over the
+        batch. 0 checks no value. Default 100.
     :param aws_conn_id: Airflow connection for AWS. If it is None or empty, boto3 searches for credentials itself.
         Default: ``aws_default``. (templated)
     :param region_name: AWS Region. Default: the connection's Region, else boto3's. (templated)

@@ -105,8 +105,8 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
       cancelled, or is shown as deleted. The error says what to do.
 
     A run that the service no longer shows is not found. If the service has also forgotten its request token, a retried
-    or cleared task starts, and pays for, a new run, also if the deleted one was cancelled. Do not clear the task of a
-    deleted run.
+    or cleared task starts a new run, and you pay for it. This also happens if the deleted run was cancelled. Do not
+    clear the task of a deleted run.
 
     ``name`` must be the same for all tries. After a change the run is not found: the task fails, or starts a second run
     if the service has forgotten the token of the first.
@@ -139,15 +139,15 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
     :param storage_capacity: capacity of static storage, in GiB. It must be given for ``STATIC`` unless ``run_id`` is
         given. It must not be given for a READY2RUN workflow.
     :param log_level: ``OFF``, ``FATAL``, ``ERROR`` or ``ALL``. (templated)
-    :param retention_mode: ``RETAIN`` (the service's default) or ``REMOVE``. With ``REMOVE`` the service deletes the
-        oldest runs itself when the account has reached its limit of runs. (templated)
+    :param retention_mode: ``RETAIN`` (the service's default) or ``REMOVE``. With ``REMOVE`` the service itself
+        deletes the oldest runs when the account has reached its limit of runs. (templated)
     :param networking_mode: ``RESTRICTED`` (the service's default) or ``VPC``. Without ``run_id``, ``VPC`` needs
         ``configuration_name``. (templated)
     :param scratch_storage_mode: ``LOCAL`` or ``SHARED`` (the service's default). (templated)
     :param configuration_name: name of the configuration. (templated)
-    :param output_uri_prefix_mode: ``SERVICE_DEFINED`` (the service's default) puts the outputs in a folder of the run
-        below ``output_uri``. ``NONE_WITH_OVERWRITE`` puts them directly below it and overwrites existing objects. It
-        needs boto3 1.43.123 or newer. (templated)
+    :param output_uri_prefix_mode: with ``SERVICE_DEFINED`` (the service's default), the outputs are in a folder of the
+        run below ``output_uri``. With ``NONE_WITH_OVERWRITE`` they are directly below it, and existing objects are
+        overwritten. It needs boto3 1.43.123 or newer. (templated)
     :param session_policy: IAM policy, as JSON, that limits the role of the run. Airflow shows it as ``***``.
         (templated)
     :param engine_settings: settings of the workflow engine. (templated)
@@ -157,9 +157,9 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
     :param request_id: idempotency token, at most 128 characters. Default: derived from the DAG run, the task and
         ``rerun_key``. (templated)
     :param rerun_key: any string. A different string starts another run in the same DAG run. (templated)
-    :param preflight: whether to check, before a new run is started, everything that PreflightOperator checks. An error
-        fails the task without a retry, and warnings are logged. A run of an earlier try is used without these checks.
-        With ``run_id``, the settings of the repeated run are not checked. Default False.
+    :param preflight: whether to make the checks of PreflightOperator before a new run is started. If a finding is an
+        error, the task fails without a retry. Warnings are logged. A run of an earlier try is used without these
+        checks. With ``run_id``, the settings of the repeated run are not checked. Default False.
     :param wait_for_completion: whether to wait for the end of the run. Without it, the parameters of the wait must not
         be given, because they have no effect; only ``default_args`` may contain them. Default False.
     :param waiter_delay: seconds between two GetRun calls, at least 1, or a timedelta. Default 60.
@@ -459,7 +459,7 @@ class StartRunOperator(PolicyHidingTask, RunWaitOperator):
         )
         once = StartRunOnce(self.hook, request)
         push = partial(self._push_run, context)
-        # The user's request_id may belong to the run of another task, which nothing must cancel.
+        # The user's request_id may belong to the run of another task. That run must not be cancelled.
         push_at_once = (lambda started: None) if request.request_id else push
         found = once.find()
         if found.answer is None and self.preflight:
@@ -677,8 +677,8 @@ class DeleteRunOperator(AwsBaseOperator[OmicsCacheHook]):
 
     Runs count towards the account's limit until they are deleted. The outputs in S3 and the logs stay. The task can run
     several times: if the run does not exist, or was deleted before, the task succeeds. It deletes a run only after
-    GetRun has confirmed its uuid, because HealthOmics reuses the ids of deleted runs. StartRunOperator cannot find a
-    deleted run, and may start a new one when it is cleared. For the runs of a batch, use DeleteRunBatchOperator.
+    GetRun has confirmed its uuid, because HealthOmics reuses the ids of deleted runs. A cleared StartRunOperator cannot
+    find a deleted run, and may start a new one. For the runs of a batch, use DeleteRunBatchOperator.
 
     .. seealso:: https://docs.aws.amazon.com/omics/latest/api/API_DeleteRun.html
 

@@ -139,9 +139,9 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     :param request_id: idempotency token, at most 128 characters. Default: derived from the DAG run, the task and
         ``rerun_key``. (templated)
     :param rerun_key: any string. A different string starts another batch in the same DAG run. (templated)
-    :param preflight: whether to check, before a new batch is started and its settings are uploaded, everything that
-        PreflightOperator checks. An error fails the task without a retry, and warnings are logged. A batch of an
-        earlier try is used without these checks. Default False.
+    :param preflight: whether to make the checks of PreflightOperator before a new batch is started and its settings are
+        uploaded. If a finding is an error, the task fails without a retry. Warnings are logged. A batch of an earlier
+        try is used without these checks. Default False.
     :param wait_for_completion: whether to wait for the end of the runs. Without it, the parameters of the wait must not
         be given, because they have no effect; only ``default_args`` may contain them. Default False.
     :param waiter_delay: seconds between two GetBatch calls, at least 1, or a timedelta. Default 60.
@@ -157,8 +157,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     :param runs_s3_uri: S3 URI of the object to which a record of each run is written, as by BatchCompletionSensor. In a
         mapped task it must differ for each map index. (templated)
     :param include_outputs: whether the records have the location of the outputs: True or ``"exact"``, as for
-        BatchCompletionSensor. If ``run_settings`` is a list, locations are also derived if run settings have their own
-        ``outputUri``. Default False.
+        BatchCompletionSensor. If ``run_settings`` is a list, locations are derived even for run settings that have
+        their own ``outputUri``. Default False.
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the task waits until the
         counts and listings include every run. Default 300.
     :param max_silence: seconds of waiting without an answer after which the task fails, or a timedelta. Default 3600.
@@ -375,8 +375,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     def own_output_uris(self) -> Mapping[str, str]:
         """Return the ``outputUri`` of the settings that have their own; empty if ``run_settings`` is not a list.
 
-        After a deferral ``run_settings`` may differ from what was started. Its digest then differs from
-        the batch's tag, and no location is derived.
+        After a deferral ``run_settings`` may differ from the settings of the batch. The digest then differs from the
+        batch's tag, and no location is derived.
         """
         return own_output_uris(self.run_settings) if isinstance(self.run_settings, list) else {}
 

@@ -404,9 +404,9 @@ class BatchCompletionSensor(RunOutcomeTask, BatchWaitSensor):
         GetRun is called for up to 20 completed runs that are spread over the batch. If each of their locations is the
         ``outputUri`` followed by the ids of the run, the other locations are derived (``output_source`` is
         ``derived``). Otherwise GetRun is called for every completed run. StartRunBatchOperator sets the tag if
-        ``run_settings`` is a list, or a file that ``save_run_settings`` has written. With ``"exact"`` GetRun is always
-        called for every run, in any status. GetRun is called at most ``[omics_cache] max_get_run_per_second`` times a
-        second (default 5): 300 calls take a minute, and 100,000 calls take hours. Default False.
+        ``run_settings`` is a list, or a file that ``save_run_settings`` has written. With ``"exact"`` GetRun is called
+        for every run of any status. GetRun is called at most ``[omics_cache] max_get_run_per_second`` times a second
+        (default 5): 300 calls take a minute, and 100,000 calls take hours. Default False.
     :param consistency_timeout: seconds after the end of the batch, or a timedelta, for which the sensor waits until the
         counts and listings include every run. If the service does not report when the batch ended, they count from the
         first round that shows the end. Default 300.

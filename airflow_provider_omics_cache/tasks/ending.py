@@ -25,7 +25,7 @@ from airflow_provider_omics_cache.tasks.wait import LAST_LOOK_SECONDS, BatchWait
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
-#: Values of an id in a template or XCom that has none.
+#: Values that stand for a missing id in a template or an XCom.
 EMPTY_IDS = (None, "", "None")
 #: Maximum seconds to wait for a batch that cannot be cancelled or deleted yet.
 REQUEST_SECONDS = 600

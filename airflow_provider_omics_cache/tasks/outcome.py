@@ -75,7 +75,7 @@ class RunOutcomeTask(ListingTask):
         """
 
     def own_output_uris(self) -> Mapping[str, str]:
-        """Return the ``outputUri`` of the settings that have their own, by runSettingId. Empty if none is known."""
+        """Return the ``outputUri`` of the settings that have their own, by runSettingId. Default: no setting."""
         return {}
 
     @property

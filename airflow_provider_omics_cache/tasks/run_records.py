@@ -48,7 +48,7 @@ class RunRecords:
     :param batch_id: id of the batch.
     :param rows: a file with :data:`ROW_MEMBERS` of each entry of ListRunsInBatch, one JSON document per line.
     :param started: :data:`RUN_MEMBERS` of what ListRuns shows, by run id.
-    :param output_uris: the ``outputUri`` of each run, None if it is not known. Locations are then not derived.
+    :param output_uris: the ``outputUri`` of each run. With None, which means not known, no location is derived.
     :param max_silence: seconds for which an unanswered call is repeated.
     """
 
@@ -88,8 +88,8 @@ class RunRecords:
         """Add the locations of outputs to records.
 
         :param records: a file with all records of :meth:`read`, one JSON document per line.
-        :param exact: whether GetRun is called for each run, in any status. Otherwise only records of completed runs get
-            locations, which are derived if they can be.
+        :param exact: whether GetRun is called for each run of any status. Otherwise only records of completed runs get
+            locations, which are derived if this is possible.
         """
         statuses = _WITHOUT_REASON if exact else {RunStatus.COMPLETED}
         answers = {} if exact else self._ask_sample()
@@ -108,7 +108,7 @@ class RunRecords:
     def _ask_sample(self) -> dict[str, Answer | None]:
         """Call GetRun for completed runs that are spread over the batch; return the answers by run id.
 
-        Without evidence of the ``outputUri`` of each run nothing follows from a sample.
+        If the ``outputUri`` of each run is not known, no location can be derived, and GetRun is not called here.
         """
         if self._evidence is None:
             return {}

@@ -77,7 +77,7 @@ class RunWaitTask(WaitTask[Run]):
         )
 
     def _resume(self, event: dict[str, Any] | None, began_at: float | None) -> Event:
-        """Read the trigger's event, and keep the uuid that the trigger learned.
+        """Read the trigger's event, and keep the uuid that it reports.
 
         HealthOmics reuses the ids of deleted runs. Without the uuid, the next call could show another run.
 

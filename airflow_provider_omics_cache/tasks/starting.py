@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def request_members(hook: OmicsCacheHook, operation: str) -> dict[str, Any]:
     """Return the descriptions of the members of a request.
 
-    The first use of the hook makes its client, which may call STS for credentials. A failure of STS is waited out.
+    The first use of the hook makes its client, which may call STS for credentials. If STS fails, the call is repeated.
 
     :param hook: the hook.
     :param operation: name of the operation.

@@ -89,6 +89,7 @@ def test_other_combinations_are_left_to_the_service(members: dict[str, Any]) -> 
         ("ValidationException", "runGroupId is not valid", "runGroupId"),
         ("ValidationException", "Run 12345678 is not valid", None),
         ("ValidationException", "The request token was used for workflow 1234567", None),
+        ("ValidationException", "The request token was used with other parameters", None),
         ("ValidationException", "Parameters not in the workflow's template: sampel", "parameters"),
         ("ValidationException", "outputUri: the parameter is not valid", None),
         ("ConflictException", "Workflow 1234567", None),

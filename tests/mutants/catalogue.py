@@ -203,11 +203,12 @@ MUTANTS = (
         (f"{_START}test_an_etag_that_is_not_known_matches_every_etag",),
     ),
     Mutant(
-        "another request than the user's own request_id is tried",
+        "the failed batch of the user's own request_id is used",
         "once",
         "            if request.request_id:\n                raise self.token_taken",
-        "            if False:\n                raise self.token_taken",
-        ("operators/test_run_batch.py::TestRequestId::test_one_that_belongs_to_a_failed_batch",),
+        "            if request.request_id:\n                return Started(answer, '', reattached=False)\n"
+        "                raise self.token_taken",
+        ("operators/test_run_batch.py::TestRequestId::test_one_that_stays_with_a_failed_batch",),
     ),
     # start_run, awaited_run, end_run
     Mutant(
