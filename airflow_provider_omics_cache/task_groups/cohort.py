@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 try:
     from airflow.sdk import TaskGroup
@@ -220,14 +220,14 @@ class OmicsCohortTaskGroup(TaskGroup):
         folder = self._folder(staging_s3_prefix, rerun_key)
         results_s3_uri = results_s3_uri or f"{folder}/results.{results_format}"
         _check_results(results_s3_uri, staging_s3_prefix)
-        connection = {
+        connection: dict[str, Any] = {
             "aws_conn_id": aws_conn_id,
             "region_name": region_name,
             "verify": verify,
             "botocore_config": botocore_config,
         }
-        files = {"s3_conn_id": s3_conn_id, "s3_extra_args": s3_extra_args, **connection}
-        wait = {"deferrable": deferrable, "poke_interval": poke_interval, "timeout": timeout}
+        files: dict[str, Any] = {"s3_conn_id": s3_conn_id, "s3_extra_args": s3_extra_args, **connection}
+        wait: dict[str, Any] = {"deferrable": deferrable, "poke_interval": poke_interval, "timeout": timeout}
         settings_uris = [f"{folder}/round_{number}_settings.json" for number in range(1, rounds + 1)]
         runs_uris = [f"{folder}/round_{number}_runs.jsonl" for number in range(1, rounds + 1)]
         with self:
@@ -340,7 +340,7 @@ class OmicsCohortTaskGroup(TaskGroup):
             )
             [freeze, *ends] >> results
         self.results = results.output
-        self.summary = results.output["summary"]
+        self.summary = cast("Any", results.output)["summary"]
 
     def _folder(self, staging_s3_prefix: str, rerun_key: str | None) -> str:
         """Return the URI below which a DAG run, or a map index of it, has its files."""

@@ -293,7 +293,7 @@ class ChooseNextRoundOperator(CohortTask):
             raise AirflowSkipException("There is nothing to submit again or to resume")
         settings = iterate_rows("run_settings", self.settings_s3_uri, conn_id=self._table_conn_id)
         return save_run_settings(
-            [setting for _, setting in settings if setting["runSettingId"] in chosen],
+            [dict(setting) for _, setting in settings if setting["runSettingId"] in chosen],
             self.next_settings_s3_uri,
             conn_id=self._table_conn_id,
             s3_extra_args=self.s3_extra_args,

@@ -45,7 +45,7 @@ def write_csv(
     columns = [f"parameter_{name}" if name in _COLUMNS else name for name in names]
     file.write(_line([*_COLUMNS, *columns]))
     for record, given in zip(records, parameters, strict=True):
-        members: Mapping[str, Any] = record  # type: ignore[assignment]
+        members: Mapping[str, Any] = record
         file.write(_line([*_texts(members, _COLUMNS), *_texts(given, names)]))
 
 

@@ -78,7 +78,7 @@ class Samplesheet:
         :param conn_id: the group's Airflow connection for S3.
         :param s3_extra_args: arguments of uploads to S3.
         """
-        given = {"conn_id": self.conn_id or conn_id, "allow": self.allow, "max_bytes": self.max_bytes}
+        given: dict[str, Any] = {"conn_id": self.conn_id or conn_id, "allow": self.allow, "max_bytes": self.max_bytes}
         if self.group_by:
             return run_settings_from_samplesheet(
                 rows,
