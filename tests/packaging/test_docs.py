@@ -36,9 +36,10 @@ INCLUDES = [
 
 
 def is_base(found: type) -> bool:
-    """Whether the package itself has subclasses of a class."""
+    """Whether the package itself has subclasses of a class, besides the tasks of task groups."""
     package = found.__module__.partition(".")[0]
-    return any(subclass.__module__.startswith(f"{package}.") for subclass in found.__subclasses__())
+    modules = [subclass.__module__ for subclass in found.__subclasses__()]
+    return any(name.startswith(f"{package}.") and ".task_groups." not in name for name in modules)
 
 
 def public_classes() -> Iterator[Any]:

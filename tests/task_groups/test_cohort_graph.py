@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -132,3 +134,9 @@ def test_each_map_index_of_a_mapped_group_has_its_own_files() -> None:
 
 def test_templates_are_checked_when_the_dag_runs() -> None:
     dag_with(max_failed="{{ params.max_failed }}", results_s3_uri="{{ params.s3_uri }}/results.jsonl")
+
+
+@pytest.mark.parametrize("found", [OmicsCohortTaskGroup, RunCache, Samplesheet])
+def test_every_parameter_is_described(found: type) -> None:
+    parameters = set(inspect.signature(found.__init__).parameters) - {"self"}
+    assert parameters == set(re.findall(r":param (\w+):", found.__doc__ or ""))
