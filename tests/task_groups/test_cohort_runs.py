@@ -15,7 +15,7 @@ import pytest
 
 from airflow_provider_omics_cache.task_groups.cohort import OmicsCohortTaskGroup, RunCache, Samplesheet
 from airflow_provider_omics_cache.task_groups.cohort_tasks import StartCohortBatchOperator
-from tests.conftest import HAS_AIOBOTOCORE, needs_batches
+from tests.conftest import needs_batches
 from tests.examples.cohorts import all_of
 
 try:
@@ -243,7 +243,6 @@ def test_fail_fast_cancels_the_first_batch_and_starts_no_other(
             fail_fast=True,
             cancel_on_failure=True,
             rounds=2,
-            deferrable=HAS_AIOBOTOCORE,
         )
     ).run()
     assert list(dag_run.errors) == ["cohort.round_1.wait_for_completion", "cohort.results"]
