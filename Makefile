@@ -143,7 +143,7 @@ lines: # for .ci/run
 test-results: ## Print how many tests ran on each line, and why others were skipped
 	@$(PYTHON) .ci/test_results.py
 
-support-table: ## Show in README.md and docs/install.rst what make test-all has run on
+support-table: ## Show in README.md and docs/install.rst what the tests have run on last
 	@$(PYTHON) .ci/support_table.py
 
 # Smallest share of lines and branches, in per cent, that the tests must run: of the package, and of it without local/.

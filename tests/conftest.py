@@ -56,7 +56,7 @@ needs_aiobotocore = pytest.mark.skipif(not HAS_AIOBOTOCORE, reason="aiobotocore 
 def pytest_collection_finish() -> None:
     """Let the garbage collector pass over what was imported: Airflow's modules have a million objects.
 
-    The collector also runs less often, because the remaining objects look like many new ones to it.
+    After that few old objects are left, and Python would collect all new ones often. Higher thresholds prevent this.
     """
     gc.collect()
     gc.freeze()

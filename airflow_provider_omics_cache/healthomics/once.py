@@ -241,7 +241,7 @@ class StartOnce(ABC):
         """
 
     def check_owner(self, answer: Answer) -> None:
-        """Check that what the start operation returned belongs to the task. Default: no check.
+        """Check that the batch or run belongs to the task. A subclass can override this method, which checks nothing.
 
         :param answer: the answer of GetBatch or GetRun.
         :raises OmicsError: it belongs to another task.

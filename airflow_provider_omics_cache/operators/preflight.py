@@ -99,10 +99,12 @@ class PreflightOperator(PolicyHidingTask, AwsBaseOperator[OmicsCacheHook]):
         """
         if self.s3_conn_id:
             check_connection("s3_conn_id", self.s3_conn_id)
+        # For the preflight, None stands for a single run. Here it is a mistake that the check of the settings explains.
+        run_settings = "None" if self.run_settings is None else with_policies(self.run_settings)
         return look_before_start(
             self.hook,
             with_policies(self.default_run_setting),
-            "None" if self.run_settings is None else with_policies(self.run_settings),
+            run_settings,
             settings_s3_prefix=self.settings_s3_prefix or None,
             s3=s3_client(aws_conn_id=self.s3_conn_id) if self.s3_conn_id else None,
             sample_size=self.sample_size,

@@ -114,7 +114,7 @@ class BatchTrigger(WaitTrigger):
         return replace(event, first_seen=FirstSeen.from_json(self.first_seen))
 
     def continues(self, event: Event) -> bool:
-        """Whether a batch that has ended still has active runs, and only their number is known.
+        """Return whether to wait longer, because trusted counts of a batch that has ended show active runs.
 
         :param event: the end of the wait.
         """

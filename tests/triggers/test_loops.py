@@ -271,7 +271,7 @@ STEPS = st.one_of(
 )
 
 
-@pytest.mark.newest
+@pytest.mark.large
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(steps=st.lists(STEPS, min_size=5, max_size=40))
 def test_whatever_happens_one_call_a_batch_and_none_that_nobody_awaits(steps: list[Any]) -> None:
