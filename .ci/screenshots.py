@@ -128,9 +128,10 @@ class Camera:
             self._control("faults/fail_task", args=["CallVariants"], kwargs=fault)
         self._airflow.trigger(dag_id, RUN_ID, conf={"samplesheet": "s3://omics-quickstart/lung.csv"})
         self._finish(dag_id)
-        self._open_xcom(dag_id, "cohort.results", "summary", height=1215, details=60, groups=groups)
+        self._open_xcom(dag_id, "cohort.results", "summary", height=1085, width=1100, details=66, groups=groups)
         # The box of a JSON value scrolls: show the value whole.
         self._page.locator("section:has(.monaco-editor)").evaluate("box => box.style.height = '800px'")
+        self._page.get_by_role("row").filter(has_text="summary").first.evaluate("row => row.scrollIntoView()")
         self._take("resumed_cohort")
 
     def take_results(self) -> None:
@@ -164,12 +165,13 @@ class Camera:
         first: str,
         run_id: str = RUN_ID,
         height: int = 900,
+        width: int = WIDTH,
         details: int = 75,
         groups: Sequence[str] = (),
     ) -> None:
         """Open the XComs of a task with the one of a key at the top."""
         path = f"{self._run(dag_id, run_id)}/tasks/{task_id}/xcom?sort=key"
-        self._open(path, view="grid", details=details, height=height, groups=groups)
+        self._open(path, view="grid", details=details, height=height, width=width, groups=groups)
         self._page.get_by_label("Expand all extra JSON").click()
         self._page.get_by_role("row").filter(has_text=first).first.evaluate("row => row.scrollIntoView()")
 
@@ -182,16 +184,26 @@ class Camera:
         request = urllib.request.Request(url, data=json.dumps(values).encode())
         urllib.request.urlopen(request, timeout=10)  # nosec B310  # the local HealthOmics that the demo has started
 
-    def _open(self, path: str, *, view: str, details: int, height: int = 900, groups: Sequence[str] = ()) -> None:
+    def _open(
+        self,
+        path: str,
+        *,
+        view: str,
+        details: int,
+        height: int = 900,
+        width: int = WIDTH,
+        groups: Sequence[str] = (),
+    ) -> None:
         """Open a page with the grid or the graph beside it; graphs run downward, since more of them is legible so.
 
         :param path: path of the page.
         :param view: ``grid`` or ``graph``.
         :param details: per cent of the width that the page itself has.
         :param height: height of the window.
+        :param width: width of the window.
         :param groups: ids of the task groups that are open. Default: none.
         """
-        self._page.set_viewport_size({"width": WIDTH, "height": height})
+        self._page.set_viewport_size({"width": width, "height": height})
         panels = {"details-panel,main-panel": {"expandToSizes": {}, "layout": [100 - details, details]}}
         self._page.goto(self._airflow.url)
         settings = {

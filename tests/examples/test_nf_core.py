@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_omics_cache.testing.dag_run import LocalDags
 
 DAGS = Path(__file__).parents[1] / "dags"
+DOCS = Path(__file__).parents[2] / "docs"
 BUCKET = "my-bucket"
 SCHEMA = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -105,3 +106,7 @@ def test_an_nf_core_pipeline_runs_as_a_cohort(
         ("COMPLETED", 2, 2),
     ]
     assert len(all_of("list_runs")) == 3
+    readme = (DOCS / "iam.rst").read_text().partition(".. _iam-readme:")[2].partition("The service role")[0]
+    page = (DOCS / "task_groups" / "cohort.rst").read_text()
+    assert [call for call in local_healthomics.calls if f'"omics:{call}"' not in readme] == []
+    assert [call for call in local_healthomics.calls if f'"omics:{call}"' not in page] == []
