@@ -287,14 +287,21 @@ def test_a_cohort_in_a_mapped_task_group(service: LocalHealthOmics, local_health
     assert len(all_of("list_batch")) == 2
 
 
-def test_a_cohort_of_groups_of_rows(service: LocalHealthOmics, local_healthomics_dag_run: LocalDags) -> None:
+def test_a_cohort_of_groups_of_rows_without_an_airflow_connection(
+    service: LocalHealthOmics, local_healthomics_dag_run: LocalDags, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unused = {"conn_type": "aws", "extra": {"endpoint_url": "http://unused.invalid"}}
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(unused))
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="my-bucket")
     schema = {"type": "array", "items": {"type": "object", "required": ["sample", "fastq_1"]}}
     s3.put_object(Bucket="my-bucket", Key="schema_input.json", Body=json.dumps(schema).encode())
     sheet = "sample,fastq_1\nA,s3://my-bucket/1.fq\nB,s3://my-bucket/2.fq\nA,s3://my-bucket/3.fq\n"
     s3.put_object(Bucket="my-bucket", Key="samplesheet.csv", Body=sheet.encode())
-    dag_run = local_healthomics_dag_run(GROUPS).run()
+    local = local_healthomics_dag_run(GROUPS)
+    for one in local.dag.tasks:
+        setattr(one, "aws_conn_id", None)  # noqa: B010
+    dag_run = local.run()
     assert dag_run.state == "success"
     records = [json.loads(line) for line in read(dag_run.xcom(RESULTS)).splitlines()]
     assert [(record["run_setting_id"], record["status"]) for record in records] == [
