@@ -145,8 +145,8 @@ class OmicsCohortTaskGroup(TaskGroup):
     :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
     :param verify: False to skip the verification of TLS certificates, or the path of a CA bundle. (templated)
     :param botocore_config: settings of the botocore client, merged over the connection's.
-    :param kwargs: other parameters of Airflow's TaskGroup, such as ``default_args`` and ``tooltip``. ``default_args`` of
-        the group or the DAG also decide about the connection and the waits where the parameters above are left out.
+    :param kwargs: other parameters of Airflow's TaskGroup, such as ``default_args`` and ``tooltip``. ``default_args``
+        of the group or the DAG decide about the connection and the waits if the parameters above are not given.
     :raises OmicsParameterError: a parameter breaks a rule. Parameters that are templates are checked by
         ``freeze_settings``, before anything is written.
     """

@@ -42,8 +42,8 @@ def results(*, samples: int) -> Iterator[Result]:
         bar=150,
         has_happened=is_right,
         note=(
-            f"JSON Lines {written['memory']:,.0f} MB, CSV {as_csv['memory']:,.0f} MB. The task that chooses the samples "
-            f"of the second round: {chosen['memory']:,.0f} MB."
+            f"JSON Lines {written['memory']:,.0f} MB, CSV {as_csv['memory']:,.0f} MB. "
+            f"The task that chooses the samples of the second round: {chosen['memory']:,.0f} MB."
         ),
     )
     listing = samples / _PAGE / _CALLS_PER_SECOND
@@ -55,7 +55,7 @@ def results(*, samples: int) -> Iterator[Result]:
         beside=listing,
         peer=f"AWS's limits alone: {listing:,.0f} s to list the runs of the first batch",
         has_happened=is_right,
-        note=f"Choosing the samples of the second round {chosen['seconds']:.1f} s, the results {written['seconds']:.1f} s.",
+        note=f"Choosing the samples of the second round: {chosen['seconds']:.1f} s. The rest: {written['seconds']:.1f} s.",
     )
 
 
