@@ -55,7 +55,7 @@ def results(*, samples: int) -> Iterator[Result]:
         beside=listing,
         peer=f"AWS's limits alone: {listing:,.0f} s to list the runs of the first batch",
         has_happened=is_right,
-        note=f"Choosing the samples of the second round: {chosen['seconds']:.1f} s. The rest: {written['seconds']:.1f} s.",
+        note=f"Choosing the second round: {chosen['seconds']:.1f} s. Results: {written['seconds']:.1f} s.",
     )
 
 
