@@ -172,7 +172,9 @@ def test_two_thousand_samples(
 
     assert dag_run.state == "success"
     printed = capfd.readouterr()
-    assert all(len(line) < 5_000 for line in (printed.out + printed.err).splitlines())
+    # Airflow 3.0 prints each XCom at the level debug.
+    lines = [line for line in (printed.out + printed.err).splitlines() if "[debug" not in line]
+    assert [line[:200] for line in lines if len(line) >= 5_000] == []
     records = {record["run_setting_id"]: record for record in map(json.loads, read(dag_run.xcom(RESULTS)).splitlines())}
     assert list(records) == samples
     assert Counter((record["status"], record["round"]) for record in records.values()) == {
@@ -272,7 +274,7 @@ def test_a_batch_whose_wait_failed_is_cancelled_and_its_samples_are_unknown(
 def test_a_cohort_in_a_mapped_task_group(service: LocalHealthOmics, local_healthomics_dag_run: LocalDags) -> None:
     @task_group
     def one(settings: Any) -> None:
-        cohort(samplesheet=None, run_settings=settings, run_cache=None, rounds=1, cancel_on_failure=True)
+        cohort(samplesheet=None, run_settings=settings, run_cache=None, rounds=1, cancel_on_failure=True, deferrable=True)
 
     with DAG("mapped", schedule=None, start_date=WHEN) as dag:
         one.expand(settings=[[{"runSettingId": "A"}, {"runSettingId": "B"}], [{"runSettingId": "C"}]])
