@@ -44,6 +44,7 @@ def cohort(group_id: str = "cohort", **parameters: Any) -> OmicsCohortTaskGroup:
     given: dict[str, Any] = {
         "samplesheet": Samplesheet("s3://lab/sheet.csv", run_setting_id="sample", parameters=["sample"]),
         "run_cache": RunCache(name="rnaseq", cache_s3_location="s3://lab/cache/"),
+        "poke_interval": 10,
         **parameters,
     }
     return OmicsCohortTaskGroup(
@@ -52,7 +53,6 @@ def cohort(group_id: str = "cohort", **parameters: Any) -> OmicsCohortTaskGroup:
         role_arn="arn:aws:iam::123456789012:role/omics",
         output_uri="s3://lab/runs/",
         staging_s3_prefix="s3://lab/airflow/",
-        poke_interval=10,
         **given,
     )
 
@@ -274,7 +274,9 @@ def test_a_batch_whose_wait_failed_is_cancelled_and_its_samples_are_unknown(
 def test_a_cohort_in_a_mapped_task_group(service: LocalHealthOmics, local_healthomics_dag_run: LocalDags) -> None:
     @task_group
     def one(settings: Any) -> None:
-        cohort(samplesheet=None, run_settings=settings, run_cache=None, rounds=1, cancel_on_failure=True, deferrable=True)
+        cohort(
+            samplesheet=None, run_settings=settings, run_cache=None, rounds=1, cancel_on_failure=True, deferrable=True
+        )
 
     with DAG("mapped", schedule=None, start_date=WHEN) as dag:
         one.expand(settings=[[{"runSettingId": "A"}, {"runSettingId": "B"}], [{"runSettingId": "C"}]])
