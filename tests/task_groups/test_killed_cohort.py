@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
@@ -16,6 +15,8 @@ import pytest
 from tests.conftest import needs_batches
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from airflow_provider_omics_cache.local import LocalHealthOmicsServer
 
 pytestmark = [needs_batches, pytest.mark.large]
@@ -31,7 +32,7 @@ KILLS = (
 
 
 def test_nobody_runs_twice(
-    local_healthomics_server: LocalHealthOmicsServer, _empty_airflow_database: Path, tmp_path: Path
+    local_healthomics_server: LocalHealthOmicsServer, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     service = local_healthomics_server
     s3 = boto3.client("s3", **service.client_kwargs)
@@ -50,7 +51,8 @@ def test_nobody_runs_twice(
     service.clock.tick = 10
 
     environment = {**os.environ, "AIRFLOW_CONN_AWS_DEFAULT": service.airflow_connection}
-    command = [sys.executable, "-m", "tests.task_groups.killed_cohort", str(_empty_airflow_database), str(tmp_path)]
+    database = request.getfixturevalue("_empty_airflow_database")
+    command = [sys.executable, "-m", "tests.task_groups.killed_cohort", str(database), str(tmp_path)]
     done = subprocess.run([*command, *KILLS], env=environment, capture_output=True, text=True, check=False, timeout=200)
 
     lines = done.stdout.splitlines()
