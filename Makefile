@@ -83,7 +83,7 @@ screenshots: venv venv-screenshots ## Take the pictures of README.md and docs/ (
 	@.venv-screenshots/bin/python .ci/screenshots.py
 
 # What depends on the versions of Airflow, the amazon provider, botocore and Python.
-LINE_TESTS := $(addprefix tests/,examples hooks links operators packaging secrets sensors testing triggers)
+LINE_TESTS := $(addprefix tests/,examples hooks links operators packaging secrets sensors task_groups testing triggers)
 LINE_MARKS := -m "not newest and not large and not demo and not table"
 # A real Airflow runs on these older lines too.
 LINES_WITH_PROCESSES := 2.11 3.0 3.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -144,7 +145,8 @@ class OmicsCohortTaskGroup(TaskGroup):
     :param region_name: AWS Region. Default: the connection's, else boto3's. (templated)
     :param verify: False to skip the verification of TLS certificates, or the path of a CA bundle. (templated)
     :param botocore_config: settings of the botocore client, merged over the connection's.
-    :param kwargs: other parameters of Airflow's TaskGroup, such as ``default_args`` and ``tooltip``.
+    :param kwargs: other parameters of Airflow's TaskGroup, such as ``default_args`` and ``tooltip``. ``default_args``
+        of the group or the DAG decide about the connection and the waits if the parameters above are not given.
     :raises OmicsParameterError: a parameter breaks a rule. Parameters that are templates are checked by
         ``freeze_settings``, before anything is written.
     """
@@ -220,14 +222,13 @@ class OmicsCohortTaskGroup(TaskGroup):
         folder = self._folder(staging_s3_prefix, rerun_key)
         results_s3_uri = results_s3_uri or f"{folder}/results.{results_format}"
         _check_results(results_s3_uri, staging_s3_prefix)
-        connection: dict[str, Any] = {
-            "aws_conn_id": aws_conn_id,
-            "region_name": region_name,
-            "verify": verify,
-            "botocore_config": botocore_config,
-        }
-        files: dict[str, Any] = {"s3_conn_id": s3_conn_id, "s3_extra_args": s3_extra_args, **connection}
-        wait: dict[str, Any] = {"deferrable": deferrable, "poke_interval": poke_interval, "timeout": timeout}
+        connection = _chosen(
+            aws_conn_id=aws_conn_id, region_name=region_name, verify=verify, botocore_config=botocore_config
+        )
+        s3_connection = _chosen(s3_conn_id=s3_conn_id)
+        files = {**s3_connection, **_chosen(s3_extra_args=s3_extra_args), **connection}
+        deferral = _chosen(deferrable=deferrable)
+        wait = {**deferral, **_chosen(poke_interval=poke_interval, timeout=timeout)}
         settings_uris = [f"{folder}/round_{number}_settings.json" for number in range(1, rounds + 1)]
         runs_uris = [f"{folder}/round_{number}_runs.jsonl" for number in range(1, rounds + 1)]
         with self:
@@ -255,8 +256,8 @@ class OmicsCohortTaskGroup(TaskGroup):
                     default_run_setting=setting,
                     run_settings=settings_uris[0],
                     settings_s3_prefix=staging_s3_prefix,
-                    s3_conn_id=s3_conn_id,
                     sample_size=sample_size,
+                    **s3_connection,
                     **connection,
                 )
                 freeze >> ready
@@ -318,8 +319,8 @@ class OmicsCohortTaskGroup(TaskGroup):
                         cancel = CancelRunBatchOperator(
                             task_id="cancel_batch",
                             batch_id=start.output,
-                            deferrable=deferrable,
                             waiter_delay=poke_interval,
+                            **deferral,
                             **connection,
                         ).as_teardown()
                         completion >> cancel
@@ -350,6 +351,12 @@ class OmicsCohortTaskGroup(TaskGroup):
             f"{staging_s3_prefix.rstrip('/')}/{{{{ ti.dag_id }}}}/{{{{ run_id }}}}/{self.group_id}{map_index}"
             f"/rerun_key={rerun_key or ''}"
         )
+
+
+def _chosen(**parameters: Any) -> dict[str, Any]:
+    """Return the parameters that do not have their defaults, so that ``default_args`` decide about the others."""
+    defaults = inspect.signature(OmicsCohortTaskGroup.__init__).parameters
+    return {name: value for name, value in parameters.items() if value != defaults[name].default}
 
 
 def _check_one_source(samplesheet: Any, run_settings: Any) -> None:

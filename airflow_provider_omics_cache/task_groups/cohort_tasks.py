@@ -86,8 +86,9 @@ class CohortTask(S3OutputTask, AwsBaseOperator[OmicsCacheHook]):
         self.s3_extra_args = s3_extra_args
 
     @property
-    def _table_conn_id(self) -> str | None:
-        return self.s3_conn_id or self.aws_conn_id
+    def _table_conn_id(self) -> Any:
+        """The connection for S3: an id, or the parameters of the task's own hook."""
+        return self.s3_conn_id or self._hook_parameters
 
     def _exists(self, uri: str) -> bool:
         head = partial(head_object, uri, s3=self._s3, extra_args=self.s3_extra_args or {})

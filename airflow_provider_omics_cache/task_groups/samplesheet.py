@@ -28,7 +28,8 @@ class Samplesheet:
     :param optional: with ``run_setting_id``: columns whose cells can be empty. Default: no column.
     :param parameter: with ``group_by``: parameter that gets the URI of the group's samplesheet. Default: ``input``.
     :param schema: with ``group_by``: JSON schema of the samplesheet, as a dict, URI or path. Default: no check.
-    :param conn_id: Airflow connection for reading the files. Default: the group's connection for S3.
+    :param conn_id: Airflow connection for reading the files and, with ``group_by``, for writing the samplesheets of the
+        groups. Default: the group's connection for S3.
     :param allow: schemes that a path or URI can have besides ``s3``. Default: no other scheme.
     :param max_bytes: maximum size of a file in bytes. Default: 256 MB (268,435,456).
     :raises OmicsParameterError: a parameter is not valid, or has no effect.
@@ -68,14 +69,14 @@ class Samplesheet:
         rows: Any,
         *,
         samplesheet_s3_prefix: str,
-        conn_id: str | None,
+        conn_id: Any,
         s3_extra_args: dict[str, Any] | None,
     ) -> list[dict[str, Any]]:
         """Read the samplesheet, and return the run settings.
 
         :param rows: ``rows`` as it was rendered.
         :param samplesheet_s3_prefix: ``s3://`` URI below which the samplesheets of groups are written.
-        :param conn_id: the group's Airflow connection for S3.
+        :param conn_id: the group's Airflow connection for S3, or the parameters of its hook.
         :param s3_extra_args: arguments of uploads to S3.
         """
         given: dict[str, Any] = {"conn_id": self.conn_id or conn_id, "allow": self.allow, "max_bytes": self.max_bytes}

@@ -55,6 +55,15 @@ def test_the_graph_shows_each_round() -> None:
     assert cohort.summary.key == "summary"
 
 
+def test_default_args_decide_about_what_the_group_does_not_choose() -> None:
+    given = {"aws_conn_id": None, "region_name": "eu-west-1", "poke_interval": 300, "retries": 2}
+    cache = RunCache(name="rnaseq", cache_s3_location="s3://lab/cache/")
+    dag, _ = dag_with(default_args=given, run_cache=cache, region_name="us-west-2", cancel_on_failure=True)
+    for one in dag.tasks:
+        assert (one.aws_conn_id, one.region_name, one.retries) == (None, "us-west-2", 2)
+    assert dag.get_task("cohort.round_3.wait_for_completion").poke_interval == 300
+
+
 def test_without_a_run_cache_nothing_is_resumed() -> None:
     dag, _ = dag_with(rounds=2)
     choose = dag.get_task("cohort.round_2.choose_samples")
