@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def let_samples_fail(service: LocalHealthOmicsServer) -> None:
-    """Write the samplesheet, and let three of its samples fail, each in its own way."""
+    """Write the samplesheet, and let three of its samples fail: in submission, for a reason of AWS, and for good."""
     s3 = boto3.client("s3", **service.client_kwargs)
     s3.put_object(Bucket=BUCKET, Key=SAMPLESHEET, Body=samplesheet("HG", SAMPLES).encode())
     service.clock.speed = SPEED
@@ -84,8 +84,8 @@ def table(records: Iterable[dict[str, Any]]) -> Iterator[str]:
     for record in records:
         failed = [run for run in (*record["history"], record) if run["failure_reason"]]
         what = ", ".join(f"round {run['round']}: {run['failure_reason']}" for run in failed)
-        sample, hits = record["run_setting_id"], record["cache_hits"]
-        yield f"{sample:9} {record['round']:<5} {record['status']:10} {hits:<10} {what}".rstrip()
+        sample, number, hits = record["run_setting_id"], str(record["round"]), str(record["cache_hits"])
+        yield f"{sample:9} {number:5} {record['status']:10} {hits:10} {what}".rstrip()
 
 
 def run_airflow(*arguments: str, environment: dict[str, str]) -> tuple[list[str], int]:
