@@ -26,6 +26,7 @@ from airflow_provider_omics_cache.exceptions import (
 from airflow_provider_omics_cache.healthomics.cohort import Cohort, CohortResult, parse_max_failed
 from airflow_provider_omics_cache.healthomics.completion import has_too_many_failures
 from airflow_provider_omics_cache.healthomics.end import cancel_batch_once, was_cancelled
+from airflow_provider_omics_cache.healthomics.failures import counted
 from airflow_provider_omics_cache.healthomics.next_steps import NextStep
 from airflow_provider_omics_cache.healthomics.once import newest_first
 from airflow_provider_omics_cache.healthomics.rounds import Batch
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_omics_cache.task_groups.samplesheet import Samplesheet
+    from airflow_provider_omics_cache.xcoms import CohortSummary
 
 #: Maximum number of runs of a batch for which ListRunTasks is called, to count the cache hits.
 MAX_COUNTED_RUNS = 1_000
@@ -432,9 +434,18 @@ class CohortResultsOperator(CohortTask):
         ti.xcom_push(key="summary", value=summary)
         ti.xcom_push(key="return_value", value=self.results_s3_uri)
         self.log.info("%s of %s samples completed", f"{summary['completed']:,}", f"{summary['total']:,}")
+        self._log_remedies(summary)
         if complaint := result.complaint(self.max_failed):
             raise TooManyFailedSamplesError(f"{complaint}. The records are in {self.results_s3_uri}")
         return self.results_s3_uri
+
+    def _log_remedies(self, summary: CohortSummary) -> None:
+        counts: Counter[str] = Counter()
+        for failure in summary["failures"]:
+            counts[failure["reason"]] += failure["count"]
+        remedies = {failure["reason"]: failure["remedy"] for failure in summary["failures"] if failure["remedy"]}
+        for reason, remedy in remedies.items():
+            self.log.warning("%s: %s. Before a new run: %s", counted(counts[reason], "sample"), reason, remedy)
 
     def _add_round(self, cohort: Cohort, number: int, runs: IO[bytes], context: Context) -> None:
         """Add the batch of a round, unless the round was not started.
