@@ -261,7 +261,9 @@ class OmicsCohortTaskGroup(TaskGroup):
                     **connection,
                 )
                 freeze >> ready
+            writers: list[Any] = [freeze]
             starts: list[Any] = []
+            completions: list[Any] = []
             ends: list[Any] = []
             for number, settings_uri, runs_uri in zip(range(1, rounds + 1), settings_uris, runs_uris, strict=True):
                 with TaskGroup(f"round_{number}"):
@@ -271,6 +273,8 @@ class OmicsCohortTaskGroup(TaskGroup):
                             batch_id=starts[-1].output,
                             settings_s3_uri=settings_uris[number - 2],
                             runs_s3_uri=runs_uris[number - 2],
+                            settings_task_id=writers[-1].task_id,
+                            runs_task_id=completions[-1].task_id,
                             next_settings_s3_uri=settings_uri,
                             resume_reasons=resumed if "cacheId" in setting else [],
                             resubmit_reasons=resubmitted,
@@ -280,6 +284,7 @@ class OmicsCohortTaskGroup(TaskGroup):
                         )
                         ready >> choose
                         ready = choose
+                        writers.append(choose)
                     start = StartCohortBatchOperator(
                         task_id="start_batch",
                         default_run_setting=setting,
@@ -314,6 +319,7 @@ class OmicsCohortTaskGroup(TaskGroup):
                     submission >> completion
                     ready = completion
                     starts.append(start)
+                    completions.append(completion)
                     ends.append(completion)
                     if cancel_on_failure:
                         cancel = CancelRunBatchOperator(
@@ -330,8 +336,9 @@ class OmicsCohortTaskGroup(TaskGroup):
                 settings_s3_uris=settings_uris,
                 runs_s3_uris=runs_uris,
                 batch_ids=[start.output for start in starts],
+                settings_task_ids=[writer.task_id for writer in writers],
                 start_task_ids=[start.task_id for start in starts],
-                freeze_task_id=freeze.task_id,
+                runs_task_ids=[completion.task_id for completion in completions],
                 results_s3_uri=results_s3_uri,
                 results_format=results_format,
                 max_failed=max_failed,

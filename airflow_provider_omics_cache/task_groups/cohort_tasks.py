@@ -19,12 +19,14 @@ from airflow_provider_omics_cache._compat import AirflowSkipException, PokeRetur
 from airflow_provider_omics_cache.exceptions import (
     CohortError,
     OmicsApiError,
+    OmicsError,
     OmicsParameterError,
     TooManyFailedSamplesError,
 )
 from airflow_provider_omics_cache.healthomics.cohort import Cohort, CohortResult, parse_max_failed
 from airflow_provider_omics_cache.healthomics.completion import has_too_many_failures
 from airflow_provider_omics_cache.healthomics.end import cancel_batch_once, was_cancelled
+from airflow_provider_omics_cache.healthomics.failures import counted
 from airflow_provider_omics_cache.healthomics.next_steps import NextStep
 from airflow_provider_omics_cache.healthomics.once import newest_first
 from airflow_provider_omics_cache.healthomics.rounds import Batch
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_omics_cache.task_groups.samplesheet import Samplesheet
+    from airflow_provider_omics_cache.xcoms import CohortSummary
 
 #: Maximum number of runs of a batch for which ListRunTasks is called, to count the cache hits.
 MAX_COUNTED_RUNS = 1_000
@@ -99,6 +102,20 @@ class CohortTask(S3OutputTask, AwsBaseOperator[OmicsCacheHook]):
                 raise
             return False
         return True
+
+    def _is_there(self, uri: str, *, written_by: str, context: Context) -> bool:
+        """Whether an object exists that another task of the cohort writes.
+
+        :param uri: URI of the object.
+        :param written_by: id of the task.
+        :param context: Airflow's context of this task.
+        :raises OmicsError: the other task has succeeded, so the object exists, but S3 does not show it.
+        """
+        if self._exists(uri):
+            return True
+        if state_in_same_run(context, written_by) == "success":
+            raise OmicsError(f"{written_by} has written {uri}, but S3 does not show it: check s3:GetObject of the role")
+        return False
 
 
 class FreezeRunSettingsOperator(PolicyHidingTask, CohortTask):
@@ -241,6 +258,8 @@ class ChooseNextRoundOperator(CohortTask):
     :param batch_id: id of the batch of the round before, None if it was not started. (templated)
     :param settings_s3_uri: the settings of the round before. (templated)
     :param runs_s3_uri: the records of its runs. (templated)
+    :param settings_task_id: id of the task that writes the settings of the round before.
+    :param runs_task_id: id of the task that writes the records.
     :param next_settings_s3_uri: where the settings of the next round are written. (templated)
     :param resume_reasons: failure reasons of runs after which a sample is resumed.
     :param resubmit_reasons: reasons of failed submissions after which a sample is submitted again.
@@ -258,6 +277,8 @@ class ChooseNextRoundOperator(CohortTask):
         batch_id: Any,
         settings_s3_uri: str,
         runs_s3_uri: str,
+        settings_task_id: str,
+        runs_task_id: str,
         next_settings_s3_uri: str,
         resume_reasons: Sequence[str],
         resubmit_reasons: Sequence[str],
@@ -267,6 +288,8 @@ class ChooseNextRoundOperator(CohortTask):
         self.batch_id = batch_id
         self.settings_s3_uri = settings_s3_uri
         self.runs_s3_uri = runs_s3_uri
+        self.settings_task_id = settings_task_id
+        self.runs_task_id = runs_task_id
         self.next_settings_s3_uri = next_settings_s3_uri
         self.resume_reasons = resume_reasons
         self.resubmit_reasons = resubmit_reasons
@@ -276,7 +299,7 @@ class ChooseNextRoundOperator(CohortTask):
 
         :param context: Airflow's context of the task.
         """
-        if not self._exists(self.settings_s3_uri):
+        if not self._is_there(self.settings_s3_uri, written_by=self.settings_task_id, context=context):
             raise AirflowSkipException("The round before was not started")
         if self._exists(self.next_settings_s3_uri):
             self.log.info("The run settings of this round are already in %s", self.next_settings_s3_uri)
@@ -285,7 +308,7 @@ class ChooseNextRoundOperator(CohortTask):
             raise AirflowSkipException("The round before has no batch")
         if self._is_cancelled():
             raise AirflowSkipException(f"Batch {self.batch_id} was cancelled, so no further round is started")
-        if not self._exists(self.runs_s3_uri):
+        if not self._is_there(self.runs_s3_uri, written_by=self.runs_task_id, context=context):
             raise AirflowSkipException(
                 f"The batch before has no records at {self.runs_s3_uri}, so it is not known which samples have a run"
             )
@@ -331,8 +354,9 @@ class CohortResultsOperator(CohortTask):
     :param settings_s3_uris: the settings of each round, the first one first. (templated)
     :param runs_s3_uris: the records of the runs of each round. (templated)
     :param batch_ids: id of the batch of each round, None for a round that was not started. (templated)
+    :param settings_task_ids: ids of the tasks that write the settings.
     :param start_task_ids: ids of the tasks that start the batches.
-    :param freeze_task_id: id of the task that writes the settings of the first round.
+    :param runs_task_ids: ids of the tasks that write the records of the runs.
     :param results_s3_uri: where the records are written. (templated)
     :param results_format: ``jsonl`` or ``csv``.
     :param max_failed: how many samples need not complete: a number or a share. (templated)
@@ -358,8 +382,9 @@ class CohortResultsOperator(CohortTask):
         settings_s3_uris: Sequence[str],
         runs_s3_uris: Sequence[str],
         batch_ids: Sequence[Any],
+        settings_task_ids: Sequence[str],
         start_task_ids: Sequence[str],
-        freeze_task_id: str,
+        runs_task_ids: Sequence[str],
         results_s3_uri: str,
         results_format: str,
         max_failed: int | str,
@@ -370,8 +395,9 @@ class CohortResultsOperator(CohortTask):
         self.settings_s3_uris = settings_s3_uris
         self.runs_s3_uris = runs_s3_uris
         self.batch_ids = batch_ids
+        self.settings_task_ids = settings_task_ids
         self.start_task_ids = start_task_ids
-        self.freeze_task_id = freeze_task_id
+        self.runs_task_ids = runs_task_ids
         self.results_s3_uri = results_s3_uri
         self.results_format = results_format
         self.max_failed = max_failed
@@ -385,10 +411,11 @@ class CohortResultsOperator(CohortTask):
         """
         parse_max_failed(self.max_failed)
         self.check_s3_output("results_s3_uri")
-        if not self._exists(self.settings_s3_uris[0]):
-            if state_in_same_run(context, self.freeze_task_id) == "skipped":
+        freeze_task_id = self.settings_task_ids[0]
+        if not self._is_there(self.settings_s3_uris[0], written_by=freeze_task_id, context=context):
+            if state_in_same_run(context, freeze_task_id) == "skipped":
                 raise AirflowSkipException("The cohort was skipped")
-            raise CohortError(f"{self.freeze_task_id} has not written the run settings: see the error of that task")
+            raise CohortError(f"{freeze_task_id} has not written the run settings: see the error of that task")
         columns: dict[str, None] = {}
         cohort = Cohort(self._run_setting_ids(self.settings_s3_uris[0], columns))
         with ExitStack() as files:
@@ -407,9 +434,18 @@ class CohortResultsOperator(CohortTask):
         ti.xcom_push(key="summary", value=summary)
         ti.xcom_push(key="return_value", value=self.results_s3_uri)
         self.log.info("%s of %s samples completed", f"{summary['completed']:,}", f"{summary['total']:,}")
+        self._log_remedies(summary)
         if complaint := result.complaint(self.max_failed):
             raise TooManyFailedSamplesError(f"{complaint}. The records are in {self.results_s3_uri}")
         return self.results_s3_uri
+
+    def _log_remedies(self, summary: CohortSummary) -> None:
+        counts: Counter[str] = Counter()
+        for failure in summary["failures"]:
+            counts[failure["reason"]] += failure["count"]
+        remedies = {failure["reason"]: failure["remedy"] for failure in summary["failures"] if failure["remedy"]}
+        for reason, remedy in remedies.items():
+            self.log.warning("%s: %s. Before a new run: %s", counted(counts[reason], "sample"), reason, remedy)
 
     def _add_round(self, cohort: Cohort, number: int, runs: IO[bytes], context: Context) -> None:
         """Add the batch of a round, unless the round was not started.
@@ -420,12 +456,13 @@ class CohortResultsOperator(CohortTask):
         :param context: Airflow's context of the task.
         """
         settings_s3_uri, runs_s3_uri = self.settings_s3_uris[number], self.runs_s3_uris[number]
-        if number and not self._exists(settings_s3_uri):
+        settings_task_id = self.settings_task_ids[number]
+        if number and not self._is_there(settings_s3_uri, written_by=settings_task_id, context=context):
             return
         batch_id = self.batch_ids[number] or self._find_batch(self.start_task_ids[number], context)
         if batch_id is None:
             return
-        if self._exists(runs_s3_uri):
+        if self._is_there(runs_s3_uri, written_by=self.runs_task_ids[number], context=context):
             self._download(runs_s3_uri, runs)
         else:
             self.log.warning("Batch %s has no records at %s: its samples count as UNKNOWN", batch_id, runs_s3_uri)

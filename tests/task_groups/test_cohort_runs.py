@@ -129,9 +129,9 @@ def test_a_cohort_is_resumed_and_a_cleared_dag_run_starts_nothing(
     assert (summary["total"], summary["completed"]) == (40, 38)
     assert [one["samples"] for one in summary["rounds"]] == [40, 9]
     assert summary["cache_hits"] == 2 * len(BROKEN_SERVICE)
-    assert {failure["reason"] for failure in summary["failures"]} == {
-        "RUN_TASK_FAILED",
-        "not submitted, ValidationException",
+    assert {failure["reason"]: failure["remedy"] for failure in summary["failures"]} == {
+        "RUN_TASK_FAILED": "read the log of the task that failed",
+        "not submitted, ValidationException": None,
     }
 
     # The sheet and the DAG have changed, and the service has forgotten its tokens.
@@ -219,6 +219,7 @@ def test_a_round_that_somebody_cancelled_is_in_the_results_also_of_a_cleared_dag
         ("COMPLETED", 1, 0),
         ("COMPLETED", 1, 0),
     ]
+    assert runs_by_sample() == dict.fromkeys(SAMPLES[:3], 1)
 
     # The preflight of the cleared DAG run fails, so the first batch has no XCom.
     boto3.client("iam").delete_role(RoleName="omics")
@@ -256,19 +257,27 @@ def test_fail_fast_cancels_the_first_batch_and_starts_no_other(
     assert len(all_of("list_batch")) == 1
 
 
-def test_a_batch_whose_wait_failed_is_cancelled_and_its_samples_are_unknown(
+def test_samples_of_a_batch_whose_wait_failed_are_unknown_and_get_no_other_run(
     service: LocalHealthOmics, local_healthomics_dag_run: LocalDags
 ) -> None:
     put_sheet(SAMPLES[:2])
     service.settings.run_running_seconds = 10_000_000
-    dag_run = local_healthomics_dag_run(cohort_dag(preflight=False, timeout=600, cancel_on_failure=True, rounds=2)).run(
-        date=WHEN
-    )
+    service.faults.fail_submission(SAMPLES[0], reason="ThrottlingException", times=1)
+    given: dict[str, Any] = {"preflight": False, "timeout": 600, "rounds": 2, "run_cache": None}
+    dag_run = local_healthomics_dag_run(cohort_dag(**given)).run(date=WHEN)
     assert list(dag_run.errors) == ["cohort.round_1.wait_for_completion", "cohort.results"]
-    assert dag_run.states["cohort.round_1.cancel_batch"] == "success"
     assert dag_run.states["cohort.round_2.choose_samples"] == "skipped"
-    assert {run["status"] for run in all_of("list_runs")} == {"CANCELLED"}
     assert dag_run.xcom(RESULTS, "summary")["statuses"] == {"UNKNOWN": 2}
+    assert service.calls["StartRunBatch"] == 1
+
+    # The cleared DAG run waits again. Its teardown cancels the batch, so no other round is started.
+    cleared = local_healthomics_dag_run(cohort_dag(**given, cancel_on_failure=True)).run(date=WHEN)
+    assert list(cleared.errors) == ["cohort.round_1.wait_for_completion", "cohort.results"]
+    assert cleared.states["cohort.round_1.cancel_batch"] == "success"
+    assert cleared.states["cohort.round_2.choose_samples"] == "skipped"
+    assert {run["status"] for run in all_of("list_runs")} == {"CANCELLED"}
+    assert cleared.xcom(RESULTS, "summary")["statuses"] == {"UNKNOWN": 2}
+    assert service.calls["StartRunBatch"] == 1
 
 
 def test_a_cohort_in_a_mapped_task_group(service: LocalHealthOmics, local_healthomics_dag_run: LocalDags) -> None:
