@@ -419,3 +419,9 @@ def round_is_started_again(patch: Patch) -> None:
 
     patch.setattr(start.BatchRequest, "token", lambda self, generation: str(uuid.uuid4()))
     patch.setattr(start.StartBatchOfCohortOnce, "find", lambda self: once.Found(None, 0))
+
+
+@mutant("cleared_cohort", "honest", "wrong-results", seed=1_000_018)
+def refusal_stands_for_a_missing_object(patch: Patch) -> None:
+    """Take S3's 403 for a missing object, although the task that writes the object has succeeded."""
+    patch.setattr(cohort_tasks.CohortTask, "_is_there", lambda self, uri, **_: self._exists(uri))
