@@ -128,7 +128,7 @@ class Camera:
             self._control("faults/fail_task", args=["CallVariants"], kwargs=fault)
         self._airflow.trigger(dag_id, RUN_ID, conf={"samplesheet": "s3://omics-quickstart/lung.csv"})
         self._finish(dag_id)
-        self._open_xcom(dag_id, "cohort.results", "summary", height=1085, width=1100, details=66, groups=groups)
+        self._open_xcom(dag_id, "cohort.results", "summary", height=1120, width=1100, details=66, groups=groups)
         # The box of a JSON value scrolls: show the value whole.
         self._page.locator("section:has(.monaco-editor)").evaluate("box => box.style.height = '800px'")
         self._page.get_by_role("row").filter(has_text="summary").first.evaluate("row => row.scrollIntoView()")
