@@ -395,16 +395,18 @@ class TestBadInput:
         ("given", "text"),
         [
             ({"workflow_id": "99"}, "workflow_id must name an active workflow; got '99'"),
+            ({"workflow_id": "95"}, "workflow_id must name an active workflow; got '95'"),
             ({"run_group_id": "98"}, "run_group_id must name an existing run group; got '98'"),
             ({"cache_id": "97"}, "cache_id must name an active run cache; got '97'"),
             ({"workflow_id": None, "run_id": "96"}, "run_id must name an existing run; got '96'"),
         ],
     )
-    def test_a_resource_that_does_not_exist(
+    def test_a_resource_that_does_not_exist_or_is_not_active(
         self, given: dict[str, Any], text: str, local: LocalHealthOmics, client: Any, task_context: Context
     ) -> None:
         local.settings.strict_workflows = local.settings.strict_run_groups = True
         local.register_workflow("1234567")
+        local.register_workflow("95", status="INACTIVE")
         with pytest.raises(OmicsApiError) as caught:
             start(task_context, **given)
         assert str(caught.value).startswith(f"{text}: StartRun failed: ResourceNotFoundException: ")
