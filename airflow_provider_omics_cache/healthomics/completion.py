@@ -175,7 +175,7 @@ def join(
         "run_setting_id": row.get("runSettingId"),
         "run_id": run_id,
         "run_uuid": row.get("runInternalUuid") or None,
-        "status": without_run_id if run_id is None else known.get("status") or str(RunStatus.DELETED),
+        "status": without_run_id if run_id is None else _status(run or {}, listed or {}),
         "creation_time": _text(known.get("creationTime")),
         "start_time": _text(known.get("startTime")),
         "stop_time": _text(known.get("stopTime")),
@@ -184,6 +184,13 @@ def join(
         "run_output_uri": known.get("runOutputUri"),
         "output_source": EXACT if known.get("runOutputUri") else None,
     }
+
+
+def _status(run: Mapping[str, Any], listed: Mapping[str, Any]) -> str:
+    """Return GetRun's status, unless only the listing shows that the run has ended. An ended run stays ended."""
+    statuses = [status for status in (run.get("status"), listed.get("status")) if status]
+    ended = [status for status in statuses if status in ENDED_RUN_STATUSES]
+    return str((ended or statuses or [RunStatus.DELETED])[0])
 
 
 def ended_badly(row: Mapping[str, Any], run_status: str | None, *, only_failed: bool) -> bool:

@@ -364,7 +364,7 @@ class Oracle:
         if "AirflowFailException" not in names:
             return
         if names[0].startswith("Run") and names[0] != "RunCacheError":
-            if not self.single_runs.is_true(names[0], request, run_uuid, kinds):
+            if not self.single_runs.is_true(error, request, run_uuid, kinds):
                 self.found("final-failure", f"{names[0]}: {_first_line(error)}")
             return
         own = [number for number, owner in self.request_of.items() if request is not None and owner == request]

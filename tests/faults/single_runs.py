@@ -156,21 +156,23 @@ class SingleRuns:
         if not run.course().deleted:
             self._found("not-deleted", f"run {run.number} is {self.status(run)}")
 
-    def is_true(self, error: str, request: str | None, uuid: str | None, kinds: Mapping[str, int]) -> bool:
+    def is_true(self, error: BaseException, request: str | None, uuid: str | None, kinds: Mapping[str, int]) -> bool:
         """Return whether an error that forbids a retry is true."""
         subjects = [started.run for started in self.started if uuid == started.run.uuid or request == started.request]
         failed = [run for run in subjects if self.status(run) == "FAILED"]
         # A task that waits fails with each failure. Another one starts a run again that was never RUNNING.
         waits = "mode" in self._choices
         may_conflict = self._choices.get("change") == "parameters" or self._choices.get("request_id") is not None
+        cancelled = any(run.course().cancelled_at is not None for run in subjects)
         return {
-            "RunCancelledError": any(run.course().cancelled_at is not None for run in subjects),
+            "RunError": "could not be cancelled" in str(error) and not cancelled,
+            "RunCancelledError": cancelled,
             "RunFailedError": bool(failed)
             and (waits or any(map(_has_begun, failed)) or len(failed) >= _MOST_EARLY_FAILURES),
             "RunDeletedError": any(run.course().deleted for run in subjects),
             "RunNotFoundError": any(run.course().deleted for run in subjects),
             "RunConflictError": may_conflict or bool(kinds.get("unknown_status")) or uuid is not None,
-        }.get(error, False)
+        }.get(type(error).__name__, False)
 
 
 def _has_begun(run: SingleRun) -> bool:
