@@ -73,7 +73,7 @@ $(MWAA_IMAGES:%=venv-mwaa-%): venv-mwaa-%: venv-uv
 	@.ci/venv .venv-mwaa-$* tests/mwaa/$*.txt "" "3.12 3.11"
 
 .PHONY: demo demo-ui screenshots
-demo: venv ## Run the quickstart DAG on a real Airflow against the local HealthOmics
+demo: venv ## Run a cohort of six samples on a real Airflow against the local HealthOmics
 	@.venv/bin/python .ci/demo.py
 
 demo-ui: venv ## Leave Airflow's UI and the local HealthOmics up with the example DAGs, until Ctrl-C
@@ -83,7 +83,7 @@ screenshots: venv venv-screenshots ## Take the pictures of README.md and docs/ (
 	@.venv-screenshots/bin/python .ci/screenshots.py
 
 # What depends on the versions of Airflow, the amazon provider, botocore and Python.
-LINE_TESTS := $(addprefix tests/,examples hooks links operators packaging secrets sensors testing triggers)
+LINE_TESTS := $(addprefix tests/,examples hooks links operators packaging secrets sensors task_groups testing triggers)
 LINE_MARKS := -m "not newest and not large and not demo and not table"
 # A real Airflow runs on these older lines too.
 LINES_WITH_PROCESSES := 2.11 3.0 3.1

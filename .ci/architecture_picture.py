@@ -45,6 +45,7 @@ class Box:
 #: The floors from top to bottom. A module may import from its own box and from the floors below.
 FLOORS: tuple[tuple[Box, ...], ...] = (
     (Box("testing", "pytest fixtures that run a DAG on the local HealthOmics"),),
+    (Box("task_groups", "a whole cohort as one object in a DAG"),),
     (
         Box("operators", "what a DAG author puts into a DAG: start, change, cancel, delete"),
         Box("sensors", "what a DAG author puts into a DAG: wait for a batch"),
@@ -65,10 +66,10 @@ FLOORS: tuple[tuple[Box, ...], ...] = (
     ),
     (Box("tasks", "what operators and sensors share: waits, results, outputs to S3"),),
     (
-        Box("triggers", "the waits of deferred tasks, and the poller that makes their calls"),
+        Box("triggers", "waits of deferred tasks, and the poller that makes their calls"),
         Box("links", "links from a task in Airflow's UI to the AWS console"),
     ),
-    (Box("healthomics", "facts and decisions about HealthOmics"),),
+    (Box("healthomics", "facts about HealthOmics, decisions"),),
     (Box("hooks", "one method per operation of AWS"),),
     (
         Box(

@@ -60,6 +60,7 @@ __all__ = [
     "object_storage_path",
     "reschedule_count",
     "show_in_task_state",
+    "state_in_same_run",
     "task_state",
 ]
 
@@ -209,6 +210,27 @@ def task_state(ti: Any) -> str | None:
         dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
     )
     return next(iter(states.get(ti.run_id, {}).values()), None)
+
+
+def state_in_same_run(context: Context, task_id: str) -> str | None:
+    """Return the state of another task of the same DAG run and map index, None if Airflow does not know it.
+
+    :param context: Airflow's context of the task that asks.
+    :param task_id: id of the other task.
+    """
+    members = cast("dict[str, Any]", context)
+    ti = members["ti"]
+    if hasattr(ti, "get_task_states"):
+        states = ti.get_task_states(
+            dag_id=ti.dag_id, task_ids=[task_id], run_ids=[ti.run_id], map_index=_map_index_of(ti)
+        )
+        return next(iter(states.get(ti.run_id, {}).values()), None)
+    found = members["dag_run"].get_task_instance(task_id, map_index=_map_index_of(ti))  # Airflow 2
+    return None if found is None else found.state
+
+
+def _map_index_of(ti: Any) -> int:
+    return -1 if ti.map_index is None else int(ti.map_index)
 
 
 def object_storage_path(path: str, *, conn_id: str | None) -> Any:

@@ -258,6 +258,14 @@ class TooManyFailedRunsError(BatchError):
     """More runs did not complete than ``max_failed_runs`` allows."""
 
 
+class CohortError(OmicsError, AirflowFailException):
+    """The cohort has not succeeded. The task is not retried."""
+
+
+class TooManyFailedSamplesError(CohortError):
+    """More samples of a cohort have no completed run than ``max_failed`` allows."""
+
+
 class IncompleteListingError(OmicsError):
     """The service did not list every run of a batch that has nothing left to submit."""
 

@@ -12,7 +12,7 @@ from airflow_provider_omics_cache.healthomics.identity import digest
 from airflow_provider_omics_cache.healthomics.outputs import OWN_OUTPUT_URIS
 from airflow_provider_omics_cache.healthomics.settings import check_run_settings, unknown_key_rule
 from airflow_provider_omics_cache.healthomics.staging import check_file_size, write_once
-from airflow_provider_omics_cache.hooks.connections import check_connection
+from airflow_provider_omics_cache.hooks.connections import hook_parameters
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.hooks.s3 import (
     check_object_uri,
@@ -66,9 +66,7 @@ def save_run_settings(
     """
     check_object_uri("settings_s3_uri", settings_s3_uri)
     check_upload_args(s3_extra_args)
-    if conn_id:
-        check_connection("conn_id", conn_id)
-    connection = {"aws_conn_id": conn_id} if conn_id else {}
+    connection = hook_parameters(conn_id)
     hook, s3 = OmicsCacheHook(**connection), s3_client(**connection)
     extra_args = {"ContentType": "application/json", **(s3_extra_args or {})}
     try:

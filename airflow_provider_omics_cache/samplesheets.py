@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
 from airflow_provider_omics_cache.healthomics.settings import MAX_RUN_SETTINGS
-from airflow_provider_omics_cache.hooks.connections import check_connection
+from airflow_provider_omics_cache.hooks.connections import hook_parameters
 from airflow_provider_omics_cache.hooks.s3 import check_bucket_uri, check_upload_args
 from airflow_provider_omics_cache.sheet_groups import SheetGroup, text_cells, write_groups
 from airflow_provider_omics_cache.tables import (
@@ -131,8 +131,7 @@ def run_settings_from_samplesheet(
     check_bucket_uri("samplesheet_s3_prefix", samplesheet_s3_prefix)
     check_upload_args(s3_extra_args)
     others = _checked_constants(parameters, parameter)
-    if conn_id:
-        check_connection("conn_id", conn_id)
+    hook_parameters(conn_id)  # a missing connection is an error before any file is read
     checked_schema = None
     if schema is not None:
         # jsonschema is slow to import, and DAG files import this module.

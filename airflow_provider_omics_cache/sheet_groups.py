@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 from airflow_provider_omics_cache.healthomics.staging import write_once
+from airflow_provider_omics_cache.hooks.connections import hook_parameters
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
 from airflow_provider_omics_cache.hooks.s3 import s3_client
 from airflow_provider_omics_cache.table_formats import BrokenRows, Place, shown
@@ -94,19 +95,23 @@ def text_cells(row: Mapping[str, Any], place: Place, broken: BrokenRows) -> dict
 
 
 def write_groups(
-    groups: Iterable[SheetGroup], prefix: str, *, conn_id: str | None, extra_args: Mapping[str, Any] | None
+    groups: Iterable[SheetGroup],
+    prefix: str,
+    *,
+    conn_id: str | Mapping[str, Any] | None,
+    extra_args: Mapping[str, Any] | None,
 ) -> None:
     """Write the file of each group to S3. Files that exist are not written again.
 
     :param groups: the groups.
     :param prefix: ``s3://`` URI below which the files are written.
-    :param conn_id: Airflow connection for S3. Default: ``aws_default``.
+    :param conn_id: Airflow connection for S3, or the parameters of a hook. None is ``aws_default``.
     :param extra_args: arguments of the uploads.
     :raises OmicsParameterError: the bucket does not exist, or ``extra_args`` has a value of the wrong type.
     :raises OmicsError: another task writes one of the objects at the same time.
     :raises OmicsApiError: S3 refused the upload, or did not answer.
     """
-    connection = {"aws_conn_id": conn_id} if conn_id else {}
+    connection = hook_parameters(conn_id)
     hook, s3 = OmicsCacheHook(**connection), s3_client(**connection)
     write = partial(_write, hook, s3, prefix, {"ContentType": "text/csv", **(extra_args or {})})
     remaining, total, written = iter(groups), 0, 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_provider_omics_cache._compat import object_storage_path
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
-from airflow_provider_omics_cache.hooks.connections import check_connection
+from airflow_provider_omics_cache.hooks.connections import hook_parameters
 from airflow_provider_omics_cache.hooks.errors import api_error
 from airflow_provider_omics_cache.hooks.s3 import check_object_uri, open_object, s3_client, shown_uri
 from airflow_provider_omics_cache.redaction import printable
@@ -105,7 +105,7 @@ def read_file(
     parameter: str,
     table: Any,
     *,
-    conn_id: str | None,
+    conn_id: str | Mapping[str, Any] | None,
     allow: frozenset[str],
     suffixes: tuple[str, ...],
     max_bytes: int,
@@ -114,7 +114,8 @@ def read_file(
 
     :param parameter: name of the parameter, for errors.
     :param table: path or URI as a str, or a path object, which is read as it is.
-    :param conn_id: Airflow connection for a str. Default: None, which is the default connection of the filesystem.
+    :param conn_id: Airflow connection for a str. None is the default connection of the filesystem. A task gives the
+        parameters of its own hook instead, which are for S3 only.
     :param allow: schemes that a str can have besides ``s3``, from :func:`check_allow`.
     :param suffixes: suffixes that the file's name can have, in lower case.
     :param max_bytes: maximum size of the file in bytes. A larger file is not read.
@@ -130,15 +131,14 @@ def read_file(
         raise OmicsParameterError(parameter, f"must end in {', '.join(suffixes)}", name)
     if not isinstance(table, str):
         return _read_path(parameter, lambda: table, name, max_bytes)
-    if conn_id and scheme != "file":
-        check_connection("conn_id", conn_id)
     if scheme == "s3":
-        s3 = s3_client(**({"aws_conn_id": conn_id} if conn_id else {}))
+        s3 = s3_client(**hook_parameters(conn_id))
         with open_object(f"s3://{rest}", parameter=parameter, s3=s3) as (body, size):
             return _read(parameter, body, name, size=size, max_bytes=max_bytes)
     if scheme == "file":
         return _read_path(parameter, lambda: Path(rest), name, max_bytes)
-    return _read_path(parameter, lambda: object_storage_path(f"{scheme}://{rest}", conn_id=conn_id), name, max_bytes)
+    own_id = conn_id if isinstance(conn_id, str) and hook_parameters(conn_id) else None
+    return _read_path(parameter, lambda: object_storage_path(f"{scheme}://{rest}", conn_id=own_id), name, max_bytes)
 
 
 def _is_http(scheme: str) -> bool:

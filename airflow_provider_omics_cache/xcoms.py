@@ -237,6 +237,8 @@ class CohortFailure(TypedDict):
     reason: str
     #: AWS's message. None without a message, or if samples with different messages are counted together.
     message: str | None
+    #: What to do before a new run. None if the reason is not one that AWS documents for runs.
+    remedy: str | None
     count: int
     #: The first of the samples.
     run_setting_ids: list[str]

@@ -1,4 +1,7 @@
-"""Run a workflow over every sample of a samplesheet in S3, and write a table of samples and their outputs to S3.
+"""Run a workflow for each sample of a samplesheet in S3, run again what can succeed, and write one record per sample.
+
+A sample is submitted again if its submission failed for a reason that can pass. It is resumed from the run cache if its
+run failed for a reason of AWS. The DAG run fails if more than `max_failed` samples have no completed run in the end.
 
 The DAG runs unchanged against the local HealthOmics (`make demo-ui`). On AWS it needs the connection `aws_default`
 and your own params: change the defaults in the file, or set them when you trigger the DAG.
@@ -7,29 +10,17 @@ and your own params: change the defaults in the file, or set them when you trigg
 from __future__ import annotations
 
 # [START cohort]
-import json
-
 try:
     from airflow.sdk import Param, dag, task
 except ImportError:  # Airflow 2
     from airflow.decorators import dag, task
     from airflow.models.param import Param
-from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-
-from airflow_provider_omics_cache.operators.run_batch import StartRunBatchOperator
-from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator
-from airflow_provider_omics_cache.resubmission import RERUN_KEY
-from airflow_provider_omics_cache.run_settings import save_run_settings
-from airflow_provider_omics_cache.samplesheets import run_settings_from_table
-from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
-from airflow_provider_omics_cache.tables import read_table
-
-RESULTS = "{{ params.s3_uri }}/cohort/{{ run_id }}/" + RERUN_KEY
+from airflow_provider_omics_cache.task_groups.cohort import OmicsCohortTaskGroup, RunCache, Samplesheet
 
 
 @dag(
     schedule=None,
-    description="Run a workflow over a samplesheet, and write a table of its outputs",
+    description="Run a workflow over a samplesheet, and run again what can succeed",
     doc_md=__doc__,
     tags=["omics", "example"],
     params={
@@ -37,68 +28,38 @@ RESULTS = "{{ params.s3_uri }}/cohort/{{ run_id }}/" + RERUN_KEY
         "workflow_id": Param("1234567", type="string", description="Workflow that runs for each sample"),
         "role_arn": Param("arn:aws:iam::123456789012:role/omics", type="string", description="Role of the runs"),
         "s3_uri": Param("s3://omics-quickstart", type="string", description="Bucket or folder for all that is written"),
-        "max_failed": Param("5%", type="string", description="Failures that each sensor allows: number or share"),
-        "rerun_key": Param("1", type="string", description="Another key starts another batch in the same DAG run"),
+        "max_failed": Param("5%", type="string", description="Samples that need not complete: number or share"),
+        "rerun_key": Param(
+            "1", type="string", description="Another key starts the cohort all over in the same DAG run"
+        ),
     },
 )
 def omics_cohort():
-    @task
-    def save_settings(samplesheet: str, settings_uri: str) -> str:
-        return save_run_settings(
-            lambda: run_settings_from_table(
-                samplesheet,
-                run_setting_id="sample",
-                # workflow parameter: column
-                parameters={"sample_name": "sample", "reads_1": "fastq_1", "reads_2": "fastq_2"},
-                optional=["fastq_2"],
-            ),
-            settings_uri,
-        )
-
-    run_cache = CreateRunCacheOperator(
-        task_id="ensure_run_cache", name="cohort", cache_s3_location="{{ params.s3_uri }}/cache/"
-    )
-    batch = StartRunBatchOperator(
-        task_id="start_batch",
-        default_run_setting={
-            "workflowId": "{{ params.workflow_id }}",
-            "roleArn": "{{ params.role_arn }}",
-            "outputUri": "{{ params.s3_uri }}/runs/",
-            "cacheId": run_cache.output,
-        },
-        run_settings=save_settings("{{ params.samplesheet }}", f"{RESULTS}/settings.json"),
+    cohort = OmicsCohortTaskGroup(
+        "cohort",
+        samplesheet=Samplesheet(
+            "{{ params.samplesheet }}",
+            run_setting_id="sample",
+            # workflow parameter: column
+            parameters={"sample_name": "sample", "reads_1": "fastq_1", "reads_2": "fastq_2"},
+            optional=["fastq_2"],
+        ),
+        workflow_id="{{ params.workflow_id }}",
+        role_arn="{{ params.role_arn }}",
+        output_uri="{{ params.s3_uri }}/runs/",
+        run_cache=RunCache(name="cohort", cache_s3_location="{{ params.s3_uri }}/cache/"),
+        staging_s3_prefix="{{ params.s3_uri }}/airflow",
+        max_failed="{{ params.max_failed }}",
+        sample_size=0,  # the demo has no reads; leave this out, and the preflight looks at 100 inputs
         tags={"managed-by": "airflow"},
-        rerun_key=RERUN_KEY,
-    )
-    submission = BatchSubmissionSensor(
-        task_id="wait_for_submission",
-        batch_id=batch.output,
         poke_interval=10,
-        max_failed_submissions="{{ params.max_failed }}",
-        mapping_s3_uri=f"{RESULTS}/mapping.jsonl",
-    )
-    completion = BatchCompletionSensor(
-        task_id="wait_for_completion",
-        batch_id=batch.output,
-        poke_interval=10,
-        max_failed_runs="{{ params.max_failed }}",
-        runs_s3_uri=f"{RESULTS}/runs.jsonl",
-        include_outputs=True,
     )
 
     @task
-    def join_outputs(settings_uri: str, runs_uri: str, results_uri: str) -> str:
-        runs = {run["run_setting_id"]: run for run in read_table(runs_uri)}
-        lines = []
-        for setting in read_table(settings_uri):
-            run = runs[setting["runSettingId"]]
-            outcome = {"run_id": run["run_id"], "status": run["status"], "output_uri": run["run_output_uri"]}
-            lines.append(json.dumps({**setting["parameters"], **outcome}))
-        S3Hook().load_string("\n".join(lines), results_uri, replace=True)
-        return results_uri
+    def report(results_uri: str, summary: dict) -> None:
+        print(f"{summary['completed']} of {summary['total']} samples completed: {results_uri}")
 
-    joined = join_outputs(f"{RESULTS}/settings.json", f"{RESULTS}/runs.jsonl", f"{RESULTS}/samples.jsonl")
-    submission >> completion >> joined
+    report(cohort.results, cohort.summary)
 
 
 omics_cohort()

@@ -33,6 +33,7 @@ _LONGEST = (
     *_REAL_AIRFLOW,
     "tests/faults/",
     "tests/examples/",
+    "tests/task_groups/",
     "tests/triggers/",
     "tests/sensors/",
     "tests/operators/",

@@ -23,6 +23,7 @@ from airflow_provider_omics_cache.healthomics.failures import (
     parse_allowance,
 )
 from airflow_provider_omics_cache.healthomics.next_steps import Decision, Retries, decide, decisive
+from airflow_provider_omics_cache.healthomics.run_failures import remedy_of
 from airflow_provider_omics_cache.healthomics.settings import BrokenRules
 from airflow_provider_omics_cache.healthomics.states import RunStatus
 
@@ -290,6 +291,7 @@ class CohortResult:
             {
                 "reason": group.reason,
                 "message": group.message or None,
+                "remedy": remedy_of(group.reason),
                 "count": group.number,
                 "run_setting_ids": group.run_setting_ids,
             }

@@ -170,6 +170,9 @@ def join(
     if run and not is_same_run(row, run, batch_id=batch_id):
         listed = run = None
     known = {**(listed or {}), **(run or {})}
+    if listed and listed.get("status") in ENDED_RUN_STATUSES and known.get("status") not in ENDED_RUN_STATUSES:
+        # A run that has ended stays ended. GetRun's answer is older, or has a status that is not known yet.
+        known["status"] = listed["status"]
     without_run_id = WITHOUT_RUN_ID if row.get("submissionStatus") == SubmissionStatus.SUCCESS else NOT_SUBMITTED
     return {
         "run_setting_id": row.get("runSettingId"),

@@ -78,7 +78,7 @@ RUN_FAILURES: dict[str, RunFailure] = {
     "RUN_TIMED_OUT": RunFailure(
         _UNCERTAIN, "check the maximum duration of runs; the run saved nothing in its cache"),
     "SERVICE_ERROR": RunFailure(
-        _CAN_SUCCEED, "nothing: the error can pass"),
+        _CAN_SUCCEED, "start it: the error can pass"),
     "TASK_TIMED_OUT": RunFailure(
         _UNCERTAIN, "check the time limit of the task in the workflow"),
     "UNSUPPORTED_GPU_INSTANCE_TYPE": RunFailure(
@@ -99,3 +99,12 @@ def reasons_of(new_run: NewRun) -> frozenset[str]:
     :param new_run: the meaning.
     """
     return frozenset(reason for reason, failure in RUN_FAILURES.items() if failure.new_run == new_run)
+
+
+def remedy_of(reason: str) -> str | None:
+    """Return what to do before a new run. None if the failure reason is not in the table.
+
+    :param reason: the failure reason.
+    """
+    failure = RUN_FAILURES.get(reason)
+    return failure.remedy if failure else None

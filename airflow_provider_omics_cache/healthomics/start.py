@@ -25,10 +25,12 @@ from airflow_provider_omics_cache.healthomics.once import (
     DIGEST_TAG,
     GENERATION_TAG,
     Decided,
+    Found,
     StartDecision,
     StartOnce,
     StartRequest,
     decide,
+    generation_of,
     has_same_settings,
     reason_of,
 )
@@ -251,6 +253,33 @@ class StartBatchOnce(StartOnce):
         :param answer: the answer that shows the batch.
         """
         return _ERRORS[kind](text, **_details(answer))
+
+
+class StartBatchOfCohortOnce(StartBatchOnce):
+    """Finds or starts the batch of one round of a cohort.
+
+    A batch that exists is used whatever its status and its settings are, because a new batch would run samples again.
+    """
+
+    def find(self) -> Found:
+        """Find the newest batch of the round.
+
+        :raises OmicsApiError: a call failed.
+        """
+        newest = next(iter(self._answers()), None)
+        if newest is None:
+            return Found(None, 0)
+        return Found(newest, generation_of(newest.get("tags")))
+
+    def decide(self, answer: Answer, *, is_newest: bool = True) -> Decided:
+        """Use any batch that StartRunBatch returned, unless it FAILED before it started a run.
+
+        :param answer: GetBatch's answer.
+        :param is_newest: whether the batch is the newest one of its name.
+        """
+        if self._has_failed(answer):
+            return super().decide(answer, is_newest=is_newest)
+        return Decided(answer, StartDecision.REATTACH)
 
 
 def _get_batch(hook: OmicsCacheHook, batch_id: str) -> Answer | None:

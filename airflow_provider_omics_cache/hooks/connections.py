@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_omics_cache._compat import AirflowNotFoundException
 from airflow_provider_omics_cache.configuration import is_set
@@ -52,3 +53,18 @@ def check_connection(parameter: str, conn_id: str) -> None:
         raise MissingConnectionError(conn_id, parameter=parameter) from None
     except AirflowNotFoundException:
         return
+
+
+def hook_parameters(conn_id: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the parameters of a hook.
+
+    :param conn_id: id of an Airflow connection. A task gives the parameters of its own hook instead. None or an empty
+        string: the default connection.
+    :raises MissingConnectionError: Airflow does not find the connection, and it must exist.
+    """
+    if not conn_id:
+        return {}
+    if isinstance(conn_id, str):
+        check_connection("conn_id", conn_id)
+        return {"aws_conn_id": conn_id}
+    return dict(conn_id)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from tempfile import SpooledTemporaryFile
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
@@ -198,6 +198,8 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
     """
 
     trigger_class = StartRunBatchTrigger
+    #: Finds the batch of an earlier try, or starts a new one.
+    start_once_class: ClassVar[type[StartBatchOnce]] = StartBatchOnce
     template_fields: Sequence[str] = aws_template_fields(
         "default_run_setting",
         "run_settings",
@@ -461,7 +463,7 @@ class StartRunBatchOperator(PolicyHidingTask, RunOutcomeTask, BatchWaitOperator)
                 number_of_runs=settings.count,
             )
             push = partial(self._push_batch, context, settings)
-            once = StartBatchOnce(self.hook, request)
+            once = self.start_once_class(self.hook, request)
             found = once.find()
             if found.answer is not None:
                 started = once.reattach(found.answer)

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_omics_cache.redaction import HIDDEN, mask
 
 if TYPE_CHECKING:
+    from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
     from airflow.sdk import Context
 
-    from airflow_provider_omics_cache.tasks.wait import WaitOperator
-
-    Task = WaitOperator[Any]
+    Task = AwsBaseOperator[Any]
 else:
     Task = object
 

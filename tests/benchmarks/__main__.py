@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tests.benchmarks import growth, imports, listing, outputs, report, staging, triggers
+from tests.benchmarks import cohort_results, growth, imports, listing, outputs, report, staging, triggers
 from tests.benchmarks.growth import Cost
 from tests.benchmarks.measure import TIMES, Result, check_system, say
 from tests.benchmarks.triggers import Scenario
@@ -81,6 +81,7 @@ def _parts(quick: bool, costs: dict[str, list[Cost]]) -> dict[str, Part]:
             rounds=20 if quick else 40,
         ),
         "outputs": lambda: outputs.results(runs=large, runs_with_own=large // 50),
+        "cohort_results": lambda: cohort_results.results(samples=large),
         "staging": lambda: staging.results(settings=large),
         "triggers": lambda: triggers.measure_both(QUICK if quick else THOUSAND),
         "single runs": lambda: triggers.measure_beside(QUICK if quick else THOUSAND),

@@ -1,4 +1,4 @@
-"""Run the samples of a DAG run of omics_cohort that are not completed again, with a corrected samplesheet."""
+"""Run the samples of a DAG run of omics_cohort_by_parts that are not completed again, with a corrected samplesheet."""
 
 from __future__ import annotations
 

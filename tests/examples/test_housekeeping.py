@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-from cohort import omics_cohort
+from cohort_by_parts import omics_cohort_by_parts
 from housekeeping import omics_housekeeping
 
 from airflow_provider_omics_cache import timing
@@ -40,12 +40,12 @@ def start_batch(name: str, **tags: str) -> str:
 
 def test_deletes_what_is_old_and_over_and_keeps_the_mapping(cohort_service: LocalHealthOmics) -> None:
     put_samplesheet(["HG001", "HG002"])
-    assert omics_cohort().test().state == "success"
+    assert omics_cohort_by_parts().test().state == "success"
     (old,) = all_of("list_batch")
     run_ids = {run["runSettingId"]: run["runId"] for run in all_of("list_runs_in_batch", "runs", batchId=old["id"])}
     foreign = start_batch("of-somebody-else")
     cohort_service.clock.advance(30 * 24 * 3600)
-    assert omics_cohort().test().state == "success"
+    assert omics_cohort_by_parts().test().state == "success"
     young = {batch["id"] for batch in all_of("list_batch")} - {old["id"], foreign}
 
     # The service's clock has gone ahead of Airflow's: "older than -10 days" is what began in its first ten days.
@@ -75,7 +75,7 @@ def test_batches_of_another_airflow_and_those_that_are_gone_are_left_alone(
 
 def test_throttles_are_waited_out(cohort_service: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch) -> None:
     put_samplesheet(["HG001", "HG002"])
-    assert omics_cohort().test().state == "success"
+    assert omics_cohort_by_parts().test().state == "success"
     clock = NoWaiting()
     monkeypatch.setattr(timing, "_source", clock)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -90,7 +90,7 @@ def test_throttles_are_waited_out(cohort_service: LocalHealthOmics, monkeypatch:
 
 def test_nothing_old_is_nothing_to_do(cohort_service: LocalHealthOmics) -> None:
     put_samplesheet(["HG001", "HG002"])
-    assert omics_cohort().test().state == "success"
+    assert omics_cohort_by_parts().test().state == "success"
     dag_run = omics_housekeeping().test()
     assert dag_run.state == "success"
     assert states_of(dag_run)["delete_batch"] == ["skipped"]

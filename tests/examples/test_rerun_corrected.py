@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
     from airflow_provider_omics_cache.testing.dag_run import LocalDags
 
-COHORT = Path(__file__).parents[2] / "example_dags" / "cohort.py"
+COHORT = Path(__file__).parents[2] / "example_dags" / "cohort_by_parts.py"
 RERUN = Path(__file__).parents[1] / "dags" / "rerun_corrected.py"
 
 
-#: Parameters of the workflow of omics_cohort.
+#: Parameters of the workflow of omics_cohort_by_parts.
 TEMPLATE: dict[str, dict[str, Any]] = {"sample_name": {}, "reads_1": {}, "reads_2": {"optional": True}}
 #: Ends that are put into the results of the first DAG run.
 OTHER_ENDS = {"HG010": "CANCELLED", "HG011": "DELETED", "HG012": "UNKNOWN"}

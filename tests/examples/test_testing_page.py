@@ -66,5 +66,5 @@ def test_two_failed_samples_are_too_many_if_one_is_allowed(cohort):
 def _dags_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Save the DAG where the page says."""
     (tmp_path / "dags").mkdir()
-    shutil.copy(Path(__file__).parents[2] / "example_dags" / "cohort.py", tmp_path / "dags")
+    shutil.copy(Path(__file__).parents[2] / "example_dags" / "cohort_by_parts.py", tmp_path / DAG_FILE)
     monkeypatch.chdir(tmp_path)

@@ -17,6 +17,7 @@ import pytest
 
 from airflow_provider_omics_cache import resubmission
 from airflow_provider_omics_cache.healthomics import (
+    cohort,
     completion,
     end,
     failures,
@@ -36,6 +37,7 @@ from airflow_provider_omics_cache.hooks.client import OmicsClientHook
 from airflow_provider_omics_cache.operators import run as run_operators
 from airflow_provider_omics_cache.operators import run_batch as operators
 from airflow_provider_omics_cache.sensors import run_batch as sensors
+from airflow_provider_omics_cache.task_groups import cohort_tasks
 from airflow_provider_omics_cache.tasks import ending, mapping, outcome, wait
 
 Patch = pytest.MonkeyPatch
@@ -370,3 +372,56 @@ def errors_are_not_translated(patch: Patch) -> None:
         raise KeyError("completedRunCount")
 
     patch.setattr(outcome.RunOutcomeTask, "_push", fail)
+
+
+# Cohorts
+
+
+@mutant("cleared_cohort", "honest", "paid-twice", seed=2)
+def every_sample_is_in_the_next_round(patch: Patch) -> None:
+    """Start a run of each sample in each round."""
+    choose = cohort_tasks.ChooseNextRoundOperator._choose
+
+    def choose_all(self: Any) -> set[str]:
+        rows = cohort_tasks.iterate_rows("run_settings", self.settings_s3_uri, conn_id=self._table_conn_id)
+        return choose(self) and {setting["runSettingId"] for _, setting in rows}
+
+    patch.setattr(cohort_tasks.ChooseNextRoundOperator, "_choose", choose_all)
+
+
+@mutant("cancelled_cohort", "honest", "restarted-cancelled", seed=1)
+def cohort_continues_after_a_cancellation(patch: Patch) -> None:
+    """Start another round although somebody has cancelled the batch."""
+    patch.setattr(cohort_tasks.ChooseNextRoundOperator, "_is_cancelled", lambda self: False)
+
+
+@mutant("killed_cohort", "honest", "wrong-results", seed=2)
+def results_are_those_of_the_first_runs(patch: Patch) -> None:
+    """Write the first record of each sample."""
+    patch.setattr(cohort, "decisive", lambda records: 0)
+
+
+@mutant("killed_cohort", "honest", "wrong-results", seed=2)
+def results_are_without_a_round(patch: Patch) -> None:
+    """Leave the second round out."""
+    add = cohort_tasks.CohortResultsOperator._add_round
+
+    def add_others(self: Any, found: Any, number: int, *given: Any) -> None:
+        if number != 1:
+            add(self, found, number, *given)
+
+    patch.setattr(cohort_tasks.CohortResultsOperator, "_add_round", add_others)
+
+
+@mutant("cleared_cohort", "honest", "paid-twice")
+def round_is_started_again(patch: Patch) -> None:
+    """Start the batch of a round anew when its task is cleared."""
+
+    patch.setattr(start.BatchRequest, "token", lambda self, generation: str(uuid.uuid4()))
+    patch.setattr(start.StartBatchOfCohortOnce, "find", lambda self: once.Found(None, 0))
+
+
+@mutant("cleared_cohort", "honest", "wrong-results", seed=1_000_018)
+def refusal_stands_for_a_missing_object(patch: Patch) -> None:
+    """Take S3's 403 for a missing object, although the task that writes the object has succeeded."""
+    patch.setattr(cohort_tasks.CohortTask, "_is_there", lambda self, uri, **_: self._exists(uri))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from airflow_provider_omics_cache.local.batch import Batch
     from airflow_provider_omics_cache.local.region import Region
 
+#: Errors of the results of a cohort, which ``cohorts.py`` judges.
+_JUDGED_BY_COHORT = frozenset({"CohortError", "TooManyFailedSamplesError"})
 LIVING = frozenset({"PENDING", "STARTING", "RUNNING", "STOPPING"})
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "DELETED"})
 
@@ -44,6 +46,7 @@ INVARIANTS = {
     "foreign-run": "no run of another batch is cancelled or deleted",
     "unsaved-mapping": "nothing is deleted before the whole mapping is saved",
     "not-deleted": "a deletion that succeeds leaves no run",
+    "wrong-results": "the results of a cohort have one record for each sample, with its runs as the service has them",
     "resubmitted-run": "no sample that has a run is selected to be submitted again",
     "hang": "a try ends within its deadline and a fixed bound of service time",
     "raw-error": "a task fails with an error of the package, of Airflow, or of botocore",
@@ -227,8 +230,8 @@ class Oracle:
         self._local.clock.advance(7 * 24 * 3600)
         batches = [self.batch(number) for number in self.request_of]
         for first, second in combinations(sorted(batches, key=lambda batch: batch.number), 2):
-            request = self.request_of[first.number]
-            if request == self.request_of[second.number]:
+            request = _owner(self.request_of[first.number])
+            if request == _owner(self.request_of[second.number]):
                 self._check_pair(first, second, request)
         self.single_runs.settle()
         self.created()
@@ -361,7 +364,7 @@ class Oracle:
         if not module.startswith(("airflow.", "airflow_provider_omics_cache.exceptions", "botocore.")):
             self.found("raw-error", f"{module}.{names[0]}: {_first_line(error)}")
             return
-        if "AirflowFailException" not in names:
+        if "AirflowFailException" not in names or names[0] in _JUDGED_BY_COHORT:
             return
         if names[0].startswith("Run") and names[0] != "RunCacheError":
             if not self.single_runs.is_true(error, request, run_uuid, kinds):
@@ -413,6 +416,11 @@ class Oracle:
         }.get(names[0], False)
         if not is_true:
             self.found("final-failure", f"{names[0]}: {_first_line(error)}")
+
+
+def _owner(request: str) -> str:
+    """Return who must not run a sample twice: a request, or all rounds of a cohort."""
+    return request.partition(":")[0]
 
 
 def _mapping_of(content: bytes) -> dict[str, str]:

@@ -33,6 +33,8 @@ from airflow_provider_omics_cache.operators.run_group import CreateRunGroupOpera
 from airflow_provider_omics_cache.resubmission import failed_run_settings
 from airflow_provider_omics_cache.sensors.run import RunCompletionSensor
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor, BatchSubmissionSensor
+from airflow_provider_omics_cache.task_groups.cohort import RunCache
+from tests.faults.cohorts import GROUP, CohortDagRun
 from tests.faults.fail_fast import FailFast
 from tests.faults.schedule import Schedule, draw
 from tests.faults.world import LONGEST_SILENCE, POLICY, Outcome, Task, World
@@ -948,3 +950,91 @@ def resubmission(world: World) -> None:
     waited = _submission(world, batch_id, mapping_s3_uri=f"s3://{BUCKET}/mapping.jsonl")
     if waited.is_success:
         _again(world, batch_id, waited)
+
+
+# A task group
+
+
+def _cohort(world: World) -> CohortDagRun:
+    """Make a DAG run of a cohort in which submissions and runs fail for reasons that can pass."""
+    settings = _settings(world)
+    samples = [setting["runSettingId"] for setting in settings]
+    world.local.register_workflow(DEFAULT["workflowId"], tasks=[{"name": "align"}, {"name": "call"}])
+    for sample in samples[: world.choices["throttled"]]:
+        world.local.faults.fail_submission(sample, reason="ThrottlingException", times=1)
+    for sample in samples[::-1][: world.choices["broken"]]:
+        world.local.faults.fail_task("call", run_name=sample, reason="SERVICE_ERROR")
+    return CohortDagRun(
+        world,
+        samples,
+        run_settings=settings,
+        default_run_setting=DEFAULT,
+        run_cache=RunCache(name=CACHE["name"], cache_s3_location=CACHE["cache_s3_location"]),
+        staging_s3_prefix=f"s3://{BUCKET}/airflow",
+        preflight=False,
+        max_failed=world.choices["max_failed"],
+        cancel_on_failure=world.choices["cancel_on_failure"],
+        rerun_key="",
+        deferrable=world.choices["mode"] == "deferrable",
+        poke_interval=world.choices["interval"],
+        timeout=world.choices["timeout"],
+        botocore_config=_botocore(world),
+    )
+
+
+_COHORT_CALLS = (
+    *_CACHE_CALLS,
+    *_START_CALLS,
+    "ListRuns",
+    "GetRun",
+    "s3.HeadObject",
+    "s3.GetObject",
+    "s3.PutObject",
+)
+_COHORT: dict[str, Any] = {
+    **OPERATOR,
+    "max_failed": (0, 1, 100),
+    "cancel_on_failure": (False, True),
+    "throttled": (0, 1, 2),
+    "broken": (0, 1, 2),
+    "timeout": (600.0, 3600.0, 86_400.0),
+    "run_running_seconds": (20.0, 400.0),
+    "submission_rate": (20.0, 0.5),
+}
+
+
+@scenario(*_COHORT_CALLS, without=("fail_delete",), **_COHORT, clears=(1, 2, 3))
+def cleared_cohort(world: World) -> None:
+    """Run a cohort whose DAG run is cleared in the middle, in any task of any round."""
+    dag_run = _cohort(world)
+    for _ in range(world.choices["clears"]):
+        dag_run.run(until=world.random.choice(dag_run.task_ids))
+        world.clock.advance(world.random.choice((0, 5, 100, 4_000)))
+    dag_run.run()
+
+
+@scenario(*_COHORT_CALLS, without=("fail_delete",), **_COHORT, kills=(1, 2, 3))
+def killed_cohort(world: World) -> None:
+    """Run a cohort whose worker or triggerer is killed a few times, also while tasks are tried again."""
+    for _ in range(world.choices["kills"]):
+        operation = world.random.choice(_COHORT_CALLS)
+        most = 3 if operation in ("StartRunBatch", "CreateRunCache") else 20
+        world.wire.kill(operation, world.random.randint(1, most))
+    _cohort(world).run()
+
+
+@scenario(
+    *_COHORT_CALLS,
+    without=("fail_delete", "cancelled_by_other"),
+    **{**_COHORT, "run_running_seconds": (400.0, 4_000.0), "timeout": (86_400.0,)},
+    cancelled_round=(1, 2, 2),
+    cancelled_after=(3.5, 8.0, 40.0, 300.0),
+    cleared=(False, True),
+)
+def cancelled_cohort(world: World) -> None:
+    """Run a cohort of which somebody cancels a batch. It may be cleared afterwards."""
+    dag_run = _cohort(world)
+    start = f"{GROUP}.round_{world.choices['cancelled_round']}.start_batch"
+    dag_run.run(after={start: partial(world.cancel_newest_batch, world.choices["cancelled_after"])})
+    if world.choices["cleared"]:
+        dag_run.run()

@@ -25,7 +25,7 @@ TOKEN_SECONDS = 3600.0
 
 LISTS = ("ListBatch", "ListRunsInBatch", "ListRuns", "ListRunCaches", "ListRunGroups")
 GETS = ("GetBatch", "GetRun", "GetRunCache", "GetRunGroup")
-S3 = ("s3.HeadObject", "s3.PutObject")
+S3 = ("s3.HeadObject", "s3.PutObject", "s3.GetObject")
 CHANGES = (
     "CreateRunCache",
     "UpdateRunCache",

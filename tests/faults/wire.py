@@ -128,6 +128,14 @@ class Wire:
         finally:
             _connected.remove(self)
 
+    def kill(self, operation: str, number: int) -> None:
+        """Kill the process that gets the answer of a call, besides what the faults of the schedule do.
+
+        :param operation: the operation.
+        :param number: number of the call of the operation, from 1.
+        """
+        self._faults += (Fault("kill_after", operation, nth=number),)
+
     def send(self, request: Any, event_name: str) -> _Answer | None:
         """Answer a request."""
         if self._serving or request.url.startswith("https://answered.invalid"):

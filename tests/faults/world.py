@@ -64,6 +64,7 @@ class Task:
     :param silence: seconds without an answer after which a try must have ended.
     :param check: judges the result of a try that succeeds.
     :param fail_fast: judges a task with ``fail_fast``.
+    :param tries: how often the task is tried.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Task:
     silence: float = LONGEST_TRY
     check: Callable[[Any, dict[str, Any]], None] = lambda result, xcoms: None
     fail_fast: FailFast | None = None
+    tries: int = MOST_TRIES
 
 
 @dataclass
@@ -118,6 +120,8 @@ class World:
         self.random = random.Random(schedule.seed)
         self.oracle = Oracle(local, schedule.choices)
         self.wire = Wire(self, schedule.faults)
+        #: What a task sees of its DAG run.
+        self.dag_run: Any = None
         #: Page tokens that a fault repeats.
         self.tokens: dict[str, list[str]] = {}
         self.logs: list[str] = []
@@ -178,6 +182,10 @@ class World:
                 self._due.remove(entry)
                 batch.failed_at, batch.failure_reason = now, "The service failed while it stopped the batch"
                 self.wire.applied[fault.kind] += 1
+
+    def cancel_newest_batch(self, seconds: float) -> None:
+        """Let somebody cancel the newest batch so many seconds after its creation."""
+        self._due.append((seconds, Fault("cancelled_by_other", amount=seconds)))
 
     def reuse_id_of(self, url: str, *, living: bool) -> None:
         """Delete the run of a call, and give its id to a run of somebody else's batch."""
@@ -336,7 +344,7 @@ class World:
         """Run a task until it succeeds, fails for good, or has no tries left."""
         self._task = task
         outcome = Outcome(None, None, {})
-        for number in range(MOST_TRIES):
+        for number in range(task.tries):
             if number:
                 self.clock.advance(self.choices.get("retry_delay", 60.0))
             self._is_dead = False
@@ -349,7 +357,7 @@ class World:
     def _try(self, task: Task) -> Outcome:
         ti = RecordedTaskInstance()
         ti.task_id = task.id
-        context = {"ti": ti, "task_instance": ti, "run_id": ti.run_id, "deferrals": []}
+        context = {"ti": ti, "task_instance": ti, "run_id": ti.run_id, "dag_run": self.dag_run, "deferrals": []}
         began = self.wire.answered_at = self.clock.elapsed()
         outcome = Outcome(None, None, ti.xcoms)
         outer = self._attempt

@@ -156,6 +156,14 @@ def test_another_run_with_the_id_of_a_deleted_one_is_not_taken_for_it(other: dic
     assert joined["status"] == "DELETED"
 
 
+@pytest.mark.parametrize("later", ["RUNNING", "RESTING", None])
+def test_a_run_that_has_ended_stays_ended(later: str | None) -> None:
+    run = {"status": later, "failureReason": "SERVICE_ERROR"}
+    joined = join(ROW, {"status": "FAILED"}, run, batch_id="7")
+    assert (joined["status"], joined["failure_reason"]) == ("FAILED", "SERVICE_ERROR")
+    assert join(ROW, {"status": "FAILED"}, {"status": "DELETED"}, batch_id="7")["status"] == "DELETED"
+
+
 def test_a_run_that_was_never_submitted_has_the_reasons_of_its_submission() -> None:
     row = {"runSettingId": "s1", "submissionFailureReason": "ThrottlingException", "submissionFailureMessage": "Slow"}
     joined = join(row, None, None, batch_id="7")

@@ -14,7 +14,16 @@ from architecture_picture import Box, Code, draw, find_problems, read_code
 
 PACKAGE = "airflow_provider_omics_cache"
 #: Files that stand for the same thing in different packages.
-NAMES_THAT_REPEAT = {"__init__.py", "__main__.py", "run_batch.py", "run_cache.py", "run.py", "omics.py", "preflight.py"}
+NAMES_THAT_REPEAT = {
+    "__init__.py",
+    "__main__.py",
+    "cohort.py",
+    "omics.py",
+    "preflight.py",
+    "run.py",
+    "run_batch.py",
+    "run_cache.py",
+}
 FLOORS = (
     (Box("operators", "the top"), Box("sensors", "the top, too")),
     (Box("hooks", "the middle"),),

@@ -41,8 +41,27 @@ def test_quickstart_reads_in_the_order_in_which_it_runs() -> None:
         assert next_task_id in dag.task_dict[task_id].downstream_task_ids
 
 
+def _round(number: int) -> list[tuple[str, str]]:
+    names = ("start_batch", "wait_for_submission", "wait_for_completion")
+    tasks = [*(f"cohort.round_{number}.{name}" for name in names), "cohort.results"]
+    return [*pairwise(tasks)]
+
+
 GRAPHS = {
     "cohort": [
+        ("cohort.freeze_settings", "cohort.ensure_run_cache"),
+        ("cohort.ensure_run_cache", "cohort.preflight"),
+        ("cohort.preflight", "cohort.round_1.start_batch"),
+        *_round(1),
+        *_round(2),
+        *_round(3),
+        ("cohort.round_1.wait_for_completion", "cohort.round_2.choose_samples"),
+        ("cohort.round_2.choose_samples", "cohort.round_2.start_batch"),
+        ("cohort.round_2.wait_for_completion", "cohort.round_3.choose_samples"),
+        ("cohort.round_3.choose_samples", "cohort.round_3.start_batch"),
+        ("cohort.results", "report"),
+    ],
+    "cohort_by_parts": [
         ("save_settings", "start_batch"),
         ("ensure_run_cache", "start_batch"),
         ("start_batch", "wait_for_submission"),
@@ -50,18 +69,12 @@ GRAPHS = {
         ("wait_for_completion", "join_outputs"),
     ],
     "resubmit_failed": [
-        ("save_settings", "start_batch"),
-        ("start_batch", "wait_for_submission"),
-        ("wait_for_submission", "resubmission.save_retryable"),
-        ("resubmission.save_retryable", "resubmission.start_batch"),
-        ("resubmission.start_batch", "resubmission.wait_for_submission"),
-        ("resubmission.wait_for_submission", "merge_mappings"),
-        ("wait_for_submission", "merge_mappings"),
-        ("start_batch", "completion.wait_for_first_batch"),
-        ("resubmission.start_batch", "completion.wait_for_second_batch"),
-        ("completion.wait_for_first_batch", "report"),
-        ("completion.wait_for_second_batch", "report"),
-        ("merge_mappings", "report"),
+        ("cohort.freeze_settings", "cohort.preflight"),
+        ("cohort.preflight", "cohort.round_1.start_batch"),
+        *_round(1),
+        *_round(2),
+        ("cohort.round_1.wait_for_completion", "cohort.round_2.choose_samples"),
+        ("cohort.round_2.choose_samples", "cohort.round_2.start_batch"),
     ],
     "fan_out": [
         ("save_settings", "start_batch"),

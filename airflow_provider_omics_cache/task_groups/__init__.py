@@ -1,0 +1,1 @@
+"""Task groups: what needs several tasks, as one object in a DAG."""
