@@ -314,10 +314,14 @@ class LocalHealthOmics:
             self.calls.clear()
             self.call_log.clear()
 
+    def _regions(self) -> list[Region]:
+        """Return the state of every account and Region that has been used."""
+        with self._lock:
+            return self._state.regions()
+
     def page(self) -> Response:
         """Return a page for a browser: the batches, runs, run caches and run groups of every account and Region."""
-        with self._lock:
-            regions = self._state.regions()
+        regions = self._regions()
         for region in regions:
             self._read_files(region)
         with self._lock:

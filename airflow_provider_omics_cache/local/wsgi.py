@@ -38,6 +38,7 @@ from airflow_provider_omics_cache.local.protocol import (
     ServiceError,
     error_answer,
 )
+from airflow_provider_omics_cache.local.region import Region
 
 Environment = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -45,6 +46,8 @@ StartResponse = Callable[..., Any]
 _MOTO_CONTROL_PATH = "/moto-api"
 #: The server accepts any key.
 _ANY_KEY = "testing"
+#: Seconds between two looks for settings files that are due.
+_READ_INTERVAL = 0.05
 _CREDENTIALS = {"aws_access_key_id": _ANY_KEY, "aws_secret_access_key": _ANY_KEY}
 
 
@@ -81,6 +84,8 @@ class LocalHealthOmicsServer(LocalHealthOmics):
         with socket.create_server((host, port), family=family, backlog=128) as listening:
             self._server = BoundedServer(host, port, application, BoundedRequestHandler, fd=listening.fileno())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._reader = threading.Thread(target=self._read_due_files, daemon=True)
+        self._stopped = threading.Event()
 
     @property
     def url(self) -> str:
@@ -127,15 +132,29 @@ class LocalHealthOmicsServer(LocalHealthOmics):
         """Start the server."""
         RUNNING_SERVERS.add(self)
         self._thread.start()
+        self._reader.start()
 
     def stop(self) -> None:
         """Stop the server. The last server to stop resets moto's services, unless a mock uses them."""
+        self._stopped.set()
         self._server.shutdown()
         self._thread.join()
+        self._reader.join()
         self._server.server_close()
         RUNNING_SERVERS.discard(self)
         if not RUNNING_SERVERS and not botocore_stubber.enabled:
             BackendDict.reset()
+
+    def _read_files(self, region: Region) -> None:
+        """Read the settings files that are due, unless the clock runs by itself: then no request reads a file."""
+        if not self.clock.speed:
+            super()._read_files(region)
+
+    def _read_due_files(self) -> None:
+        while not self._stopped.wait(_READ_INTERVAL):
+            if self.clock.speed:
+                for region in self._regions():
+                    super()._read_files(region)
 
 
 @contextlib.contextmanager

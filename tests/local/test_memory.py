@@ -9,9 +9,10 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import boto3
 import pytest
 
-from airflow_provider_omics_cache.local import LocalHealthOmics, batches
+from airflow_provider_omics_cache.local import LocalHealthOmics, batches, serve
 from airflow_provider_omics_cache.local.batch import Batch
 from tests.conftest import needs_batches
 from tests.local.conftest import DEFAULT_RUN_SETTING, run_settings, s3_client
@@ -110,3 +111,30 @@ def test_no_request_waits_for_the_settings_file_of_another(
 
     assert (batch["status"], batch["totalRuns"]) == ("SUBMITTING", 150)
     assert batch["submissionSummary"]["successfulStartSubmissionCount"] == 20
+
+
+def test_no_request_reads_a_settings_file_while_the_clock_of_a_server_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, may_go_on = threading.Event(), threading.Event()
+    read = batches.read_object
+
+    def read_slowly(*arguments: Any) -> Any:
+        reading.set()
+        assert may_go_on.wait(60)
+        return read(*arguments)
+
+    monkeypatch.setattr(batches, "read_object", read_slowly)
+    with serve(speed=1_000, strict=False) as server:
+        server.create_bucket("caches")
+        session = boto3.session.Session()
+        s3, omics = (session.client(name, **server.client_kwargs) for name in ("s3", "omics"))
+        s3.put_object(Bucket="caches", Key="settings.json", Body=json.dumps(run_settings(150)))
+        of_file = start(omics, s3UriSettings="s3://caches/settings.json")
+        try:
+            assert reading.wait(60), "no request was made, and the file is read"
+            assert omics.get_batch(batchId=of_file)["status"] == "PENDING"
+            assert [batch["status"] for batch in omics.list_batch()["items"]] == ["PENDING"]
+            assert omics.get_batch(batchId=start(omics))["totalRuns"] == 3
+        finally:
+            may_go_on.set()
+        shown = (omics.get_batch(batchId=of_file) for _ in range(10_000))
+        assert next(batch for batch in shown if batch["status"] != "PENDING")["totalRuns"] == 150
