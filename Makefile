@@ -73,7 +73,7 @@ $(MWAA_IMAGES:%=venv-mwaa-%): venv-mwaa-%: venv-uv
 	@.ci/venv .venv-mwaa-$* tests/mwaa/$*.txt "" "3.12 3.11"
 
 .PHONY: demo demo-ui screenshots
-demo: venv ## Run the quickstart DAG on a real Airflow against the local HealthOmics
+demo: venv ## Run a cohort of six samples on a real Airflow against the local HealthOmics
 	@.venv/bin/python .ci/demo.py
 
 demo-ui: venv ## Leave Airflow's UI and the local HealthOmics up with the example DAGs, until Ctrl-C

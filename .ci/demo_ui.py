@@ -76,9 +76,9 @@ Any AWS client can read what the service holds:
 
   {aws} aws omics list-batch
 
-Let the run of a sample fail, or its next submission, and see what omics_resubmit_failed makes of it:
+Let the next run of a sample fail, or its next submission, and see what omics_cohort makes of it:
 
-  curl {faults}/fail_run -d '{{"args": ["HG00007"]}}'
+  curl {faults}/fail_task -d '{{"args": ["Report"], "kwargs": {{"run_name": "HG00007", "reason": "SERVICE_ERROR"}}}}'
   curl {faults}/fail_submission -d '{{"args": ["HG00042"], "kwargs": {{"reason": "ThrottlingException", "times": 1}}}}'
 
 Ctrl-C stops everything.

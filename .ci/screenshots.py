@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,15 @@ class Camera:
 
     def take_all(self) -> None:
         """Run examples and take every picture."""
+        shown = "".join(page.read_text() for page in (ROOT / "docs").rglob("*.rst"))
         for dag in self._airflow.call("GET", "/api/v2/dags")["dags"]:
-            self._open(f"/dags/{dag['dag_id']}", view="graph", details=20, height=1000)
-            self._take(dag["dag_id"], only=".react-flow__node, .react-flow__edge")
+            if f"screenshots/{dag['dag_id']}.png" in shown:
+                self._open(f"/dags/{dag['dag_id']}", view="graph", details=20, height=1000)
+                self._take(dag["dag_id"], only=".react-flow__node, .react-flow__edge")
         self.take_cohort()
         self.take_xcom()
-        self.take_resubmission()
+        self.take_failed_submissions()
+        self.take_resumed_cohort()
         self.take_results()
 
     def take_cohort(self) -> None:
@@ -103,18 +106,33 @@ class Camera:
         self._open_xcom(dag_id, "wait_for_submission", "return_value")
         self._take("xcom")
 
-    def take_resubmission(self) -> None:
-        """Take failed submissions in the sensor's XCom, and the DAG run that has submitted them again."""
+    def take_failed_submissions(self) -> None:
+        """Take failed submissions in the sensor's XCom."""
         dag_id = "omics_resubmit_failed"
         for sample in ("HG00007", "HG00042", "HG01234"):
             fault = {"reason": "ThrottlingException", "message": "Rate exceeded", "times": 1}
             self._control("faults/fail_submission", args=[sample], kwargs=fault)
         self._airflow.trigger(dag_id, RUN_ID)
         self._finish(dag_id)
-        self._open_xcom(dag_id, "wait_for_submission", "failed_submission_count")
+        self._open_xcom(dag_id, "cohort.round_1.wait_for_submission", "failed_submission_count")
         self._take("failed_submissions")
-        self._open(self._run(dag_id), view="graph", details=30)
-        self._take("resubmitted_run")
+
+    def take_resumed_cohort(self) -> None:
+        """Take the rounds of a cohort whose failed runs were resumed, and its summary."""
+        dag_id, groups = "omics_cohort", ("cohort", "cohort.round_1", "cohort.round_2", "cohort.round_3")
+        for sample in range(10, 130, 10):
+            fault = {"run_name": f"lung{sample:05}", "reason": "SERVICE_ERROR"}
+            self._control("faults/fail_task", args=["Report"], kwargs=fault)
+        for sample in (42, 99):
+            fault = {"run_name": f"lung{sample:05}", "reason": "OUT_OF_MEMORY_ERROR"}
+            self._control("faults/fail_task", args=["CallVariants"], kwargs=fault)
+        self._airflow.trigger(dag_id, RUN_ID, conf={"samplesheet": "s3://omics-quickstart/lung.csv"})
+        self._finish(dag_id)
+        self._open_xcom(dag_id, "cohort.results", "summary", height=1120, width=1100, details=66, groups=groups)
+        # The box of a JSON value scrolls: show the value whole.
+        self._page.locator("section:has(.monaco-editor)").evaluate("box => box.style.height = '800px'")
+        self._page.get_by_role("row").filter(has_text="summary").first.evaluate("row => row.scrollIntoView()")
+        self._take("resumed_cohort")
 
     def take_results(self) -> None:
         """Take the counts and the failed runs of a cohort in the sensor's XCom."""
@@ -140,10 +158,20 @@ class Camera:
         if set(states.values()) != {"success"}:
             sys.exit(f"{dag_id} has not succeeded: {states}")
 
-    def _open_xcom(self, dag_id: str, task_id: str, first: str, run_id: str = RUN_ID, height: int = 900) -> None:
+    def _open_xcom(
+        self,
+        dag_id: str,
+        task_id: str,
+        first: str,
+        run_id: str = RUN_ID,
+        height: int = 900,
+        width: int = WIDTH,
+        details: int = 75,
+        groups: Sequence[str] = (),
+    ) -> None:
         """Open the XComs of a task with the one of a key at the top."""
         path = f"{self._run(dag_id, run_id)}/tasks/{task_id}/xcom?sort=key"
-        self._open(path, view="grid", details=75, height=height)
+        self._open(path, view="grid", details=details, height=height, width=width, groups=groups)
         self._page.get_by_label("Expand all extra JSON").click()
         self._page.get_by_role("row").filter(has_text=first).first.evaluate("row => row.scrollIntoView()")
 
@@ -156,21 +184,33 @@ class Camera:
         request = urllib.request.Request(url, data=json.dumps(values).encode())
         urllib.request.urlopen(request, timeout=10)  # nosec B310  # the local HealthOmics that the demo has started
 
-    def _open(self, path: str, *, view: str, details: int, height: int = 900) -> None:
+    def _open(
+        self,
+        path: str,
+        *,
+        view: str,
+        details: int,
+        height: int = 900,
+        width: int = WIDTH,
+        groups: Sequence[str] = (),
+    ) -> None:
         """Open a page with the grid or the graph beside it; graphs run downward, since more of them is legible so.
 
         :param path: path of the page.
         :param view: ``grid`` or ``graph``.
         :param details: per cent of the width that the page itself has.
         :param height: height of the window.
+        :param width: width of the window.
+        :param groups: ids of the task groups that are open. Default: none.
         """
-        self._page.set_viewport_size({"width": WIDTH, "height": height})
+        self._page.set_viewport_size({"width": width, "height": height})
         panels = {"details-panel,main-panel": {"expandToSizes": {}, "layout": [100 - details, details]}}
         self._page.goto(self._airflow.url)
         settings = {
             "default_dag_view": view,
             f"react-resizable-panels:{view}-ltr": panels,
             f"direction-{path.split('/')[2]}": "DOWN",
+            f"{path.split('/')[2]}/open-groups": groups,
         }
         for key, value in settings.items():
             self._page.evaluate("([key, value]) => localStorage.setItem(key, value)", [key, json.dumps(value)])

@@ -170,7 +170,7 @@ def resumable_run_settings(
     resumable = []
     for run_setting_id, setting, decision in _decisions(read, run_settings, runs, retries):
         if decision.step == NextStep.UNKNOWN:
-            broken.add(f"must show how each run ended: {decision.reason}; {_LIST_AGAIN}", shown(run_setting_id))
+            broken.add(f"must show how each run ended, but {decision.reason}: {_LIST_AGAIN}", shown(run_setting_id))
         elif decision.step == NextStep.RESUME:
             resumable.append(dict(setting))
     broken.raise_if_any()
@@ -226,7 +226,7 @@ def _check_cache(default_run_setting: Any) -> None:
     if not isinstance(default_run_setting, Mapping):
         raise OmicsParameterError(
             "default_run_setting",
-            "must be the batch's default run setting, which has the cacheId of its run cache, unless "
+            "must be the default run setting of the batch, with the cacheId of its run cache. Without a run cache set "
             "allow_without_cache=True",
             None if default_run_setting is None else type(default_run_setting).__name__,
         )
@@ -234,8 +234,8 @@ def _check_cache(default_run_setting: Any) -> None:
     if cache_id in {None, "", "None"}:
         raise OmicsParameterError(
             "default_run_setting.cacheId",
-            "must be the id of a run cache: without it every task is computed and paid again; set "
-            "allow_without_cache=True to accept that",
+            "must be the id of a run cache. Without one the new runs compute every task again, and you pay for every "
+            "task again. Set allow_without_cache=True to accept that",
             cache_id,
         )
 
@@ -381,7 +381,7 @@ def _check_listing(records: Mapping[str, Row], settings: Mapping[str, Row], *, i
             broken.add(f"is missing: {_CONFIRM.format('this run')}", status, member="status", index=place)
     unlisted = [run_setting_id for run_setting_id in settings if run_setting_id not in records]
     if unlisted and not is_confirmed:
-        rule = f"must have all {len(settings):,} run settings: {_CONFIRM.format('a missing run')}"
+        rule = f"must have a record of each of the {len(settings):,} run settings: {_CONFIRM.format('a missing run')}"
         broken.add(rule, _first(unlisted))
     elif unlisted and any("run_arn" not in record for _, record in records.values()):
         broken.add("must be the full listing (see mapping_s3_uri), not the XCom failed_submissions", _first(unlisted))

@@ -1,6 +1,6 @@
 """Run a workflow over a few samples on AWS HealthOmics, with a run cache, and print the id of each run.
 
-The DAG runs unchanged against the local HealthOmics (`make demo`). On AWS it needs the connection `aws_default` and
+The DAG runs unchanged against the local HealthOmics (`make demo-ui`). On AWS it needs the connection `aws_default` and
 your own params: change the defaults in the file, or set them when you trigger the DAG.
 """
 

@@ -38,7 +38,7 @@ RUN_UUID = "{{ (ti.xcom_pull(task_ids='start_run', key='run') or {}).get('uuid')
         "delete_run": Param(
             False,
             type="boolean",
-            description="Delete the metadata of the completed run. start_run, if cleared, may then start it again",
+            description="Delete the metadata of the completed run. If cleared later, start_run may start another run",
         ),
         "rerun_key": Param("", type="string", description="Another key starts another run in the same DAG run"),
     },

@@ -103,7 +103,8 @@ def test_a_run_that_was_cancelled_before_its_submission_was_not_submitted() -> N
 def test_what_is_not_listed_counts_only_if_the_batch_confirms_it() -> None:
     listing = [record("S1", run=True)]
     assert error_of(SETTINGS, listing).startswith(
-        "listing must have all 3 run settings: pass batch= (the sensor's XCom) to confirm that a missing run was never "
+        "listing must have a record of each of the 3 run settings: pass batch= (the sensor's XCom) to "
+        "confirm that a missing run was never "
         "submitted; got '2 missing: S2, S3'"
     )
     assert failed_run_settings(SETTINGS, listing, batch=numbers(3, 1)) == settings_of("S2", "S3")
@@ -304,15 +305,16 @@ def test_only_failures_of_aws_are_resumed_by_default() -> None:
     [
         (
             None,
-            "default_run_setting must be the batch's default run setting, which has the cacheId of its run cache, "
-            "unless allow_without_cache=True; got None",
+            "default_run_setting must be the default run setting of the batch, with the cacheId of its run cache. "
+            "Without a run cache set allow_without_cache=True; got None",
         ),
-        ("s3://lab/settings.json", "unless allow_without_cache=True; got 'str'"),
+        ("s3://lab/settings.json", "Without a run cache set allow_without_cache=True; got 'str'"),
         *(
             (
                 {"roleArn": "arn:aws:iam::123456789012:role/omics", **cache},
-                "default_run_setting.cacheId must be the id of a run cache: without it every task is computed and paid "
-                f"again; set allow_without_cache=True to accept that; got {cache.get('cacheId')!r}",
+                "default_run_setting.cacheId must be the id of a run cache. Without one the new runs compute every "
+                "task again, and you pay for every task again. Set allow_without_cache=True to accept that; "
+                f"got {cache.get('cacheId')!r}",
             )
             for cache in ({}, {"cacheId": None}, {"cacheId": ""}, {"cacheId": "None"})
         ),
@@ -329,21 +331,22 @@ def test_a_batch_without_a_cache_is_refused_unless_it_is_allowed(setting: Any, t
 @pytest.mark.parametrize(
     ("record", "text"),
     [
-        (ended("S1", "RUNNING"), "the status RUNNING does not show how the run has ended"),
-        (ended("S1", "UNKNOWN"), "the status UNKNOWN does not show how the run has ended"),
+        (ended("S1", "RUNNING"), "the status RUNNING does not show how the run ended"),
+        (ended("S1", "UNKNOWN"), "the status UNKNOWN does not show how the run ended"),
         ({**ended("S1"), "run_id": None}, "the record has the status COMPLETED, but no run id"),
     ],
 )
 def test_a_run_whose_end_is_not_certain_is_an_error(record: dict[str, Any], text: str) -> None:
     assert resume_error(runs=[*RUNS[:-1], record]) == (
-        f"runs must show how each run ended: {text}; wait until every run has ended, and list the batch again; got 'S1'"
+        f"runs must show how each run ended, but {text}: wait until every run has ended, and list the batch again; "
+        "got 'S1'"
     )
 
 
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
-        ({"runs": RUNS[1:]}, "runs must show how each run ended: the sample has no record"),
+        ({"runs": RUNS[1:]}, "runs must show how each run ended, but the sample has no record"),
         ({"runs": [*RUNS, RUNS[0]]}, "runs, row 8, run_setting_id must be unique; got 'S7'"),
         ({"runs": [*RUNS, ended("S8")]}, "runs, run_setting_id must be the runSettingId of one of run_settings"),
         ({"runs": [{**ended("S1"), "status": 1}]}, "runs, row 1, status must be a string or null; got 1"),

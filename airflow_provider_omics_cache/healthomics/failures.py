@@ -18,7 +18,7 @@ MAX_NAMED_GROUPS = 3
 #: Maximum number of runs that an error names if they could not be cancelled or deleted.
 MAX_LEFT_RUNS = 20
 
-ALLOWANCE_RULE = 'must be a whole number of runs from 0, or a share from "0%" to "100%"'
+ALLOWANCE_RULE = 'must be an integer, 0 or more, or a share from "0%" to "100%"'
 
 #: Maximum number of different pairs of reason and message that are kept: each message may name its own sample.
 _MAX_KEPT_GROUPS = 100

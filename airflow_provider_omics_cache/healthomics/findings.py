@@ -112,7 +112,7 @@ def check_trust(role_arn: str, policy: Any) -> Iterator[PreflightFinding]:
     :param policy: its AssumeRolePolicyDocument, as a dict.
     """
     if not trusts_healthomics(policy):
-        text = f"must allow the service {_SERVICE} the action sts:AssumeRole in its trust policy"
+        text = f"has a trust policy that does not allow sts:AssumeRole for the service {_SERVICE}: allow it there"
         yield error("role", role_arn, text)
 
 
@@ -128,7 +128,7 @@ def archive_problem(*, storage_class: Any, archive_status: Any = None, is_restor
     if archive is None or is_restored:
         return ""
     if is_restoring:
-        return f"is archived ({archive}) and its restore is in progress; start the runs after it has ended"
+        return f"is archived ({archive}) and is being restored: start the runs when the restore has ended"
     return f"is archived ({archive}); {_SERVICE_NAME} does not restore inputs: restore the object first"
 
 
@@ -151,7 +151,7 @@ def check_submission_time(count: int, per_second: float) -> Iterator[PreflightFi
     if seconds > _LONG_SUBMISSION:
         text = (
             f"the submission of {count:,} runs takes at least {duration(seconds)} at {per_second:g} StartRun calls per "
-            "second. Set the timeouts of the tasks that wait accordingly, or ask AWS for a higher quota"
+            "second. Give the tasks that wait a longer timeout, or ask AWS for a higher quota"
         )
         yield warning("quota", "StartRun rate", text)
 
@@ -165,19 +165,21 @@ def check_runs_kept(count: int, *, kept: int, is_all: bool, cap: float, is_own_c
     :param cap: the quota.
     :param is_own_cap: whether this is the account's own quota. Otherwise it is the service's default.
     """
-    runs, quota = f"{count:,} run{'' if count == 1 else 's'}", f"{cap:,.0f} runs of a Region"
+    runs, quota = f"{count:,} run{'' if count == 1 else 's'}", f"{cap:,.0f} runs in a Region"
     listed = f"{kept:,}" if is_all else f"at least {kept:,}"
     ways = "Delete runs, set retentionMode to REMOVE, or ask AWS for a higher quota"
     if kept + count > cap:
-        text = f"{listed} runs are kept; with {runs} of this batch they are more than the quota of {quota}. {ways}"
+        text = f"HealthOmics keeps {listed} runs. With {runs} of this batch they exceed the quota of {quota}. {ways}"
         if is_own_cap:
             yield error("quota", "runs kept", text)
         else:
-            yield warning("quota", "runs kept", f"{text}. The quota is the service's default: yours may be higher")
+            yield warning(
+                "quota", "runs kept", f"{text}. This is AWS's default quota. The quota of your account may be higher"
+            )
     elif not is_all:
         text = (
-            f"{listed} runs are kept, and the others were not counted; {runs} of this batch fit if at most "
-            f"{cap - count:,.0f} are kept, with a quota of {quota}. {ways} if there are more"
+            f"HealthOmics keeps {listed} runs. The others were not counted. With the quota of {quota}, {runs} of this "
+            f"batch fit if HealthOmics keeps at most {cap - count:,.0f} runs. {ways} if there are more"
         )
         yield warning("quota", "runs kept", text)
 

@@ -46,7 +46,7 @@ class InputChecks:
         found = list(self._findings)
         for (_, permission), denied in self._denied.items():
             uri, problem = denied[0]
-            others = f" (and {len(denied) - 1} more inputs in its bucket)" if len(denied) > 1 else ""
+            others = f" (and {len(denied) - 1} more inputs in the same bucket)" if len(denied) > 1 else ""
             found.append(not_checked("input", uri, permission, f"{problem}{others}"))
         return found
 
@@ -118,7 +118,7 @@ class InputChecks:
                 raise
             is_folder = False
         if is_folder:
-            text = "is not an object but a folder; HealthOmics loads a folder only if the value ends in a slash"
+            text = "is a folder, and its URI must end in a slash: HealthOmics loads a folder only with the slash"
             self._findings.append(warning("input", uri, f"{text} (in {run})"))
         else:
             self._findings.append(error("input", uri, f"does not exist (in {run})"))
@@ -127,7 +127,9 @@ class InputChecks:
         bucket, key = bucket_and_key(uri)
         objects = self._objects(bucket, key)
         if not objects:
-            self._findings.append(error("input", uri, f"there is no object whose key begins with it (in {run})"))
+            self._findings.append(
+                error("input", uri, f"has no objects: no key in the bucket begins with it (in {run})")
+            )
         for found in objects:
             restore = found.get("RestoreStatus") or {}
             archived = archive_problem(
@@ -142,7 +144,7 @@ class InputChecks:
     def _look_at_pattern(self, uri: str, prefix: str, run: str) -> None:
         if not self._objects(bucket_and_key(uri)[0], prefix):
             self._findings.append(
-                error("input", uri, f"there is no object whose key begins with {prefix!r} (in {run})")
+                error("input", uri, f"matches no objects: no key in the bucket begins with {prefix!r} (in {run})")
             )
 
     def _objects(self, bucket: str, prefix: str) -> list[Mapping[str, Any]]:

@@ -69,7 +69,7 @@ def decide(record: Mapping[str, Any] | None, retries: Retries) -> Decision:
         step = NextStep.SUBMIT_AGAIN if reason in retries.submissions else NextStep.GIVEN_UP
         return Decision(step, reason or NOT_SUBMITTED)
     if status not in ENDED_RUN_STATUSES:
-        return Decision(NextStep.UNKNOWN, f"the status {status} does not show how the run has ended")
+        return Decision(NextStep.UNKNOWN, f"the status {status} does not show how the run ended")
     if not has_run:
         return Decision(NextStep.UNKNOWN, f"the record has the status {status}, but no run id")
     if status == RunStatus.COMPLETED:

@@ -115,7 +115,7 @@ def check_sample_size(value: Any) -> None:
     :raises OmicsParameterError: the value is not an integer, or is negative.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise OmicsParameterError("sample_size", "must be an integer from 0", value)
+        raise OmicsParameterError("sample_size", "must be an integer, 0 or more", value)
 
 
 class _Preflight:
@@ -210,7 +210,7 @@ class _Preflight:
             self._count = count
         if self._errors_of_file > _MOST_ERRORS_OF_FILE:
             more = self._errors_of_file - _MOST_ERRORS_OF_FILE
-            self._add(error("settings", str(run_settings), f"{more:,} more errors of its settings"))
+            self._add(error("settings", str(run_settings), f"{more:,} more errors in its settings are not listed"))
         if parameters is not None:
             self._findings += parameters.findings()
 
@@ -232,11 +232,17 @@ class _Preflight:
                     for setting in read_settings(body):
                         count += 1
                         if count > MAX_RUN_SETTINGS:
-                            self._add(error("settings", uri, f"must have at most {MAX_RUN_SETTINGS:,} settings"))
+                            self._add(
+                                error(
+                                    "settings",
+                                    uri,
+                                    f"has more than {MAX_RUN_SETTINGS:,} settings: split it into several batches",
+                                )
+                            )
                             return
                         yield setting
                     if not count:
-                        self._add(error("settings", uri, "must have at least one setting"))
+                        self._add(error("settings", uri, "has no settings: it must have at least one"))
                 except ValueError as problem:
                     self._add(error("settings", uri, f"must be a JSON array of run settings: {problem}"))
         except OmicsParameterError as problem:
@@ -254,7 +260,9 @@ class _Preflight:
         if run == f"[{index}]":
             self._add_few(error("settings", uri, f"[{index}].runSettingId is required"))
         elif run in seen:
-            self._add_few(error("settings", uri, f"[{index}].runSettingId must be unique; got {run!r} again"))
+            self._add_few(
+                error("settings", uri, f"[{index}].runSettingId must be unique; an earlier setting has {run!r} too")
+            )
         seen.add(run)
         if unknown := sorted(setting.keys() - self._inline_members):
             text = f"[{index}] {unknown_key_rule('InlineSetting')}; got {', '.join(unknown)[:200]}"
@@ -358,7 +366,7 @@ class _Preflight:
                 self._add(not_checked("role", role_arn, "iam:GetRole", problem))
             return
         if role.get("Arn") not in {None, role_arn}:
-            self._add(error("role", role_arn, f"does not exist; the role of this name is {role['Arn']}"))
+            self._add(error("role", role_arn, f"does not exist; the role with this name has the ARN {role['Arn']}"))
             return
         self._findings += check_trust(role_arn, role.get("AssumeRolePolicyDocument"))
 
@@ -427,7 +435,7 @@ class _Preflight:
         except OmicsApiError as problem:
             if problem.code != "NoSuchResourceException":
                 self._has_quotas = False
-                text = f"the service's defaults are used: {problem}"
+                text = f"AWS's default quotas are used instead: {problem}"
                 self._add(not_checked("quota", subject, "servicequotas:GetServiceQuota", text))
             return None
         value = answer.get("Quota", {}).get("Value")

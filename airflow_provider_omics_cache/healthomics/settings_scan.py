@@ -134,7 +134,7 @@ class ParameterCheck:
             yield error("parameters", name, f"{self._is_unknown(name, None)}; it is in {self._which(runs)}")
         hidden = self._not_shown + max(0, len(self._unknown_defaults) - _MOST_SHOWN)
         if hidden:
-            text = f"{hidden:,} more parameters of runs do not fit the template of {self._title}"
+            text = f"{hidden:,} more missing or unknown parameters of {self._title} are not listed"
             yield error("parameters", "more parameters", text)
 
     def _which(self, runs: _Runs) -> str:
@@ -233,7 +233,7 @@ def read_settings(file: IO[bytes]) -> Iterator[Any]:
     """
     text = _Text(file)
     if text.next_character() != "[":
-        raise ValueError("it does not begin with [")
+        raise ValueError("the file must begin with [")
     text.skip(1)
     is_first = True
     while True:
@@ -246,11 +246,15 @@ def read_settings(file: IO[bytes]) -> Iterator[Any]:
         if character == "]":
             break
         if character != ",":
-            raise ValueError(f"it has {character!r} where a comma or ] must be" if character else "it has no end")
+            raise ValueError(
+                f"a comma or ] must follow each setting, but {character!r} follows"
+                if character
+                else "the array is not closed"
+            )
         text.skip(1)
     text.skip(1)
     if text.next_character():
-        raise ValueError("it has text after the array")
+        raise ValueError("the file must end after the array, but more text follows")
 
 
 class _Text:
@@ -294,9 +298,9 @@ class _Text:
                     return value
                 continue
             if len(self._text) - self._at > _LONGEST_SETTING:
-                raise ValueError(f"a setting is not JSON, or has more than {_LONGEST_SETTING:,} characters")
+                raise ValueError(f"a setting is not valid JSON, or has more than {_LONGEST_SETTING:,} characters")
             if not self._read(size):
-                raise ValueError(f"a setting is not JSON ({reason})")
+                raise ValueError(f"a setting is not valid JSON ({reason})")
             size *= 2
 
     def _read(self, size: int) -> bool:

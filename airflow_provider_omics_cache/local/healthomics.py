@@ -143,6 +143,31 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
+#: Operations that neither show runs nor change what happens to them. They never wait for a settings file.
+_WITHOUT_RUNS = frozenset(
+    {
+        "CreateRunCache",
+        "GetRunCache",
+        "ListRunCaches",
+        "CreateRunGroup",
+        "GetRunGroup",
+        "ListRunGroups",
+        "CreateWorkflow",
+        "GetWorkflow",
+        "ListWorkflows",
+        "CreateWorkflowVersion",
+        "GetWorkflowVersion",
+        "ListWorkflowVersions",
+        "CreateConfiguration",
+        "GetConfiguration",
+        "ListConfigurations",
+        "TagResource",
+        "UntagResource",
+        "ListTagsForResource",
+    }
+)
+
+
 class LocalHealthOmics:
     """An in-memory HealthOmics.
 
@@ -352,7 +377,8 @@ class LocalHealthOmics:
             rate = self.settings.rate_limits.get(name)
             if rate is not None:
                 region.call_quotas.spend(name, per_second=rate, now=self.clock.elapsed())
-        self._read_files(region)
+        if name not in _WITHOUT_RUNS:
+            self._read_files(region)
         with self._lock:
             self._catch_up(region)
         self._report_completed_runs(region)
@@ -367,7 +393,10 @@ class LocalHealthOmics:
             return response
 
     def _read_files(self, region: Region) -> None:
-        """Read the settings files that are due. Other requests do not wait; they see the batches as PENDING."""
+        """Read the settings files that are due.
+
+        Other requests do not wait. They see the batches as PENDING until the files are read.
+        """
         with self._lock:
             due = region.take_files_to_read(self.clock.elapsed())
         submitter = batches.RegionSubmitter(region, self._context)

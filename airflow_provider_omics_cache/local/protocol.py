@@ -326,8 +326,8 @@ def _read_json(body: bytes) -> dict[str, Any]:
         return {}
     try:
         content = load_json(body)
-    except ValueError:
-        raise validation_error("The request body is not valid JSON") from None
+    except ValueError as error:
+        raise validation_error(f"The request body is not valid JSON: {shorten(str(error))}") from None
     if not isinstance(content, dict):
         raise validation_error("The request body is not a JSON object")
     return content

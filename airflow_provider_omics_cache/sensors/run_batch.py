@@ -360,7 +360,7 @@ class BatchSubmissionSensor(ListingTask, BatchWaitSensor):
             return None
         expected = str(self.expected_runs)
         if not expected.isdecimal() or int(expected) < 1:
-            raise OmicsParameterError("expected_runs", "must be a whole number of runs from 1", self.expected_runs)
+            raise OmicsParameterError("expected_runs", "must be an integer, 1 or more", self.expected_runs)
         return int(expected)
 
 

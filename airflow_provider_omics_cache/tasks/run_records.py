@@ -122,18 +122,18 @@ class RunRecords:
         locations = self._evidence.locations() if self._evidence else None
         if locations:
             self._hook.log.info(
-                "Batch %s: deriving the locations of outputs from %s GetRun calls: %s",
+                "Batch %s: the locations of outputs are derived from the answers of %s GetRun calls. Their form is %s",
                 self._batch_id,
                 len(answers),
                 locations.layout,
             )
         else:
             self._hook.log.info(
-                "Batch %s: %s; calling GetRun for each completed run",
+                "Batch %s: GetRun is called for each completed run, because %s",
                 self._batch_id,
-                "GetRun does not confirm one form of the locations of outputs"
+                "the locations of outputs do not all have the same form"
                 if self._evidence
-                else "the batch does not show the outputUri of each run",
+                else "the outputUri of each run is not known",
             )
         return locations
 

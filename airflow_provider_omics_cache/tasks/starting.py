@@ -94,5 +94,5 @@ def look_before_start(
         if finding["level"] == "warning":
             hook.log.warning("%s", described(finding))
     raise_if_any(findings)
-    hook.log.info("The preflight found no error")
+    hook.log.info("The preflight found no errors")
     return findings

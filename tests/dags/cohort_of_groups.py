@@ -14,14 +14,12 @@ from airflow_provider_omics_cache.task_groups.cohort import OmicsCohortTaskGroup
 def omics_cohort_of_groups():
     OmicsCohortTaskGroup(
         "cohort",
-        # [START cohort_of_groups]
         samplesheet=Samplesheet(
             "{{ params.sheet }}",
             group_by="sample",
             parameters={"genome": "GRCh38"},
             schema="s3://my-bucket/schema_input.json",
         ),
-        # [END cohort_of_groups]
         workflow_id="1234567",
         role_arn="arn:aws:iam::123456789012:role/omics",
         output_uri="s3://my-bucket/runs/",

@@ -23,6 +23,13 @@ def put_samplesheet(samples: Iterable[str], key: str = "samplesheet.csv") -> Non
     boto3.client("s3").put_object(Bucket=BUCKET, Key=key, Body="\n".join(lines).encode())
 
 
+def put_role_of_runs() -> None:
+    """Create the role of the runs, which the preflight looks at."""
+    trust = {"Effect": "Allow", "Principal": {"Service": "omics.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    boto3.client("iam").create_role(RoleName="omics", AssumeRolePolicyDocument=policy)
+
+
 def run_once_more(dag: Any) -> Any:
     """Run the DAG run of a certain date: the first time, or as if every task of it were cleared."""
     if "run_after" in inspect.signature(dag.test).parameters:

@@ -3,10 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import boto3
-
 from airflow_provider_omics_cache.tables import read_table
-from tests.examples.cohorts import all_of, put_samplesheet
+from tests.examples.cohorts import all_of, put_role_of_runs, put_samplesheet
 
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
@@ -16,13 +14,7 @@ DAG = Path(__file__).parents[2] / "example_dags" / "cohort.py"
 
 
 def test_a_record_of_each_sample(cohort_service: LocalHealthOmics, local_healthomics_dag_run: LocalDags) -> None:
-    boto3.client("iam").create_role(
-        RoleName="omics",
-        AssumeRolePolicyDocument=(
-            '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", '
-            '"Principal": {"Service": "omics.amazonaws.com"}}]}'
-        ),
-    )
+    put_role_of_runs()
     put_samplesheet(["HG001", "HG002", "HG003"])
     cohort_service.faults.fail_submission("HG002", reason="ThrottlingException", times=1)
     dag_run = local_healthomics_dag_run(DAG).run()

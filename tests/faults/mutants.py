@@ -20,6 +20,7 @@ from airflow_provider_omics_cache.healthomics import (
     cohort,
     completion,
     end,
+    end_run,
     failures,
     once,
     outputs,
@@ -245,6 +246,12 @@ def cancelled_status_is_trusted(patch: Patch) -> None:
 def run_is_confirmed_once(patch: Patch) -> None:
     """Repeat DeleteRun without looking at the run again."""
     patch.setattr(end, "confirm_again", lambda hook, batch_id, run, **_: run)
+
+
+@mutant("delete_single_run", "honest", "foreign-run", seed=80)
+def single_run_is_confirmed_once(patch: Patch) -> None:
+    """Repeat DeleteRun without looking at the single run again."""
+    patch.setattr(end_run, "_current", lambda hook, run, **_: run)
 
 
 @mutant("delete_batch", "honest", "not-deleted", seed=50)

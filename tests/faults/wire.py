@@ -164,6 +164,7 @@ class Wire:
             if response is served and response.status < 300:
                 self._world.answers(operation, url, response.body)
         self._world.tell(f"{operation} {number}: {response.status} {response.body[:300]!r}")
+        self._world.returns(operation, response)
         if response.status < 300:
             self.answered_at = self._world.clock.elapsed()
         request.url = "https://answered.invalid/"

@@ -8,13 +8,14 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from airflow_provider_omics_cache.local import moto_backend
 from airflow_provider_omics_cache.local.batches import start_run_batch
+from airflow_provider_omics_cache.local.protocol import Response
 from airflow_provider_omics_cache.local.runs import find_run
 from tests.conftest import RecordedTaskInstance
 from tests.faults.fail_fast import FailFast, Try, batch_of
@@ -130,6 +131,7 @@ class World:
         #: The current try.
         self._attempt: Try | None = None
         self._has_twin = False
+        self._seen_uuid: str | None = None
         self._due: list[tuple[float, Fault]] = []
         self._happens(schedule.faults)
 
@@ -261,6 +263,7 @@ class World:
         """Let the oracle see the state of the service before and after it acts on a call."""
         task, oracle = self._task, self.oracle
         assert task is not None
+        seen_uuid, self._seen_uuid = self._seen_uuid, None
         before = set(oracle.region.batches)
         run = oracle.run_of(url) if operation in ("CancelRun", "DeleteRun") else None
         changed_before = run
@@ -275,7 +278,9 @@ class World:
             single_runs.note(runs_before, task.request)
         elif single is not None or (run is not None and task.run_uuid):
             own = {started.run.uuid for started in single_runs.started if started.request == task.request}
-            if single is None or single.uuid not in {task.run_uuid, *own}:
+            own |= {task.run_uuid} if task.run_uuid else set()
+            # CancelRun and DeleteRun take no uuid: a task can only look at the run in the call before.
+            if not own & {single and single.uuid, seen_uuid}:
                 oracle.found("foreign-run", f"{operation} of a run of another task by {task.id}")
         elif operation == "StartRunBatch" and task.request:
             oracle.started(before, task.request)
@@ -326,15 +331,21 @@ class World:
             if str(judge.number(attempt)) == batch_of(url):
                 judge.answered(attempt, json.loads(body), self.clock.elapsed())
 
+    def returns(self, operation: str, response: Response) -> None:
+        """Note the run that the task sees in the answer of its last call."""
+        if operation == "GetRun" and response.status < 300:
+            with suppress(ValueError):
+                self._seen_uuid = json.loads(response.body).get("uuid")
+
     def run_twin(self) -> bool:
         """Run another try of the current task while the first one makes a call. Return whether it was run."""
         if self._has_twin or self._task is None or _is_in_loop():
             return False
-        self._has_twin = True
+        self._has_twin, seen_uuid = True, self._seen_uuid
         try:
             self._try(self._task)
         finally:
-            self._has_twin = False
+            self._has_twin, self._seen_uuid = False, seen_uuid
             self._is_dead = False
         return True
 

@@ -136,7 +136,7 @@ def test_the_verdict(max_failed: int | str, is_enough: bool) -> None:
 
 
 def test_a_limit_that_is_not_one_is_refused() -> None:
-    with pytest.raises(OmicsParameterError, match=r"max_failed must be a whole number .*; got .120%"):
+    with pytest.raises(OmicsParameterError, match=r"max_failed must be an integer.*; got .120%"):
         CohortResult([]).complaint("120%")
 
 

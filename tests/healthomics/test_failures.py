@@ -49,7 +49,7 @@ def test_allowed(value: int | str, total: int, number: int) -> None:
     ],
 )
 def test_anything_else_is_refused(value: object) -> None:
-    with pytest.raises(ValueError, match="whole number of runs from 0, or a share"):
+    with pytest.raises(ValueError, match="an integer, 0 or more, or a share"):
         parse_allowance(value)
 
 

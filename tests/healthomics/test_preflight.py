@@ -188,7 +188,7 @@ def test_only_twenty_names_are_listed() -> None:
         check.add(f"r{number}", {"parameters": {f"x{number}": 1}})
     found = list(check.findings())
     assert len(found) == 21
-    assert found[-1]["text"].startswith("10 more parameters of runs")
+    assert found[-1]["text"].startswith("10 more missing or unknown parameters")
 
 
 # HealthOmics
@@ -274,8 +274,8 @@ def test_the_role_must_exist_and_trust_healthomics(look: Any) -> None:
         *look(roleArn=ROLE.replace("omics", "none")),
     ]
     assert [check for check, _ in short(found)] == ["role"] * 3
-    assert "must allow the service omics.amazonaws.com the action sts:AssumeRole" in found[0]["text"]
-    assert "the role of this name is arn:aws:iam::123456789012:role/team/moved" in found[1]["text"]
+    assert "does not allow sts:AssumeRole for the service omics.amazonaws.com" in found[0]["text"]
+    assert "the role with this name has the ARN arn:aws:iam::123456789012:role/team/moved" in found[1]["text"]
     assert "does not exist in the account of the connection" in found[2]["text"]
 
 
@@ -306,7 +306,7 @@ def test_iam_and_service_quotas_may_be_closed(look: Any, monkeypatch: pytest.Mon
     assert short(found) == []
     assert short(found, "warning") == [("role", ROLE), ("quota", "StartRun rate")]
     assert "the check needs iam:GetRole" in found[0]["text"]
-    assert "the check needs servicequotas:GetServiceQuota: the service's defaults are used" in found[1]["text"]
+    assert "the check needs servicequotas:GetServiceQuota: AWS's default quotas are used instead" in found[1]["text"]
 
 
 # S3
@@ -389,7 +389,7 @@ def test_inputs_must_exist_and_not_be_archived(look: Any, s3: Any, local: Any) -
         "an input must be in a bucket in us-east-1, but the bucket is in eu-west-1 (first in r12)"
     )
     assert short(found, "warning") == [("input", f"s3://{BUCKET}/reference")]
-    assert "is not an object but a folder; HealthOmics loads a folder only if" in wrong[f"s3://{BUCKET}/reference"]
+    assert "is a folder, and its URI must end in a slash" in wrong[f"s3://{BUCKET}/reference"]
     assert wrong[uris[0]] == (
         "is archived (GLACIER); HealthOmics does not restore inputs: restore the object first (in r0)"
     )
@@ -401,7 +401,7 @@ def test_inputs_must_exist_and_not_be_archived(look: Any, s3: Any, local: Any) -
     [
         ({}, ""),
         ({"StorageClass": "DEEP_ARCHIVE"}, "is archived (DEEP_ARCHIVE); "),
-        ({"StorageClass": "GLACIER", "Restore": 'ongoing-request="true"'}, "its restore is in progress"),
+        ({"StorageClass": "GLACIER", "Restore": 'ongoing-request="true"'}, "is being restored"),
         ({"StorageClass": "GLACIER", "Restore": 'ongoing-request="false", expiry-date="Mon"'}, ""),
         ({"StorageClass": "INTELLIGENT_TIERING"}, ""),
         ({"StorageClass": "INTELLIGENT_TIERING", "ArchiveStatus": "ARCHIVE_ACCESS"}, "is archived (ARCHIVE_ACCESS)"),
@@ -428,7 +428,7 @@ def test_inputs_that_the_worker_may_not_see_are_warnings(look: Any, s3_stub: Stu
     found = look(parameters=inputs, options={"s3": s3_stub.client})
     assert [finding["level"] for finding in found] == ["warning"] * 2
     assert "the check needs s3:GetObject" in found[0]["text"]
-    assert found[0]["text"].endswith("(and 2 more inputs in its bucket)")
+    assert found[0]["text"].endswith("(and 2 more inputs in the same bucket)")
     assert "the check needs s3:ListBucket" in found[1]["text"]
 
 
@@ -520,9 +520,11 @@ def test_a_file_is_read_and_its_settings_are_checked(look: Any, s3: Any) -> None
     assert short(found)[:3] == [("settings", uri)] * 3
     assert {"x", "sample_name"} <= {finding["subject"] for finding in found}
     s3.put_object(Bucket=BUCKET, Key="settings.json", Body=b'[{"runSettingId": "a"} {')
-    assert "must be a JSON array of run settings: it has '{' where a comma or ] must be" in texts(look(uri))
+    assert "must be a JSON array of run settings: a comma or ] must follow each setting, but '{' follows" in texts(
+        look(uri)
+    )
     s3.put_object(Bucket=BUCKET, Key="settings.json", Body=b"[]")
-    assert "must have at least one setting" in texts(look(uri))
+    assert "has no settings: it must have at least one" in texts(look(uri))
     s3.put_object(Bucket=BUCKET, Key="settings.json", Body=b'[{"runSettingId": "a", "paramters": {}}]')
     found = texts(look(uri, outputUri=None))
     assert "in InlineSetting: check its spelling" in found
@@ -530,7 +532,7 @@ def test_a_file_is_read_and_its_settings_are_checked(look: Any, s3: Any) -> None
     assert "[0].outputUri must be given here or in default_run_setting" in found
     s3.put_object(Bucket=BUCKET, Key="settings.json", Body=json.dumps([5] * 30).encode())
     wrong = [finding["text"] for finding in look(uri) if finding["check"] == "settings"]
-    assert (len(wrong), wrong[-1]) == (21, "10 more errors of its settings")
+    assert (len(wrong), wrong[-1]) == (21, "10 more errors in its settings are not listed")
     assert short(look(f"s3://{BUCKET}/none.json")) == [("settings", f"s3://{BUCKET}/none.json")]
 
 
@@ -557,7 +559,7 @@ def test_an_array_is_read_in_pieces(value: Any) -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", "[", "[1", "[1,", "[1,]", "[1] 2", '[{"a": 1]', "[nul]", "[,]"])
 def test_what_is_not_an_array_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"it |a setting"):
+    with pytest.raises(ValueError, match=r"the file must|the array|a comma|a setting"):
         list(settings_scan.read_settings(Trickle(text.encode())))
 
 
@@ -616,5 +618,5 @@ def test_everything_wrong_is_found_at_once(look: Any, local: Any) -> None:
 
 def test_a_wrong_sample_size_is_refused(look: Any) -> None:
     for size in (-1, True, "5", None):
-        with pytest.raises(OmicsParameterError, match="sample_size must be an integer from 0"):
+        with pytest.raises(OmicsParameterError, match="sample_size must be an integer, 0 or more"):
             look(options={"sample_size": size})

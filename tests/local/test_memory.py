@@ -59,6 +59,27 @@ def test_a_batch_whose_runs_were_deleted_is_freed(
     assert start(omics) != batch_id
 
 
+def test_a_request_that_is_not_about_runs_reads_no_settings_file(
+    omics: Any, local_healthomics: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_client().put_object(Bucket="caches", Key="settings.json", Body=json.dumps(run_settings(150)))
+    batch_id = start(omics, s3UriSettings="s3://caches/settings.json")
+    local_healthomics.clock.advance(4)
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "read_object", pytest.fail)
+        cache = omics.create_run_cache(cacheS3Location="s3://caches")
+        group = omics.create_run_group(name="capped")["id"]
+        assert omics.get_run_cache(id=cache["id"])["status"] == omics.get_workflow(id="4711")["status"] == "ACTIVE"
+        assert [item["id"] for item in omics.list_run_groups()["items"]] == [group]
+        omics.tag_resource(resourceArn=cache["arn"], tags={"a": "b"})
+
+    # DeleteRunCache must know the active runs.
+    omics.delete_run_cache(id=cache["id"])
+    assert local_healthomics.calls["GetBatch"] == 0
+    monkeypatch.setattr(batches, "read_object", pytest.fail)
+    assert omics.get_batch(batchId=batch_id)["totalRuns"] == 150
+
+
 def test_no_request_waits_for_the_settings_file_of_another(
     omics: Any, local_healthomics: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch
 ) -> None:

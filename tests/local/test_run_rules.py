@@ -222,6 +222,18 @@ def test_documents_have_a_largest_depth(omics: Any, local_healthomics: LocalHeal
     assert len(omics.list_runs()["items"]) == 1
 
 
+def test_a_request_that_is_nested_too_deeply_to_be_read_is_refused(
+    omics: Any, local_healthomics: LocalHealthOmics
+) -> None:
+    for depth in (970, 100_000):
+        body = b'{"requestId": "a", "parameters": ' + b"[" * depth + b"]" * depth + b"}"
+        signed = {"authorization": "AWS4-HMAC-SHA256 Credential=x/20261120/us-east-1/omics/aws4_request, Signature=0"}
+        answer = local_healthomics.handle(Request("POST", "/run", "", body), signed)
+        assert answer.status == 400
+        assert "nested" in json.loads(answer.body)["message"]
+    assert omics.list_runs()["items"] == []
+
+
 def test_an_error_in_one_batch_stays_in_it(
     omics: Any, local_healthomics: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch
 ) -> None:

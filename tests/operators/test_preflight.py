@@ -100,7 +100,7 @@ def test_parameters(local: Any, execute: Any) -> None:
         aws_template_fields("default_run_setting", "run_settings", "settings_s3_prefix", "s3_conn_id")
     )
     for size in (-1, True, "5"):
-        with pytest.raises(OmicsParameterError, match="sample_size must be an integer from 0"):
+        with pytest.raises(OmicsParameterError, match="sample_size must be an integer, 0 or more"):
             make(sample_size=size)
     with pytest.raises(MissingConnectionError, match="s3_conn_id must be the id of an existing"):
         execute(s3_conn_id="missing")

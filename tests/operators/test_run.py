@@ -255,6 +255,40 @@ class TestStartedOnce:
         monkeypatch.setattr(start_run_module.StartRunOnce, "list_named", look_late)
         assert start(task_context, tags={"another": "tag"}) == run_id
 
+    @pytest.mark.parametrize("error", ["ConflictException", None])
+    def test_other_parameters_while_the_list_lags_start_no_second_run(
+        self,
+        error: str | None,
+        local: LocalHealthOmics,
+        client: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        task_context: Context,
+    ) -> None:
+        local.settings.changed_request_error = error
+        run_id = start(task_context)
+        look, looks = start_run_module.StartRunOnce.list_named, iter([True])
+
+        def look_late(once: Any) -> Any:
+            return [] if next(looks, False) else look(once)
+
+        monkeypatch.setattr(start_run_module.StartRunOnce, "list_named", look_late)
+        with pytest.raises(RunConflictError, match="rerun_key") as caught:
+            start(task_context, parameters={"sample": "HG002"})
+        assert caught.value.run_id == run_id
+        assert [run["id"] for run in runs(client)] == [run_id]
+
+    def test_a_list_that_lags_longer_fails_only_the_try(
+        self, local: LocalHealthOmics, client: Any, monkeypatch: pytest.MonkeyPatch, task_context: Context
+    ) -> None:
+        run_id = start(task_context)
+        with monkeypatch.context() as patch:
+            patch.setattr(start_run_module.StartRunOnce, "list_named", lambda once: [])
+            with pytest.raises(OmicsApiError, match="a run that is not listed yet") as caught:
+                start(task_context, tags={"another": "tag"})
+        assert not isinstance(caught.value, OmicsRequestError), "a retry can succeed"
+        assert start(task_context, tags={"another": "tag"}) == run_id
+        assert len(runs(client)) == 1
+
     def test_a_deleted_run_whose_id_is_used_again_is_not_taken(
         self, local: LocalHealthOmics, client: Any, task_context: Context
     ) -> None:
@@ -361,16 +395,18 @@ class TestBadInput:
         ("given", "text"),
         [
             ({"workflow_id": "99"}, "workflow_id must name an active workflow; got '99'"),
+            ({"workflow_id": "95"}, "workflow_id must name an active workflow; got '95'"),
             ({"run_group_id": "98"}, "run_group_id must name an existing run group; got '98'"),
             ({"cache_id": "97"}, "cache_id must name an active run cache; got '97'"),
             ({"workflow_id": None, "run_id": "96"}, "run_id must name an existing run; got '96'"),
         ],
     )
-    def test_a_resource_that_does_not_exist(
+    def test_a_resource_that_does_not_exist_or_is_not_active(
         self, given: dict[str, Any], text: str, local: LocalHealthOmics, client: Any, task_context: Context
     ) -> None:
         local.settings.strict_workflows = local.settings.strict_run_groups = True
         local.register_workflow("1234567")
+        local.register_workflow("95", status="INACTIVE")
         with pytest.raises(OmicsApiError) as caught:
             start(task_context, **given)
         assert str(caught.value).startswith(f"{text}: StartRun failed: ResourceNotFoundException: ")

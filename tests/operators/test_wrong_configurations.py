@@ -44,7 +44,7 @@ MANY = [{"runSettingId": f"S{number}"} for number in range(101)]
 ONE_ATTEMPT = {"retries": {"total_max_attempts": 1}}
 MISSING_CONNECTION = "must be the id of an existing Airflow connection; got 'aws_nope'. Correct the id or create"
 NO_EFFECT = "has no effect without wait_for_completion=True: set wait_for_completion=True, or remove"
-NOT_A_SHARE = 'must be a whole number of runs from 0, or a share from "0%" to "100%"; got'
+NOT_A_SHARE = 'must be an integer, 0 or more, or a share from "0%" to "100%"; got'
 
 Case = tuple[str, Callable[..., Any], dict[str, Any], str]
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from demo import table
 from package_readme import for_package_index
 
 from airflow_provider_omics_cache import __version__
@@ -44,7 +45,7 @@ def test_with_a_repository_a_package_index_gets_its_pictures_and_links() -> None
     shown = targets(for_package_index(README, repository, "1.2.3"))
     assert len(shown) == len(targets(README))
     assert ("", f"{repository}/blob/v1.2.3/CHANGELOG.md") in shown
-    assert ("!", f"{repository}/raw/v1.2.3/docs/_static/screenshots/cohort_results.png") in shown
+    assert ("!", f"{repository}/raw/v1.2.3/docs/_static/screenshots/resumed_cohort.png") in shown
     assert all(target.startswith("https://") for _, target in shown)
 
 
@@ -67,8 +68,24 @@ def test_the_dag_can_be_pasted_whole() -> None:
     exec(compile(code, "README.md", "exec"), found)
     dag = found["rnaseq"]()
     assert dag.dag_id == "rnaseq"
-    assert dag.task_ids == ["run_cache", "save_samples", "run_samples"]
-    assert dag.get_task("run_samples").upstream_task_ids == {"run_cache", "save_samples"}
+    rounds = {task_id.split(".")[1] for task_id in dag.task_ids if task_id.count(".") == 2}
+    assert rounds == {"round_1", "round_2", "round_3"}
+    assert dag.get_task("cohort.results").max_failed == "2%"
+
+
+def test_the_table_of_the_demo_is_as_the_demo_prints_it() -> None:
+    def record(sample: int, status: str, number: int, *, hits: int = 0, reason: str | None = None) -> dict[str, Any]:
+        names = ("run_setting_id", "status", "round", "cache_hits", "failure_reason", "history")
+        return dict(zip(names, (f"HG{sample:05}", status, number, hits, reason, []), strict=True))
+
+    records = [record(sample, "COMPLETED", 1) for sample in range(1, 7)]
+    for sample, hits, reason in ((2, 0, "ThrottlingException"), (3, 2, "SERVICE_ERROR")):
+        records[sample - 1] = record(sample, "COMPLETED", 2, hits=hits)
+        records[sample - 1]["history"] = [{"round": 1, "failure_reason": reason}]
+    records[4] = record(5, "FAILED", 1, reason="OUT_OF_MEMORY_ERROR")
+    lines = list(table(records))
+    assert "\n".join(f"  {line}" for line in lines) in README
+    assert "\n".join(f"   {line}" for line in lines) in (ROOT / "docs" / "quickstart.rst").read_text()
 
 
 def test_an_unreleased_version_is_not_said_to_be_on_a_package_index() -> None:

@@ -656,7 +656,7 @@ def test_a_throttle_in_the_middle_of_the_listings_is_waited_out(
     [
         ({"batch_id": None}, "batch_id must be an id"),
         ({"batch_id": ""}, "batch_id must be an id"),
-        ({"max_failed_runs": -1}, "max_failed_runs must be a whole number"),
+        ({"max_failed_runs": -1}, "max_failed_runs must be an integer"),
         ({"max_failed_runs": "101%"}, 'max_failed_runs must be .* from "0%" to "100%"; got \'101%\''),
         ({"max_failed_runs": "-5%"}, "max_failed_runs must be"),
         ({"max_failed_runs": True}, "max_failed_runs must be"),

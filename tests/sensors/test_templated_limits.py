@@ -29,7 +29,7 @@ def test_a_template_is_checked_when_the_task_runs(kind: Any, parameter: str, arg
         task = kind(task_id="task", **arguments, **{parameter: "{{ limit }}"})
         task.render_template_fields({"limit": rendered})
         if allowed is None:
-            with pytest.raises(OmicsParameterError, match=f"^{parameter} must be a whole number of runs"):
+            with pytest.raises(OmicsParameterError, match=f"^{parameter} must be an integer, 0 or more"):
                 task.allowance(parameter)
         else:
             assert task.allowance(parameter) == allowed
@@ -38,5 +38,5 @@ def test_a_template_is_checked_when_the_task_runs(kind: Any, parameter: str, arg
 @pytest.mark.parametrize(("kind", "parameter", "arguments"), TASKS)
 def test_anything_else_is_checked_when_the_dag_is_parsed(kind: Any, parameter: str, arguments: dict[str, Any]) -> None:
     for value in ("five", -1, 0.5, None, True):
-        with pytest.raises(OmicsParameterError, match=f"^{parameter} must be a whole number of runs"):
+        with pytest.raises(OmicsParameterError, match=f"^{parameter} must be an integer, 0 or more"):
             kind(task_id="task", **arguments, **{parameter: value})

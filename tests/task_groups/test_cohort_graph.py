@@ -79,7 +79,7 @@ def test_without_a_run_cache_nothing_is_resumed() -> None:
     [
         ({"rounds": 0}, "rounds must be an integer from 1 to 10; got 0"),
         ({"rounds": True}, "rounds must be an integer from 1 to 10; got True"),
-        ({"max_failed": "120%"}, "max_failed must be a whole number of runs from 0, or a share"),
+        ({"max_failed": "120%"}, "max_failed must be an integer, 0 or more, or a share"),
         ({"results_s3_uri": "s3://lab/elsewhere/r.jsonl"}, "results_s3_uri must be below staging_s3_prefix, 's3://lab"),
         ({"results_s3_uri": "s3://lab/airflow-2/r.jsonl"}, "results_s3_uri must be below staging_s3_prefix, 's3://lab"),
         ({"results_s3_uri": "/tmp/results.jsonl"}, "results_s3_uri must be an s3:// URI with a bucket"),
