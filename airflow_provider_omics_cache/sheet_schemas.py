@@ -81,7 +81,9 @@ for _name in ("file-path", "file-path-exists"):
     _FORMATS.checks(_name)(_is_file_path)
 
 
-def read_schema(schema: Any, *, conn_id: str | None, allow: Iterable[str], max_bytes: int) -> SheetSchema:
+def read_schema(
+    schema: Any, *, conn_id: str | Mapping[str, Any] | None, allow: Iterable[str], max_bytes: int
+) -> SheetSchema:
     """Read and check a schema.
 
     :param schema: the schema (a dict), or the URI (str) or path of a ``.json`` file.

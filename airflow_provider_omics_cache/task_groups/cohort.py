@@ -134,8 +134,8 @@ class OmicsCohortTaskGroup(TaskGroup):
     :param run_tags: tags of every run. (templated)
     :param rerun_key: any string. Another string starts the cohort all over in the same DAG run. Default:
         :data:`~airflow_provider_omics_cache.resubmission.RERUN_KEY`. (templated)
-    :param deferrable: whether all waits are in the triggerer; needs aiobotocore. Default: ``[operators]
-        default_deferrable``.
+    :param deferrable: whether all waits are in the triggerer; needs aiobotocore. Otherwise each wait occupies a worker
+        slot, unless ``default_args`` has ``mode="reschedule"``. Default: ``[operators] default_deferrable``.
     :param poke_interval: seconds between two GetBatch calls, or a timedelta. Default 60.
     :param timeout: seconds after which a wait fails, or a timedelta. Default: ``[sensors] default_timeout``, 7 days
         unless it is set.
@@ -274,7 +274,9 @@ class OmicsCohortTaskGroup(TaskGroup):
                             settings_s3_uri=settings_uris[number - 2],
                             runs_s3_uri=runs_uris[number - 2],
                             settings_task_id=writers[-1].task_id,
+                            settings_result=writers[-1].output,
                             runs_task_id=completions[-1].task_id,
+                            runs_result=completions[-1].output,
                             next_settings_s3_uri=settings_uri,
                             resume_reasons=resumed if "cacheId" in setting else [],
                             resubmit_reasons=resubmitted,
@@ -337,8 +339,10 @@ class OmicsCohortTaskGroup(TaskGroup):
                 runs_s3_uris=runs_uris,
                 batch_ids=[start.output for start in starts],
                 settings_task_ids=[writer.task_id for writer in writers],
+                settings_results=[writer.output for writer in writers],
                 start_task_ids=[start.task_id for start in starts],
                 runs_task_ids=[completion.task_id for completion in completions],
+                runs_results=[completion.output for completion in completions],
                 results_s3_uri=results_s3_uri,
                 results_format=results_format,
                 max_failed=max_failed,

@@ -103,18 +103,22 @@ class CohortTask(S3OutputTask, AwsBaseOperator[OmicsCacheHook]):
             return False
         return True
 
-    def _is_there(self, uri: str, *, written_by: str, context: Context) -> bool:
+    def _is_there(self, uri: str, *, task_id: str, result: Any, context: Context) -> bool:
         """Whether an object exists that another task of the cohort writes.
 
         :param uri: URI of the object.
-        :param written_by: id of the task.
+        :param task_id: id of the task.
+        :param result: what the task has returned. None if it has not run, or if somebody marked it.
         :param context: Airflow's context of this task.
-        :raises OmicsError: the other task has succeeded, so the object exists, but S3 does not show it.
+        :raises OmicsError: the task has succeeded and written the object, but S3 does not show it.
         """
         if self._exists(uri):
             return True
-        if state_in_same_run(context, written_by) == "success":
-            raise OmicsError(f"{written_by} has written {uri}, but S3 does not show it: check s3:GetObject of the role")
+        if result and state_in_same_run(context, task_id) == "success":
+            raise OmicsError(
+                f"{task_id} has written {uri}, but S3 does not show it: check that it was not deleted, and that the "
+                "role of this task has s3:GetObject"
+            )
         return False
 
 
@@ -259,7 +263,9 @@ class ChooseNextRoundOperator(CohortTask):
     :param settings_s3_uri: the settings of the round before. (templated)
     :param runs_s3_uri: the records of its runs. (templated)
     :param settings_task_id: id of the task that writes the settings of the round before.
+    :param settings_result: what that task has returned. (templated)
     :param runs_task_id: id of the task that writes the records.
+    :param runs_result: what that task has returned. (templated)
     :param next_settings_s3_uri: where the settings of the next round are written. (templated)
     :param resume_reasons: failure reasons of runs after which a sample is resumed.
     :param resubmit_reasons: reasons of failed submissions after which a sample is submitted again.
@@ -268,7 +274,14 @@ class ChooseNextRoundOperator(CohortTask):
     """
 
     template_fields: Sequence[str] = aws_template_fields(
-        "batch_id", "settings_s3_uri", "runs_s3_uri", "next_settings_s3_uri", "s3_conn_id", "s3_extra_args"
+        "batch_id",
+        "settings_s3_uri",
+        "runs_s3_uri",
+        "settings_result",
+        "runs_result",
+        "next_settings_s3_uri",
+        "s3_conn_id",
+        "s3_extra_args",
     )
 
     def __init__(
@@ -278,7 +291,9 @@ class ChooseNextRoundOperator(CohortTask):
         settings_s3_uri: str,
         runs_s3_uri: str,
         settings_task_id: str,
+        settings_result: Any,
         runs_task_id: str,
+        runs_result: Any,
         next_settings_s3_uri: str,
         resume_reasons: Sequence[str],
         resubmit_reasons: Sequence[str],
@@ -289,7 +304,9 @@ class ChooseNextRoundOperator(CohortTask):
         self.settings_s3_uri = settings_s3_uri
         self.runs_s3_uri = runs_s3_uri
         self.settings_task_id = settings_task_id
+        self.settings_result = settings_result
         self.runs_task_id = runs_task_id
+        self.runs_result = runs_result
         self.next_settings_s3_uri = next_settings_s3_uri
         self.resume_reasons = resume_reasons
         self.resubmit_reasons = resubmit_reasons
@@ -299,7 +316,8 @@ class ChooseNextRoundOperator(CohortTask):
 
         :param context: Airflow's context of the task.
         """
-        if not self._is_there(self.settings_s3_uri, written_by=self.settings_task_id, context=context):
+        settings_writer = {"task_id": self.settings_task_id, "result": self.settings_result}
+        if not self._is_there(self.settings_s3_uri, **settings_writer, context=context):
             raise AirflowSkipException("The round before was not started")
         if self._exists(self.next_settings_s3_uri):
             self.log.info("The run settings of this round are already in %s", self.next_settings_s3_uri)
@@ -308,7 +326,8 @@ class ChooseNextRoundOperator(CohortTask):
             raise AirflowSkipException("The round before has no batch")
         if self._is_cancelled():
             raise AirflowSkipException(f"Batch {self.batch_id} was cancelled, so no further round is started")
-        if not self._is_there(self.runs_s3_uri, written_by=self.runs_task_id, context=context):
+        runs_writer = {"task_id": self.runs_task_id, "result": self.runs_result}
+        if not self._is_there(self.runs_s3_uri, **runs_writer, context=context):
             raise AirflowSkipException(
                 f"The batch before has no records at {self.runs_s3_uri}, so it is not known which samples have a run"
             )
@@ -355,8 +374,10 @@ class CohortResultsOperator(CohortTask):
     :param runs_s3_uris: the records of the runs of each round. (templated)
     :param batch_ids: id of the batch of each round, None for a round that was not started. (templated)
     :param settings_task_ids: ids of the tasks that write the settings.
+    :param settings_results: what these tasks have returned. (templated)
     :param start_task_ids: ids of the tasks that start the batches.
     :param runs_task_ids: ids of the tasks that write the records of the runs.
+    :param runs_results: what these tasks have returned. (templated)
     :param results_s3_uri: where the records are written. (templated)
     :param results_format: ``jsonl`` or ``csv``.
     :param max_failed: how many samples need not complete: a number or a share. (templated)
@@ -369,6 +390,8 @@ class CohortResultsOperator(CohortTask):
         "settings_s3_uris",
         "runs_s3_uris",
         "batch_ids",
+        "settings_results",
+        "runs_results",
         "results_s3_uri",
         "max_failed",
         "rerun_key",
@@ -383,8 +406,10 @@ class CohortResultsOperator(CohortTask):
         runs_s3_uris: Sequence[str],
         batch_ids: Sequence[Any],
         settings_task_ids: Sequence[str],
+        settings_results: Sequence[Any],
         start_task_ids: Sequence[str],
         runs_task_ids: Sequence[str],
+        runs_results: Sequence[Any],
         results_s3_uri: str,
         results_format: str,
         max_failed: int | str,
@@ -396,8 +421,10 @@ class CohortResultsOperator(CohortTask):
         self.runs_s3_uris = runs_s3_uris
         self.batch_ids = batch_ids
         self.settings_task_ids = settings_task_ids
+        self.settings_results = settings_results
         self.start_task_ids = start_task_ids
         self.runs_task_ids = runs_task_ids
+        self.runs_results = runs_results
         self.results_s3_uri = results_s3_uri
         self.results_format = results_format
         self.max_failed = max_failed
@@ -412,7 +439,7 @@ class CohortResultsOperator(CohortTask):
         parse_max_failed(self.max_failed)
         self.check_s3_output("results_s3_uri")
         freeze_task_id = self.settings_task_ids[0]
-        if not self._is_there(self.settings_s3_uris[0], written_by=freeze_task_id, context=context):
+        if not self._has_settings(0, context):
             if state_in_same_run(context, freeze_task_id) == "skipped":
                 raise AirflowSkipException("The cohort was skipped")
             raise CohortError(f"{freeze_task_id} has not written the run settings: see the error of that task")
@@ -456,19 +483,23 @@ class CohortResultsOperator(CohortTask):
         :param context: Airflow's context of the task.
         """
         settings_s3_uri, runs_s3_uri = self.settings_s3_uris[number], self.runs_s3_uris[number]
-        settings_task_id = self.settings_task_ids[number]
-        if number and not self._is_there(settings_s3_uri, written_by=settings_task_id, context=context):
+        if number and not self._has_settings(number, context):
             return
         batch_id = self.batch_ids[number] or self._find_batch(self.start_task_ids[number], context)
         if batch_id is None:
             return
-        if self._is_there(runs_s3_uri, written_by=self.runs_task_ids[number], context=context):
+        runs_writer = {"task_id": self.runs_task_ids[number], "result": self.runs_results[number]}
+        if self._is_there(runs_s3_uri, **runs_writer, context=context):
             self._download(runs_s3_uri, runs)
         else:
             self.log.warning("Batch %s has no records at %s: its samples count as UNKNOWN", batch_id, runs_s3_uri)
         cohort.add_round(
             batch_id, self._run_setting_ids(settings_s3_uri), runs, cache_hits=self._count_cache_hits(batch_id, runs)
         )
+
+    def _has_settings(self, number: int, context: Context) -> bool:
+        writer = {"task_id": self.settings_task_ids[number], "result": self.settings_results[number]}
+        return self._is_there(self.settings_s3_uris[number], **writer, context=context)
 
     def _find_batch(self, task_id: str, context: Context) -> str | None:
         """Find the batch of a task that has no XCom: it failed after it had started the batch, or was cleared."""
