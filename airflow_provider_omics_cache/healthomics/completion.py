@@ -170,9 +170,6 @@ def join(
     if run and not is_same_run(row, run, batch_id=batch_id):
         listed = run = None
     known = {**(listed or {}), **(run or {})}
-    if listed and listed.get("status") in ENDED_RUN_STATUSES and known.get("status") not in ENDED_RUN_STATUSES:
-        # A run that has ended stays ended. GetRun's answer is older, or has a status that is not known yet.
-        known["status"] = listed["status"]
     without_run_id = WITHOUT_RUN_ID if row.get("submissionStatus") == SubmissionStatus.SUCCESS else NOT_SUBMITTED
     return {
         "run_setting_id": row.get("runSettingId"),
@@ -190,7 +187,10 @@ def join(
 
 
 def _status(run: Mapping[str, Any], listed: Mapping[str, Any]) -> str:
-    """Return GetRun's status, unless only the listing shows that the run has ended. An ended run stays ended."""
+    """Return GetRun's status, unless only the listing shows that the run has ended.
+
+    An ended run stays ended: then GetRun's answer is older, or has a status that this package does not know.
+    """
     statuses = [status for status in (run.get("status"), listed.get("status")) if status]
     ended = [status for status in statuses if status in ENDED_RUN_STATUSES]
     return str((ended or statuses or [RunStatus.DELETED])[0])

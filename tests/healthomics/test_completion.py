@@ -141,14 +141,6 @@ def test_join_takes_the_most_exact_source() -> None:
     }
 
 
-def test_an_ended_run_stays_ended() -> None:
-    listed, run = {"status": "FAILED"}, {"status": "RESTING", "uuid": "u-1", "failureReason": "SERVICE_ERROR"}
-    joined = join(ROW, listed, run, batch_id="7")
-    assert (joined["status"], joined["failure_reason"]) == ("FAILED", "SERVICE_ERROR")
-    assert join(ROW, {"status": "RESTING"}, {"status": "STOPPING"}, batch_id="7")["status"] == "STOPPING"
-    assert join(ROW, listed, {"status": "DELETED"}, batch_id="7")["status"] == "DELETED"
-
-
 @pytest.mark.parametrize("other", [{"uuid": "u-2", "batchId": "7"}, {"uuid": "u-1", "batchId": "8"}])
 def test_another_run_with_the_id_of_a_deleted_one_is_not_taken_for_it(other: dict[str, str]) -> None:
     assert not is_same_run(ROW, other, batch_id="7")
@@ -162,6 +154,7 @@ def test_a_run_that_has_ended_stays_ended(later: str | None) -> None:
     joined = join(ROW, {"status": "FAILED"}, run, batch_id="7")
     assert (joined["status"], joined["failure_reason"]) == ("FAILED", "SERVICE_ERROR")
     assert join(ROW, {"status": "FAILED"}, {"status": "DELETED"}, batch_id="7")["status"] == "DELETED"
+    assert join(ROW, {"status": "RESTING"}, {"status": "STOPPING"}, batch_id="7")["status"] == "STOPPING"
 
 
 def test_a_run_that_was_never_submitted_has_the_reasons_of_its_submission() -> None:
