@@ -182,6 +182,18 @@ class Submissions:
         """
         return json.dumps({**cls.record(row), "run_arn": row.get("runArn")}).encode() + b"\n"
 
+    def has(self, row: Mapping[str, Any]) -> bool:
+        """Whether an entry repeats one that was added, because the service has listed a run twice.
+
+        :param row: the entry.
+        """
+        run_setting_id, run_id = row.get("runSettingId"), row.get("runId")
+        if not run_setting_id:
+            return False
+        if run_id:
+            return bool(self.run_ids.get(run_setting_id) == run_id)
+        return run_setting_id in self._not_submitted or run_setting_id in self.run_ids
+
     def add(self, row: Mapping[str, Any]) -> None:
         """Add an entry of ListRunsInBatch.
 

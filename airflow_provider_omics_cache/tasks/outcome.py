@@ -397,8 +397,9 @@ class RunOutcomeTask(ListingTask):
         submissions = Submissions(batch_is_over=is_over)
         with self.within_limits():
             for row in list_submissions(self.hook, self.batch_id, max_silence=self.max_silence):
+                if not submissions.has(row):
+                    rows.write(json.dumps({name: row.get(name) for name in ROW_MEMBERS}).encode() + b"\n")
                 submissions.add(row)
-                rows.write(json.dumps({name: row.get(name) for name in ROW_MEMBERS}).encode() + b"\n")
         return submissions
 
     def _list_started_runs(self) -> dict[str, tuple[Any, ...]]:

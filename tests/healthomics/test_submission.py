@@ -170,6 +170,8 @@ def test_a_repeated_run_is_counted_once() -> None:
     assert submissions.submitted_count == 2
     assert (submissions.failed_count, len(submissions.failed)) == (1, 1)
     assert submissions.missing(5) == "2 of 5 listed runs repeat a runSettingId"
+    assert all(map(submissions.has, (row(1), row(3, "FAILED"))))
+    assert not any(map(submissions.has, (row(4), row(1, run_id="999"), {"submissionStatus": "FAILED"})))
 
 
 @pytest.mark.parametrize("first", [row(3, None, None), row(3, "SUCCESS", None), row(3, "REJECTED", None)])

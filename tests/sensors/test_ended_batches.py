@@ -19,6 +19,7 @@ from airflow_provider_omics_cache.exceptions import (
 from airflow_provider_omics_cache.healthomics.rounds import CONSISTENCY_SECONDS, TRUST_SECONDS, RunsWait
 from airflow_provider_omics_cache.healthomics.states import ACTIVE_RUN_STATUSES
 from airflow_provider_omics_cache.sensors.run_batch import BatchCompletionSensor
+from airflow_provider_omics_cache.tables import read_table
 from airflow_provider_omics_cache.tasks.wait import LAST_LISTING_SECONDS
 from airflow_provider_omics_cache.triggers.run_batch import BatchCompletionTrigger
 from tests.conftest import needs_aiobotocore, needs_batches
@@ -359,3 +360,15 @@ def test_the_deadline_does_not_hide_that_too_many_runs_failed(
     xcoms = task_context["ti"].xcoms
     assert (xcoms["failed_run_count"], xcoms["failed_runs"]) == (600, [])
     assert xcoms["return_value"]["failed"] == 600
+
+
+def test_a_run_that_is_listed_twice_has_one_record(
+    client: Any, wait: Callable[..., Any], ended_batch: Callable[..., str], answer_with: Callable[..., None]
+) -> None:
+    boto3.client("s3").create_bucket(Bucket="results")
+    batch_id = ended_batch("FAILED", runs=3, active=(1,), seconds=100)
+    answer_with("ListRunsInBatch", lambda answer: {**answer, "runs": [*answer["runs"], *answer["runs"][:2]]})
+    with pytest.raises(BatchFailedError):
+        wait("poke", batch_id, runs_s3_uri="s3://results/runs.jsonl")
+    records = read_table("s3://results/runs.jsonl")
+    assert [record["run_setting_id"] for record in records] == ["sample-0", "sample-1", "sample-2"]
