@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SAMPLES = [f"HG{number:03}" for number in range(20)]
 
 
+@pytest.mark.large
 def test_too_many_failures_cancel_the_batch_while_most_is_not_submitted(
     cohort_service: LocalHealthOmics, monkeypatch: pytest.MonkeyPatch
 ) -> None:

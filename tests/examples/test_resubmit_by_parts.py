@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmics
     from airflow_provider_omics_cache.testing.dag_run import LocalDag, LocalDagRun, LocalDags
 
+# Takes 30 s. The waits and reports of its parts have faster tests.
+pytestmark = pytest.mark.large
+
 DAG = Path(__file__).parents[1] / "dags" / "resubmit_by_parts.py"
 
 
@@ -47,7 +50,6 @@ def runs_by_sample() -> Counter[str]:
     )
 
 
-@pytest.mark.large
 def test_half_of_three_thousand_samples_is_submitted_again_and_none_twice(
     cohort_service: LocalHealthOmics, dag: LocalDag, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,7 +36,7 @@ from tests.sensor_modes import start_batch, use_service_time
 if TYPE_CHECKING:
     from airflow_provider_omics_cache.local import LocalHealthOmicsServer
 
-pytestmark = needs_batches
+pytestmark = [needs_batches, pytest.mark.large]
 
 ROLE = "arn:aws:iam::123456789012:role/omics"
 #: A client that gives up soon when no answer comes.

@@ -373,6 +373,7 @@ async def test_a_connection_that_moves_to_another_region_has_that_regions_budget
     assert max(Counter(int(at) for at in called_in_europe).values()) <= 5
 
 
+@pytest.mark.large
 async def test_a_client_that_is_never_made_counts_as_silence(
     service: Any, clients: CountedClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:

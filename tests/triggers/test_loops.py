@@ -239,6 +239,7 @@ def events_of(process: subprocess.Popen[str]) -> Iterator[tuple[str, str]]:
             yield words[1], words[2]
 
 
+@pytest.mark.large
 def test_a_triggerer_that_is_killed_loses_nothing(local_healthomics_server: Any, triggerer: Any) -> None:
     service = local_healthomics_server
     client = boto3.session.Session().client("omics", **service.client_kwargs)
