@@ -130,7 +130,7 @@ def run_settings_from_samplesheet(
     """
     check_bucket_uri("samplesheet_s3_prefix", samplesheet_s3_prefix)
     check_upload_args(s3_extra_args)
-    others = _checked_constants(parameters, parameter)
+    others = check_group_parameters(parameters, parameter)
     hook_parameters(conn_id)  # a missing connection is an error before any file is read
     checked_schema = None
     if schema is not None:
@@ -226,6 +226,27 @@ def make_run_settings(
         values = _values(row, parameters, place, broken)
         settings.append({"runSettingId": made, "parameters": values})
     return settings
+
+
+def check_group_parameters(parameters: Any, parameter: Any, *, prefix: str = "") -> Mapping[str, Any]:
+    """Check the parameters of the runs of groups of rows.
+
+    :param parameters: the parameters besides the samplesheet of the group, None for none.
+    :param parameter: the parameter that gets the URI of the samplesheet.
+    :param prefix: what errors put before the names of both. Default: nothing.
+    :return: ``parameters``, as a dict.
+    :raises OmicsParameterError: one of them is not valid.
+    """
+    if not isinstance(parameter, str) or not parameter:
+        raise OmicsParameterError(f"{prefix}parameter", "must be the name of a parameter of the workflow", parameter)
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, Mapping) or not all(isinstance(name, str) for name in parameters):
+        raise OmicsParameterError(f"{prefix}parameters", "must be a dict with the names of parameters", parameters)
+    if parameter in parameters:
+        rule = f"must not have {parameter!r}, which is set to the URI of each group's samplesheet"
+        raise OmicsParameterError(f"{prefix}parameters", rule, parameters[parameter])
+    return parameters
 
 
 def _hint_at_delimiter(columns: Mapping[Any, None]) -> str:
@@ -363,19 +384,6 @@ def _checked_parameters(parameters: Any) -> Mapping[str, Source]:
             raise OmicsParameterError(
                 "parameters", "must have a column or a function for each parameter", {name: source}
             )
-    return parameters
-
-
-def _checked_constants(parameters: Any, parameter: Any) -> Mapping[str, Any]:
-    if not isinstance(parameter, str) or not parameter:
-        raise OmicsParameterError("parameter", "must be the name of a parameter of the workflow", parameter)
-    if parameters is None:
-        return {}
-    if not isinstance(parameters, Mapping) or not all(isinstance(name, str) for name in parameters):
-        raise OmicsParameterError("parameters", "must be a dict with the names of parameters", parameters)
-    if parameter in parameters:
-        rule = f"must not have {parameter!r}: parameter says that it gets the URI of the samplesheet"
-        raise OmicsParameterError("parameters", rule, parameters[parameter])
     return parameters
 
 

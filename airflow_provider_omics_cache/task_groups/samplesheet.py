@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_omics_cache.exceptions import OmicsParameterError
-from airflow_provider_omics_cache.samplesheets import run_settings_from_samplesheet, run_settings_from_table
+from airflow_provider_omics_cache.samplesheets import (
+    check_group_parameters,
+    run_settings_from_samplesheet,
+    run_settings_from_table,
+)
 from airflow_provider_omics_cache.tables import MAX_TABLE_BYTES
 
 
@@ -52,11 +56,16 @@ class Samplesheet:
         :raises OmicsParameterError: a parameter is not valid, or has no effect.
         """
         if bool(self.run_setting_id) == bool(self.group_by):
-            rule = "must have run_setting_id (a run for each row) or group_by (a run for each group of rows)"
+            rule = "must have either run_setting_id (a run for each row) or group_by (a run for each group of rows)"
             given = {"run_setting_id": self.run_setting_id, "group_by": self.group_by}
             raise OmicsParameterError("samplesheet", rule, given)
+        for name in ("run_setting_id", "group_by"):
+            if not isinstance(getattr(self, name), str | None):
+                rule = "must be the name of a column, or a template of columns"
+                raise OmicsParameterError(f"samplesheet.{name}", rule, getattr(self, name))
         if self.group_by:
             self._check_unused("optional", (), needs="run_setting_id")
+            check_group_parameters(self.parameters, self.parameter, prefix="samplesheet.")
         else:
             self._check_unused("parameter", "input", needs="group_by")
             self._check_unused("schema", None, needs="group_by")

@@ -109,9 +109,14 @@ def test_bad_parameters_are_named_when_the_dag_is_parsed(parameters: dict[str, A
 @pytest.mark.parametrize(
     ("parameters", "error"),
     [
-        ({}, "samplesheet must have run_setting_id (a run for each row) or group_by"),
-        ({"group_by": ""}, "samplesheet must have run_setting_id (a run for each row) or group_by"),
-        ({"group_by": "a", "run_setting_id": "a"}, "samplesheet must have run_setting_id (a run for each row) or"),
+        ({}, "samplesheet must have either run_setting_id (a run for each row) or group_by"),
+        ({"group_by": ""}, "samplesheet must have either run_setting_id (a run for each row) or group_by"),
+        ({"group_by": ["a"]}, "samplesheet.group_by must be the name of a column, or a template of columns"),
+        ({"group_by": "a", "parameters": {"input": "x"}}, "samplesheet.parameters must not have 'input', which is set"),
+        (
+            {"group_by": "a", "run_setting_id": "a"},
+            "samplesheet must have either run_setting_id (a run for each row) or",
+        ),
         ({"run_setting_id": "a"}, "samplesheet.parameters must be a dict, or a list of columns"),
         ({"run_setting_id": "a", "parameters": "a"}, "samplesheet.parameters must be a dict, or a list of columns"),
         ({"run_setting_id": "a", "parameters": ["a"], "schema": {"a": 1}}, "samplesheet.schema has no effect without"),
