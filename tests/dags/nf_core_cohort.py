@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 # [START nf_core_cohort]
-from airflow.sdk import dag  # Airflow 2: from airflow.decorators import dag
+from airflow.sdk import dag, task  # Airflow 2: from airflow.decorators import dag, task
 
+from airflow_provider_omics_cache.tables import read_table
 from airflow_provider_omics_cache.task_groups.cohort import OmicsCohortTaskGroup, RunCache, Samplesheet
 
 BUCKET = "s3://my-bucket"
@@ -12,7 +13,7 @@ BUCKET = "s3://my-bucket"
 
 @dag(schedule=None, params={"samplesheet": f"{BUCKET}/samplesheet.csv"}, default_args={"retries": 2})
 def rnaseq():
-    OmicsCohortTaskGroup(
+    cohort = OmicsCohortTaskGroup(
         "cohort",
         samplesheet=Samplesheet(
             "{{ params.samplesheet }}",
@@ -28,6 +29,13 @@ def rnaseq():
         max_failed="2%",
         deferrable=True,
     )
+
+    @task
+    def multiqc(results_uri: str):
+        for record in read_table(results_uri):
+            print(record["run_setting_id"], record["status"], record["run_output_uri"])
+
+    multiqc(cohort.results)
 
 
 rnaseq()
