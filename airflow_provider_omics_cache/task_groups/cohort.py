@@ -46,6 +46,10 @@ __all__ = ["OmicsCohortTaskGroup", "RunCache", "Samplesheet"]
 #: Maximum number of batches of a cohort.
 MAX_ROUNDS = 10
 
+#: Trigger rule of the tasks that must not run after a task that failed or was skipped. ``default_args`` can have another
+#: rule, which applies to the first task of the group only.
+_ALL_SUCCESS = "all_success"
+
 _FORMATS = ("jsonl", "csv")
 
 
@@ -245,7 +249,9 @@ class OmicsCohortTaskGroup(TaskGroup):
             )
             ready: Any = freeze
             if isinstance(run_cache, RunCache):
-                cache = CreateRunCacheOperator(task_id="ensure_run_cache", **vars(run_cache), **connection)
+                cache = CreateRunCacheOperator(
+                    task_id="ensure_run_cache", trigger_rule=_ALL_SUCCESS, **vars(run_cache), **connection
+                )
                 freeze >> cache
                 run_cache = cache.output
             if run_cache:
@@ -257,6 +263,7 @@ class OmicsCohortTaskGroup(TaskGroup):
                     run_settings=settings_uris[0],
                     settings_s3_prefix=staging_s3_prefix,
                     sample_size=sample_size,
+                    trigger_rule=_ALL_SUCCESS,
                     **s3_connection,
                     **connection,
                 )
@@ -294,6 +301,8 @@ class OmicsCohortTaskGroup(TaskGroup):
                         tags=tags,
                         run_tags=run_tags,
                         rerun_key=rerun_key,
+                        wait_for_completion=False,
+                        trigger_rule=_ALL_SUCCESS,
                         **files,
                     )
                     submission = BatchSubmissionSensor(
@@ -301,6 +310,7 @@ class OmicsCohortTaskGroup(TaskGroup):
                         batch_id=start.output,
                         max_failed_submissions="100%",
                         mapping_s3_uri=f"{folder}/round_{number}_submissions.jsonl",
+                        trigger_rule=_ALL_SUCCESS,
                         **wait,
                         **files,
                     )

@@ -35,7 +35,13 @@ from airflow_provider_omics_cache.healthomics.states import End, meaning_of
 from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.hooks.errors import if_found
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.hooks.s3 import check_object_uri, check_upload_args, head_object, open_object
+from airflow_provider_omics_cache.hooks.s3 import (
+    check_bucket_uri,
+    check_object_uri,
+    check_upload_args,
+    head_object,
+    open_object,
+)
 from airflow_provider_omics_cache.operators.run_batch import CANCEL_SECONDS, StartRunBatchOperator
 from airflow_provider_omics_cache.resubmission import next_steps
 from airflow_provider_omics_cache.run_settings import save_run_settings
@@ -177,6 +183,7 @@ class FreezeRunSettingsOperator(PolicyHidingTask, CohortTask):
         :param context: Airflow's context of the task.
         """
         parse_max_failed(self.max_failed)
+        check_bucket_uri("staging_s3_prefix", self.staging_s3_prefix)
         check_object_uri("results_s3_uri", self.results_s3_uri)
         check_results_uri(self.results_s3_uri, self.staging_s3_prefix)
         check_upload_args(self.s3_extra_args)
