@@ -17,7 +17,6 @@ from airflow_provider_omics_cache.exceptions import OmicsParameterError
 from airflow_provider_omics_cache.healthomics.cohort import parse_max_failed
 from airflow_provider_omics_cache.healthomics.preflight import SAMPLE_SIZE
 from airflow_provider_omics_cache.hooks.s3 import check_bucket_uri, check_object_uri, check_upload_args
-from airflow_provider_omics_cache.operators.preflight import PreflightOperator
 from airflow_provider_omics_cache.operators.run_batch import CancelRunBatchOperator
 from airflow_provider_omics_cache.operators.run_cache import CreateRunCacheOperator
 from airflow_provider_omics_cache.resubmission import (
@@ -29,6 +28,7 @@ from airflow_provider_omics_cache.sensors.run_batch import BatchSubmissionSensor
 from airflow_provider_omics_cache.task_groups.cohort_tasks import (
     ChooseNextRoundOperator,
     CohortCompletionSensor,
+    CohortPreflightOperator,
     CohortResultsOperator,
     FreezeRunSettingsOperator,
     StartCohortBatchOperator,
@@ -45,6 +45,10 @@ __all__ = ["OmicsCohortTaskGroup", "RunCache", "Samplesheet"]
 
 #: Maximum number of batches of a cohort.
 MAX_ROUNDS = 10
+
+#: Trigger rule of the tasks that must not run after a task that failed or was skipped. Another rule in ``default_args``
+#: applies to the first task of the group only.
+_ALL_SUCCESS = "all_success"
 
 _FORMATS = ("jsonl", "csv")
 
@@ -82,7 +86,7 @@ class OmicsCohortTaskGroup(TaskGroup):
     * ``freeze_settings`` writes the run settings to S3, once for a DAG run and ``rerun_key``. A retry, a cleared DAG
       run and a changed samplesheet find the same settings.
     * ``ensure_run_cache`` creates or finds the run cache, with a :class:`RunCache`.
-    * ``preflight`` looks for what would fail, before anything is started.
+    * ``preflight`` looks for what would fail, before anything is started. It checks nothing if the first batch exists.
     * ``round_1.start_batch``, ``wait_for_submission`` and ``wait_for_completion`` run the batch of all samples.
     * ``round_2.choose_samples`` writes the settings of the samples to submit again, because their submission failed for
       a reason that can pass, and of those to resume from the run cache, because their run failed for a reason of AWS.
@@ -124,7 +128,7 @@ class OmicsCohortTaskGroup(TaskGroup):
         ``results.csv`` in the folder of the DAG run. (templated)
     :param results_format: ``jsonl``: one :class:`~airflow_provider_omics_cache.xcoms.CohortRecord` per line. ``csv``:
         its members except ``history``, and the parameters of the run. Default: ``jsonl``.
-    :param preflight: whether to check the batch before it is started, as PreflightOperator does. Default True.
+    :param preflight: whether to check the first batch before it is started, as PreflightOperator does. Default True.
     :param sample_size: how many ``s3://`` values of parameters the preflight looks at. Default 100.
     :param fail_fast: whether the first batch is cancelled as soon as its submission is over and GetBatch counts more
         failed runs, failed submissions among them, than ``max_failed`` allows. No further round is started then, also
@@ -245,18 +249,23 @@ class OmicsCohortTaskGroup(TaskGroup):
             )
             ready: Any = freeze
             if isinstance(run_cache, RunCache):
-                cache = CreateRunCacheOperator(task_id="ensure_run_cache", **vars(run_cache), **connection)
+                cache = CreateRunCacheOperator(
+                    task_id="ensure_run_cache", trigger_rule=_ALL_SUCCESS, **vars(run_cache), **connection
+                )
                 freeze >> cache
                 run_cache = cache.output
             if run_cache:
                 setting["cacheId"] = run_cache
             if preflight:
-                ready = PreflightOperator(
+                ready = CohortPreflightOperator(
                     task_id="preflight",
+                    start_task_id=cast("Any", self).child_id("round_1.start_batch"),
+                    rerun_key=rerun_key,
                     default_run_setting=setting,
                     run_settings=settings_uris[0],
                     settings_s3_prefix=staging_s3_prefix,
                     sample_size=sample_size,
+                    trigger_rule=_ALL_SUCCESS,
                     **s3_connection,
                     **connection,
                 )
@@ -294,6 +303,8 @@ class OmicsCohortTaskGroup(TaskGroup):
                         tags=tags,
                         run_tags=run_tags,
                         rerun_key=rerun_key,
+                        wait_for_completion=False,
+                        trigger_rule=_ALL_SUCCESS,
                         **files,
                     )
                     submission = BatchSubmissionSensor(
@@ -301,6 +312,7 @@ class OmicsCohortTaskGroup(TaskGroup):
                         batch_id=start.output,
                         max_failed_submissions="100%",
                         mapping_s3_uri=f"{folder}/round_{number}_submissions.jsonl",
+                        trigger_rule=_ALL_SUCCESS,
                         **wait,
                         **files,
                     )

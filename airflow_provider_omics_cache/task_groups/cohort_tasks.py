@@ -35,7 +35,14 @@ from airflow_provider_omics_cache.healthomics.states import End, meaning_of
 from airflow_provider_omics_cache.hooks.client import LONGEST_SILENCE
 from airflow_provider_omics_cache.hooks.errors import if_found
 from airflow_provider_omics_cache.hooks.omics import OmicsCacheHook
-from airflow_provider_omics_cache.hooks.s3 import check_object_uri, check_upload_args, head_object, open_object
+from airflow_provider_omics_cache.hooks.s3 import (
+    check_bucket_uri,
+    check_object_uri,
+    check_upload_args,
+    head_object,
+    open_object,
+)
+from airflow_provider_omics_cache.operators.preflight import PreflightOperator
 from airflow_provider_omics_cache.operators.run_batch import CANCEL_SECONDS, StartRunBatchOperator
 from airflow_provider_omics_cache.resubmission import next_steps
 from airflow_provider_omics_cache.run_settings import save_run_settings
@@ -50,7 +57,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_omics_cache.task_groups.samplesheet import Samplesheet
-    from airflow_provider_omics_cache.xcoms import CohortSummary
+    from airflow_provider_omics_cache.xcoms import CohortSummary, PreflightFinding
 
 #: Maximum number of runs of a batch for which ListRunTasks is called, to count the cache hits.
 MAX_COUNTED_RUNS = 1_000
@@ -177,6 +184,7 @@ class FreezeRunSettingsOperator(PolicyHidingTask, CohortTask):
         :param context: Airflow's context of the task.
         """
         parse_max_failed(self.max_failed)
+        check_bucket_uri("staging_s3_prefix", self.staging_s3_prefix)
         check_object_uri("results_s3_uri", self.results_s3_uri)
         check_results_uri(self.results_s3_uri, self.staging_s3_prefix)
         check_upload_args(self.s3_extra_args)
@@ -195,6 +203,34 @@ class FreezeRunSettingsOperator(PolicyHidingTask, CohortTask):
             )
         given: Any = with_policies(self.run_settings)
         return list(read_table(given, conn_id=self._table_conn_id)) if isinstance(given, str) else given
+
+
+class CohortPreflightOperator(PreflightOperator):
+    """Check the batch of the first round before it is started. If the batch exists, nothing is checked.
+
+    Its runs count against the quota of kept runs, and their inputs may have been moved since. An error would keep a
+    cleared DAG run from its batch.
+
+    :param start_task_id: id of the task that starts the batch.
+    :param rerun_key: the key of the cohort. (templated)
+    """
+
+    template_fields: Sequence[str] = aws_template_fields(*PreflightOperator.template_fields, "rerun_key")
+
+    def __init__(self, *, start_task_id: str, rerun_key: str | None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.start_task_id = start_task_id
+        self.rerun_key = rerun_key
+
+    def execute(self, context: Context) -> list[PreflightFinding]:
+        """Make all checks, unless the batch exists.
+
+        :param context: Airflow's context of the task.
+        """
+        if batch_id := _find_batch(self.hook, self.start_task_id, self.rerun_key, context):
+            self.log.info("Batch %s was started before, so nothing is checked", batch_id)
+            return []
+        return super().execute(context)
 
 
 class StartCohortBatchOperator(StartRunBatchOperator):
@@ -485,7 +521,9 @@ class CohortResultsOperator(CohortTask):
         settings_s3_uri, runs_s3_uri = self.settings_s3_uris[number], self.runs_s3_uris[number]
         if number and not self._has_settings(number, context):
             return
-        batch_id = self.batch_ids[number] or self._find_batch(self.start_task_ids[number], context)
+        batch_id = self.batch_ids[number] or _find_batch(
+            self.hook, self.start_task_ids[number], self.rerun_key, context
+        )
         if batch_id is None:
             return
         runs_writer = {"task_id": self.runs_task_ids[number], "result": self.runs_results[number]}
@@ -500,14 +538,6 @@ class CohortResultsOperator(CohortTask):
     def _has_settings(self, number: int, context: Context) -> bool:
         writer = {"task_id": self.settings_task_ids[number], "result": self.settings_results[number]}
         return self._is_there(self.settings_s3_uris[number], **writer, context=context)
-
-    def _find_batch(self, task_id: str, context: Context) -> str | None:
-        """Find the batch of a task that has no XCom: it failed after it had started the batch, or was cleared."""
-        identity = replace(task_identity(context, self.rerun_key), task_id=task_id)
-        name = identity.batch_name(identity.default_name)
-        list_named = partial(self.hook.list_batch, name=name, max_silence=LONGEST_SILENCE)
-        found = [item for item in self.hook.list_whole(lambda: list(list_named())) if item.get("name") == name]
-        return newest_first(found)[0]["id"] if found else None
 
     def _run_setting_ids(self, settings_s3_uri: str, columns: dict[str, None] | None = None) -> Iterator[str]:
         for _, setting in iterate_rows("run_settings", settings_s3_uri, conn_id=self._table_conn_id):
@@ -548,3 +578,20 @@ class CohortResultsOperator(CohortTask):
         list_tasks = partial(self.hook.list_run_tasks, run_id=run_id, max_silence=LONGEST_SILENCE)
         tasks = if_found(lambda: list(list_tasks())) or ()
         return sum(bool(task.get("cacheHit")) for task in tasks)
+
+
+def _find_batch(hook: OmicsCacheHook, task_id: str, rerun_key: str | None, context: Context) -> str | None:
+    """Return the id of the newest batch that a task of the same DAG run has started. None if no batch is listed.
+
+    The task may have no XCom: it failed after it had started the batch, or was cleared.
+
+    :param hook: the hook.
+    :param task_id: id of the task.
+    :param rerun_key: the key of the cohort.
+    :param context: Airflow's context of the task that asks.
+    """
+    identity = replace(task_identity(context, rerun_key), task_id=task_id)
+    name = identity.batch_name(identity.default_name)
+    list_named = partial(hook.list_batch, name=name, max_silence=LONGEST_SILENCE)
+    found = [item for item in hook.list_whole(lambda: list(list_named())) if item.get("name") == name]
+    return newest_first(found)[0]["id"] if found else None

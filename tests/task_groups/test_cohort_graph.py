@@ -64,6 +64,17 @@ def test_default_args_decide_about_what_the_group_does_not_choose() -> None:
     assert dag.get_task("cohort.round_3.wait_for_completion").poke_interval == 300
 
 
+def test_default_args_do_not_change_what_the_tasks_do() -> None:
+    given = {"trigger_rule": "none_failed", "wait_for_completion": True}
+    dag, _ = dag_with(default_args=given, run_cache=RunCache(name="rnaseq", cache_s3_location="s3://lab/cache/"))
+    # A round after a skipped choose_samples would start a batch of settings that nobody has written.
+    always = {"wait_for_completion", "choose_samples", "results"}
+    rules = {one.task_id: str(getattr(one.trigger_rule, "value", one.trigger_rule)) for one in dag.tasks}
+    assert rules.pop("cohort.freeze_settings") == "none_failed"
+    assert rules == {name: "all_done" if name.split(".")[-1] in always else "all_success" for name in rules}
+    assert dag.get_task("cohort.round_1.start_batch").wait_for_completion is False
+
+
 def test_without_a_run_cache_nothing_is_resumed() -> None:
     dag, _ = dag_with(rounds=2)
     choose = dag.get_task("cohort.round_2.choose_samples")

@@ -45,6 +45,7 @@ def cohort(group_id: str = "cohort", **parameters: Any) -> OmicsCohortTaskGroup:
         "samplesheet": Samplesheet("s3://lab/sheet.csv", run_setting_id="sample", parameters=["sample"]),
         "run_cache": RunCache(name="rnaseq", cache_s3_location="s3://lab/cache/"),
         "poke_interval": 10,
+        "staging_s3_prefix": "s3://lab/airflow/",
         **parameters,
     }
     return OmicsCohortTaskGroup(
@@ -52,7 +53,6 @@ def cohort(group_id: str = "cohort", **parameters: Any) -> OmicsCohortTaskGroup:
         workflow_id="1234567",
         role_arn="arn:aws:iam::123456789012:role/omics",
         output_uri="s3://lab/runs/",
-        staging_s3_prefix="s3://lab/airflow/",
         **given,
     )
 
@@ -134,7 +134,8 @@ def test_a_cohort_is_resumed_and_a_cleared_dag_run_starts_nothing(
         "not submitted, ValidationException": None,
     }
 
-    # The sheet and the DAG have changed, and the service has forgotten its tokens.
+    # The sheet and the DAG have changed, the service has forgotten its tokens, and a preflight would find an error.
+    boto3.client("iam").delete_role(RoleName="omics")
     put_sheet([*SAMPLES, "S99"])
     service.forget_tokens()
     changed = cohort_dag(max_failed=1, default_run_setting={"storageType": "DYNAMIC"}, results_format="csv")
@@ -221,11 +222,11 @@ def test_a_round_that_somebody_cancelled_is_in_the_results_also_of_a_cleared_dag
     ]
     assert runs_by_sample() == dict.fromkeys(SAMPLES[:3], 1)
 
-    # The preflight of the cleared DAG run fails, so the first batch has no XCom.
-    boto3.client("iam").delete_role(RoleName="omics")
-    cleared = local_healthomics_dag_run(cohort_dag(run_cache=None, max_failed=1)).run(date=WHEN)
+    # The run cache of the cleared DAG run is not valid, so no batch has an XCom.
+    cache = RunCache(name="rnaseq", cache_s3_location="{{ 'nowhere' }}")
+    cleared = local_healthomics_dag_run(cohort_dag(run_cache=cache, max_failed=1)).run(date=WHEN)
     assert cleared.state == "success"
-    assert list(cleared.errors) == ["cohort.preflight", *dag_run.errors]
+    assert list(cleared.errors) == ["cohort.ensure_run_cache"]
     assert cleared.states["cohort.round_1.start_batch"] == "upstream_failed"
     assert [json.loads(line) for line in read(cleared.xcom(RESULTS)).splitlines()] == records
     assert len(all_of("list_batch")) == 2
@@ -347,3 +348,27 @@ def test_an_empty_sheet_writes_nothing_and_a_skipped_cohort_does_not_fail(
     assert {state for name, state in dag_run.states.items() if name.startswith("skipped.")} == {"skipped"}
     assert boto3.client("s3").list_objects_v2(Bucket="lab")["KeyCount"] == 1
     assert service.calls["StartRunBatch"] == service.calls["CreateRunCache"] == 0
+
+
+def test_templates_that_break_a_rule_are_named_before_anything_is_written(
+    service: LocalHealthOmics, local_healthomics_dag_run: LocalDags
+) -> None:
+    given: dict[str, dict[str, Any]] = {
+        "share": {"max_failed": "{{ '120%' }}"},
+        "elsewhere": {"results_s3_uri": "{{ 's3://lab/elsewhere/results.jsonl' }}"},
+        "prefix": {"staging_s3_prefix": "{{ 'lab/airflow' }}"},
+        "rows": {"samplesheet": None, "run_settings": "{{ [] }}"},
+    }
+    with DAG("rnaseq", schedule=None, start_date=WHEN, render_template_as_native_obj=True) as dag:
+        for group_id, parameters in given.items():
+            cohort(group_id, rounds=1, run_cache=None, preflight=False, **parameters)
+    dag_run = local_healthomics_dag_run(dag).run()
+    errors = {name: str(error) for name, error in dag_run.errors.items() if name.endswith(".freeze_settings")}
+    assert len(errors) == len(given)
+    assert "max_failed must be an integer, 0 or more, or a share" in errors["share.freeze_settings"]
+    assert "results_s3_uri must be below staging_s3_prefix, 's3://lab/airflow/'" in errors["elsewhere.freeze_settings"]
+    assert "staging_s3_prefix must be an s3:// URI with a bucket; got 'lab/airflow'" in errors["prefix.freeze_settings"]
+    assert "run_settings must" in errors["rows.freeze_settings"]
+    assert {state for name, state in dag_run.states.items() if name.endswith(".results")} == {"failed"}
+    assert boto3.client("s3").list_objects_v2(Bucket="lab")["KeyCount"] == 0
+    assert service.calls["StartRunBatch"] == 0
