@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -213,6 +214,8 @@ class OmicsCohortTaskGroup(TaskGroup):
         setting = _default_run_setting(
             default_run_setting, workflowId=workflow_id, roleArn=role_arn, outputUri=output_uri
         )
+        if isinstance(run_cache, str | int) and run_cache and _is_known(run_cache):
+            _check_cache_id(run_cache)
         if run_cache and "cacheId" in setting:
             raise OmicsParameterError(
                 "run_cache", "must not be given twice: default_run_setting has cacheId", run_cache
@@ -303,6 +306,10 @@ class OmicsCohortTaskGroup(TaskGroup):
                         tags=tags,
                         run_tags=run_tags,
                         rerun_key=rerun_key,
+                        # The group finds its batches by their default names and tokens, whatever default_args have.
+                        batch_name=None,
+                        request_id=None,
+                        do_xcom_push=True,
                         wait_for_completion=False,
                         trigger_rule=_ALL_SUCCESS,
                         **files,
@@ -356,9 +363,11 @@ class OmicsCohortTaskGroup(TaskGroup):
                 runs_task_ids=[completion.task_id for completion in completions],
                 runs_results=[completion.output for completion in completions],
                 results_s3_uri=results_s3_uri,
+                staging_s3_prefix=staging_s3_prefix,
                 results_format=results_format,
                 max_failed=max_failed,
                 rerun_key=rerun_key,
+                do_xcom_push=True,
                 trigger_rule="all_done",
                 **files,
             )
@@ -389,6 +398,11 @@ def _check_one_source(samplesheet: Any, run_settings: Any) -> None:
         raise OmicsParameterError("samplesheet", "must be a Samplesheet", samplesheet)
     if isinstance(run_settings, list) and not run_settings:
         raise OmicsParameterError("run_settings", "must have at least one run setting", run_settings)
+
+
+def _check_cache_id(run_cache: str | int) -> None:
+    if not re.fullmatch("[0-9]{1,18}", str(run_cache)):
+        raise OmicsParameterError("run_cache", "must be a RunCache, or the id of a cache (1 to 18 digits)", run_cache)
 
 
 def _check_rounds(rounds: Any) -> None:

@@ -355,11 +355,11 @@ class ChooseNextRoundOperator(CohortTask):
         settings_writer = {"task_id": self.settings_task_id, "result": self.settings_result}
         if not self._is_there(self.settings_s3_uri, **settings_writer, context=context):
             raise AirflowSkipException("The round before was not started")
+        if not self.batch_id:
+            raise AirflowSkipException("The round before has no batch")
         if self._exists(self.next_settings_s3_uri):
             self.log.info("The run settings of this round are already in %s", self.next_settings_s3_uri)
             return self.next_settings_s3_uri
-        if not self.batch_id:
-            raise AirflowSkipException("The round before has no batch")
         if self._is_cancelled():
             raise AirflowSkipException(f"Batch {self.batch_id} was cancelled, so no further round is started")
         runs_writer = {"task_id": self.runs_task_id, "result": self.runs_result}
@@ -415,6 +415,7 @@ class CohortResultsOperator(CohortTask):
     :param runs_task_ids: ids of the tasks that write the records of the runs.
     :param runs_results: what these tasks have returned. (templated)
     :param results_s3_uri: where the records are written. (templated)
+    :param staging_s3_prefix: ``s3://`` URI below which the cohort writes. (templated)
     :param results_format: ``jsonl`` or ``csv``.
     :param max_failed: how many samples need not complete: a number or a share. (templated)
     :param rerun_key: the group's ``rerun_key``. (templated)
@@ -429,6 +430,7 @@ class CohortResultsOperator(CohortTask):
         "settings_results",
         "runs_results",
         "results_s3_uri",
+        "staging_s3_prefix",
         "max_failed",
         "rerun_key",
         "s3_conn_id",
@@ -447,6 +449,7 @@ class CohortResultsOperator(CohortTask):
         runs_task_ids: Sequence[str],
         runs_results: Sequence[Any],
         results_s3_uri: str,
+        staging_s3_prefix: str,
         results_format: str,
         max_failed: int | str,
         rerun_key: str | None,
@@ -462,6 +465,7 @@ class CohortResultsOperator(CohortTask):
         self.runs_task_ids = runs_task_ids
         self.runs_results = runs_results
         self.results_s3_uri = results_s3_uri
+        self.staging_s3_prefix = staging_s3_prefix
         self.results_format = results_format
         self.max_failed = max_failed
         self.rerun_key = rerun_key
@@ -474,6 +478,7 @@ class CohortResultsOperator(CohortTask):
         """
         parse_max_failed(self.max_failed)
         self.check_s3_output("results_s3_uri")
+        check_results_uri(self.results_s3_uri, self.staging_s3_prefix)
         freeze_task_id = self.settings_task_ids[0]
         if not self._has_settings(0, context):
             if state_in_same_run(context, freeze_task_id) == "skipped":

@@ -65,14 +65,22 @@ def test_default_args_decide_about_what_the_group_does_not_choose() -> None:
 
 
 def test_default_args_do_not_change_what_the_tasks_do() -> None:
-    given = {"trigger_rule": "none_failed", "wait_for_completion": True}
+    given = {"trigger_rule": "none_failed", "wait_for_completion": True, "do_xcom_push": False}
+    given |= {"batch_name": "mine", "request_id": "mine"}
     dag, _ = dag_with(default_args=given, run_cache=RunCache(name="rnaseq", cache_s3_location="s3://lab/cache/"))
     # A round after a skipped choose_samples would start a batch of settings that nobody has written.
     always = {"wait_for_completion", "choose_samples", "results"}
     rules = {one.task_id: str(getattr(one.trigger_rule, "value", one.trigger_rule)) for one in dag.tasks}
     assert rules.pop("cohort.freeze_settings") == "none_failed"
     assert rules == {name: "all_done" if name.split(".")[-1] in always else "all_success" for name in rules}
-    assert dag.get_task("cohort.round_1.start_batch").wait_for_completion is False
+    start = dag.get_task("cohort.round_1.start_batch")
+    assert (start.wait_for_completion, start.batch_name, start.request_id, start.do_xcom_push) == (
+        False,
+        None,
+        None,
+        True,
+    )
+    assert dag.get_task("cohort.results").do_xcom_push is True
 
 
 def test_without_a_run_cache_nothing_is_resumed() -> None:
@@ -108,6 +116,7 @@ def test_without_a_run_cache_nothing_is_resumed() -> None:
         ({"resubmit_reasons": "ThrottlingException"}, "resubmit_reasons must be a list of reasons"),
         ({"s3_extra_args": {"ACLs": "x"}}, "s3_extra_args must have only keys of S3 uploads"),
         ({"fail_fast": True}, "fail_fast needs cancel_on_failure=True"),
+        ({"run_cache": "rnaseq"}, "run_cache must be a RunCache, or the id of a cache (1 to 18 digits); got 'rnaseq'"),
         ({"preflight": "no"}, "preflight must be True or False"),
     ],
 )
