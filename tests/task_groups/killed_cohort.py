@@ -22,6 +22,7 @@ import botocore.handlers
 
 from airflow_provider_omics_cache.testing.dag_run import LocalDags, local_dags
 from tests import quick_dag_runs
+from tests.task_groups.large_cohort import MAX_FAILED
 from tests.task_groups.test_cohort_runs import WHEN, cohort_dag
 
 
@@ -39,7 +40,7 @@ def run(dags: LocalDags, task_id: str, operation: str) -> str:
 
     if task_id:
         botocore.handlers.BUILTIN_HANDLERS.append((f"after-call.*.{operation}", kill))
-    return dags(cohort_dag(max_failed="5%", poke_interval=1)).run(date=WHEN).state
+    return dags(cohort_dag(max_failed=MAX_FAILED, poke_interval=1)).run(date=WHEN).state
 
 
 def main(database: str, folder: str, *kills: str) -> None:

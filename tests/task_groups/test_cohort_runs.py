@@ -57,8 +57,8 @@ def cohort(group_id: str = "cohort", **parameters: Any) -> OmicsCohortTaskGroup:
     )
 
 
-def cohort_dag(**parameters: Any) -> Any:
-    with DAG("rnaseq", schedule=None, start_date=WHEN) as dag:
+def cohort_dag(dag_id: str = "rnaseq", **parameters: Any) -> Any:
+    with DAG(dag_id, schedule=None, start_date=WHEN) as dag:
         cohort(**parameters)
     return dag
 
@@ -153,43 +153,6 @@ def test_a_cohort_is_resumed_and_a_cleared_dag_run_starts_nothing(
     assert rows[0]["status"] == "COMPLETED"
 
 
-@pytest.mark.large
-def test_two_thousand_samples(
-    service: LocalHealthOmics, local_healthomics_dag_run: LocalDags, capfd: pytest.CaptureFixture[str]
-) -> None:
-    samples = [f"S{number:04}" for number in range(2_000)]
-    put_sheet(samples)
-    service.settings.submission_rate = float("inf")
-    throttled, refused, resumed, broken = samples[:100], samples[100:150], samples[150:200], samples[200:210]
-    for name in throttled:
-        service.faults.fail_submission(name, reason="ThrottlingException", times=1)
-    for name in refused:
-        service.faults.fail_submission(name, reason="ValidationException", times=None)
-    for names, reason in ((resumed, "SERVICE_ERROR"), (broken, "RUN_TASK_FAILED")):
-        for name in names:
-            service.faults.fail_task("call", run_name=name, reason=reason)
-
-    dag_run = local_healthomics_dag_run(cohort_dag(max_failed="3%", sample_size=0)).run()
-
-    assert dag_run.state == "success"
-    printed = capfd.readouterr()
-    # Airflow 3.0 prints each XCom at the level debug.
-    lines = [line for line in (printed.out + printed.err).splitlines() if "[debug" not in line]
-    assert [line[:200] for line in lines if len(line) >= 5_000] == []
-    records = {record["run_setting_id"]: record for record in map(json.loads, read(dag_run.xcom(RESULTS)).splitlines())}
-    assert list(records) == samples
-    assert Counter((record["status"], record["round"]) for record in records.values()) == {
-        ("COMPLETED", 1): 1_790,
-        ("COMPLETED", 2): 150,
-        ("NOT_SUBMITTED", 1): 50,
-        ("FAILED", 1): 10,
-    }
-    assert all(len(records[name]["history"]) == 1 for name in (*throttled, *resumed))
-    assert {records[name]["cache_hits"] for name in resumed} == {2}
-    again = dict.fromkeys(resumed, 2)
-    assert runs_by_sample() == {name: again.get(name, 1) for name in samples if name not in refused}
-
-
 def test_a_round_that_somebody_cancelled_is_in_the_results_also_of_a_cleared_dag_run(
     service: LocalHealthOmics, local_healthomics_dag_run: LocalDags, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +172,7 @@ def test_a_round_that_somebody_cancelled_is_in_the_results_also_of_a_cleared_dag
 
     with monkeypatch.context() as patched:
         patched.setattr(StartCohortBatchOperator, "execute", start_and_cancel)
-        dag_run = local_healthomics_dag_run(cohort_dag(run_cache=None, max_failed=1)).run(date=WHEN)
+        dag_run = local_healthomics_dag_run(cohort_dag(max_failed=1)).run(date=WHEN)
 
     assert dag_run.state == "success"
     assert list(dag_run.errors) == ["cohort.round_2.wait_for_submission", "cohort.round_2.wait_for_completion"]
@@ -271,14 +234,19 @@ def test_samples_of_a_batch_whose_wait_failed_are_unknown_and_get_no_other_run(
     assert dag_run.xcom(RESULTS, "summary")["statuses"] == {"UNKNOWN": 2}
     assert service.calls["StartRunBatch"] == 1
 
-    # The cleared DAG run waits again. Its teardown cancels the batch, so no other round is started.
-    cleared = local_healthomics_dag_run(cohort_dag(**given, cancel_on_failure=True)).run(date=WHEN)
+    # The cleared DAG run waits again.
+    cleared = local_healthomics_dag_run(cohort_dag(**given)).run(date=WHEN)
     assert list(cleared.errors) == ["cohort.round_1.wait_for_completion", "cohort.results"]
-    assert cleared.states["cohort.round_1.cancel_batch"] == "success"
-    assert cleared.states["cohort.round_2.choose_samples"] == "skipped"
-    assert {run["status"] for run in all_of("list_runs")} == {"CANCELLED"}
     assert cleared.xcom(RESULTS, "summary")["statuses"] == {"UNKNOWN": 2}
     assert service.calls["StartRunBatch"] == 1
+
+    # In another DAG a teardown cancels the batch, and no other round is started.
+    other = local_healthomics_dag_run(cohort_dag("with_teardown", **given, cancel_on_failure=True)).run()
+    assert list(other.errors) == ["cohort.round_1.wait_for_completion", "cohort.results"]
+    assert other.states["cohort.round_1.cancel_batch"] == "success"
+    assert other.states["cohort.round_2.choose_samples"] == "skipped"
+    assert [run["status"] for run in all_of("list_runs")].count("CANCELLED") == 2
+    assert service.calls["StartRunBatch"] == 2
 
 
 def test_a_cohort_in_a_mapped_task_group(service: LocalHealthOmics, local_healthomics_dag_run: LocalDags) -> None:
