@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,9 +21,13 @@ from airflow_provider_omics_cache.testing.task_errors import collect_task_errors
 try:
     from airflow.sdk import DAG
     from airflow.sdk.definitions.param import ParamsDict
+
+    _IS_AIRFLOW_2 = False
 except ImportError:  # Airflow 2
     from airflow.models.dag import DAG  # type: ignore[no-redef]
     from airflow.models.param import ParamsDict  # type: ignore[no-redef]
+
+    _IS_AIRFLOW_2 = True
 try:
     from airflow.dag_processing.dagbag import DagBag
 except ImportError:  # Airflow before 3.2
@@ -179,6 +184,12 @@ def _read(path: Path, dag_id: str | None) -> DAG:
     return dag
 
 
+def _import_table_of_users() -> None:
+    """Import the table of users of Airflow 2. A DAG run that is cleared has notes, and notes refer to their users."""
+    with suppress(ImportError):
+        importlib.import_module("airflow.providers.fab.auth_manager.models")
+
+
 @contextmanager
 def local_dags(empty_database: Path, folder: Path) -> Iterator[LocalDags]:
     """Give Airflow a database and a DAGs folder for one test.
@@ -190,6 +201,8 @@ def local_dags(empty_database: Path, folder: Path) -> Iterator[LocalDags]:
         create_database(empty_database)
     database, dags_folder = folder / "airflow.db", folder / "dags"
     shutil.copy(empty_database, database)
+    if _IS_AIRFLOW_2:
+        _import_table_of_users()
     with use_airflow(database, dags_folder=dags_folder):
         (dags_folder / "dag_of_the_test.py").write_text(_DAG_FILE)
         yield LocalDags()
