@@ -128,6 +128,7 @@ def write(results_format: str) -> dict[str, float]:
         runs_task_ids=["wait_1", "wait_2"],
         runs_results=[None, None],
         results_s3_uri=f"{_FOLDER}/results.{results_format}",
+        staging_s3_prefix=_FOLDER,
         results_format=results_format,
         max_failed=0,
         rerun_key="",
