@@ -196,7 +196,7 @@ architecture: ## Draw docs/_static/architecture.svg from the code's imports
 	@$(PYTHON) .ci/architecture_picture.py
 
 .PHONY: bench bench-chart
-bench: venv ## Measure speed, memory and AWS calls beside their bars, in about 17 minutes (BENCH_ARGS=--quick tries it)
+bench: venv ## Measure speed, memory and AWS calls beside their bars, in about 25 minutes (BENCH_ARGS=--quick tries it)
 	@.venv/bin/python -m tests.benchmarks $(BENCH_ARGS)
 
 bench-chart: venv ## Show what make bench has measured last in the documentation
